@@ -1,0 +1,1 @@
+"""Models: each backend turns a real pipeline into the few primitives that methods need."""

@@ -1,0 +1,69 @@
+"""Training checkpoints in one safetensors file: no pickle, written by atomic rename."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def save_checkpoint(
+    path: Path,
+    step: int,
+    settings: dict[str, Any],
+    model: torch.nn.Module,
+    average: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    compact: bool = False,
+) -> None:
+    """Write everything a run needs to go on exactly where it was.
+
+    ``compact`` halves the moving average and the second moments (bfloat16) and leaves out the first
+    moments, which a few steps rebuild: small enough to keep under version control, no longer exact
+    to the bit.
+    """
+    small = torch.bfloat16 if compact else torch.float32
+    names = {id(p): name for name, p in model.named_parameters()}
+    tensors = {f"model.{k}": v.detach().clone().contiguous() for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v.to(small).contiguous() for k, v in average.items()}
+    for parameter, state in optimizer.state.items():
+        for key in ("exp_avg_sq",) if compact else ("exp_avg", "exp_avg_sq"):
+            tensors[f"{key}.{names[id(parameter)]}"] = state[key].to(small).clone().contiguous()
+    meta = {"step": str(step), "settings": json.dumps(settings)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=meta)
+    os.replace(partial, path)
+
+
+def load_checkpoint(
+    path: Path,
+    model: torch.nn.Module,
+    average: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, dict[str, Any]]:
+    """Restore what ``save_checkpoint`` wrote; returns the step reached and the run's settings.
+
+    Raises KeyError when a tensor of the model is missing.
+    """
+    with safe_open(path, framework="pt") as file:
+        meta = file.metadata()
+        step = int(meta["step"])
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    model.load_state_dict({k: stored[f"model.{k}"] for k in model.state_dict()})
+    for name, tensor in average.items():
+        tensor.copy_(stored[f"average.{name}"])
+    for name, parameter in model.named_parameters():
+        if step:
+            first = stored.get(f"exp_avg.{name}", torch.zeros_like(parameter))
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": first.to(parameter),
+                "exp_avg_sq": stored[f"exp_avg_sq.{name}"].to(parameter),
+            }
+    return step, json.loads(meta["settings"])

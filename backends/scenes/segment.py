@@ -1,0 +1,184 @@
+"""Finds the coloured shapes in an image, without a prompt: palette and outline, no learning.
+
+Works on what the renderer draws and on what the model draws, whose edges are soft and whose
+colours are a little off. Validated against the renderer's exact masks (see the tests).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from wordlight.backends.scenes.grammar import COLOURS, GROUND, GROUNDS, SHAPES, Scene
+from wordlight.backends.scenes.render import Mask, signed_distance
+
+#: Fewest pixels of an object; the smallest that is ever rendered has 40.
+MIN_AREA = 16
+#: A shape that fits no outline this well (intersection over union) is called unclear.
+MIN_FIT = 0.6
+#: A second colour within one connected blob counts from this share of its pixels on.
+_SECOND_COLOUR = 0.25
+
+Pixels = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """A coloured shape in an image: ``shape`` is None where no outline fits well."""
+
+    colour: str
+    shape: str | None
+    fit: float
+    mask: Mask
+    y: float
+    x: float
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What an image shows: its objects, the ground's colour and the ground's mask."""
+
+    objects: tuple[FoundObject, ...]
+    ground: str
+    ground_mask: Mask
+
+    def word_masks(self, scene: Scene) -> dict[int, Mask]:
+        """The mask of each word of ``scene`` that is found, by the word's index.
+
+        A word of a noun phrase has the union of all objects of the phrase's colour and shape; a
+        word of the ground phrase has the ground, if its colour is the one asked for. Words that
+        are not found have no entry.
+        """
+        masks: dict[int, Mask] = {}
+        for index, word in enumerate(scene.words):
+            if word.referent == GROUND:
+                if self.ground == scene.ground:
+                    masks[index] = self.ground_mask
+            elif word.referent is not None:
+                group = scene.groups[word.referent]
+                found = [
+                    o.mask
+                    for o in self.objects
+                    if (o.colour, o.shape) == (group.colour, group.shape)
+                ]
+                if found:
+                    masks[index] = np.logical_or.reduce(found)
+        return masks
+
+
+def segment(image: npt.NDArray[np.uint8]) -> Segmentation:
+    """Find the objects of an image of ``(height, width, 3)`` uint8.
+
+    Raises ValueError for another shape or type.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
+        )
+    pixels = image.astype(np.float64)
+    ground, ground_colour = _find_ground(pixels)
+    palette = np.array([ground_colour, *COLOURS.values()])
+    nearest = _distances(pixels, palette).argmin(-1)
+    blobs, count = ndimage.label(nearest > 0)
+    objects = []
+    for label in range(1, count + 1):
+        blob = blobs == label
+        if blob.sum() >= MIN_AREA:
+            objects += _split_blob(pixels, blob, nearest, ground_colour)
+    covered = np.zeros(image.shape[:2], bool)
+    for item in objects:
+        covered |= item.mask
+    return Segmentation(tuple(objects), ground, ~covered)
+
+
+def _distances(pixels: Pixels, palette: Pixels) -> Pixels:
+    return np.linalg.norm(pixels[..., None, :] - palette, axis=-1)
+
+
+def _find_ground(pixels: Pixels) -> tuple[str, Pixels]:
+    palette = np.array([*GROUNDS.values(), *COLOURS.values()], float)
+    nearest = _distances(pixels, palette).argmin(-1)
+    votes = np.bincount(nearest.ravel(), minlength=len(palette))[: len(GROUNDS)]
+    best = int(votes.argmax())
+    name = tuple(GROUNDS)[best]
+    if not votes[best]:
+        return name, np.array(GROUNDS[name], float)
+    return name, np.median(pixels[nearest == best], axis=0)
+
+
+def _split_blob(
+    pixels: Pixels, blob: Mask, nearest: npt.NDArray[np.intp], ground_colour: Pixels
+) -> list[FoundObject]:
+    """The objects of one connected blob: one a colour, in parts that hang together."""
+    core = ndimage.binary_erosion(blob)
+    if core.sum() < MIN_AREA // 2:
+        core = blob
+    votes = np.bincount(nearest[core], minlength=len(COLOURS) + 1)
+    votes[0] = 0
+    strong = [int(c) for c in np.flatnonzero(votes >= _SECOND_COLOUR * votes.sum())]
+    if not strong or not votes.sum():
+        return []
+    objects = []
+    for colour in strong:
+        own = blob
+        if len(strong) > 1:
+            palette = np.array([tuple(COLOURS.values())[c - 1] for c in strong], float)
+            own = blob & (_distances(pixels, palette).argmin(-1) == strong.index(colour))
+        parts, count = ndimage.label(own)
+        for label in range(1, count + 1):
+            part = parts == label
+            if part.sum() < MIN_AREA:
+                continue
+            mask = _refine(pixels, part, colour, nearest, ground_colour, len(strong) > 1)
+            if mask.sum() >= MIN_AREA:
+                objects.append(_describe(mask, tuple(COLOURS)[colour - 1]))
+    return objects
+
+
+def _refine(
+    pixels: Pixels,
+    part: Mask,
+    colour: int,
+    nearest: npt.NDArray[np.intp],
+    ground_colour: Pixels,
+    shared: bool,
+) -> Mask:
+    """Put the edge where a pixel is half object, half ground; mixed colours mislead a palette."""
+    own = pixels[part & (nearest == colour)]
+    if not len(own):
+        return part
+    towards = np.median(own, axis=0) - ground_colour
+    share = (pixels - ground_colour) @ towards / (towards @ towards)
+    region = part if shared else ndimage.binary_dilation(part, iterations=1)
+    refined: Mask = region & (share > 0.5)
+    return refined
+
+
+@cache
+def _unit_area(shape: str) -> float:
+    """Area of a shape of radius 1."""
+    ys, xs = np.mgrid[-1.25:1.25:1000j, -1.25:1.25:1000j]
+    return float((signed_distance(shape, xs, ys, 1.0) < 0).mean() * 2.5**2)
+
+
+#: How far below its radius' centre a triangle's centre of mass lies, in radii.
+_CENTRE_OF_MASS = {"triangle": (2 * 0.9 - 1.0) / 3}
+
+
+def _describe(mask: Mask, colour: str) -> FoundObject:
+    ys, xs = np.nonzero(mask)
+    y, x = float(ys.mean()) + 0.5, float(xs.mean()) + 0.5
+    grid_y, grid_x = np.mgrid[0 : mask.shape[0], 0 : mask.shape[1]] + 0.5
+    best, best_fit = None, 0.0
+    for shape in SHAPES:
+        radius = float(np.sqrt(mask.sum() / _unit_area(shape)))
+        top = y - _CENTRE_OF_MASS.get(shape, 0.0) * radius
+        outline = signed_distance(shape, grid_x - x, grid_y - top, radius) < 0
+        fit = float((outline & mask).sum() / (outline | mask).sum())
+        if fit > best_fit:
+            best, best_fit = shape, fit
+    return FoundObject(colour, best if best_fit >= MIN_FIT else None, best_fit, mask, y, x)

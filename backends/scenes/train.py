@@ -1,0 +1,79 @@
+"""Trains ``scenes``: ``python -m wordlight.backends.scenes.train autoencoder|denoiser|export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from wordlight.backends.scenes.training import Recipe
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wordlight.backends.scenes.train",
+        description="Train the embedded model. Stages: the autoencoder first, then the denoiser "
+        "(text encoder and UNet together), then export to a diffusers folder. A stopped stage "
+        "goes on where its checkpoint was when the same command is given again.",
+    )
+    stages = parser.add_subparsers(dest="stage", required=True)
+
+    def add_stage(
+        name: str, text: str, steps: int, batch: int, rate: float
+    ) -> argparse.ArgumentParser:
+        stage = stages.add_parser(name, help=text, description=text)
+        stage.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+        stage.add_argument("--steps", type=int, default=steps, help=f"in all ({steps})")
+        stage.add_argument("--batch", type=int, default=batch, help=f"images a step ({batch})")
+        stage.add_argument("--rate", type=float, default=rate, help=f"learning rate ({rate})")
+        stage.add_argument("--cooldown", type=int, default=0, help="last steps falling to rate 0")
+        stage.add_argument("--images", type=int, default=60_000, help="different ones to train on")
+        stage.add_argument("--seed", type=int, default=0)
+        stage.add_argument("--device", default="cpu")
+        stage.add_argument("--threads", type=int, default=2, help="CPU threads (results depend)")
+        stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+        return stage
+
+    add_stage("autoencoder", "train the autoencoder", 14_000, 8, 2e-3)
+    denoiser = add_stage("denoiser", "train text encoder and UNet", 20_000, 32, 1e-3)
+    denoiser.add_argument("--widths", default="48,64", help="channels of the UNet's levels")
+    denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
+    export = stages.add_parser("export", help="write a diffusers folder")
+    export.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+    export.add_argument("--to", type=Path, required=True, help="folder to write")
+    export.add_argument("--half", action="store_true", help="store the weights as float16")
+    return parser
+
+
+def main() -> None:
+    """Run the stage that the command line names."""
+    options = _parser().parse_args()
+    if options.stage == "export":
+        from wordlight.backends.scenes.export import export
+
+        export(options.run, options.to, torch.float16 if options.half else torch.float32)
+        return
+    torch.set_num_threads(options.threads)
+    recipe = Recipe(
+        steps=options.steps,
+        batch=options.batch,
+        rate=options.rate,
+        warmup=200,
+        cooldown=options.cooldown,
+        seed=options.seed,
+    )
+    common = (options.run, recipe, options.images, options.device, options.save_every)
+    if options.stage == "autoencoder":
+        from wordlight.backends.scenes.train_autoencoder import train_autoencoder
+
+        train_autoencoder(*common)
+    else:
+        from wordlight.backends.scenes.train_denoiser import train_denoiser
+
+        widths = tuple(int(w) for w in options.widths.split(","))
+        train_denoiser(*common, options.check_every, widths)
+
+
+if __name__ == "__main__":
+    main()

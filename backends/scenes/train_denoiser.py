@@ -1,0 +1,145 @@
+"""Second stage of the training: text encoder and UNet together, on the autoencoder's latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from wordlight.backends.scenes.drawing import draw
+from wordlight.backends.scenes.following import follow, total
+from wordlight.backends.scenes.latent_store import SHARD, LatentStore, latent_scale, token_ids
+from wordlight.backends.scenes.networks import (
+    build_autoencoder,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+)
+from wordlight.backends.scenes.render import rendered
+from wordlight.backends.scenes.segment import segment
+from wordlight.backends.scenes.tokenizer import build_tokenizer
+from wordlight.backends.scenes.training import (
+    Recipe,
+    Run,
+    averaged_weights,
+    epoch_order,
+    mean,
+    step_generator,
+)
+
+#: Share of prompts replaced by the empty one, so that guidance has something to push away from.
+EMPTY_PROMPTS = 0.1
+#: Validation losses are taken at these timesteps, always with the same noise.
+_LOSS_STEPS = (100, 300, 500, 700, 900)
+_LOSS_IMAGES = 100
+_FOLLOWING_PROMPTS = 64
+
+
+class Denoiser(torch.nn.Module):
+    """Text encoder and UNet as one module: ids and noisy latents in, prediction out."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.text_encoder = build_text_encoder()
+        self.unet = build_unet(widths)
+
+    def forward(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor
+    ) -> torch.Tensor:
+        """The UNet's prediction, ``(batch, 4, height, width)``."""
+        text = self.text_encoder(ids).last_hidden_state
+        output: torch.Tensor = self.unet(latents, timesteps, text).sample
+        return output
+
+
+def load_trained_autoencoder(folder: Path, device: str) -> AutoencoderKL:
+    """The autoencoder of a run, with its scaling factor set."""
+    autoencoder = build_autoencoder()
+    autoencoder.load_state_dict(averaged_weights(folder / "autoencoder.safetensors"))
+    autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+    autoencoder.register_to_config(scaling_factor=latent_scale(autoencoder, device))
+    return autoencoder
+
+
+class _Validation:
+    """Loss and prompt-following over held-out prompts, always with the same random numbers."""
+
+    def __init__(self, folder: Path, autoencoder: AutoencoderKL, device: str) -> None:
+        self._autoencoder, self._device = autoencoder, device
+        store = LatentStore(folder, autoencoder, "validation", _LOSS_IMAGES, device)
+        self._latents, self._ids = store.batch(0, torch.arange(_LOSS_IMAGES))
+        self._scheduler = build_scheduler()
+
+    def loss(self, model: Denoiser) -> dict[str, float]:
+        """Mean squared error of the prediction at each of a few timesteps."""
+        noise = torch.randn(self._latents.shape, generator=step_generator(1, 0))
+        losses = {}
+        with torch.no_grad():
+            for t in _LOSS_STEPS:
+                times = torch.full((_LOSS_IMAGES,), t)
+                noisy = self._scheduler.add_noise(self._latents, noise, times)
+                goal = self._scheduler.get_velocity(self._latents, noise, times)
+                output = model(
+                    noisy.to(self._device), times.to(self._device), self._ids.to(self._device)
+                )
+                losses[f"loss@{t}"] = float((output.cpu() - goal).square().mean())
+        return losses
+
+    def following(self, model: Denoiser) -> dict[str, float]:
+        """Share of colours, shapes, counts and relations right, at 20 steps and guidance 3."""
+        scenes = [rendered("validation", i).scene for i in range(_FOLLOWING_PROMPTS)]
+        images = draw(model, self._autoencoder, [s.prompt for s in scenes], seed=0)
+        found = total(
+            follow(scene, segment(image)) for scene, image in zip(scenes, images, strict=True)
+        )
+        return found.shares()
+
+
+def train_denoiser(
+    folder: Path,
+    recipe: Recipe,
+    images: int,
+    device: str,
+    save_every: int,
+    check_every: int,
+    widths: tuple[int, ...],
+) -> None:
+    """Train, or go on training, until ``recipe.steps``."""
+    torch.manual_seed(recipe.seed)
+    autoencoder = load_trained_autoencoder(folder, device)
+    model = Denoiser(widths).to(device)
+    run = Run(folder, "denoiser", model, recipe, {"images": images, "widths": list(widths)})
+    store = LatentStore(folder, autoencoder, "train", images, device)
+    empty = token_ids(build_tokenizer(), [""])
+    scheduler = build_scheduler()
+    validation = _Validation(folder, autoencoder, device)
+    judged = Denoiser(widths).to(device).eval()
+    shard_size = min(SHARD, images)
+    shards = images // shard_size
+    losses: list[float] = []
+    while run.step < recipe.steps:
+        visit, place = divmod(run.step, shard_size // recipe.batch)
+        order = epoch_order(shard_size, recipe.seed, visit)
+        chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
+        latents, ids = store.batch(visit % shards, chosen)
+        generator = step_generator(recipe.seed, run.step)
+        noise = torch.randn(latents.shape, generator=generator)
+        times = torch.randint(0, 1000, (recipe.batch,), generator=generator)
+        dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
+        ids = torch.where(dropped[:, None], empty, ids)
+        noisy = scheduler.add_noise(latents, noise, times)
+        goal = scheduler.get_velocity(latents, noise, times)
+        output = model(noisy.to(device), times.to(device), ids.to(device))
+        loss = (output - goal.to(device)).square().mean()
+        run.update(loss)
+        losses.append(float(loss.detach()))
+        if run.step % 100 == 0:
+            run.log(loss=mean(losses), rate=recipe.rate_at(run.step - 1))
+            losses.clear()
+        if run.step % save_every == 0 or run.step == recipe.steps:
+            run.save()
+        if run.step % check_every == 0 or run.step == recipe.steps:
+            judged.load_state_dict(run.average)
+            run.log(**validation.loss(judged), **validation.following(judged))
+    run.save(compact=True)
