@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from wordlight.backends.scenes.tokenizer import CONTEXT, EOS_ID, BOS_ID, vocabulary
+from wordlight.backends.scenes.tokenizer import BOS_ID, CONTEXT, EOS_ID, vocabulary
 
 TEXT_WIDTH = 96
 

@@ -55,7 +55,8 @@ class RenderedScene:
     @property
     def ground_mask(self) -> Mask:
         """Everything that no object covers."""
-        return ~np.logical_or.reduce(self.group_masks)
+        covered: Mask = np.logical_or.reduce(self.group_masks)
+        return ~covered
 
     def word_masks(self) -> dict[int, Mask]:
         """The mask of each word that describes something drawn, by the word's index."""
@@ -77,7 +78,8 @@ def signed_distance(
     ax, ay = np.abs(dx), np.abs(dy)
     match shape:
         case "circle":
-            return np.hypot(dx, dy) - radius
+            distance: npt.NDArray[np.float64] = np.hypot(dx, dy)
+            return distance - radius
         case "square":
             return np.maximum(ax, ay) - 0.9 * radius
         case "triangle":
@@ -86,9 +88,7 @@ def signed_distance(
             return np.maximum(slant, dy - 0.9 * radius)
         case "cross":
             arm = 0.34 * radius
-            return np.minimum(
-                np.maximum(ax - radius, ay - arm), np.maximum(ay - radius, ax - arm)
-            )
+            return np.minimum(np.maximum(ax - radius, ay - arm), np.maximum(ay - radius, ax - arm))
     raise ValueError(f"no shape {shape!r}")
 
 

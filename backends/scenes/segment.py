@@ -96,7 +96,8 @@ def segment(image: npt.NDArray[np.uint8]) -> Segmentation:
 
 
 def _distances(pixels: Pixels, palette: Pixels) -> Pixels:
-    return np.linalg.norm(pixels[..., None, :] - palette, axis=-1)
+    distances: Pixels = np.linalg.norm(pixels[..., None, :] - palette, axis=-1)
+    return distances
 
 
 def _find_ground(pixels: Pixels) -> tuple[str, Pixels]:

@@ -7,6 +7,7 @@ All byte symbols are in the vocabulary, so any prompt tokenizes. Some words are 
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _encode(word: str, merges: list[tuple[str, str]]) -> list[str]:
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     symbols = [*word[:-1], word[-1] + _END]
     while True:
-        pairs = [pair for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]
+        pairs = [pair for pair in pairwise(symbols) if pair in ranks]
         if not pairs:
             return symbols
         best = min(pairs, key=ranks.__getitem__)
@@ -61,7 +62,7 @@ def merges() -> tuple[tuple[str, str], ...]:
             for piece in pieces:
                 starts.append(starts[-1] + len(piece))
             place = 0
-            for left, right in zip(got, got[1:], strict=False):
+            for left, right in pairwise(got):
                 place += len(left)
                 if place not in starts:
                     found.append((left, right))

@@ -1,0 +1,56 @@
+# Everything runs in a virtual environment of its own, with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# What `make demo` runs, in one place.
+DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
+
+# One thread a worker: two workers on two cores, and results that don't depend on the machine.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all bench lint format clean
+
+help: ## say what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## set up .venv with the tested versions
+
+# torch comes first and alone: pinned like this, its CPU build is found; what depends on it would
+# otherwise bring a build of gigabytes for graphics cards.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@$(PIP) install "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	@$(PIP) install -e ".[dev]" -c constraints.txt
+	@touch $@
+
+demo: install ## compare the methods on the embedded model, into out/demo
+	$(DEMO)
+
+lint: install ## lint, format, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint ## lint, and all tests but the slow ones
+	$(PYTEST)
+
+test-all: lint ## lint, and all tests
+	$(PYTEST) -m "slow or not slow"
+
+bench: install ## what tracing costs
+	$(BIN)/python benchmarks/bench_tracing.py
+
+clean: ## remove what was built; .venv and runs/ stay
+	rm -rf build dist out src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
