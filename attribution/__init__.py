@@ -1,0 +1,16 @@
+"""Attribution methods: a trajectory in, maps out, on any framework."""
+
+from wordlight.attribution.attributor import TextImageAttributor as TextImageAttributor
+from wordlight.attribution.controls import Center as Center
+from wordlight.attribution.controls import GuidanceNorm as GuidanceNorm
+from wordlight.attribution.controls import Random as Random
+from wordlight.attribution.controls import ShuffledWord as ShuffledWord
+from wordlight.attribution.controls import Uniform as Uniform
+from wordlight.attribution.daam import DAAM as DAAM
+from wordlight.attribution.input_x_gradient import InputXGradient as InputXGradient
+from wordlight.attribution.maps import AttributionMaps as AttributionMaps
+from wordlight.attribution.maps import Provenance as Provenance
+from wordlight.attribution.maps import WordMap as WordMap
+from wordlight.attribution.occlusion import Occlusion as Occlusion
+from wordlight.attribution.words import PromptWords as PromptWords
+from wordlight.attribution.words import Word as Word

@@ -76,20 +76,24 @@ def signed_distance(
     The lengths are chosen so that all four shapes look equally large.
     """
     ax, ay = np.abs(dx), np.abs(dy)
+    distance: npt.NDArray[np.float64]
     match shape:
         case "circle":
-            distance: npt.NDArray[np.float64] = np.hypot(dx, dy)
-            return distance - radius
+            distance = np.hypot(dx, dy) - radius
         case "square":
-            return np.maximum(ax, ay) - 0.9 * radius
+            distance = np.maximum(ax, ay) - 0.9 * radius
         case "triangle":
             # Apex at the top; the two slanted sides have slope 2, so a unit normal of (2, 1)/√5.
             slant = (2.0 * ax - dy - radius) / np.sqrt(5.0)
-            return np.maximum(slant, dy - 0.9 * radius)
+            distance = np.maximum(slant, dy - 0.9 * radius)
         case "cross":
             arm = 0.34 * radius
-            return np.minimum(np.maximum(ax - radius, ay - arm), np.maximum(ay - radius, ax - arm))
-    raise ValueError(f"no shape {shape!r}")
+            distance = np.minimum(
+                np.maximum(ax - radius, ay - arm), np.maximum(ay - radius, ax - arm)
+            )
+        case _:
+            raise ValueError(f"no shape {shape!r}")
+    return distance
 
 
 def _fits(scene: Scene, placed: list[PlacedObject], new: PlacedObject) -> bool:

@@ -65,8 +65,8 @@ def load_trained_autoencoder(folder: Path, device: str) -> AutoencoderKL:
 class _Validation:
     """Loss and prompt-following over held-out prompts, always with the same random numbers."""
 
-    def __init__(self, folder: Path, autoencoder: AutoencoderKL, device: str) -> None:
-        self._autoencoder, self._device = autoencoder, device
+    def __init__(self, folder: Path, autoencoder: AutoencoderKL, device: str, prompts: int) -> None:
+        self._autoencoder, self._device, self._prompts = autoencoder, device, prompts
         store = LatentStore(folder, autoencoder, "validation", _LOSS_IMAGES, device)
         self._latents, self._ids = store.batch(0, torch.arange(_LOSS_IMAGES))
         self._scheduler = build_scheduler()
@@ -88,7 +88,7 @@ class _Validation:
 
     def following(self, model: Denoiser) -> dict[str, float]:
         """Share of colours, shapes, counts and relations right, at 20 steps and guidance 3."""
-        scenes = [rendered("validation", i).scene for i in range(_FOLLOWING_PROMPTS)]
+        scenes = [rendered("validation", i).scene for i in range(self._prompts)]
         images = draw(model, self._autoencoder, [s.prompt for s in scenes], seed=0)
         found = total(
             follow(scene, segment(image)) for scene, image in zip(scenes, images, strict=True)
@@ -104,8 +104,12 @@ def train_denoiser(
     save_every: int,
     check_every: int,
     widths: tuple[int, ...],
+    check_prompts: int = _FOLLOWING_PROMPTS,
 ) -> None:
-    """Train, or go on training, until ``recipe.steps``."""
+    """Train, or go on training, until ``recipe.steps``.
+
+    ``check_prompts`` is how many held-out prompts are drawn to see how well they are followed.
+    """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(folder, device)
     model = Denoiser(widths).to(device)
@@ -113,7 +117,7 @@ def train_denoiser(
     store = LatentStore(folder, autoencoder, "train", images, device)
     empty = token_ids(build_tokenizer(), [""])
     scheduler = build_scheduler()
-    validation = _Validation(folder, autoencoder, device)
+    validation = _Validation(folder, autoencoder, device, check_prompts)
     judged = Denoiser(widths).to(device).eval()
     shard_size = min(SHARD, images)
     shards = images // shard_size

@@ -1,1 +1,23 @@
+"""Which pixels does each word of a prompt light up?
+
+Text-to-image diffusion models, explained word by word, by many attribution methods.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from wordlight.backends.load import load as load
+from wordlight.backends.load import trace as trace
+
+if TYPE_CHECKING:
+    from wordlight.comparisons import compare as compare
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Judging brings pandas-sized imports; most who load a model never need them.
+    if name == "compare":
+        from wordlight.comparisons import compare
+
+        return compare
+    raise AttributeError(f"module 'wordlight' has no attribute {name!r}")

@@ -1,0 +1,141 @@
+"""Controls: what a method must beat before its maps say anything."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from array_api_compat import array_namespace
+
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.guidance import GuidanceStep
+from wordlight.attribution.maps import Merge
+from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Array, Backend
+from wordlight.backends.trajectory import Trajectory
+
+
+class _Control(TextImageAttributor):
+    family: ClassVar[Literal["control"]] = "control"
+
+    def __init__(self, backend: Backend) -> None:
+        # A control looks at no step of the run.
+        super().__init__(backend, steps=1)
+
+
+class Uniform(_Control):
+    """Every pixel alike, for every word."""
+
+    name: ClassVar[str] = "uniform"
+
+    def _attribute(
+        self,
+        trajectory: Trajectory,
+        players: tuple[Word, ...],
+        steps: tuple[int, ...],
+        baseline: npt.NDArray[Any],
+    ) -> xr.DataArray:
+        return xr.DataArray(np.ones((len(players), *trajectory.grid)), dims=("word", "y", "x"))
+
+
+class Center(_Control):
+    """A Gaussian in the middle of the image, for every word.
+
+    Args:
+        backend: the model.
+        width: standard deviation, as a share of the image's height and width.
+    """
+
+    name: ClassVar[str] = "center"
+    option_names = ("width",)
+
+    def __init__(self, backend: Backend, *, width: float = 0.25) -> None:
+        super().__init__(backend)
+        if not width > 0:
+            raise ValueError(f"width must be above 0, not {width}")
+        self.width = width
+
+    def _attribute(
+        self,
+        trajectory: Trajectory,
+        players: tuple[Word, ...],
+        steps: tuple[int, ...],
+        baseline: npt.NDArray[Any],
+    ) -> xr.DataArray:
+        height, width = trajectory.grid
+        y = ((np.arange(height) + 0.5) / height - 0.5) / self.width
+        x = ((np.arange(width) + 0.5) / width - 0.5) / self.width
+        bump = np.exp(-0.5 * (y[:, None] ** 2 + x[None, :] ** 2))
+        maps = np.broadcast_to(bump, (len(players), height, width)).copy()
+        return xr.DataArray(maps, dims=("word", "y", "x"))
+
+
+class Random(_Control):
+    """Independent uniform noise at every pixel, different for every word and image.
+
+    Args:
+        backend: the model.
+        seed: of the noise; the prompt, the image's own seed and the word are mixed in.
+    """
+
+    name: ClassVar[str] = "random"
+    option_names = ("seed",)
+
+    def __init__(self, backend: Backend, *, seed: int = 0) -> None:
+        super().__init__(backend)
+        if seed < 0:
+            raise ValueError(f"a seed must be 0 or more, not {seed}")
+        self.seed = seed
+
+    def _attribute(
+        self,
+        trajectory: Trajectory,
+        players: tuple[Word, ...],
+        steps: tuple[int, ...],
+        baseline: npt.NDArray[Any],
+    ) -> xr.DataArray:
+        mixed = [self.seed, zlib.crc32(trajectory.prompt.encode()), trajectory.seed or 0]
+        maps = [
+            np.random.default_rng([*mixed, *player.tokens]).random(trajectory.grid)
+            for player in players
+        ]
+        return xr.DataArray(np.stack(maps), dims=("word", "y", "x"))
+
+
+class GuidanceNorm(StepwiseAttributor):
+    """‖ε(E) - ε(E°)‖, the strength of the whole prompt's push: the same map for every word."""
+
+    name: ClassVar[str] = "guidance-norm"
+    family: ClassVar[Literal["control"]] = "control"
+    signed: ClassVar[bool] = False
+    merge: ClassVar[Merge] = "mean"
+
+    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+        xp = array_namespace(step.norm)
+        return xp.broadcast_to(step.norm, (len(players), *step.norm.shape))
+
+
+class ShuffledWord(_Control):
+    """The same method's map of a word of another object whose mask is disjoint.
+
+    Which word that is takes masks, so this control exists in comparisons only, as a row beside
+    each method; asked for maps by itself, it raises ValueError.
+    """
+
+    name: ClassVar[str] = "shuffled-word"
+
+    def _attribute(
+        self,
+        trajectory: Trajectory,
+        players: tuple[Word, ...],
+        steps: tuple[int, ...],
+        baseline: npt.NDArray[Any],
+    ) -> xr.DataArray:
+        raise ValueError(
+            "shuffled-word takes another method's maps and the objects' masks: "
+            "use it in a comparison (wordlight compare)"
+        )

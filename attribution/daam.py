@@ -1,0 +1,191 @@
+"""DAAM: the cross-attention to a word, upscaled and averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
+from wordlight.attribution.maps import AttributionMaps, Provenance
+from wordlight.attribution.resize import resize
+from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
+from wordlight.backends.backend import Backend
+from wordlight.backends.trace import Trace
+from wordlight.backends.trajectory import Trajectory
+
+Clamp = Literal["mean", "per-map"]
+
+
+class DAAM(TextImageAttributor):
+    """Diffusion attentive attribution maps: mean over layers, heads and steps of the upscaled
+    cross-attention probabilities to a word (Tang et al. 2022, arXiv 2210.04885).
+
+    Every layer x head x step map has equal weight. A word of several tokens has their mean.
+
+    Args:
+        backend: the model.
+        steps: which steps; all where None.
+        layers, without_layers: names, or beginnings of names, of layers (``"up_blocks.1"``).
+        heads: numbers of heads.
+        factors: only layers whose grid is smaller than the latents' by one of these.
+        keep: which of ``"step"``, ``"layer"``, ``"head"`` stay apart as axes of the maps.
+        clamp: bicubic upscaling overshoots below zero. ``"mean"`` clamps once, after the mean;
+            ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
+
+    Raises:
+        ValueError: layers, heads or factors that the model hasn't (when asked).
+    """
+
+    name: ClassVar[str] = "daam"
+    family: ClassVar[Literal["attention"]] = "attention"
+    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    paper: ClassVar[str] = "Tang et al. 2022, arXiv 2210.04885"
+    option_names = ("layers", "without_layers", "heads", "factors", "keep", "clamp")
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        steps: Steps = None,
+        layers: Sequence[str] | None = None,
+        without_layers: Sequence[str] = (),
+        heads: Sequence[int] | None = None,
+        factors: Sequence[int] | None = None,
+        keep: Sequence[str] = (),
+        clamp: Clamp = "mean",
+    ) -> None:
+        super().__init__(backend, steps=steps)
+        if clamp not in ("mean", "per-map"):
+            raise ValueError(f"clamp must be 'mean' or 'per-map', not {clamp!r}")
+        query = AttentionQuery(
+            None if layers is None else tuple(layers),
+            tuple(without_layers),
+            None if heads is None else tuple(heads),
+            None if factors is None else tuple(factors),
+            tuple(axis for axis in AXES if axis in keep) if set(keep) <= set(AXES) else tuple(keep),
+        )
+        self.layers, self.without_layers = query.layers, query.without_layers
+        self.heads, self.factors, self.keep = query.heads, query.factors, query.keep
+        self.clamp: Clamp = clamp
+        self._query = query
+
+    @classmethod
+    def original(cls, backend: Backend, *, steps: Steps = None) -> DAAM:
+        """With the choices of the authors' released code (castorini/daam 0.2).
+
+        The middle block and grids eight times smaller than the latents are left out, and each
+        layer's and head's map is clamped. (It sums over steps where we average, and always works
+        on a square grid; a map's scale aside, square images give the same.)
+        """
+        return cls(
+            backend,
+            steps=steps,
+            without_layers=("mid_block",),
+            factors=(1, 2, 4, 16, 32),
+            clamp="per-map",
+        )
+
+    @classmethod
+    def from_trace(
+        cls,
+        trace: Trace,
+        words: Sequence[WordKey] | None = None,
+        *,
+        image: int | None = None,
+        clamp: Clamp = "mean",
+    ) -> AttributionMaps:
+        """Maps from the attention that was averaged while a traced pipeline ran.
+
+        Args:
+            trace: from ``wordlight.backends.trace``; its query decides on layers and heads.
+            words: as in ``attribute``.
+            image: which of the pipeline's images; may be left out where there is only one.
+            clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
+
+        Raises:
+            IndexError: no such image, or several and none named.
+            ValueError: ``"per-map"`` of a trace that kept layers and heads together.
+        """
+        trajectories = trace.trajectories
+        if image is None and len(trajectories) > 1:
+            raise IndexError(
+                f"the pipeline drew {len(trajectories)} images: say which as image=0 ... "
+                f"image={len(trajectories) - 1}"
+            )
+        if not 0 <= (image or 0) < len(trajectories):
+            raise IndexError(f"no image {image}: the pipeline drew {len(trajectories)}")
+        if clamp == "per-map" and not {"layer", "head"} <= set(trace.query.keep):
+            raise ValueError(
+                "clamp='per-map' needs a trace with AttentionQuery(keep=('layer', 'head'))"
+            )
+        trajectory = trajectories[image or 0]
+        players = partition(PromptWords.of(trajectory.tokens), words)
+        data = _combine(
+            trace.attention[image or 0], players, trajectory.grid, trace.query.keep, clamp
+        )
+        provenance = Provenance(
+            method=cls.name,
+            settings={**asdict(trace.query), "clamp": clamp, "steps": None, "traced": True},
+            model_id=trajectory.model_id,
+            revision=trajectory.revision,
+            framework=trajectory.framework,
+        )
+        return AttributionMaps(
+            data,
+            players,
+            trajectory.tokens,
+            trajectory.image,
+            merge=cls.merge,
+            signed=cls.signed,
+            provenance=provenance,
+        )
+
+    def _attribute(
+        self,
+        trajectory: Trajectory,
+        players: tuple[Word, ...],
+        steps: tuple[int, ...],
+        baseline: npt.NDArray[Any],
+    ) -> xr.DataArray:
+        query = self._query
+        if self.clamp == "per-map":
+            # Each layer's and head's map is clamped by itself, so they must come apart.
+            apart = tuple(axis for axis in AXES if axis in {*query.keep, "layer", "head"})
+            query = AttentionQuery(
+                query.layers, query.without_layers, query.heads, query.factors, apart
+            )
+        means = self.backend.attention(trajectory, query, steps)
+        return _combine(means, players, trajectory.grid, self.keep, self.clamp)
+
+
+def _combine(
+    means: AttentionMeans,
+    players: Sequence[Word],
+    grid: tuple[int, int],
+    keep: Sequence[str],
+    clamp: Clamp,
+) -> xr.DataArray:
+    """Upscale to the latent grid, average with the number of maps as weight, clamp, merge."""
+    axes = [axis for axis in AXES if axis in keep]
+    labels = {axis: means.values_along(axis) for axis in axes}
+    shape = tuple(len(labels[axis]) for axis in axes)
+    total = np.zeros((*shape, means.tokens, *grid))
+    counts = np.zeros((*shape, 1, 1, 1))
+    for mean in means.means:
+        upscaled = resize(mean.values.astype(np.float64), grid)
+        if clamp == "per-map":
+            upscaled = upscaled.clip(0)
+        place = tuple(labels[axis].index(getattr(mean, axis)) for axis in axes)
+        total[place] += upscaled * mean.count
+        counts[place] += mean.count
+    if not counts.all():
+        raise ValueError(f"not every combination of {', '.join(axes)} exists: keep fewer axes")
+    maps = (total / counts).clip(0)
+    merged = np.stack([maps[..., list(p.tokens), :, :].mean(axis=-3) for p in players])
+    return xr.DataArray(merged, dims=("word", *axes, "y", "x"), coords=labels)

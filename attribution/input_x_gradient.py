@@ -1,0 +1,32 @@
+"""InputXGradient: how the push changes to first order when a word's embedding arrives."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from wordlight.attribution.guidance import GuidanceStep, player_masks
+from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Array
+
+
+class InputXGradient(StepwiseAttributor):
+    """⟨∂f_yx/∂E_w, E_w - E°_w⟩: the target's slope along a word's displacement from the baseline
+    (Shrikumar et al. 2016, arXiv 1605.01713).
+
+    One forward-mode product a player gives every pixel at once. Cost at a step: two forward
+    passes and one product a player.
+    """
+
+    name: ClassVar[str] = "input-x-gradient"
+    family: ClassVar[Literal["gradient"]] = "gradient"
+    needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
+    paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
+
+    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+        masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
+        displacements = masks * (step.embeddings - step.baseline)
+        changes = self.backend.denoise_jvp(
+            step.latents, step.timestep, step.conditioning(step.embeddings), displacements
+        )
+        return step.project(changes)

@@ -1,0 +1,265 @@
+"""``AttributionMaps``: the answer of every method, one map a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from wordlight.attribution.resize import resize
+from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
+from wordlight.backends.tokens import Tokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_KIND, _VERSION = "attribution maps", 1
+
+#: How the maps of several tokens become one: attention by mean, additive methods by sum.
+Merge = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where maps come from: the method and its settings, the model, the run, the cost.
+
+    ``seconds`` and the counts of denoiser evaluations (rows; ``forward_equivalents`` weighs a
+    forward-mode product 2 and a reverse one 3) are of the whole ``attribute`` call;
+    ``peak_bytes`` is None where the device doesn't tell.
+    """
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    model_id: str = ""
+    revision: str | None = None
+    framework: str = ""
+    seed: int | None = None
+    forward: int = 0
+    jvp: int = 0
+    vjp: int = 0
+    forward_equivalents: int = 0
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class WordMap:
+    """One word's map; ``numpy.asarray`` of it is the array, ``(y, x)`` float32.
+
+    The array is on the latent grid; ``resized``, ``mask`` and ``overlay`` bring it to the image.
+    """
+
+    word: Word
+    values: npt.NDArray[np.float32]
+    signed: bool
+    image: npt.NDArray[np.uint8]
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width of the latent grid."""
+        return self.values.shape
+
+    def resized(self) -> npt.NDArray[np.float32]:
+        """The map at the image's size, bicubic."""
+        return resize(self.values, self.image.shape[:2]).astype(np.float32)
+
+    def normalised(self) -> npt.NDArray[np.float32]:
+        """The map at the image's size, from 0 (least) to 1 (most); see ``normalise``."""
+        return normalise(self.resized(), signed=self.signed)
+
+    def mask(self, threshold: float = 0.4) -> npt.NDArray[np.bool_]:
+        """Where the normalised map is at least ``threshold``, at the image's size.
+
+        Raises ValueError for a threshold outside 0..1.
+        """
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"a threshold lies between 0 and 1, not at {threshold}")
+        return self.normalised() >= threshold
+
+    def overlay(self, opacity: float = 0.65) -> Image:
+        """The image with this map laid over it."""
+        from wordlight.attribution.pictures import overlay
+
+        return overlay(self.image, self.normalised(), opacity)
+
+
+def normalise(values: npt.NDArray[np.float32], *, signed: bool) -> npt.NDArray[np.float32]:
+    """Min-max to 0..1, as the paper does it a map; a constant map becomes all ones.
+
+    Of a signed map only the positive part counts: what speaks for the word.
+    """
+    if signed:
+        values = np.maximum(values, 0)
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return np.ones_like(values, dtype=np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)
+
+
+class AttributionMaps:
+    """Maps over an image, one for each player: every word, punctuation mark and special position.
+
+    Select with ``maps["circle"]``, a phrase ``maps["red circle"]`` (merged as the method says),
+    an occurrence ``maps["circle", 1]`` (from 0), a character span ``maps[2:5]``, or ``"<start>"``,
+    ``"<end>"``, ``"<pad>"``. ``data`` is the labelled array, ``(word, y, x)`` on the latent grid,
+    with ``step``, ``layer`` and ``head`` before ``y`` where the method kept them.
+
+    Args:
+        data: dimensions ``word``, then any of ``step``, ``layer``, ``head``, then ``y``, ``x``;
+            one entry a player.
+        players: what each entry along ``word`` is, in order.
+        tokens: the prompt as the encoder saw it.
+        image: ``(height, width, 3)`` uint8.
+        merge: how maps of several tokens become one.
+        signed: whether values below zero speak against the word.
+        provenance: where the maps come from.
+
+    Raises:
+        ValueError: dimensions that don't fit, or values that aren't finite.
+    """
+
+    def __init__(
+        self,
+        data: xr.DataArray,
+        players: Sequence[Word],
+        tokens: Tokens,
+        image: npt.NDArray[np.uint8],
+        *,
+        merge: Merge,
+        signed: bool,
+        provenance: Provenance,
+    ) -> None:
+        if data.dims[0] != "word" or data.dims[-2:] != ("y", "x"):
+            raise ValueError(f"dimensions must be (word, ..., y, x), not {data.dims}")
+        if unknown := set(data.dims[1:-2]) - {"step", "layer", "head"}:
+            raise ValueError(f"unknown dimensions {sorted(map(str, unknown))}")
+        if data.sizes["word"] != len(players):
+            raise ValueError(f"{data.sizes['word']} maps for {len(players)} players")
+        if not np.isfinite(data.values).all():
+            raise ValueError("maps must be finite")
+        if merge not in ("mean", "sum"):
+            raise ValueError(f"merge must be 'mean' or 'sum', not {merge!r}")
+        self.data = data.astype(np.float32).assign_coords(word=[p.text for p in players])
+        self.players = tuple(players)
+        self.tokens = tokens
+        self.image = image
+        self.merge: Merge = merge
+        self.signed = signed
+        self.provenance = provenance
+        self._words = PromptWords.of(tokens)
+
+    @property
+    def prompt(self) -> str:
+        """The prompt."""
+        return self.tokens.prompt
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words that have a map of their own, without the special positions."""
+        return tuple(p for p in self.players if not p.text.startswith("<") or p.stop > p.start)
+
+    def __len__(self) -> int:
+        return len(self.players)
+
+    def __iter__(self) -> Iterator[Word]:
+        return iter(self.players)
+
+    def __getitem__(self, key: WordKey) -> WordMap:
+        return self.at(self._words.find(key))
+
+    def __repr__(self) -> str:
+        grid = "x".join(str(self.data.sizes[d]) for d in self.data.dims[1:])
+        return (
+            f"AttributionMaps({self.provenance.method} of {self.prompt!r}, "
+            f"{len(self.players)} maps of {grid})"
+        )
+
+    def at(self, word: Word) -> WordMap:
+        """The map of a word, merged from the players that make it up, averaged over kept axes.
+
+        Raises KeyError when the players don't cut at the word's edges.
+        """
+        wanted = set(word.tokens)
+        parts = [i for i, p in enumerate(self.players) if set(p.tokens) <= wanted]
+        covered = {t for i in parts for t in self.players[i].tokens}
+        if covered != wanted:
+            there = ", ".join(p.text for p in self.players)
+            raise KeyError(f"{word.text!r} has no map of its own here; there are {there}")
+        stack = self.data.values[parts].astype(np.float64)
+        extra = tuple(range(1, stack.ndim - 2))
+        if extra:
+            stack = stack.mean(axis=extra)
+        if self.merge == "mean":
+            counts = np.array([len(self.players[i].tokens) for i in parts], float)
+            merged = np.tensordot(counts / counts.sum(), stack, axes=1)
+        else:
+            merged = stack.sum(axis=0)
+        return WordMap(word, merged.astype(np.float32), self.signed, self.image)
+
+    def select(self, **labels: Any) -> AttributionMaps:
+        """The maps at one ``step=``, ``layer=`` or ``head=``, where those were kept.
+
+        Raises KeyError for an axis or a label that isn't there.
+        """
+        try:
+            data = self.data.sel(**labels)
+        except (KeyError, ValueError) as error:
+            axes = {str(d): self.data.coords[d].values.tolist() for d in self.data.dims[1:-2]}
+            raise KeyError(f"can't select {labels}; kept axes are {axes} ({error})") from None
+        return AttributionMaps(
+            data.drop_vars(list(labels)),
+            self.players,
+            self.tokens,
+            self.image,
+            merge=self.merge,
+            signed=self.signed,
+            provenance=self.provenance,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file, by atomic rename."""
+        extra = [str(d) for d in self.data.dims[1:-2]]
+        facts = {
+            "tokens": self.tokens.to_json(),
+            "players": [[p.text, p.start, p.stop, list(p.tokens), p.occurrence] for p in self],
+            "axes": {d: self.data.coords[d].values.tolist() for d in extra},
+            "merge": self.merge,
+            "signed": self.signed,
+            "provenance": vars(self.provenance),
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {"maps": self.data.values, "image": self.image}
+        write_arrays(Path(path), _KIND, _VERSION, arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttributionMaps:
+        """Read what ``save`` wrote.
+
+        Raises FileNotFoundError, and FileFormatError on a damaged file or another version.
+        """
+        arrays, facts = read_arrays(Path(path), _KIND, _VERSION)
+        try:
+            axes = facts["axes"]
+            data = xr.DataArray(arrays["maps"], dims=("word", *axes, "y", "x"), coords=axes)
+            players = [Word(t, a, b, tuple(tokens), n) for t, a, b, tokens, n in facts["players"]]
+            return cls(
+                data,
+                players,
+                Tokens.from_json(facts["tokens"]),
+                arrays["image"],
+                merge=facts["merge"],
+                signed=bool(facts["signed"]),
+                provenance=Provenance(**facts["provenance"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} holds no valid maps: {error}") from None

@@ -1,0 +1,41 @@
+"""Methods by name: this package's own and every installed one."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+
+from wordlight.attribution.attributor import TextImageAttributor
+
+GROUP = "wordlight.attributors"
+
+
+class UnknownMethodError(ValueError):
+    """No installed method has this name."""
+
+
+def available() -> dict[str, type[TextImageAttributor]]:
+    """Every installed method, by name, in the order of their names.
+
+    Raises TypeError when a package registers something that is no ``TextImageAttributor``, or
+    two packages the same name.
+    """
+    found: dict[str, type[TextImageAttributor]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+        method = entry.load()
+        if not (isinstance(method, type) and issubclass(method, TextImageAttributor)):
+            raise TypeError(f"{entry.value}, registered as {entry.name!r}, is no attributor")
+        if entry.name in found and found[entry.name] is not method:
+            raise TypeError(f"two packages register a method {entry.name!r}")
+        found[entry.name] = method
+    return found
+
+
+def get(name: str) -> type[TextImageAttributor]:
+    """The method of this name; raises UnknownMethodError with the nearest ones."""
+    methods = available()
+    if name in methods:
+        return methods[name]
+    near = difflib.get_close_matches(name, methods, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(methods)}"
+    raise UnknownMethodError(f"no method {name!r}; {hint}")

@@ -1,0 +1,157 @@
+"""Words of a prompt, and which tokens each of them is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from wordlight.backends.tokens import Tokens
+
+#: A word is a run of letters and digits (an apostrophe inside belongs to it) or one other mark.
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+SPECIAL = {"<start>": "start", "<end>": "end", "<pad>": "pad"}
+
+#: How a word is asked for: by its text (a phrase too), by text and occurrence, by character span.
+WordKey: TypeAlias = str | tuple[str, int] | slice
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, a phrase or a special position of a prompt.
+
+    ``start`` and ``stop`` are character positions in the prompt (0, 0 for ``<start>`` and the
+    like); ``tokens`` are context positions; ``occurrence`` counts equal texts from 0.
+    """
+
+    text: str
+    start: int
+    stop: int
+    tokens: tuple[int, ...]
+    occurrence: int = 0
+
+
+@dataclass(frozen=True)
+class PromptWords:
+    """All words of one tokenized prompt.
+
+    ``words`` are the words and punctuation marks in order, ``specials`` the positions that are no
+    text, by name. Words and specials together have every context position exactly once.
+    """
+
+    tokens: Tokens
+    words: tuple[Word, ...]
+    specials: tuple[Word, ...]
+
+    @classmethod
+    def of(cls, tokens: Tokens) -> PromptWords:
+        """Cut a prompt into words, by the tokenizer's character offsets.
+
+        A token belongs to the word in which it begins. Words that the context cut off have no
+        entry.
+        """
+        spans = [(m.start(), m.end()) for m in _WORD.finditer(tokens.prompt)]
+        owned: list[list[int]] = [[] for _ in spans]
+        for position in tokens.positions("text"):
+            owned[_owner(spans, *tokens.offsets[position])].append(position)
+        seen: dict[str, int] = {}
+        words = []
+        for (start, stop), own in zip(spans, owned, strict=True):
+            if not own or (tokens.cut_at is not None and stop > tokens.cut_at):
+                continue
+            text = tokens.prompt[start:stop]
+            occurrence = seen.get(text.lower(), 0)
+            seen[text.lower()] = occurrence + 1
+            words.append(Word(text, start, stop, tuple(own), occurrence))
+        specials = [
+            Word(name, 0, 0, positions)
+            for name, kind in SPECIAL.items()
+            if (positions := tokens.positions(kind))
+        ]
+        return cls(tokens, tuple(words), tuple(specials))
+
+    @property
+    def players(self) -> tuple[Word, ...]:
+        """Words and specials: a partition of the context, as attribution needs it."""
+        return (*self.words, *self.specials)
+
+    def find(self, key: WordKey) -> Word:
+        """The word, phrase, occurrence, character span or special position that ``key`` names.
+
+        Texts compare without case. Raises KeyError, with the words there are, for a word that
+        isn't in the prompt, occurs several times without saying which, or was cut off; TypeError
+        for a key of another kind.
+        """
+        if isinstance(key, slice):
+            return self._find_span(key)
+        text, occurrence = key if isinstance(key, tuple) else (key, None)
+        if not isinstance(text, str):
+            raise TypeError(f"a word is named by text, (text, occurrence) or a slice, not {key!r}")
+        for special in self.specials:
+            if text == special.text:
+                return special
+        found = self._occurrences(text)
+        if not found:
+            raise KeyError(self._absent(text))
+        if occurrence is None:
+            if len(found) > 1:
+                raise KeyError(
+                    f"{text!r} occurs {len(found)} times in the prompt: ask for one as "
+                    + " or ".join(f"({text!r}, {i})" for i in range(len(found)))
+                )
+            return found[0]
+        if not 0 <= occurrence < len(found):
+            raise KeyError(
+                f"{text!r} occurs {len(found)} time(s), counted from 0: there is no occurrence "
+                f"{occurrence}"
+            )
+        return found[occurrence]
+
+    def _occurrences(self, text: str) -> list[Word]:
+        parts = [m.group().lower() for m in _WORD.finditer(text)]
+        size = len(parts)
+        found: list[Word] = []
+        for first in range(len(self.words) - size + 1) if parts else ():
+            run = self.words[first : first + size]
+            if [w.text.lower() for w in run] == parts:
+                found.append(self._join(run, len(found)))
+        return found
+
+    def _join(self, run: tuple[Word, ...], occurrence: int) -> Word:
+        if len(run) == 1:
+            return run[0]
+        start, stop = run[0].start, run[-1].stop
+        positions = tuple(p for word in run for p in word.tokens)
+        return Word(self.tokens.prompt[start:stop], start, stop, positions, occurrence)
+
+    def _find_span(self, span: slice) -> Word:
+        start, stop, stride = span.indices(len(self.tokens.prompt))
+        run = tuple(w for w in self.words if w.start < stop and w.stop > start)
+        text = self.tokens.prompt[start:stop]
+        if stride != 1 or not run or (run[0].start, run[-1].stop) != (start, stop):
+            raise KeyError(
+                f"characters {start}:{stop} ({text!r}) are not whole words; the words are "
+                + ", ".join(f"{w.text} {w.start}:{w.stop}" for w in self.words)
+            )
+        return self._join(run, 0)
+
+    def _absent(self, text: str) -> str:
+        words = ", ".join(dict.fromkeys(w.text for w in self.words))
+        cut = self.tokens.cut_at
+        if cut is not None and text.lower() in self.tokens.prompt[cut:].lower():
+            return (
+                f"{text!r} was cut off: the context holds {len(self.tokens)} tokens, so the model "
+                f"never saw it; the words it saw are {words}"
+            )
+        return f"{text!r} is not in the prompt; its words are {words}"
+
+
+def _owner(spans: list[tuple[int, int]], start: int, stop: int) -> int:
+    """The word in which a token begins, or, for a mark between words, the one it touches."""
+    for index, (first, last) in enumerate(spans):
+        if first <= start < last or (start < first < stop):
+            return index
+    # Symbols that no pattern of ours matches go with the word before them.
+    before = [i for i, (first, _) in enumerate(spans) if first <= start]
+    return before[-1] if before else 0

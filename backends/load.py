@@ -1,0 +1,88 @@
+"""``load`` a model, ``trace`` a pipeline: where a backend comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.backend import Backend
+
+if TYPE_CHECKING:
+    from wordlight.backends.torch.tracing import Tracing
+
+SCENES = Path(__file__).parent / "scenes" / "model"
+#: Models that come with the package, by name.
+EMBEDDED = {"scenes": SCENES}
+
+
+class ModelLoadError(ValueError):
+    """A name, folder or object that no backend can load as a model."""
+
+
+def frameworks() -> tuple[str, ...]:
+    """The frameworks for which a backend is installed."""
+    return tuple(sorted(entry.name for entry in entry_points(group="wordlight.backends")))
+
+
+def load(
+    model: str | Path | Any,
+    *,
+    framework: str = "torch",
+    device: str | None = None,
+    dtype: str | None = None,
+    revision: str | None = None,
+) -> Backend:
+    """Make a model ready for attribution.
+
+    Args:
+        model: ``"scenes"`` (the embedded model), a folder in diffusers' format, a Hub id such as
+            ``"stable-diffusion-v1-5/stable-diffusion-v1-5"`` (safetensors only), or a live
+            pipeline, which is used as it is.
+        framework: whose backend.
+        device: ``"cpu"``, ``"cuda"``, ...; a GPU where there is one, if None.
+        dtype: ``"float32"`` (default), ``"float64"``, ``"float16"`` or ``"bfloat16"``.
+        revision: of a Hub id.
+
+    Raises:
+        ModelLoadError: no such model, not a Stable Diffusion 1.x or 2.x pipeline, no safetensors
+            weights, an unknown framework, device or dtype.
+    """
+    found = {entry.name: entry for entry in entry_points(group="wordlight.backends")}
+    if framework not in found:
+        there = ", ".join(sorted(found)) or "none is installed"
+        raise ModelLoadError(f"no backend for framework {framework!r}; there is: {there}")
+    try:
+        backend_class = found[framework].load()
+    except ImportError as error:
+        raise ModelLoadError(
+            f"the {framework} backend needs packages that aren't installed ({error}): "
+            f"pip install 'wordlight[{framework}]'"
+        ) from None
+    backend: Backend = backend_class.load(model, device=device, dtype=dtype, revision=revision)
+    return backend
+
+
+def trace(
+    pipe: Any,
+    query: AttentionQuery | None = None,
+    *,
+    prompts: Sequence[str] | None = None,
+) -> Tracing:
+    """Trace any call of a diffusers pipeline, without changing what it draws.
+
+        with trace(pipe) as traced:
+            image = pipe("a dog and a cat", num_inference_steps=30).images[0]
+        maps = DAAM.from_trace(traced)["dog"]
+
+    Args:
+        pipe: a Stable Diffusion 1.x or 2.x pipeline, with whatever LoRA, ControlNet or attention
+            processor it carries.
+        query: which layers and heads are averaged, and what is kept apart; all, as one, if None.
+        prompts: the words, where the pipeline is given embeddings instead.
+    """
+    from wordlight.backends.torch.backend import TorchBackend
+
+    return TorchBackend(pipe).trace(query, prompts)

@@ -1,0 +1,343 @@
+"""``TorchBackend``: a diffusers Stable Diffusion pipeline as the primitives of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import StableDiffusionPipeline
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
+from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.loading import load_pipeline
+from wordlight.backends.torch.noise import NoiseLevels
+from wordlight.backends.torch.recorder import PipelineRecorder
+from wordlight.backends.torch.taps import AttentionAccumulator, AttentionTap, describe_layers
+from wordlight.backends.torch.tokenizing import tokenize
+from wordlight.backends.torch.tracing import Tracing, trajectories_of
+from wordlight.backends.trajectory import Trajectory
+
+#: Directions whose forward-mode products are computed at once; more need more memory.
+_JVP_CHUNK = 32
+#: What the cards of the embedded models recommend.
+_RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
+
+
+class TorchBackend(Backend):
+    """A Stable Diffusion 1.x or 2.x pipeline of diffusers, as it is.
+
+    Args:
+        pipe: the pipeline; used as it stands, with its LoRA and attention processors.
+        model_id, revision: what trajectories and maps say they were made with.
+        steps, guidance_scale: what ``sample`` uses when not told.
+
+    Raises:
+        ValueError: a pipeline of another kind.
+    """
+
+    framework = "torch"
+    capabilities = frozenset(
+        {"sample", "invert", "denoise", "denoise_jvp", "attention", "trace", "decode"}
+    )
+
+    def __init__(
+        self,
+        pipe: StableDiffusionPipeline,
+        *,
+        model_id: str | None = None,
+        revision: str | None = None,
+        steps: int = 50,
+        guidance_scale: float = 7.5,
+    ) -> None:
+        super().__init__()
+        for part in ("unet", "text_encoder", "tokenizer", "vae", "scheduler"):
+            if getattr(pipe, part, None) is None:
+                raise ValueError(f"{type(pipe).__name__} has no {part}: not a Stable Diffusion 1/2")
+        if getattr(pipe, "text_encoder_2", None) is not None:
+            raise ValueError(f"{type(pipe).__name__} has two text encoders: not supported yet")
+        self.pipe = pipe
+        self.model_id = model_id or str(pipe.config.get("_name_or_path") or type(pipe).__name__)
+        self.revision = revision
+        self.device = str(pipe.unet.device)
+        self.dtype = str(pipe.unet.dtype).removeprefix("torch.")
+        self._steps, self._guidance_scale = steps, guidance_scale
+        self._levels = NoiseLevels(pipe.scheduler)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | StableDiffusionPipeline,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        revision: str | None = None,
+    ) -> TorchBackend:
+        """See ``wordlight.backends.load``."""
+        pipe, name = load_pipeline(model, device, dtype, revision)
+        recommended = _RECOMMENDED.get(name, {})
+        return cls(pipe, model_id=name, revision=revision, **recommended)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The cross-attention layers that an ``AttentionQuery`` can name."""
+        return describe_layers(self.pipe.unet)
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """See ``Backend.tokenize``."""
+        return tokenize(self.pipe.tokenizer, prompt)
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See ``Backend.encode``."""
+        with torch.no_grad():
+            embeddings, _ = self.pipe.encode_prompt(list(prompts), self.pipe.unet.device, 1, False)
+        return Conditioning(embeddings)
+
+    @overload
+    def sample(
+        self,
+        prompts: str,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        images_per_prompt: Literal[1] = 1,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Trajectory: ...
+
+    @overload
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seed: int | Sequence[int] = 0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Trajectory | list[Trajectory]: ...
+
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seed: int | Sequence[int] = 0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Trajectory | list[Trajectory]:
+        """See ``Backend.sample``. All images of one call are one batch."""
+        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        self._check_request(asked, images_per_prompt, steps)
+        seeds = _seeds(seed, len(asked) * images_per_prompt)
+        for prompt in (*asked, *([negative_prompt] if negative_prompt else [])):
+            self.tokenize(prompt)
+        size = self._pixel_size(height, width)
+        with PipelineRecorder(self.pipe, None) as recorder, _quiet(self.pipe):
+            self.pipe(
+                asked,
+                negative_prompt=[negative_prompt] * len(asked) if negative_prompt else None,
+                num_inference_steps=steps or self._steps,
+                guidance_scale=self._guidance_scale if guidance_scale is None else guidance_scale,
+                num_images_per_prompt=images_per_prompt,
+                height=size[0],
+                width=size[1],
+                latents=self._initial_latents(seeds, size),
+                # Only schedulers that add noise on the way draw from these.
+                generator=[torch.Generator().manual_seed(s) for s in seeds],
+                output_type="np",
+            )
+        (call,) = recorder.calls
+        made = trajectories_of(self, call, seeds=seeds)
+        single = isinstance(prompts, str) and images_per_prompt == 1
+        return made[0] if single else made
+
+    def _check_request(self, prompts: list[str], images: int, steps: int | None) -> None:
+        if not prompts:
+            raise ValueError("no prompt was given")
+        if any(not p.strip() for p in prompts):
+            raise ValueError("the prompt is empty: there is no word to attribute to")
+        if images < 1:
+            raise ValueError(f"images_per_prompt must be 1 or more, not {images}")
+        if steps is not None and not 1 <= steps <= self._levels.train_steps:
+            raise ValueError(f"steps must be 1 to {self._levels.train_steps}, not {steps}")
+
+    def _pixel_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        scale = int(self.pipe.vae_scale_factor)
+        default = self.pipe.unet.config.sample_size
+        sides = default if isinstance(default, (tuple, list)) else (default, default)
+        chosen = (height or int(sides[0]) * scale, width or int(sides[1]) * scale)
+        for name, value in zip(("height", "width"), chosen, strict=True):
+            if value < 8 or value % 8:
+                raise ValueError(f"{name} must be a positive multiple of 8 pixels, not {value}")
+        return chosen
+
+    def _initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
+        """Noise that depends on the seed alone, not on framework, device or batch."""
+        scale = int(self.pipe.vae_scale_factor)
+        shape = (self.pipe.unet.config.in_channels, size[0] // scale, size[1] // scale)
+        noise = [np.random.default_rng(s).standard_normal(shape, np.float32) for s in seeds]
+        return self.asarray(np.stack(noise))
+
+    def invert(
+        self,
+        images: Sequence[npt.NDArray[np.uint8]],
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> list[Trajectory]:
+        """See ``Backend.invert``."""
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        return [
+            self._invert_one(image, prompt, seed + k, steps or self._steps)
+            for k, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+        ]
+
+    def _invert_one(
+        self, image: npt.NDArray[np.uint8], prompt: str, seed: int, steps: int
+    ) -> Trajectory:
+        self._check_request([prompt], 1, steps)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
+            )
+        self._pixel_size(image.shape[0], image.shape[1])
+        pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
+        with torch.no_grad():
+            clean = self.pipe.vae.encode(pixels).latent_dist.mode()
+        clean = clean * self.pipe.vae.config.scaling_factor
+        noise = self.asarray(np.random.default_rng(seed).standard_normal(clean.shape, np.float32))
+        self.pipe.scheduler.set_timesteps(steps)
+        times = [float(t) for t in self.pipe.scheduler.timesteps]
+        levels = [self._levels.at(t) for t in times]
+        latents = torch.cat([alpha * clean + sigma * noise for alpha, sigma in levels])
+        return Trajectory(
+            prompt=prompt,
+            tokens=self.tokenize(prompt),
+            embeddings=self.to_numpy(self.encode([prompt]).embeddings[0]),
+            empty_embeddings=self.to_numpy(self.encode([""]).embeddings[0]),
+            timesteps=np.array(times),
+            latents=self.to_numpy(latents),
+            image=image,
+            guidance_scale=1.0,
+            model_id=self.model_id,
+            revision=self.revision,
+            framework=self.framework,
+            seed=seed,
+            noise_source="noising",
+        )
+
+    def decode(self, latents: Array) -> npt.NDArray[np.uint8]:
+        """Images ``(batch, height, width, 3)`` uint8 of clean latents."""
+        with torch.no_grad():
+            pixels = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
+        scaled = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
+        images: npt.NDArray[np.uint8] = (
+            scaled.permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy()
+        )
+        return images
+
+    def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
+        """See ``Backend.asarray``."""
+        return torch.as_tensor(
+            np.asarray(array), dtype=self.pipe.unet.dtype, device=self.pipe.unet.device
+        )
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """See ``Backend.to_numpy``."""
+        wide = torch.promote_types(array.dtype, torch.float32)
+        converted: npt.NDArray[Any] = array.detach().to("cpu", wide).numpy()
+        return converted
+
+    def _predict(
+        self, latents: torch.Tensor, timestep: float, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        # Whole timesteps go in as integers, as schedulers hand them over.
+        time = int(timestep) if float(timestep).is_integer() else timestep
+        output = self.pipe.unet(latents, time, embeddings, return_dict=False)[0]
+        return self._levels.to_epsilon(output, latents, timestep)
+
+    def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
+        return self._predict(latents, timestep, conditioning.embeddings)
+
+    def _denoise_jvp(
+        self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
+    ) -> Array:
+        def predict(embeddings: torch.Tensor) -> torch.Tensor:
+            return self._predict(latents, timestep, embeddings[None])[0]
+
+        def along(tangent: torch.Tensor) -> torch.Tensor:
+            point = conditioning.embeddings[0]
+            product: torch.Tensor = torch.func.jvp(predict, (point,), (tangent,))[1]
+            return product
+
+        # The fused attention kernels have no forward-mode rule; the plain one has.
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.func.vmap(along, chunk_size=_JVP_CHUNK)(tangents)
+
+    def _attention(
+        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
+    ) -> AttentionMeans:
+        accumulator = AttentionAccumulator(query)
+        step = 0
+
+        def receive(layer: str, grid: tuple[int, int], probs: torch.Tensor) -> None:
+            accumulator.add(layer, step, grid, probs)
+
+        conditioning = self.asarray(trajectory.embeddings[None])
+        tap = AttentionTap(
+            self.pipe.unet, query, lambda: slice(0, 1), lambda: trajectory.grid, receive
+        )
+        with tap, torch.no_grad():
+            for step in steps:
+                latents = self.asarray(trajectory.latents[step][None])
+                self._predict(latents, float(trajectory.timesteps[step]), conditioning)
+        return accumulator.means(0)
+
+    def no_gradients(self) -> AbstractContextManager[object]:
+        """See ``Backend.no_gradients``."""
+        return torch.no_grad()
+
+    def trace(
+        self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
+    ) -> Tracing:
+        """Trace whatever is done with the pipeline inside a ``with`` block."""
+        return Tracing(self, query or AttentionQuery(), prompts)
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    seeds = [seed + k for k in range(count)] if isinstance(seed, int) else list(seed)
+    if len(seeds) != count:
+        raise ValueError(f"{len(seeds)} seeds for {count} images")
+    if min(seeds) < 0:
+        raise ValueError("a seed must be 0 or more")
+    return seeds
+
+
+class _quiet:  # noqa: N801 - used as a function
+    """Silences a pipeline's own progress bar, and puts its settings back."""
+
+    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+        self._pipe = pipe
+
+    def __enter__(self) -> None:
+        self._before = dict(getattr(self._pipe, "_progress_bar_config", {}))
+        self._pipe.set_progress_bar_config(disable=True)
+
+    def __exit__(self, *error: object) -> None:
+        self._pipe.set_progress_bar_config(**self._before)

@@ -1,0 +1,103 @@
+"""Finds a Stable Diffusion pipeline: embedded, in a folder, on the Hub, or already alive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from wordlight.backends.load import EMBEDDED, ModelLoadError
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+_INDEX = "model_index.json"
+
+
+def load_pipeline(
+    model: str | Path | Any, device: str | None, dtype: str | None, revision: str | None
+) -> tuple[StableDiffusionPipeline, str]:
+    """The pipeline on its device, and the name that stands for it.
+
+    Raises ModelLoadError, saying what would have been right.
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise ModelLoadError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+    if isinstance(model, DiffusionPipeline):
+        if device is not None or dtype is not None:
+            raise ModelLoadError("a live pipeline is used as it is: move it with pipe.to(...)")
+        return model, str(model.config.get("_name_or_path") or type(model).__name__)
+    if not isinstance(model, (str, Path)):
+        raise ModelLoadError(
+            f"a model is a name, a folder or a diffusers pipeline, not {type(model).__name__}"
+        )
+    name = str(model)
+    if name in EMBEDDED:
+        pipe = _read_folder(EMBEDDED[name], dtype)
+    elif Path(model).exists():
+        pipe = _read_folder(Path(model), dtype)
+    elif isinstance(model, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelLoadError(
+            f"no model {name!r}: there is no such folder, and a Hub id looks like 'owner/name'; "
+            f"embedded: {', '.join(EMBEDDED)}"
+        )
+    else:
+        pipe = _read(name, dtype, revision=revision)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return pipe.to(where), name
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelLoadError(f"device {where!r} can't be used: {first}") from None
+
+
+def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
+    index = folder / _INDEX
+    if not index.is_file():
+        raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {_INDEX}")
+    try:
+        kind = json.loads(index.read_text()).get("_class_name")
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        raise ModelLoadError(f"{index} is damaged: not a JSON object") from None
+    if not str(kind).startswith("StableDiffusion") or "XL" in str(kind) or "3" in str(kind):
+        raise ModelLoadError(
+            f"{folder} holds a {kind}; this backend reads Stable Diffusion 1.x and 2.x pipelines"
+        )
+    return _read(str(folder), dtype, local_files_only=True)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading takes seconds: no bars, and both libraries' settings put back after."""
+    shown = [
+        log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()
+    ]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _read(name: str, dtype: str | None, **options: Any) -> StableDiffusionPipeline:
+    try:
+        with _no_progress_bars():
+            pipe = DiffusionPipeline.from_pretrained(
+                name, use_safetensors=True, safety_checker=None, **options
+            )
+            pipe.to(dtype=getattr(torch, dtype or "float32"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelLoadError(f"{name!r} can't be loaded as a diffusers model: {first}") from None
+    if not isinstance(pipe, StableDiffusionPipeline):
+        raise ModelLoadError(
+            f"{name!r} is a {type(pipe).__name__}, not Stable Diffusion 1.x or 2.x"
+        )
+    return pipe

@@ -1,0 +1,30 @@
+"""What tracing a pipeline gives, whatever the framework."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.trajectory import Trajectory
+
+
+class Trace(ABC):
+    """What a pipeline went through inside a ``with trace(pipe) as trace`` block.
+
+    ``query`` says which attention was averaged while the pipeline ran.
+    """
+
+    query: AttentionQuery
+
+    @property
+    @abstractmethod
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """One an image, in the pipeline's order.
+
+        Raises ValueError where the pipeline made no image, or was given embeddings and not words.
+        """
+
+    @property
+    @abstractmethod
+    def attention(self) -> tuple[AttentionMeans, ...]:
+        """The averaged cross-attention of each image, in the same order."""

@@ -1,0 +1,147 @@
+"""What one sampling run went through: all that attribution needs, on any framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
+from wordlight.backends.tokens import Tokens
+
+_KIND, _VERSION = "trajectory", 1
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One image's way through the denoiser, as numpy arrays.
+
+    Attributes:
+        prompt: the words that were asked for.
+        tokens: the prompt as the text encoder saw it.
+        embeddings: the encoder's hidden states, ``(tokens, channels)``.
+        empty_embeddings: the same of the empty prompt, the default baseline.
+        negative_embeddings: the same of the negative prompt, or None where there was none.
+        timesteps: ``(steps,)``, from noise to image.
+        latents: what the denoiser saw before each step, ``(steps, channels, height, width)``:
+            scaled as the scheduler scales its input.
+        image: ``(height, width, 3)`` uint8.
+        seed: of the initial noise; None where a traced pipeline drew it itself.
+        guidance_scale: 1.0 means no guidance.
+        model_id, revision: what made it.
+        framework: ``"torch"``, ``"flax"``, ...
+        added: further conditioning by name (pooled embeddings, time ids), ``(...)`` without batch.
+        not_replayable: why a replay from the latents would differ from the run, or None.
+        noise_source: ``"sampled"`` or ``"noising"`` (an image that was given).
+    """
+
+    prompt: str
+    tokens: Tokens
+    embeddings: FloatArray
+    empty_embeddings: FloatArray
+    timesteps: FloatArray
+    latents: FloatArray
+    image: npt.NDArray[np.uint8]
+    guidance_scale: float
+    model_id: str
+    framework: str
+    negative_embeddings: FloatArray | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    revision: str | None = None
+    added: dict[str, FloatArray] = field(default_factory=dict)
+    not_replayable: str | None = None
+    noise_source: str = "sampled"
+
+    def __post_init__(self) -> None:
+        if self.latents.ndim != 4 or len(self.latents) != len(self.timesteps):
+            raise ValueError(
+                "latents must be (steps, channels, height, width) with one entry a timestep, not "
+                f"{self.latents.shape} for {len(self.timesteps)} timesteps"
+            )
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.tokens):
+            raise ValueError(
+                f"embeddings must be (tokens, channels) for {len(self.tokens)} tokens, not "
+                f"{self.embeddings.shape}"
+            )
+
+    @property
+    def steps(self) -> int:
+        """How many denoising steps there were."""
+        return len(self.timesteps)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        return int(self.latents.shape[2]), int(self.latents.shape[3])
+
+    def at_steps(self, steps: int | tuple[int, ...] | None) -> tuple[int, ...]:
+        """Step indices: all for None, ``steps`` evenly spaced ones for a number.
+
+        A number's steps lie in the middle of as many equal stretches. Raises ValueError for steps
+        that the trajectory doesn't have.
+        """
+        if steps is None:
+            return tuple(range(self.steps))
+        if isinstance(steps, int):
+            if not 1 <= steps <= self.steps:
+                raise ValueError(f"the trajectory has {self.steps} steps, not {steps}")
+            return tuple(int((i + 0.5) * self.steps / steps) for i in range(steps))
+        for step in steps:
+            if not 0 <= step < self.steps:
+                raise ValueError(f"step {step} is outside 0..{self.steps - 1}")
+        if not steps or len(set(steps)) != len(steps):
+            raise ValueError("a step set must name at least one step, and none twice")
+        return tuple(steps)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file, by atomic rename."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "embeddings": self.embeddings,
+            "empty_embeddings": self.empty_embeddings,
+            "timesteps": self.timesteps,
+            "latents": self.latents,
+            "image": self.image,
+        }
+        if self.negative_embeddings is not None:
+            arrays["negative_embeddings"] = self.negative_embeddings
+        arrays |= {f"added.{name}": value for name, value in self.added.items()}
+        facts = {name: getattr(self, name) for name in _FACTS} | {"tokens": self.tokens.to_json()}
+        write_arrays(Path(path), _KIND, _VERSION, arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trajectory:
+        """Read what ``save`` wrote.
+
+        Raises FileNotFoundError, and FileFormatError on a damaged file or another version.
+        """
+        arrays, facts = read_arrays(Path(path), _KIND, _VERSION)
+        added = {
+            name.removeprefix("added."): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith("added.")
+        }
+        try:
+            tokens = Tokens.from_json(facts.pop("tokens"))
+            fields: dict[str, Any] = {**arrays, **facts}
+            return cls(tokens=tokens, added=added, **fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} is no trajectory: {error}") from None
+
+
+_FACTS = (
+    "prompt",
+    "guidance_scale",
+    "model_id",
+    "framework",
+    "negative_prompt",
+    "seed",
+    "revision",
+    "not_replayable",
+    "noise_source",
+)
