@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What `make demo` runs, in one place.
 DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 
-# One thread a worker: two workers on two cores, and results that don't depend on the machine.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+# One thread a worker: two workers on two cores, and results that don't depend on the machine. A
+# file's tests stay together, since they share what they have trained or loaded.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all bench lint format clean
