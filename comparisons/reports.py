@@ -1,0 +1,79 @@
+"""Writes what a finished comparison leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.cells import CellFolder, Score, write_scores
+from wordlight.comparisons.comparison import Comparison
+from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.grid import draw_grid
+
+
+def write_reports(
+    comparison: Comparison,
+    scores: Mapping[str, Sequence[Score]],
+    items: Sequence[DatasetItem],
+    cells: CellFolder,
+) -> None:
+    """Everything that is made at the end of a run, each file by atomic rename.
+
+    ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
+    kind), ``summary.json``, ``table.txt``, ``table.md`` and ``grid.png``.
+    """
+    out = comparison.out
+    write_scores(out / "results.parquet", [s for of_method in scores.values() for s in of_method])
+    write_atomically(out / "words.parquet", _words(items))
+    summary = json.dumps(_summary(comparison), indent=2) + "\n"
+    write_atomically(out / "summary.json", summary.encode())
+    write_atomically(out / "table.txt", (comparison.text + "\n").encode())
+    write_atomically(out / "table.md", comparison.markdown.encode())
+    write_atomically(out / "grid.png", draw_grid(comparison, items, cells))
+
+
+def _words(items: Sequence[DatasetItem]) -> bytes:
+    rows = [
+        {
+            "sample": item.sample,
+            "prompt": item.trajectory.prompt,
+            "word": scored.word.text,
+            "occurrence": scored.word.occurrence,
+            "start": scored.word.start,
+            "stop": scored.word.stop,
+            "kind": scored.row,
+            "mask_share": float(scored.mask.mean()),
+        }
+        for item in items
+        for scored in item.words
+    ]
+    buffer = BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+def _summary(comparison: Comparison) -> dict[str, Any]:
+    facts = comparison.facts
+    return {
+        "headline": comparison.to_json(),
+        "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
+        "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
+        "chosen": {
+            name: {"threshold": c.threshold, "calibration_miou": c.miou, **c.variant.options}
+            for name, c in comparison.choices.items()
+        },
+        "kept": facts.accounting.kept,
+        "dropped": facts.accounting.dropped,
+        "calibration_kept": facts.calibration_accounting.kept,
+        "calibration_dropped": facts.calibration_accounting.dropped,
+        "steps": list(facts.steps),
+        "sampling_steps": facts.sampling_steps,
+        "n": facts.n,
+        "seed": facts.seed,
+    }

@@ -1,0 +1,194 @@
+"""``compare``: the whole way from prompts to a table, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+import wordlight
+from wordlight.backends.backend import Backend
+from wordlight.backends.scenes.grammar import DATA_VERSION
+from wordlight.comparisons.calibration import Choice, ceiling_threshold, choose
+from wordlight.comparisons.ceiling import mask_on_grid
+from wordlight.comparisons.cells import CellFolder, Score
+from wordlight.comparisons.comparison import Comparison, Facts, summarise, summarise_ceiling
+from wordlight.comparisons.datasets import Accounting, DatasetItem
+from wordlight.comparisons.entries import Entry, Methods, build_entries
+from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.judging import calibration_cell, judged_cell
+from wordlight.comparisons.output_folder import claimed
+from wordlight.comparisons.reports import write_reports
+from wordlight.comparisons.segmentation import THRESHOLD_GRID
+from wordlight.comparisons.settings_file import Settings, holds_same_run, write_settings
+
+
+def compare(
+    backend: Backend | str = "scenes",
+    methods: Methods | None = None,
+    *,
+    out: str | Path,
+    n: int = 32,
+    seed: int = 0,
+    steps: int = 4,
+    calibration: int = 16,
+    maps: Mapping[str, str | Path] | None = None,
+    framework: str = "torch",
+    device: str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Score attribution methods against each other on images that a model draws.
+
+    Prompts are those of ``scenes``, masks come from the pixels of what the model drew. What can
+    be chosen (each row's threshold, the centre's width) is chosen on the calibration split; the
+    test split is read once. A run that was stopped goes on where it was when it is called again
+    with the same settings.
+
+    Args:
+        backend: a model, or the name of one as ``load`` takes it.
+        methods: names, attributors, or attributors by names of their own; the default ones for
+            None. ``"shuffled-word"`` adds a row for each method that is no control.
+        out: the folder of the results: ``results.parquet`` and the cells it is made of, the maps,
+            the images, the tables, and a picture of them.
+        n: images of the test split.
+        seed: of the images' noise and of the resampling.
+        steps: how many evenly spaced denoising steps every named method looks at.
+        calibration: images of the calibration split.
+        maps: rows of precomputed maps: a folder by name, with a ``<sample>.safetensors`` for
+            every image of both splits, as ``AttributionMaps.save`` writes it.
+        framework, device: for a model that is named.
+        progress: whether to show bars on stderr.
+
+    Returns:
+        The estimates; ``print`` shows them as a table.
+
+    Raises:
+        ValueError: bad arguments, ``out`` holding a run with other settings, a damaged file
+            there, images without a word to score.
+        OSError: a folder that can't be read or written.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, not {steps}")
+    model = _loaded(backend, framework, device)
+    sets = [
+        GeneratedScenes(model, "calibration", calibration, seed),
+        GeneratedScenes(model, "test", n, seed),
+    ]
+    samples = [name for one in sets for name in one.samples]
+    folders = {name: Path(folder) for name, folder in (maps or {}).items()}
+    entries = build_entries(model, methods, folders, samples, steps)
+    settings: Settings = {
+        "wordlight": wordlight.__version__,
+        "model": model.model_id,
+        "revision": model.revision,
+        "framework": model.framework,
+        "device": model.device,
+        "dtype": model.dtype,
+        "data": f"scenes, version {DATA_VERSION}",
+        "n": n,
+        "calibration": calibration,
+        "seed": seed,
+        "steps": steps,
+        "thresholds": list(THRESHOLD_GRID),
+        "methods": {entry.name: entry.settings() for entry in entries},
+    }
+    root = Path(out)
+    with claimed(root):
+        if not holds_same_run(root, settings):
+            _try_first_image(sets[0], steps)
+            write_settings(root, settings)
+    with _bar("drawing images", len(samples), progress) as bar:
+        tuning, test = (one.items(root / "samples", bar.update) for one in sets)
+    cells = CellFolder(root, model.framework)
+    with _bar("making maps", len(samples), progress) as bar:
+        choices = _calibrate(cells, tuning, entries, bar)
+        scores = _judge(cells, test, entries, choices, bar)
+    threshold = ceiling_threshold(tuning)
+    rows, other = summarise(entries, scores, test, seed)
+    ceiling, other_ceiling = summarise_ceiling(test, threshold, seed)
+    trajectory = test[0].trajectory
+    comparison = Comparison(
+        rows=rows,
+        other=other,
+        ceiling=ceiling,
+        other_ceiling=other_ceiling,
+        entries=entries,
+        choices=choices,
+        ceiling_threshold=threshold,
+        facts=Facts(
+            model_id=model.model_id,
+            revision=model.revision,
+            framework=model.framework,
+            device=model.device,
+            seed=seed,
+            n=n,
+            calibration=calibration,
+            steps=trajectory.at_steps(steps),
+            sampling_steps=trajectory.steps,
+            accounting=Accounting.of(test),
+            calibration_accounting=Accounting.of(tuning),
+        ),
+        out=root,
+    )
+    write_reports(comparison, scores, test, cells)
+    return comparison
+
+
+def _loaded(backend: Backend | str, framework: str, device: str | None) -> Backend:
+    if isinstance(backend, Backend):
+        return backend
+    # Frameworks are imported when a model is loaded, and not before.
+    from wordlight.backends.load import load
+
+    loaded: Backend = load(backend, framework=framework, device=device)
+    return loaded
+
+
+def _try_first_image(scenes: GeneratedScenes, steps: int) -> None:
+    """Raises ValueError for a step set or an image size that can't be, before anything is kept."""
+    trajectory = scenes.first_batch[0]
+    trajectory.at_steps(steps)
+    height, width = trajectory.image.shape[:2]
+    blank = trajectory.image[..., 0] > 255
+    try:
+        mask_on_grid(blank, trajectory.grid)
+    except ValueError:
+        raise ValueError(
+            f"{scenes.backend.model_id} draws {height}x{width} pixels on latents of "
+            f"{trajectory.grid[0]}x{trajectory.grid[1]}, which don't divide them"
+        ) from None
+
+
+def _calibrate(
+    cells: CellFolder, items: Sequence[DatasetItem], entries: Sequence[Entry], bar: tqdm[NoReturn]
+) -> dict[str, Choice]:
+    scores: dict[str, list[list[Score]]] = {e.name: [[] for _ in e.variants] for e in entries}
+    for item in items:
+        for entry in entries:
+            for variant, of_variant in zip(entry.variants, scores[entry.name], strict=True):
+                of_variant += calibration_cell(cells, item, entry, variant)
+        bar.update()
+    return {entry.name: choose(entry, scores[entry.name]) for entry in entries}
+
+
+def _judge(
+    cells: CellFolder,
+    items: Sequence[DatasetItem],
+    entries: Sequence[Entry],
+    choices: Mapping[str, Choice],
+    bar: tqdm[NoReturn],
+) -> dict[str, list[Score]]:
+    scores: dict[str, list[Score]] = {entry.name: [] for entry in entries}
+    for item in items:
+        for entry in entries:
+            choice = choices[entry.name]
+            scores[entry.name] += judged_cell(cells, item, entry, choice.variant, choice.threshold)
+        bar.update()
+    return scores
+
+
+def _bar(what: str, total: int, progress: bool) -> tqdm[NoReturn]:
+    bar: tqdm[NoReturn] = tqdm(desc=what, total=total, unit="image", disable=not progress)
+    return bar

@@ -1,0 +1,68 @@
+"""What a run was asked for, beside its results, so that other settings never mix with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from wordlight.backends.arrays_file import write_atomically
+
+NAME = "settings.json"
+
+Settings = dict[str, Any]
+
+
+def settings_hash(settings: Settings) -> str:
+    """A hash of everything that matters; the same settings in another order have the same."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def holds_same_run(folder: Path, settings: Settings) -> bool:
+    """Whether ``folder`` holds a run with exactly these settings (True), or none (False).
+
+    Raises ValueError when it holds one with other settings, naming what differs, or when its
+    settings can't be read.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return False
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        held, held_hash = there["settings"], there["hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} can't be read ({error}): use another folder") from None
+    if held_hash != settings_hash(held):
+        raise ValueError(f"{path} was changed by hand: use another folder")
+    # As they read back from the file: tuples are lists there.
+    asked = json.loads(json.dumps(settings))
+    differences = _differences(held, asked)
+    if differences:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(differences)}): use another "
+            "folder, or ask for the same"
+        )
+    return True
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write the settings into ``folder``, by atomic rename."""
+    data = {"hash": settings_hash(settings), "settings": settings}
+    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / NAME, text.encode())
+
+
+def _differences(held: Any, asked: Any, place: str = "") -> list[str]:
+    if isinstance(held, dict) and isinstance(asked, dict):
+        found: list[str] = []
+        for key in sorted(held.keys() | asked.keys()):
+            here = f"{place}.{key}" if place else str(key)
+            if key not in asked:
+                found.append(f"{here} was there and is not asked for now")
+            elif key not in held:
+                found.append(f"{here} is asked for now and wasn't there")
+            else:
+                found += _differences(held[key], asked[key], here)
+        return found
+    return [] if held == asked else [f"{place} was {held!r}, now {asked!r}"]

@@ -1,0 +1,114 @@
+"""Where a row's maps come from: a live method, or files that were made elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.comparisons.datasets import DatasetItem
+
+#: Maps of another image differ from ours by far more grey levels a pixel than another device's
+#: arithmetic does.
+_SAME_IMAGE = 1.0
+
+
+class MapSource(ABC):
+    """Gives the maps of an image."""
+
+    @abstractmethod
+    def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
+        """The maps of an item; ``kept`` is where this run keeps maps that it makes."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that changes the maps, as plain data."""
+
+
+class LiveMaps(MapSource):
+    """Asks a method, once an image: what it answered is kept and read again."""
+
+    def __init__(self, attributor: TextImageAttributor) -> None:
+        self.attributor = attributor
+
+    def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
+        if kept.exists():
+            return AttributionMaps.load(kept)
+        maps = self.attributor.attribute(item.trajectory)
+        maps.save(kept)
+        return maps
+
+    def settings(self) -> dict[str, Any]:
+        kind = type(self.attributor)
+        return {
+            "method": self.attributor.name,
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            **self.attributor.settings(),
+        }
+
+
+class PrecomputedMaps(MapSource):
+    """Reads ``<sample>.safetensors`` files, as ``AttributionMaps.save`` writes them.
+
+    Args:
+        name: of the row, for errors.
+        folder: holds one file an image, of the calibration and of the test split.
+        samples: the images that will be asked for.
+
+    Raises:
+        ValueError: no such folder, or a file that is missing.
+    """
+
+    def __init__(self, name: str, folder: Path, samples: Iterable[str]) -> None:
+        self.name = name
+        self.folder = folder
+        self.samples = tuple(samples)
+        if not folder.is_dir():
+            raise ValueError(f"the maps of {name!r} should be in {folder}, which is no folder")
+        missing = [s for s in self.samples if not self._path(s).is_file()]
+        if missing:
+            raise ValueError(
+                f"the maps of {name!r} lack {self._path(missing[0])} ({len(missing)} of "
+                f"{len(self.samples)} files are missing)"
+            )
+
+    def _path(self, sample: str) -> Path:
+        return self.folder / f"{sample}.safetensors"
+
+    def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
+        path = self._path(item.sample)
+        maps = AttributionMaps.load(path)
+        trajectory = item.trajectory
+        if maps.tokens != trajectory.tokens:
+            raise ValueError(
+                f"{path} holds maps of {maps.prompt!r}, but {item.sample} shows "
+                f"{trajectory.prompt!r} (or its tokens are another tokenizer's)"
+            )
+        grid = (maps.data.sizes["y"], maps.data.sizes["x"])
+        if grid != trajectory.grid:
+            raise ValueError(f"{path} holds maps of {grid}, but the latents are {trajectory.grid}")
+        if maps.image.shape != trajectory.image.shape or _difference(maps, item) > _SAME_IMAGE:
+            raise ValueError(f"{path} holds maps of another image than {item.sample}")
+        for scored in item.words:
+            try:
+                maps.at(scored.word)
+            except KeyError as error:
+                raise ValueError(f"{path}: {error.args[0]}") from None
+        return maps
+
+    def settings(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            digest.update(self._path(sample).read_bytes())
+        return {"maps-sha256": digest.hexdigest()}
+
+
+def _difference(maps: AttributionMaps, item: DatasetItem) -> float:
+    there = maps.image.astype(np.float64)
+    return float(np.abs(there - item.trajectory.image).mean())
