@@ -216,7 +216,7 @@ class AttributionMaps:
             data = self.data.sel(**labels)
         except (KeyError, ValueError) as error:
             axes = {str(d): self.data.coords[d].values.tolist() for d in self.data.dims[1:-2]}
-            raise KeyError(f"can't select {labels}; kept axes are {axes} ({error})") from None
+            raise KeyError(f"can't select {labels}; kept axes are {axes}") from error
         return AttributionMaps(
             data.drop_vars(list(labels)),
             self.players,

@@ -51,7 +51,7 @@ class PromptWords:
         A token belongs to the word in which it begins. Words that the context cut off have no
         entry.
         """
-        spans = [(m.start(), m.end()) for m in _WORD.finditer(tokens.prompt)]
+        spans = _spans(tokens)
         owned: list[list[int]] = [[] for _ in spans]
         for position in tokens.positions("text"):
             owned[_owner(spans, *tokens.offsets[position])].append(position)
@@ -139,7 +139,8 @@ class PromptWords:
     def _absent(self, text: str) -> str:
         words = ", ".join(dict.fromkeys(w.text for w in self.words))
         cut = self.tokens.cut_at
-        if cut is not None and text.lower() in self.tokens.prompt[cut:].lower():
+        last = self.tokens.prompt.lower().rfind(text.lower())
+        if cut is not None and text and last + len(text) > cut:
             return (
                 f"{text!r} was cut off: the context holds {len(self.tokens)} tokens, so the model "
                 f"never saw it; the words it saw are {words}"
@@ -147,11 +148,20 @@ class PromptWords:
         return f"{text!r} is not in the prompt; its words are {words}"
 
 
+def _spans(tokens: Tokens) -> list[tuple[int, int]]:
+    """The character spans of the words, with those of tokens that no word pattern matches
+    (control characters, say) as words of their own."""
+    spans = [(m.start(), m.end()) for m in _WORD.finditer(tokens.prompt)]
+    for position in tokens.positions("text"):
+        start, stop = tokens.offsets[position]
+        if not any(first < stop and start < last for first, last in spans):
+            spans.append((start, stop))
+    return sorted(spans)
+
+
 def _owner(spans: list[tuple[int, int]], start: int, stop: int) -> int:
-    """The word in which a token begins, or, for a mark between words, the one it touches."""
+    """The first word that a token shares a character with."""
     for index, (first, last) in enumerate(spans):
-        if first <= start < last or (start < first < stop):
+        if (first < stop and start < last) or (first, last) == (start, stop):
             return index
-    # Symbols that no pattern of ours matches go with the word before them.
-    before = [i for i, (first, _) in enumerate(spans) if first <= start]
-    return before[-1] if before else 0
+    raise AssertionError(f"no word for the token at {start}:{stop}")

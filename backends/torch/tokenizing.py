@@ -18,7 +18,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, *, allow_cut: bool
             f"{type(tokenizer).__name__} gives no character offsets: load the fast tokenizer"
         )
     context = int(tokenizer.model_max_length)
-    whole = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
+    whole = tokenizer(
+        prompt, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
     ids, offsets = list(whole["input_ids"]), [tuple(o) for o in whole["offset_mapping"]]
     special = list(whole["special_tokens_mask"])
     cut_at = None

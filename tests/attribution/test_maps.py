@@ -1,0 +1,156 @@
+"""``AttributionMaps``: selecting, merging, masks, and the file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.toys import toy_trajectory
+from wordlight.attribution.maps import AttributionMaps, Merge, Provenance, normalise
+from wordlight.attribution.words import PromptWords
+from wordlight.backends.arrays_file import FileFormatError
+
+TRAJECTORY = toy_trajectory("a red circle and a blue circle")
+PLAYERS = PromptWords.of(TRAJECTORY.tokens).players
+
+
+def make(merge: Merge = "sum", signed: bool = True, **changes: Any) -> AttributionMaps:
+    values = np.random.default_rng(0).standard_normal((len(PLAYERS), 4, 6))
+    data = changes.pop("data", xr.DataArray(values, dims=("word", "y", "x")))
+    return AttributionMaps(
+        data,
+        PLAYERS,
+        TRAJECTORY.tokens,
+        TRAJECTORY.image,
+        merge=merge,
+        signed=signed,
+        provenance=Provenance("test", {"steps": 4}),
+    )
+
+
+def test_a_word_is_an_array() -> None:
+    maps = make()
+    array = np.asarray(maps["red"])
+    assert array.dtype == np.float32
+    assert array.shape == (4, 6)
+    assert (array == maps.data.values[1]).all()
+    assert np.asarray(maps["circle", 1]).tolist() == maps.data.values[6].tolist()
+
+
+def test_phrases_merge_as_the_method_says() -> None:
+    summed, meant = make("sum"), make("mean")
+    both = summed.data.values[[1, 2]]
+    assert np.allclose(np.asarray(summed["red circle"]), both.sum(0), atol=1e-6)
+    assert np.allclose(np.asarray(meant["red circle"]), both.mean(0), atol=1e-6)
+    # <pad> is three positions, one player.
+    assert np.asarray(meant["<pad>"]).tolist() == meant.data.values[-1].tolist()
+
+
+def test_masks_have_the_images_size() -> None:
+    maps = make()
+    assert maps["red"].mask(0.4).shape == TRAJECTORY.image.shape[:2] == (16, 24)
+    assert maps["red"].mask(0.0).all()
+    assert maps["red"].mask(1.0).sum() == 1
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        maps["red"].mask(40)
+
+
+def test_overlay_is_a_picture() -> None:
+    picture = make()["red"].overlay()
+    assert picture.size[0] * 16 == picture.size[1] * 24
+    with pytest.raises(ValueError, match="opacity"):
+        make()["red"].overlay(2.0)
+
+
+def test_kept_axes_are_selected_by_label() -> None:
+    values = np.random.default_rng(0).random((len(PLAYERS), 2, 4, 6))
+    data = xr.DataArray(values, dims=("word", "layer", "y", "x"), coords={"layer": ["up", "mid"]})
+    maps = make("mean", False, data=data)
+    assert np.allclose(np.asarray(maps["red"]), values[1].mean(0), atol=1e-6)
+    one = maps.select(layer="mid")
+    assert np.allclose(np.asarray(one["red"]), values[1, 1], atol=1e-6)
+    with pytest.raises(KeyError, match="kept axes are"):
+        maps.select(layer="down")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": xr.DataArray(np.zeros((3, 4, 6)), dims=("word", "y", "x"))}, "3 maps for 10"),
+        ({"data": xr.DataArray(np.zeros((10, 4, 6)), dims=("word", "x", "y"))}, "dimensions must"),
+        ({"data": xr.DataArray(np.full((10, 4, 6), np.nan), dims=("word", "y", "x"))}, "finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+@given(
+    arrays(np.float32, (5, 5), elements=st.floats(-100, 100, width=16)),
+    st.floats(0.1, 10),
+    st.floats(-5, 5),
+)
+def test_normalising_is_bounded_and_ignores_scale(
+    values: np.ndarray[Any, Any], scale: float, shift: float
+) -> None:
+    once = normalise(values, signed=False)
+    assert once.min() >= 0
+    assert once.max() == 1
+    if np.ptp(values) > 1e-2:
+        again = normalise((values * scale + shift).astype(np.float32), signed=False)
+        # float32 rounding of values up to 1000, relative to a range of at least 1e-3.
+        assert np.abs(once - again).max() < 1e-1 if np.ptp(values) < 1 else 1e-3
+    if values.min() == values.max():
+        assert (once == 1).all()
+
+
+def test_only_what_speaks_for_a_word_makes_its_mask() -> None:
+    values = np.array([[-9.0, 0.0, 1.0, 2.0]], np.float32)
+    assert normalise(values, signed=True).tolist() == [[0, 0, 0.5, 1]]
+
+
+def test_the_file_keeps_everything(tmp_path: Path) -> None:
+    maps = make("mean", True)
+    maps.save(tmp_path / "maps.safetensors")
+    back = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert (back.data.values == maps.data.values).all()
+    assert back.players == maps.players
+    assert back.tokens == maps.tokens
+    assert back.provenance == maps.provenance
+    assert (back.merge, back.signed) == ("mean", True)
+    assert (back.image == maps.image).all()
+    assert [p.name for p in tmp_path.iterdir()] == ["maps.safetensors"]
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "maps.safetensors"
+    make().save(path)
+    whole = path.read_bytes()
+    for cut in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(FileFormatError, match=r"damaged|truncated"):
+            AttributionMaps.load(path)
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + size])
+    facts = json.loads(header["__metadata__"]["wordlight"])
+    facts["version"] = 99
+    header["__metadata__"]["wordlight"] = json.dumps(facts)
+    other = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(other)) + other + whole[8 + size :])
+    with pytest.raises(FileFormatError, match="version 99"):
+        AttributionMaps.load(path)
+    TRAJECTORY.save(path)
+    with pytest.raises(FileFormatError, match="'trajectory'"):
+        AttributionMaps.load(path)
+    with pytest.raises(FileNotFoundError):
+        AttributionMaps.load(tmp_path / "none")

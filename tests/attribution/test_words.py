@@ -1,0 +1,85 @@
+"""Words and tokens: the right pixels for the right word begin here."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.toys import toy_tokens
+from wordlight.attribution.words import PromptWords
+from wordlight.backends.scenes.tokenizer import build_tokenizer
+from wordlight.backends.torch.tokenizing import tokenize
+
+TOKENIZER = build_tokenizer()
+
+
+def words_of(prompt: str, *, allow_cut: bool = False) -> PromptWords:
+    return PromptWords.of(tokenize(TOKENIZER, prompt, allow_cut=allow_cut))
+
+
+def test_a_word_of_several_tokens_has_them_all() -> None:
+    words = words_of("two small triangles, on a gray background.")
+    texts = words.tokens.texts
+    assert [texts[t] for t in words.find("triangles").tokens] == ["tri", "angle", "s</w>"]
+    assert [texts[t] for t in words.find("background").tokens] == ["back", "ground</w>"]
+    assert [w.text for w in words.words][:5] == ["two", "small", "triangles", ",", "on"]
+
+
+def test_words_and_specials_partition_the_context() -> None:
+    words = words_of("a red circle above a blue square.")
+    positions = sorted(t for player in words.players for t in player.tokens)
+    assert positions == list(range(len(words.tokens)))
+    assert words.find("<start>").tokens == (0,)
+    assert words.tokens.kinds[words.find("<end>").tokens[0]] == "end"
+    assert set(words.find("<pad>").tokens) == set(words.tokens.positions("pad"))
+
+
+@given(st.text(min_size=1, max_size=24))
+def test_any_text_is_partitioned(prompt: str) -> None:
+    words = words_of(prompt, allow_cut=True)
+    positions = sorted(t for player in words.players for t in player.tokens)
+    assert len(positions) == len(set(positions))
+    if words.tokens.cut_at is None and words.words:
+        assert positions == list(range(len(words.tokens)))
+    for word in words.words:
+        assert prompt[word.start : word.stop] == word.text
+        assert words.find(slice(word.start, word.stop)) is word
+
+
+def test_phrases_occurrences_and_spans() -> None:
+    words = PromptWords.of(toy_tokens("a red circle and a blue circle"))
+    assert words.find("red circle").tokens == (2, 3)
+    assert words.find(("circle", 0)).tokens == (3,)
+    assert words.find(("circle", 1)).tokens == (7,)
+    assert words.find("BLUE").tokens == (6,)
+    assert words.find(slice(2, 12)).tokens == (2, 3)
+
+
+def test_what_is_not_there_is_said_with_what_is() -> None:
+    words = PromptWords.of(toy_tokens("a red circle and a blue circle"))
+    with pytest.raises(KeyError, match="'dog' is not in the prompt; its words are a, red, circle"):
+        words.find("dog")
+    with pytest.raises(KeyError, match="occurs 2 times"):
+        words.find("circle")
+    with pytest.raises(KeyError, match="no occurrence 2"):
+        words.find(("circle", 2))
+    with pytest.raises(KeyError, match="not whole words"):
+        words.find(slice(2, 4))
+    with pytest.raises(TypeError, match="named by text"):
+        words.find(3)  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match="not in the prompt"):
+        words.find("")
+
+
+def test_a_word_beyond_the_context_was_cut_off() -> None:
+    long = "a red circle " * 12 + "and one blue triangle"
+    words = words_of(long, allow_cut=True)
+    assert words.tokens.cut_at is not None
+    with pytest.raises(KeyError, match="'triangle' was cut off"):
+        words.find("triangle")
+
+
+def test_a_word_cut_in_the_middle_is_cut_off() -> None:
+    # 28 one-token words leave room for two of the three tokens of "triangles".
+    words = words_of("red " * 28 + "triangles", allow_cut=True)
+    with pytest.raises(KeyError, match="cut off"):
+        words.find("triangles")
