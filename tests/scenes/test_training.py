@@ -104,10 +104,11 @@ def test_training_moves_every_weight(unbroken, stage):
 
 
 def test_the_autoencoder_learns(tmp_path):
-    train(tmp_path, "autoencoder", 4, 44, rate=4e-3)
+    train(tmp_path, "autoencoder", 4, 100, rate=4e-3)
     lines = [json.loads(line) for line in (tmp_path / "autoencoder.jsonl").read_text().splitlines()]
     early, late = (line["validation_error"] for line in lines if "validation_error" in line)
-    assert late < 0.9 * early
+    # One grey for everything gives about what four steps give: 80 grey levels. Shapes give 50.
+    assert late < 0.8 * early
 
 
 @pytest.mark.parametrize("stage", STAGES)
