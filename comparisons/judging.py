@@ -80,13 +80,9 @@ def _cell(
             continue
         for metric, value in measure(word_map, scored.mask).items():
             word = scored.word
-            scores.append(
-                Score(
-                    folder.framework, item.sample, name, word.text, word.occurrence, metric, value
-                )
-            )
+            scores.append(Score(*cell, word.text, word.occurrence, metric, value))
     for metric, value in _cost(maps).items():
-        scores.append(Score(folder.framework, item.sample, name, "", -1, metric, value))
+        scores.append(Score(*cell, "", -1, metric, value))
     folder.write(item.sample, name, scores)
     return scores
 

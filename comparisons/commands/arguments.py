@@ -1,0 +1,68 @@
+"""Arguments that several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+#: What argparse hands out for subcommands; it has no public name.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    commands: Commands, name: str, help_line: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    """A command's parser, with its line in the overview."""
+    return commands.add_parser(
+        name,
+        help=help_line,
+        description=help_line[0].upper() + help_line[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model``, ``--framework`` and ``--device``."""
+    parser.add_argument(
+        "--model",
+        default="scenes",
+        metavar="MODEL",
+        help=(
+            "the embedded model scenes (default), a folder in diffusers' format, or a Hub id "
+            "(safetensors only)"
+        ),
+    )
+    parser.add_argument(
+        "--framework",
+        choices=("torch", "flax"),
+        default="torch",
+        help="whose backend runs the model (default: torch)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, *, bars: str) -> None:
+    """``--json`` and ``--quiet``."""
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help=f"no {bars} on stderr")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A type for argparse: a whole number, ``least`` or more."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, not {number}")
+        return number
+
+    return parse

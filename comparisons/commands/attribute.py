@@ -1,0 +1,192 @@
+"""``wordlight attribute``: draw an image, and show what each word lights up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from wordlight.attribution import registry
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.comparisons.commands.arguments import (
+    Commands,
+    add_command,
+    add_model,
+    add_output,
+    whole_number,
+)
+from wordlight.comparisons.output_folder import written_at_once
+
+_EPILOG = """\
+In the output folder: image.png, overlay-01-WORD.png and so on, maps.safetensors (the maps; read
+them with wordlight.attribution.AttributionMaps.load). Overlays of an earlier run there go.
+
+examples:
+  wordlight attribute "a red circle and a blue square" --method daam -o out/
+  wordlight attribute "a red circle" --word circle --word "red circle" --method occlusion -o out/
+  wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
+"""
+IMAGE, MAPS = "image.png", "maps.safetensors"
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "attribute", "draw an image and show what each word lights up", _EPILOG
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help="what to draw, in words")
+    parser.add_argument(
+        "--method",
+        default="daam",
+        metavar="NAME",
+        help="how to attribute (default: daam); `wordlight methods` lists them",
+    )
+    parser.add_argument(
+        "--word",
+        action="append",
+        metavar="WORD",
+        help=(
+            "a word or phrase of the prompt to show, at every place where it occurs; repeatable "
+            "(default: every word)"
+        ),
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out/attribute"),
+        metavar="FOLDER",
+        help="where the files go (default: out/attribute)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the image's noise (default: 0)"
+    )
+    parser.add_argument(
+        "--steps", type=whole_number(1), help="denoising steps (default: the model's own)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's own)"
+    )
+    parser.add_argument(
+        "--negative-prompt", metavar="PROMPT", help="what guidance pushes away from"
+    )
+    for side in ("height", "width"):
+        parser.add_argument(
+            f"--{side}", type=whole_number(1), metavar="PIXELS", help="default: the model's own"
+        )
+    add_model(parser)
+    add_output(parser, bars="messages")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw, attribute, and write the image, the overlays and the maps, all or nothing."""
+
+    def say(message: str) -> None:
+        if not arguments.quiet:
+            print(message, file=sys.stderr)
+
+    kind = registry.get(arguments.method)
+    # Frameworks are imported when a model is loaded, and not before.
+    from wordlight.backends.load import load
+
+    say(f"loading {arguments.model}")
+    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    attributor = kind(backend)
+    words = PromptWords.of(backend.tokenize(arguments.prompt))
+    shown = _shown(words, arguments.word)
+    players = None
+    if arguments.word:
+        # The special positions are players of their own in any case.
+        players = [slice(w.start, w.stop) for w in shown if w not in words.specials]
+    with written_at_once(arguments.out) as partial:
+        say("drawing the image")
+        trajectory = backend.sample(
+            arguments.prompt,
+            seed=arguments.seed,
+            steps=arguments.steps,
+            guidance_scale=arguments.guidance,
+            negative_prompt=arguments.negative_prompt,
+            height=arguments.height,
+            width=arguments.width,
+        )
+        say(f"asking {arguments.method} about {len(shown)} words")
+        maps = attributor.attribute(trajectory, players)
+        names = {
+            word: f"overlay-{number:02d}-{_slug(word.text)}.png"
+            for number, word in enumerate(shown, start=1)
+        }
+        Image.fromarray(trajectory.image).save(partial / IMAGE)
+        for word, name in names.items():
+            maps.at(word).overlay().save(partial / name)
+        maps.save(partial / MAPS)
+        for stale in arguments.out.glob("overlay-[0-9][0-9]-*.png"):
+            stale.unlink()
+    if arguments.json:
+        print(json.dumps(_summary(arguments.out, maps, names), indent=2))
+    else:
+        for name in (IMAGE, *names.values(), MAPS):
+            print(arguments.out / name)
+
+
+def _shown(words: PromptWords, asked: list[str] | None) -> tuple[Word, ...]:
+    """The words to show: all, or those asked for at every place where they occur.
+
+    Raises KeyError for a word that isn't in the prompt, ValueError for an empty prompt.
+    """
+    if not words.words:
+        raise ValueError("the prompt is empty: say what to draw")
+    if asked is None:
+        return words.words
+    found = [word for text in asked for word in _occurrences(words, text)]
+    return tuple(dict.fromkeys(found))
+
+
+def _occurrences(words: PromptWords, text: str) -> list[Word]:
+    special = [word for word in words.specials if word.text == text]
+    if special:
+        return special
+    found: list[Word] = []
+    while True:
+        key: WordKey = (text, len(found))
+        try:
+            found.append(words.find(key))
+        except KeyError:
+            if found:
+                return found
+            raise
+
+
+def _slug(text: str) -> str:
+    """A word as part of a file's name, on any system: letters and digits, the rest a dash.
+
+    >>> _slug("red circle"), _slug("../etc"), _slug("Straße"), _slug("?!")
+    ('red-circle', 'etc', 'straße', 'mark')
+    """
+    plain = unicodedata.normalize("NFC", text).lower()
+    return re.sub(r"[\W_]+", "-", plain).strip("-")[:40] or "mark"
+
+
+def _summary(out: Path, maps: AttributionMaps, names: dict[Word, str]) -> dict[str, Any]:
+    spent = maps.provenance
+    return {
+        "prompt": maps.prompt,
+        "method": spent.method,
+        "model": spent.model_id,
+        "seed": spent.seed,
+        "image": str(out / IMAGE),
+        "maps": str(out / MAPS),
+        "overlays": [
+            {"word": word.text, "occurrence": word.occurrence, "file": str(out / name)}
+            for word, name in names.items()
+        ],
+        "forward_equivalents": spent.forward_equivalents,
+        "seconds": spent.seconds,
+    }

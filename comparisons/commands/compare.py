@@ -1,0 +1,128 @@
+"""``wordlight compare``: methods against each other, on generated images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from wordlight.comparisons.commands.arguments import (
+    Commands,
+    add_command,
+    add_model,
+    add_output,
+    whole_number,
+)
+
+_EPILOG = """\
+Draws images of prompts that name coloured shapes, finds the shapes in the pixels, and scores how
+well each method's map of a word finds what the word names. Thresholds are chosen on images of
+their own. Run again with the same --out and settings, it goes on where it was stopped.
+
+In the output folder: results.parquet (every score), table.txt, table.md, summary.json, grid.png
+(a picture), cells/ and maps/ (by framework, image and method), samples/ (the images with all that
+made them), words.parquet (which words are scored), settings.json.
+
+examples:
+  wordlight compare --out out/compare
+  wordlight compare -n 8 --method daam --method occlusion --method shuffled-word --out out/few
+  wordlight compare --maps mine=path/to/maps --out out/mine
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "compare", "score attribution methods against each other", _EPILOG
+    )
+    parser.add_argument(
+        "-n",
+        type=whole_number(1),
+        default=32,
+        metavar="IMAGES",
+        help="test images (default: 32)",
+    )
+    parser.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help=(
+            "a method, repeatable (default: daam, input-x-gradient, occlusion and the controls); "
+            "shuffled-word adds a row for each method that is no control"
+        ),
+    )
+    parser.add_argument(
+        "--maps",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help=(
+            "a row of maps that you made: <sample>.safetensors files, saved by "
+            "AttributionMaps.save, for the images of an earlier run's samples/; repeatable"
+        ),
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole_number(1),
+        default=4,
+        help="how many evenly spaced denoising steps the methods look at (default: 4)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=whole_number(1),
+        default=16,
+        metavar="IMAGES",
+        help="images on which thresholds are chosen (default: 16)",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out/compare"),
+        metavar="FOLDER",
+        help="where the results go (default: out/compare)",
+    )
+    add_model(parser)
+    add_output(parser, bars="progress bars")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare, and print the table or the headline rows as JSON."""
+    maps = _folders(arguments.maps)
+    # scikit-learn and SciPy take seconds to import: not for `--help`.
+    from wordlight.comparisons.runner import compare
+
+    comparison = compare(
+        arguments.model,
+        arguments.method,
+        out=arguments.out,
+        n=arguments.n,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        calibration=arguments.calibration,
+        maps=maps,
+        framework=arguments.framework,
+        device=arguments.device,
+        progress=not arguments.quiet,
+    )
+    if arguments.json:
+        print(json.dumps(comparison.to_json(), indent=2))
+    else:
+        print(comparison.text)
+        print(f"\nresults, maps and grid.png are in {comparison.out}")
+
+
+def _folders(given: list[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"--maps takes NAME=FOLDER, not {text!r}")
+        if name in folders:
+            raise ValueError(f"--maps names {name!r} twice")
+        folders[name] = Path(folder)
+    return folders
