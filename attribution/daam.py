@@ -16,7 +16,7 @@ from wordlight.attribution.resize import resize
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Backend
-from wordlight.backends.trace import Trace
+from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
 
 Clamp = Literal["mean", "per-map"]

@@ -12,7 +12,7 @@ import numpy as np
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.torch.recorder import Call, PipelineRecorder
 from wordlight.backends.torch.tokenizing import tokenize
-from wordlight.backends.trace import Trace
+from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -1,0 +1,79 @@
+"""Loading: names, folders, live pipelines, and clear words for everything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from wordlight.backends import ModelLoadError, load
+
+
+@pytest.fixture(scope="module")
+def folder(shared_pipe: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    shared_pipe.save_pretrained(path)
+    return path
+
+
+def test_a_folder_in_the_real_format(folder: Path) -> None:
+    backend = load(folder, device="cpu", dtype="float64")
+    assert (backend.framework, backend.device, backend.dtype) == ("torch", "cpu", "float64")
+    made = backend.sample("a red circle", steps=2)
+    assert made.model_id == str(folder)
+    assert made.latents.dtype == "float64"
+
+
+def test_a_live_pipeline_is_used_as_it_is(shared_pipe: StableDiffusionPipeline) -> None:
+    backend = load(shared_pipe)
+    assert backend.pipe is shared_pipe  # type: ignore[attr-defined]
+    with pytest.raises(ModelLoadError, match=r"pipe\.to"):
+        load(shared_pipe, dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "scene"}, "no model 'scene'.*owner/name.*scenes"),
+        ({"model": "./nowhere/at-all"}, "there is no such folder"),
+        ({"model": 3}, "not int"),
+        ({"model": "scenes", "framework": "tensorflow"}, "no backend for framework 'tensorflow'"),
+        ({"model": "scenes", "dtype": "int8"}, "dtype must be one of"),
+    ],
+)
+def test_what_cannot_be_loaded(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelLoadError, match=message):
+        load(**arguments)
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("un-skip on machines without a GPU")
+    with pytest.raises(ModelLoadError, match="device 'cuda' can't be used"):
+        load(folder, device="cuda")
+
+
+def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"has a model_index\.json"):
+        load(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text("{")
+    with pytest.raises(ModelLoadError, match="damaged"):
+        load(tmp_path)
+    index.write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(ModelLoadError, match="holds a FluxPipeline"):
+        load(tmp_path)
+    index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ModelLoadError, match="can't be loaded"):
+        load(tmp_path)
+
+
+def test_pickled_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipe.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(ModelLoadError, match="safetensors"):
+        load(tmp_path)
