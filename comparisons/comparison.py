@@ -116,26 +116,27 @@ class Comparison:
         return self.text
 
 
+def check_headline(items: Sequence[DatasetItem]) -> None:
+    """Raises ValueError when no image has a headline word."""
+    if not any(scored.headline for item in items for scored in item.words):
+        raise ValueError(
+            "no test image shows two of the objects that were asked for, so there is no headline "
+            "word: take more images, or a model that follows such prompts better"
+        )
+
+
 def summarise(
     entries: Sequence[Entry],
     scores: dict[str, list[Score]],
     items: Sequence[DatasetItem],
     seed: int,
 ) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]]]:
-    """Headline rows, and rows by kind of other words, of the test split's scores by method.
-
-    Raises ValueError when no image has a headline word.
-    """
+    """Headline rows, and rows by kind of other words, of the test split's scores by method."""
     kinds = {
         (item.sample, scored.word.text, scored.word.occurrence): scored.row
         for item in items
         for scored in item.words
     }
-    if "headline" not in kinds.values():
-        raise ValueError(
-            "no test image shows two of the objects that were asked for, so there is no headline "
-            "word: take more images, or a model that follows such prompts better"
-        )
     rows: list[Row] = []
     other: dict[str, list[Row]] = {kind: [] for kind in OTHER_ROWS}
     for entry in entries:

@@ -14,7 +14,13 @@ from wordlight.backends.scenes.grammar import DATA_VERSION
 from wordlight.comparisons.calibration import Choice, ceiling_threshold, choose
 from wordlight.comparisons.ceiling import mask_on_grid
 from wordlight.comparisons.cells import CellFolder, Score
-from wordlight.comparisons.comparison import Comparison, Facts, summarise, summarise_ceiling
+from wordlight.comparisons.comparison import (
+    Comparison,
+    Facts,
+    check_headline,
+    summarise,
+    summarise_ceiling,
+)
 from wordlight.comparisons.datasets import Accounting, DatasetItem
 from wordlight.comparisons.entries import Entry, Methods, build_entries
 from wordlight.comparisons.generated_scenes import GeneratedScenes
@@ -99,13 +105,18 @@ def compare(
         if not holds_same_run(root, settings):
             _try_first_image(sets[0], steps)
             write_settings(root, settings)
+    # What a run that was killed had begun to write. A folder is one run's at a time.
+    for path in root.rglob("*.partial"):
+        path.unlink()
     with _bar("drawing images", len(samples), progress) as bar:
         tuning, test = (one.items(root / "samples", bar.update) for one in sets)
     cells = CellFolder(root, model.framework)
+    # Before the methods run: whether there is anything to score them on.
+    threshold = ceiling_threshold(tuning)
+    check_headline(test)
     with _bar("making maps", len(samples), progress) as bar:
         choices = _calibrate(cells, tuning, entries, bar)
         scores = _judge(cells, test, entries, choices, bar)
-    threshold = ceiling_threshold(tuning)
     rows, other = summarise(entries, scores, test, seed)
     ceiling, other_ceiling = summarise_ceiling(test, threshold, seed)
     trajectory = test[0].trajectory

@@ -77,9 +77,7 @@ def test_every_metric_lies_between_zero_and_one(array, mask):
 
 @given(values, full_masks, st.integers(1, 50), st.integers(-500, 500))
 def test_scale_and_offset_change_no_metric(array, mask, scale, offset):
-    assert score(word_map(array), mask, 0.35) == score(
-        word_map(array * scale + offset), mask, 0.35
-    )
+    assert score(word_map(array), mask, 0.35) == score(word_map(array * scale + offset), mask, 0.35)
 
 
 @given(st.floats(-1e6, 1e6, width=32), full_masks)
