@@ -80,9 +80,9 @@ class TorchBackend(Backend):
         revision: str | None = None,
     ) -> TorchBackend:
         """See ``wordlight.backends.load``."""
-        pipe, name = load_pipeline(model, device, dtype, revision)
-        recommended = _RECOMMENDED.get(name, {})
-        return cls(pipe, model_id=name, revision=revision, **recommended)
+        found = load_pipeline(model, device, dtype, revision)
+        recommended = _RECOMMENDED.get(found.name, {})
+        return cls(found.pipe, model_id=found.name, revision=found.revision, **recommended)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,22 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _INDEX = "model_index.json"
 
 
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """A pipeline on its device, and the name and revision that stand for it."""
+
+    pipe: StableDiffusionPipeline
+    name: str
+    revision: str | None
+
+
 def load_pipeline(
     model: str | Path | Any, device: str | None, dtype: str | None, revision: str | None
-) -> tuple[StableDiffusionPipeline, str]:
-    """The pipeline on its device, and the name that stands for it.
+) -> LoadedPipeline:
+    """Find and load a pipeline.
+
+    The revision of a folder is a digest of its weights, so that results can't be taken for those
+    of other weights under the same name.
 
     Raises ModelLoadError, saying what would have been right.
     """
@@ -31,16 +45,18 @@ def load_pipeline(
     if isinstance(model, DiffusionPipeline):
         if device is not None or dtype is not None:
             raise ModelLoadError("a live pipeline is used as it is: move it with pipe.to(...)")
-        return model, str(model.config.get("_name_or_path") or type(model).__name__)
+        name = str(model.config.get("_name_or_path") or type(model).__name__)
+        return LoadedPipeline(model, name, revision)
     if not isinstance(model, (str, Path)):
         raise ModelLoadError(
             f"a model is a name, a folder or a diffusers pipeline, not {type(model).__name__}"
         )
     name = str(model)
-    if name in EMBEDDED:
-        pipe = _read_folder(EMBEDDED[name], dtype)
-    elif Path(model).exists():
-        pipe = _read_folder(Path(model), dtype)
+    folder = EMBEDDED.get(name) or Path(model)
+    if folder.exists():
+        if revision is not None:
+            raise ModelLoadError("a revision is of a Hub id; a folder holds what it holds")
+        pipe, revision = _read_folder(folder, dtype), _digest(folder)
     elif isinstance(model, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelLoadError(
             f"no model {name!r}: there is no such folder, and a Hub id looks like 'owner/name'; "
@@ -50,10 +66,18 @@ def load_pipeline(
         pipe = _read(name, dtype, revision=revision)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return pipe.to(where), name
+        return LoadedPipeline(pipe.to(where), name, revision)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise ModelLoadError(f"device {where!r} can't be used: {first}") from None
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:

@@ -26,6 +26,10 @@ def test_a_folder_in_the_real_format(folder: Path) -> None:
     made = backend.sample("a red circle", steps=2)
     assert made.model_id == str(folder)
     assert made.latents.dtype == "float64"
+    assert made.revision is not None
+    assert len(made.revision) == 12
+    with pytest.raises(ModelLoadError, match="revision"):
+        load(folder, revision="main")
 
 
 def test_a_live_pipeline_is_used_as_it_is(shared_pipe: StableDiffusionPipeline) -> None:

@@ -78,7 +78,7 @@ def test_a_lora_changes_the_maps(fresh_pipe: StableDiffusionPipeline) -> None:
 
 def test_hooks_go_after_an_exception(shared_pipe: StableDiffusionPipeline) -> None:
     before = hooks_of(shared_pipe)
-    with pytest.raises(ZeroDivisionError), trace(shared_pipe):
+    with pytest.raises(ZeroDivisionError), trace(shared_pipe):  # noqa: PT012 - the block is the test
         draw(shared_pipe)
         raise ZeroDivisionError
     assert hooks_of(shared_pipe) == before
@@ -235,7 +235,7 @@ def test_selection_of_layers_heads_and_grids(backend: TorchBackend) -> None:
     middle = DAAM(backend, factors=[8]).attribute(trajectory)
     alone = DAAM(backend, layers=["mid_block"]).attribute(trajectory)
     assert np.abs(middle.data.values - alone.data.values).max() < 1e-7
-    with pytest.raises(ValueError, match="no cross-attention layer 'up_blocks.9'"):
+    with pytest.raises(ValueError, match="no cross-attention layer"):
         DAAM(backend, layers=["up_blocks.9"]).attribute(trajectory)
     with pytest.raises(ValueError, match="head 8 doesn't exist"):
         DAAM(backend, heads=[8]).attribute(trajectory)
