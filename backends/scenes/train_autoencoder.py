@@ -17,7 +17,11 @@ from wordlight.backends.scenes.training import (
     step_generator,
 )
 
-_KL_WEIGHT = 1e-6
+#: With 1e-6, as Stable Diffusion has it, two of the four channels went unused here.
+_KL_WEIGHT = 1e-7
+#: Three latent channels are held to the mean colour of the pixels they stand for: smooth latents
+#: are learned by the denoiser with far fewer images than the packed ones that come by themselves.
+_ANCHOR_WEIGHT = 1.0
 _VALIDATION_IMAGES = 64
 
 
@@ -49,7 +53,14 @@ def train_autoencoder(
         noise = torch.randn(posterior.mean.shape, generator=step_generator(recipe.seed, run.step))
         output = model.decode(posterior.mean + posterior.std * noise.to(device)).sample
         error = output - truth
-        loss = error.abs().mean() + error.square().mean() + _KL_WEIGHT * posterior.kl().mean()
+        colours = torch.nn.functional.avg_pool2d(truth, 4)
+        anchor = (posterior.mean[:, :3] - colours).square().mean()
+        loss = (
+            error.abs().mean()
+            + error.square().mean()
+            + _KL_WEIGHT * posterior.kl().mean()
+            + _ANCHOR_WEIGHT * anchor
+        )
         run.update(loss)
         losses.append(float(loss.detach()))
         if run.step % 200 == 0:
