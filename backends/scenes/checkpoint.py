@@ -58,12 +58,24 @@ def load_checkpoint(
     model.load_state_dict({k: stored[f"model.{k}"] for k in model.state_dict()})
     for name, tensor in average.items():
         tensor.copy_(stored[f"average.{name}"])
+    # A fused optimizer counts its steps on the device, any other on the CPU.
+    fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in model.named_parameters():
         if step:
             first = stored.get(f"exp_avg.{name}", torch.zeros_like(parameter))
+            device = parameter.device if fused else torch.device("cpu")
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": first.to(parameter),
-                "exp_avg_sq": stored[f"exp_avg_sq.{name}"].to(parameter),
+                "step": torch.tensor(float(step), device=device),
+                "exp_avg": _laid_out_as(parameter, first),
+                "exp_avg_sq": _laid_out_as(parameter, stored[f"exp_avg_sq.{name}"]),
             }
     return step, json.loads(meta["settings"])
+
+
+def _laid_out_as(parameter: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """``values`` in the parameter's memory order, dtype and device.
+
+    A fused optimizer walks through parameter and moments as they lie in memory: with a moment in
+    another order (a channels-last model, a file is always contiguous) it pairs the wrong elements.
+    """
+    return torch.empty_like(parameter, requires_grad=False).copy_(values)
