@@ -67,7 +67,7 @@ class GeneratedScenes:
     @cached_property
     def first_batch(self) -> tuple[Trajectory, ...]:
         """The first images, drawn and not yet kept: to see what the model gives."""
-        return self._draw(0)
+        return self.draw(0)
 
     def items(
         self, folder: Path, on_image: Callable[[], object] = lambda: None
@@ -87,7 +87,7 @@ class GeneratedScenes:
             paths = [folder / f"{name}.safetensors" for name in self.samples[start : start + BATCH]]
             drawn: tuple[Trajectory, ...] = ()
             if not all(path.exists() for path in paths):
-                drawn = self.first_batch if start == 0 else self._draw(start)
+                drawn = self.first_batch if start == 0 else self.draw(start)
             for offset, path in enumerate(paths):
                 if not path.exists():
                     drawn[offset].save(path)
@@ -100,7 +100,8 @@ class GeneratedScenes:
                 on_image()
         return items
 
-    def _draw(self, start: int) -> tuple[Trajectory, ...]:
+    def draw(self, start: int) -> tuple[Trajectory, ...]:
+        """One batch, from image number ``start`` on."""
         indices = range(start, min(start + BATCH, self.n))
         drawn = self.backend.sample(
             [self.scenes[i].prompt for i in indices], seed=[self.noise_seed(i) for i in indices]

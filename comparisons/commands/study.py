@@ -1,0 +1,67 @@
+"""``wordlight study following``: how well a model follows its prompts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from wordlight.backends.scenes.grammar import SPLITS
+from wordlight.comparisons.commands.arguments import (
+    Commands,
+    add_command,
+    add_model,
+    add_output,
+    whole_number,
+)
+
+_ASKED = {
+    "colour": "objects asked for that are there in their colour",
+    "shape": "objects asked for that are there in their colour and shape",
+    "count": "groups of objects that have the number asked for",
+    "relation": "relations (left of, right of, above, below) that hold",
+}
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command with its studies."""
+    parser = add_command(commands, "study", "study a model")
+    studies = parser.add_subparsers(title="studies", metavar="STUDY", required=True)
+    following = add_command(
+        studies, "following", "how well a model that draws coloured shapes follows its prompts"
+    )
+    add_model(following)
+    following.add_argument(
+        "-n", type=whole_number(1), default=200, metavar="N", help="prompts (default: 200)"
+    )
+    following.add_argument(
+        "--split", choices=SPLITS, default="test", help="whose prompts (default: test)"
+    )
+    following.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
+    )
+    add_output(following, bars="progress bar")
+    following.set_defaults(run=run_following)
+
+
+def run_following(arguments: argparse.Namespace) -> None:
+    """Draw, judge and print."""
+    from wordlight.backends.load import load
+    from wordlight.comparisons.studies.following import study_following
+
+    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    with tqdm(
+        desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
+    ) as bar:
+        found = study_following(
+            backend, n=arguments.n, split=arguments.split, seed=arguments.seed, on_image=bar.update
+        )
+    if arguments.json:
+        print(json.dumps({kind: asdict(estimate) for kind, estimate in found.items()}, indent=2))
+        return
+    print(f"{backend.model_id}, {arguments.n} prompts of the {arguments.split} split:\n")
+    for kind, one in found.items():
+        share = f"{one.mean:6.1%}  [{one.low:.1%}, {one.high:.1%}]"
+        print(f"{kind:9} {share}  of {one.n:4} {_ASKED[kind]}")

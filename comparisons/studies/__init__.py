@@ -1,0 +1,1 @@
+"""Studies of a model by itself, or of what its maps say."""

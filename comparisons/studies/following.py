@@ -1,0 +1,51 @@
+"""How well a model follows its prompts, judged by the segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wordlight.backends.backend import Backend
+from wordlight.backends.scenes.following import KINDS, follow
+from wordlight.backends.scenes.segment import segment
+from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.statistics import Estimate, mean_over_words
+
+
+def study_following(
+    backend: Backend,
+    *,
+    n: int,
+    split: str = "test",
+    seed: int = 0,
+    on_image: Callable[[int], object] = lambda count: None,
+) -> dict[str, Estimate]:
+    """Shares of colours, shapes, counts and relations right in what a model draws.
+
+    Each of ``colour``, ``shape`` (with its colour), ``count`` and ``relation`` is a share of the
+    questions of that kind (see ``wordlight.backends.scenes.following``), with a bootstrap interval
+    over images.
+
+    Args:
+        backend: the model.
+        n: how many prompts of the split.
+        split: ``"test"``, ``"validation"``, ``"unseen-pairs"``, ...
+        seed: of the images' noise.
+        on_image: called with how many images were drawn.
+
+    Raises:
+        ValueError: an unknown split, a bad number.
+    """
+    scenes = GeneratedScenes(backend, split, n, seed)
+    answers: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    asked_in: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for start in range(0, n, BATCH):
+        drawn = scenes.draw(start)
+        for offset, trajectory in enumerate(drawn):
+            index = start + offset
+            judged = follow(scenes.scenes[index], segment(trajectory.image))
+            for kind in KINDS:
+                right, asked = judged.right[kind], judged.asked[kind]
+                answers[kind] += [1.0] * right + [0.0] * (asked - right)
+                asked_in[kind] += [scenes.sample_name(index)] * asked
+        on_image(len(drawn))
+    return {kind: mean_over_words(asked_in[kind], answers[kind], seed=seed) for kind in KINDS}
