@@ -72,7 +72,7 @@ class Run:
         self._log_path = folder / f"{name}.jsonl"
         self.settings = {**asdict(recipe), **facts, "data_version": DATA_VERSION}
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01
+            model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step = 0

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from wordlight.backends.load import EMBEDDED, ModelLoadError
 
+_LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _INDEX = "model_index.json"
 
@@ -96,23 +97,25 @@ def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading takes seconds: no bars, and both libraries' settings put back after."""
-    shown = [
-        log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()
-    ]
-    for log in shown:
+def _quiet() -> Iterator[None]:
+    """No bars and no remarks of the libraries while they load; their settings are put back."""
+    shown = [log for log in _LOGS if log.is_progress_bar_enabled()]
+    levels = [log.get_verbosity() for log in _LOGS]
+    for log in _LOGS:
         log.disable_progress_bar()
+        log.set_verbosity_error()
     try:
         yield
     finally:
         for log in shown:
             log.enable_progress_bar()
+        for log, level in zip(_LOGS, levels, strict=True):
+            log.set_verbosity(level)
 
 
 def _read(name: str, dtype: str | None, **options: Any) -> StableDiffusionPipeline:
     try:
-        with _no_progress_bars():
+        with _quiet():
             pipe = DiffusionPipeline.from_pretrained(
                 name, use_safetensors=True, safety_checker=None, **options
             )
