@@ -37,7 +37,7 @@ def draw_grid(comparison: Comparison, items: Sequence[DatasetItem], cells: CellF
     shown = _choose(items)
     columns = 2 + len(entries)
     figure = Figure(
-        figsize=(_TILE * columns, (_TILE + 0.5) * len(shown) + 0.25),
+        figsize=(_TILE * columns, (_TILE + 0.45) * len(shown) + 0.25),
         dpi=150,
         layout="constrained",
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
-from wordlight.comparisons.comparison import Comparison, Facts
+from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.entries import Entry
 from wordlight.comparisons.segmentation import AVERAGE_PRECISION, BEST, POINTING_GAME
@@ -14,21 +15,25 @@ from wordlight.comparisons.statistics import Estimate
 
 #: No value: nothing was scored, or maps from elsewhere don't say what they cost.
 NONE = "-"
+#: Of the lines around the table.
+_WIDTH = 104
 
 Lines = list[list[str]]
 
 
 def plain(comparison: Comparison) -> str:
     """Aligned columns, with what must be known about them below."""
-    parts = [_title(comparison.facts), "", _aligned(headline(comparison)), ""]
+    extra = sum(entry.extra for entry in comparison.entries)
+    parts = [fill(_title(comparison), _WIDTH), "", _aligned(headline(comparison), extra), ""]
     parts += ["mIoU@best of other words, at the same thresholds:", ""]
-    parts += [_aligned(others(comparison)), "", *notes(comparison)]
+    parts += [_aligned(others(comparison), extra), ""]
+    parts += [fill(note, _WIDTH, subsequent_indent="  ") for note in notes(comparison)]
     return "\n".join(parts)
 
 
 def markdown(comparison: Comparison) -> str:
     """The same, as Markdown."""
-    parts = [f"**{_title(comparison.facts)}**", "", _piped(headline(comparison)), ""]
+    parts = [f"**{_title(comparison)}**", "", _piped(headline(comparison)), ""]
     parts += ["mIoU@best of other words, at the same thresholds:", ""]
     parts += [_piped(others(comparison)), "", *(f"- {note}" for note in notes(comparison))]
     return "\n".join(parts) + "\n"
@@ -102,7 +107,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"{_number(ceiling[BEST].mean)}, mIoU@0.4 {_number(ceiling['miou@0.4'].mean)}, pointing "
         f"game {_number(ceiling[POINTING_GAME].mean)}, AP "
         f"{_number(ceiling[AVERAGE_PRECISION].mean)}; mIoU@best of {others}",
-        f"chosen on {facts.calibration} calibration images: " + "; ".join(_chosen(comparison)),
+        f"thresholds, chosen on {facts.calibration} calibration images: {_chosen(comparison)}, "
+        f"ceiling {comparison.ceiling_threshold:g}",
         f"steps {steps} of {facts.sampling_steps}, counted from 0"
         + (", but for rows that say otherwise" if any(e.extra for e in comparison.entries) else ""),
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words",
@@ -120,22 +126,25 @@ def notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _title(facts: Facts) -> str:
+def _title(comparison: Comparison) -> str:
+    facts = comparison.facts
     revision = f" at {facts.revision}" if facts.revision else ""
     return (
         f"Which pixels does each word light up? {facts.n} test images drawn by {facts.model_id}"
-        f"{revision} ({facts.framework}); shape nouns in images of two or more objects"
+        f"{revision} ({facts.framework}), {comparison.ceiling[BEST].n} shape nouns in images of "
+        "two or more objects"
     )
 
 
-def _chosen(comparison: Comparison) -> list[str]:
-    by_name = {}
+def _chosen(comparison: Comparison) -> str:
+    parts = []
     for entry in comparison.entries:
         choice = comparison.choices[entry.name]
-        options = "".join(f", {k} {v:g}" for k, v in choice.variant.options.items())
-        by_name[entry.label] = f"{choice.threshold:g}{options}"
-    thresholds = ", ".join(f"{label} {value}" for label, value in by_name.items())
-    return [f"thresholds {thresholds}, ceiling {comparison.ceiling_threshold:g}"]
+        options = ", ".join(f"{key} {value:g}" for key, value in choice.variant.options.items())
+        parts.append(
+            f"{entry.label} {choice.threshold:g}" + (f" with {options}" if options else "")
+        )
+    return ", ".join(parts)
 
 
 def _ranked(comparison: Comparison) -> list[Entry]:
@@ -156,11 +165,14 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def _aligned(lines: Lines) -> str:
+def _aligned(lines: Lines, extra: int) -> str:
+    """Columns in line; the last ``extra`` lines stand below a rule of their own."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     rule = "  ".join("-" * width for width in widths)
     header, *body = ("  ".join(_fit(line, widths)).rstrip() for line in lines)
-    return "\n".join([header, rule, *body])
+    ranked = len(body) - extra
+    apart = [rule] if 0 < ranked < len(body) else []
+    return "\n".join([header, rule, *body[:ranked], *apart, *body[ranked:]])
 
 
 def _fit(line: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from tqdm import tqdm
 
+from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.scenes.grammar import SPLITS
 from wordlight.comparisons.commands.arguments import (
     Commands,
@@ -42,6 +44,13 @@ def add_to(commands: Commands) -> None:
     following.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
     )
+    following.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write the shares (following.json) and the first 64 images (sheet.png) there",
+    )
     add_output(following, bars="progress bar")
     following.set_defaults(run=run_following)
 
@@ -50,6 +59,7 @@ def run_following(arguments: argparse.Namespace) -> None:
     """Draw, judge and print."""
     from wordlight.backends.load import load
     from wordlight.comparisons.studies.following import study_following
+    from wordlight.comparisons.studies.sheet import write_sheet
 
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
     with tqdm(
@@ -58,10 +68,14 @@ def run_following(arguments: argparse.Namespace) -> None:
         found = study_following(
             backend, n=arguments.n, split=arguments.split, seed=arguments.seed, on_image=bar.update
         )
+    shares = json.dumps({kind: asdict(one) for kind, one in found.shares.items()}, indent=2)
+    if arguments.out is not None:
+        write_atomically(arguments.out / "following.json", (shares + "\n").encode())
+        write_sheet(arguments.out / "sheet.png", found.drawings[:64])
     if arguments.json:
-        print(json.dumps({kind: asdict(estimate) for kind, estimate in found.items()}, indent=2))
+        print(shares)
         return
     print(f"{backend.model_id}, {arguments.n} prompts of the {arguments.split} split:\n")
-    for kind, one in found.items():
+    for kind, one in found.shares.items():
         share = f"{one.mean:6.1%}  [{one.low:.1%}, {one.high:.1%}]"
         print(f"{kind:9} {share}  of {one.n:4} {_ASKED[kind]}")

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from wordlight.backends.backend import Backend
 from wordlight.backends.scenes.following import KINDS, follow
 from wordlight.backends.scenes.segment import segment
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.studies.sheet import Drawing
+
+
+@dataclass(frozen=True)
+class FollowingStudy:
+    """Shares of right answers by kind, and what was drawn."""
+
+    shares: dict[str, Estimate]
+    drawings: tuple[Drawing, ...]
 
 
 def study_following(
@@ -18,7 +28,7 @@ def study_following(
     split: str = "test",
     seed: int = 0,
     on_image: Callable[[int], object] = lambda count: None,
-) -> dict[str, Estimate]:
+) -> FollowingStudy:
     """Shares of colours, shapes, counts and relations right in what a model draws.
 
     Each of ``colour``, ``shape`` (with its colour), ``count`` and ``relation`` is a share of the
@@ -36,6 +46,7 @@ def study_following(
         ValueError: an unknown split, a bad number.
     """
     scenes = GeneratedScenes(backend, split, n, seed)
+    drawings: list[Drawing] = []
     answers: dict[str, list[float]] = {kind: [] for kind in KINDS}
     asked_in: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for start in range(0, n, BATCH):
@@ -43,9 +54,13 @@ def study_following(
         for offset, trajectory in enumerate(drawn):
             index = start + offset
             judged = follow(scenes.scenes[index], segment(trajectory.image))
+            drawings.append(
+                Drawing(trajectory.prompt, trajectory.image, judged.right == judged.asked)
+            )
             for kind in KINDS:
                 right, asked = judged.right[kind], judged.asked[kind]
                 answers[kind] += [1.0] * right + [0.0] * (asked - right)
                 asked_in[kind] += [scenes.sample_name(index)] * asked
         on_image(len(drawn))
-    return {kind: mean_over_words(asked_in[kind], answers[kind], seed=seed) for kind in KINDS}
+    shares = {kind: mean_over_words(asked_in[kind], answers[kind], seed=seed) for kind in KINDS}
+    return FollowingStudy(shares, tuple(drawings))
