@@ -151,7 +151,7 @@ def _loaded(backend: Backend | str, framework: str, device: str | None) -> Backe
     if isinstance(backend, Backend):
         return backend
     # Frameworks are imported when a model is loaded, and not before.
-    from wordlight.backends.load import load
+    from wordlight.backends.loading import load
 
     loaded: Backend = load(backend, framework=framework, device=device)
     return loaded

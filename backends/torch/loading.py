@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from wordlight.backends.load import EMBEDDED, ModelLoadError
+from wordlight.backends.loading import EMBEDDED, ModelLoadError
 
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")

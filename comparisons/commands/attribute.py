@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     kind = registry.get(arguments.method)
     # Frameworks are imported when a model is loaded, and not before.
-    from wordlight.backends.load import load
+    from wordlight.backends.loading import load
 
     say(f"loading {arguments.model}")
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)

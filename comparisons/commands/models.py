@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the models that need no download."""
-    from wordlight.backends.load import EMBEDDED, frameworks
+    from wordlight.backends.loading import EMBEDDED, frameworks
 
     rows = [
         {"name": name, "description": _SCENES if name == "scenes" else "", "folder": str(folder)}

@@ -57,7 +57,7 @@ def add_to(commands: Commands) -> None:
 
 def run_following(arguments: argparse.Namespace) -> None:
     """Draw, judge and print."""
-    from wordlight.backends.load import load
+    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.following import study_following
     from wordlight.comparisons.studies.sheet import write_sheet
 

@@ -5,8 +5,8 @@ Text-to-image diffusion models, explained word by word, by many attribution meth
 
 from typing import TYPE_CHECKING, Any
 
-from wordlight.backends.load import load as load
-from wordlight.backends.load import trace as trace
+from wordlight.backends.loading import load as load
+from wordlight.backends.loading import trace as trace
 
 if TYPE_CHECKING:
     from wordlight.comparisons import compare as compare

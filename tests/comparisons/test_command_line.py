@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import wordlight
-import wordlight.backends.load
+import wordlight.backends.loading
 from tests.comparisons.fakes import FakeBackend, Planted, scenes_by_prompt
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.comparisons.command_line import main
@@ -30,8 +30,7 @@ def backend(monkeypatch):
             raise ValueError(f"{model} is no model")
         return fake
 
-    # `wordlight.backends.load` is the function; the module of that name is in sys.modules.
-    monkeypatch.setattr(sys.modules["wordlight.backends.load"], "load", load)
+    monkeypatch.setattr("wordlight.backends.loading.load", load)
     return fake
 
 
