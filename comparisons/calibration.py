@@ -58,7 +58,7 @@ def ceiling_threshold(items: Sequence[DatasetItem]) -> float:
                 curve = threshold_curve(ceiling_map(item, scored), scored.mask)
                 for values, value in zip(curves, curve.values(), strict=True):
                     values.append(value)
-    return _highest(curves, "the ceiling")[0]
+    return _highest(curves, "any method")[0]
 
 
 def _highest(curves: Sequence[Sequence[float]], who: str) -> tuple[float, float]:

@@ -100,6 +100,13 @@ class GeneratedScenes:
                 on_image()
         return items
 
+    def forget(self, folder: Path) -> None:
+        """Remove from ``folder`` what ``items`` kept there, and the folder if nothing is left."""
+        for name in self.samples:
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
     def draw(self, start: int) -> tuple[Trajectory, ...]:
         """One batch, from image number ``start`` on."""
         indices = range(start, min(start + BATCH, self.n))

@@ -28,7 +28,12 @@ from wordlight.comparisons.judging import calibration_cell, judged_cell
 from wordlight.comparisons.output_folder import claimed
 from wordlight.comparisons.reports import write_reports
 from wordlight.comparisons.segmentation import THRESHOLD_GRID
-from wordlight.comparisons.settings_file import Settings, holds_same_run, write_settings
+from wordlight.comparisons.settings_file import (
+    Settings,
+    forget_settings,
+    holds_same_run,
+    write_settings,
+)
 
 
 def compare(
@@ -102,18 +107,23 @@ def compare(
     }
     root = Path(out)
     with claimed(root):
-        if not holds_same_run(root, settings):
+        if holds_same_run(root, settings):
+            _sweep(root)
+        else:
             _try_first_image(sets[0], steps)
             write_settings(root, settings)
-    # What a run that was killed had begun to write. A folder is one run's at a time.
-    for path in root.rglob("*.partial"):
-        path.unlink()
-    with _bar("drawing images", len(samples), progress) as bar:
-        tuning, test = (one.items(root / "samples", bar.update) for one in sets)
+        with _bar("drawing images", len(samples), progress) as bar:
+            tuning, test = (one.items(root / "samples", bar.update) for one in sets)
+        try:
+            threshold = ceiling_threshold(tuning)
+            check_headline(test)
+        except ValueError:
+            # Such images can't be judged on: they don't stand in the way of other settings.
+            for one in sets:
+                one.forget(root / "samples")
+            forget_settings(root)
+            raise
     cells = CellFolder(root, model.framework)
-    # Before the methods run: whether there is anything to score them on.
-    threshold = ceiling_threshold(tuning)
-    check_headline(test)
     with _bar("making maps", len(samples), progress) as bar:
         choices = _calibrate(cells, tuning, entries, bar)
         scores = _judge(cells, test, entries, choices, bar)
@@ -155,6 +165,15 @@ def _loaded(backend: Backend | str, framework: str, device: str | None) -> Backe
 
     loaded: Backend = load(backend, framework=framework, device=device)
     return loaded
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a run that was killed had begun to write; a folder is one run's at a time."""
+    begun = [*root.glob(".*.partial")]
+    for ours in ("cells", "maps", "samples"):
+        begun += (root / ours).rglob(".*.partial")
+    for path in begun:
+        path.unlink()
 
 
 def _try_first_image(scenes: GeneratedScenes, steps: int) -> None:

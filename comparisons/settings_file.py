@@ -53,6 +53,11 @@ def write_settings(folder: Path, settings: Settings) -> None:
     write_atomically(folder / NAME, text.encode())
 
 
+def forget_settings(folder: Path) -> None:
+    """Free ``folder`` for a run with other settings."""
+    (folder / NAME).unlink(missing_ok=True)
+
+
 def _differences(held: Any, asked: Any, place: str = "") -> list[str]:
     if isinstance(held, dict) and isinstance(asked, dict):
         found: list[str] = []

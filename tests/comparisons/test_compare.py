@@ -360,7 +360,9 @@ def test_a_step_set_that_the_model_has_not_leaves_nothing(backend, tmp_path):
 def test_a_model_that_draws_nothing_is_said_so(tmp_path):
     blank = FakeBackend(blank=True)
     with pytest.raises(ValueError, match="no calibration image shows two"):
-        run(blank, [Random(blank)], tmp_path, n=3, calibration=4)
+        run(blank, [Random(blank)], tmp_path / "out", n=3, calibration=4)
+    # More images into the same folder are what the message says to try.
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_image_has_no_interval(backend, tmp_path):

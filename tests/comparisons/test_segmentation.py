@@ -68,6 +68,7 @@ def test_the_complement_finds_nothing(mask):
     assert wrong["ap"] <= mask.mean() + 1e-12
 
 
+@settings(deadline=None)
 @given(values, full_masks)
 def test_every_metric_lies_between_zero_and_one(array, mask):
     found = score(word_map(array), mask, 0.25)
