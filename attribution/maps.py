@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _KIND, _VERSION = "attribution maps", 1
 
-#: How the maps of several tokens become one: attention by mean, additive methods by sum.
-Merge = Literal["mean", "sum"]
+#: How the maps of several tokens become one: attention by mean, additive methods by sum, norms of
+#: slopes by the root of the sum of squares.
+Merge = Literal["mean", "sum", "root-sum-square"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ class AttributionMaps:
             raise ValueError(f"{data.sizes['word']} maps for {len(players)} players")
         if not np.isfinite(data.values).all():
             raise ValueError("maps must be finite")
-        if merge not in ("mean", "sum"):
-            raise ValueError(f"merge must be 'mean' or 'sum', not {merge!r}")
+        if merge not in get_args(Merge):
+            raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, not {merge!r}")
         self.data = data.astype(np.float32).assign_coords(word=[p.text for p in players])
         self.players = tuple(players)
         self.tokens = tokens
@@ -203,8 +204,10 @@ class AttributionMaps:
         if self.merge == "mean":
             counts = np.array([len(self.players[i].tokens) for i in parts], float)
             merged = np.tensordot(counts / counts.sum(), stack, axes=1)
-        else:
+        elif self.merge == "sum":
             merged = stack.sum(axis=0)
+        else:
+            merged = np.sqrt(np.square(stack).sum(axis=0))
         return WordMap(word, merged.astype(np.float32), self.signed, self.image)
 
     def select(self, **labels: Any) -> AttributionMaps:

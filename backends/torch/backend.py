@@ -44,7 +44,7 @@ class TorchBackend(Backend):
 
     framework = "torch"
     capabilities = frozenset(
-        {"sample", "invert", "denoise", "denoise_jvp", "attention", "trace", "decode"}
+        {"sample", "invert", "encode", "denoise", "denoise_jvp", "attention", "trace", "decode"}
     )
 
     def __init__(

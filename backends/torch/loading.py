@@ -54,6 +54,8 @@ def load_pipeline(
         )
     name = str(model)
     folder = EMBEDDED.get(name) or Path(model)
+    if name in EMBEDDED and not folder.exists():
+        raise ModelLoadError(f"this installation lacks the weights of {name!r} ({folder})")
     if folder.exists():
         if revision is not None:
             raise ModelLoadError("a revision is of a Hub id; a folder holds what it holds")

@@ -1,0 +1,105 @@
+"""Saliency: how steeply the push answers to a word's embedding, whatever the direction."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from array_api_compat import array_namespace
+
+from wordlight.attribution.attributor import Steps
+from wordlight.attribution.guidance import GuidanceStep, StepWeighting
+from wordlight.attribution.maps import Merge
+from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Array, Backend
+
+
+class Saliency(StepwiseAttributor):
+    """‖∂f_yx/∂E_w‖ over all of a word's embedding (Simonyan et al. 2013, arXiv 1312.6034), by
+    random forward-mode probes.
+
+    For a Gaussian direction v on the word's tokens, ⟨∂f/∂E_w, v⟩ is Gaussian with the norm as its
+    standard deviation, at every pixel at once. The root mean square of ``probes`` such draws is
+    biased low and is divided by its expectation, so each pixel's estimate is unbiased; its
+    relative standard error is ``relative_error``. Cost at a step: two forward passes and
+    ``probes`` products a player.
+
+    Args:
+        backend: the model.
+        steps: which denoising steps; all where None.
+        step_weighting: ``"epsilon"`` or ``"equal"``.
+        probes: random directions a word.
+        seed: of the directions; prompt, timestep and word are mixed in.
+    """
+
+    name: ClassVar[str] = "saliency"
+    family: ClassVar[Literal["gradient"]] = "gradient"
+    needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
+    paper: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034"
+    signed: ClassVar[bool] = False
+    merge: ClassVar[Merge] = "root-sum-square"
+    option_names = ("step_weighting", "probes", "seed")
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        steps: Steps = None,
+        step_weighting: StepWeighting = "epsilon",
+        probes: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        if probes < 1:
+            raise ValueError(f"probes must be 1 or more, not {probes}")
+        if seed < 0:
+            raise ValueError(f"a seed must be 0 or more, not {seed}")
+        self.probes = probes
+        self.seed = seed
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """A slope, not a contribution."""
+        return False
+
+    @property
+    def relative_error(self) -> float:
+        """Standard error of a pixel's estimate at one step, as a share of its value."""
+        return math.sqrt(1.0 / root_mean_square_bias(self.probes) ** 2 - 1.0)
+
+    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+        xp = array_namespace(step.embeddings)
+        _, tokens, channels = step.embeddings.shape
+        maps = []
+        for player in players:
+            probes = self.backend.asarray(self._directions(step, player, tokens, channels))
+            changes = self.backend.denoise_jvp(
+                step.latents, step.timestep, step.conditioning(step.embeddings), probes
+            )
+            slopes = step.project(changes)
+            maps.append(xp.sqrt(xp.mean(slopes * slopes, axis=0)))
+        return xp.stack(maps) / root_mean_square_bias(self.probes)
+
+    def _directions(
+        self, step: GuidanceStep, player: Word, tokens: int, channels: int
+    ) -> npt.NDArray[Any]:
+        first, last = player.tokens[0], player.tokens[-1]
+        mixed = zlib.crc32(np.float64(step.timestep).tobytes())
+        rng = np.random.default_rng([self.seed, mixed, first, last])
+        directions = np.zeros((self.probes, tokens, channels))
+        places = list(player.tokens)
+        directions[:, places] = rng.standard_normal((self.probes, len(places), channels))
+        return directions
+
+
+def root_mean_square_bias(probes: int) -> float:
+    """The expectation of the root mean square of K standard normal draws, below 1.
+
+    √(2/K)·Γ((K+1)/2)/Γ(K/2), for K = ``probes``.
+    """
+    ratio = math.exp(math.lgamma((probes + 1) / 2) - math.lgamma(probes / 2))
+    return math.sqrt(2.0 / probes) * ratio
