@@ -51,7 +51,7 @@ class Center(_Control):
     """
 
     name: ClassVar[str] = "center"
-    option_names = ("width",)
+    option_names: ClassVar[tuple[str, ...]] = ("width",)
 
     def __init__(self, backend: Backend, *, width: float = 0.25) -> None:
         super().__init__(backend)
@@ -83,7 +83,7 @@ class Random(_Control):
     """
 
     name: ClassVar[str] = "random"
-    option_names = ("seed",)
+    option_names: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, backend: Backend, *, seed: int = 0) -> None:
         super().__init__(backend)

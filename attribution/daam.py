@@ -46,7 +46,14 @@ class DAAM(TextImageAttributor):
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     paper: ClassVar[str] = "Tang et al. 2022, arXiv 2210.04885"
-    option_names = ("layers", "without_layers", "heads", "factors", "keep", "clamp")
+    option_names: ClassVar[tuple[str, ...]] = (
+        "layers",
+        "without_layers",
+        "heads",
+        "factors",
+        "keep",
+        "clamp",
+    )
 
     def __init__(
         self,

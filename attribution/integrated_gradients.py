@@ -32,7 +32,7 @@ class IntegratedGradients(StepwiseAttributor):
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
-    option_names = ("step_weighting", "n_steps", "method")
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_steps", "method")
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class Saliency(StepwiseAttributor):
     paper: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034"
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "root-sum-square"
-    option_names = ("step_weighting", "probes", "seed")
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "probes", "seed")
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class Shapley(StepwiseAttributor):
     name: ClassVar[str] = "shapley"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Castro et al. 2009, doi 10.1016/j.cor.2008.04.004"
-    option_names = ("step_weighting", "n_samples", "seed")
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_samples", "seed")
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class StepwiseAttributor(TextImageAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise"})
     signed: ClassVar[bool] = True
     merge: ClassVar[Merge] = "sum"
-    option_names = ("step_weighting",)
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting",)
 
     def __init__(
         self, backend: Backend, *, steps: Steps = None, step_weighting: StepWeighting = "epsilon"
