@@ -7,13 +7,16 @@ from wordlight.attribution.controls import Random as Random
 from wordlight.attribution.controls import ShuffledWord as ShuffledWord
 from wordlight.attribution.controls import Uniform as Uniform
 from wordlight.attribution.daam import DAAM as DAAM
+from wordlight.attribution.gradient_shap import GradientShap as GradientShap
 from wordlight.attribution.input_x_gradient import InputXGradient as InputXGradient
 from wordlight.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
+from wordlight.attribution.kernel_shap import KernelShap as KernelShap
 from wordlight.attribution.maps import AttributionMaps as AttributionMaps
 from wordlight.attribution.maps import Provenance as Provenance
 from wordlight.attribution.maps import WordMap as WordMap
 from wordlight.attribution.noise_difference import NoiseDifference as NoiseDifference
 from wordlight.attribution.occlusion import Occlusion as Occlusion
+from wordlight.attribution.regeneration import Regeneration as Regeneration
 from wordlight.attribution.saliency import Saliency as Saliency
 from wordlight.attribution.shapley import Shapley as Shapley
 from wordlight.attribution.words import PromptWords as PromptWords

@@ -18,6 +18,8 @@ StepWeighting = Literal["epsilon", "equal"]
 
 #: Where the push is weaker than this share of its maximum it has no direction.
 _NO_DIRECTION = 1e-12
+#: Rows of one denoiser pass; more are cut into several.
+_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,19 @@ class GuidanceStep:
         rows = (embeddings.shape[0], *self.latents.shape[1:])
         latents = xp.broadcast_to(self.latents, rows)
         return self.backend.denoise(latents, self.timestep, self.conditioning(embeddings))
+
+    def values_with(self, kept: Array) -> Array:
+        """f where only some positions have the prompt's embeddings, the others the baseline's.
+
+        ``kept`` is ``(rows, tokens, 1)``, 1 or 0; gives ``(rows, y, x)``.
+        """
+        xp = array_namespace(kept)
+        points = self.baseline + kept * (self.embeddings - self.baseline)
+        values = [
+            self.project(self.predict(points[start : start + _ROWS]) - self.empty_prediction)
+            for start in range(0, kept.shape[0], _ROWS)
+        ]
+        return xp.concat(values, axis=0)
 
     def project(self, change: Array) -> Array:
         """⟨change, u⟩ over the channels: ``(rows, channels, y, x)`` to ``(rows, y, x)``."""

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from array_api_compat import array_namespace
-
 from wordlight.attribution.guidance import GuidanceStep, player_masks
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array
-
-#: Rows of one denoiser pass; more are cut into several.
-_ROWS = 16
 
 
 class Occlusion(StepwiseAttributor):
@@ -28,11 +23,5 @@ class Occlusion(StepwiseAttributor):
     paper: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
 
     def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        xp = array_namespace(step.embeddings)
         masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
-        without = step.embeddings + masks * (step.baseline - step.embeddings)
-        left = [
-            step.project(step.predict(without[start : start + _ROWS]) - step.empty_prediction)
-            for start in range(0, len(players), _ROWS)
-        ]
-        return step.norm - xp.concat(left, axis=0)
+        return step.norm - step.values_with(1.0 - masks)

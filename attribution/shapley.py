@@ -16,9 +16,6 @@ from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
 
-#: Rows of one denoiser pass.
-_ROWS = 16
-
 
 class Shapley(StepwiseAttributor):
     """Shapley value sampling over players, every pixel at once (Castro et al. 2009,
@@ -67,22 +64,11 @@ class Shapley(StepwiseAttributor):
         credits = [0.0 * step.norm for _ in players]
         for order in orders:
             arrived = np.cumsum(masks[list(order)], axis=0)[:-1]
-            values = [
-                0.0 * step.norm,
-                *self._values(step, self.backend.asarray(arrived)),
-                step.norm,
-            ]
+            between = step.values_with(self.backend.asarray(arrived))
+            values = [0.0 * step.norm, *between, step.norm]
             for place, player in enumerate(order):
                 credits[player] = credits[player] + (values[place + 1] - values[place])
         return xp.stack(credits) / len(orders)
-
-    def _values(self, step: GuidanceStep, arrived: Array) -> list[Array]:
-        points = step.baseline + arrived * (step.embeddings - step.baseline)
-        values: list[Array] = []
-        for start in range(0, points.shape[0], _ROWS):
-            predictions = step.predict(points[start : start + _ROWS])
-            values += list(step.project(predictions - step.empty_prediction))
-        return values
 
     def _orders(self, players: int, timestep: float) -> list[tuple[int, ...]]:
         # Beyond 8 players there are more orders than anybody asks for.

@@ -161,6 +161,7 @@ class TorchBackend(Backend):
                 output_type="np",
             )
         (call,) = recorder.calls
+        self.evaluations.forward += call.rows
         made = trajectories_of(self, call, seeds=seeds)
         single = isinstance(prompts, str) and images_per_prompt == 1
         return made[0] if single else made

@@ -32,7 +32,10 @@ _UNKNOWN_TO_REPLAY = {
 
 @dataclass
 class Call:
-    """One call of the pipeline: all rows are the conditional ones, one an image."""
+    """One call of the pipeline: all arrays are of the conditional rows, one an image.
+
+    ``rows`` counts what the UNet was given in all, conditional or not.
+    """
 
     accumulator: AttentionAccumulator | None
     prompts: list[str] | None = None
@@ -46,6 +49,7 @@ class Call:
     not_replayable: str | None = None
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     final_latents: torch.Tensor | None = None
+    rows: int = 0
 
 
 class PipelineRecorder:
@@ -173,6 +177,7 @@ class PipelineRecorder:
         for name, why in _UNKNOWN_TO_REPLAY.items():
             if given.get(name) is not None and given.get(name) != {}:
                 call.not_replayable = why
+        call.rows += rows
         call.timesteps.append(float(given["timestep"]))
         call.latents.append(sample[self._conditional].detach().clone())
 

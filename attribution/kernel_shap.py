@@ -1,0 +1,108 @@
+"""KernelSHAP: Shapley values over words by one weighted regression for all pixels."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from wordlight.attribution.attributor import Steps
+from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks
+from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Array, Backend
+
+
+class KernelShap(StepwiseAttributor):
+    """Shapley values as the best additive model of f over random sets of words (Lundberg and Lee
+    2017, arXiv 1705.07874).
+
+    Sets are drawn with the Shapley kernel's probability, each together with its complement, and
+    the regression keeps efficiency as a constraint: over all players the maps sum to ‖g‖ exactly.
+    Cost at a step: two forward passes and ``n_samples``.
+
+    Args:
+        backend: the model.
+        steps: which denoising steps; all where None.
+        step_weighting: ``"epsilon"`` or ``"equal"``.
+        n_samples: how many sets of words; at least twice the number of players, or the
+            regression has no single answer.
+        seed: of the sets; the timestep is mixed in.
+    """
+
+    name: ClassVar[str] = "kernel-shap"
+    family: ClassVar[Literal["perturbation"]] = "perturbation"
+    paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_samples", "seed")
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        steps: Steps = None,
+        step_weighting: StepWeighting = "epsilon",
+        n_samples: int = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        if seed < 0:
+            raise ValueError(f"a seed must be 0 or more, not {seed}")
+        self.n_samples = n_samples
+        self.seed = seed
+
+    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+        if self.n_samples < 2 * len(players):
+            raise ValueError(
+                f"n_samples must be at least {2 * len(players)} for {len(players)} players, not "
+                f"{self.n_samples}"
+            )
+        sets = self._sets(len(players), step.timestep)
+        masks = player_masks(players, step.embeddings.shape[1])
+        kept = np.einsum("kp,ptd->ktd", sets.astype(masks.dtype), masks)
+        values = step.values_with(self.backend.asarray(kept))
+        norm = self.backend.to_numpy(step.norm)
+        solved = constrained_regression(sets, self.backend.to_numpy(values), norm)
+        return self.backend.asarray(solved)
+
+    def _sets(self, players: int, timestep: float) -> npt.NDArray[np.bool_]:
+        mixed = zlib.crc32(np.float64(timestep).tobytes())
+        rng = np.random.default_rng([self.seed, mixed])
+        sizes = np.arange(1, players)
+        chances = 1.0 / (sizes * (players - sizes))
+        sets = np.zeros((self.n_samples, players), bool)
+        for row in range(0, self.n_samples, 2):
+            size = int(rng.choice(sizes, p=chances / chances.sum()))
+            sets[row, rng.permutation(players)[:size]] = True
+            if row + 1 < self.n_samples:
+                sets[row + 1] = ~sets[row]
+        return sets
+
+
+def constrained_regression(
+    sets: npt.NDArray[np.bool_], values: npt.NDArray[Any], total: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Players' maps φ that best explain ``values`` as sums over sets, with Σφ = ``total``.
+
+    The last player is what the constraint leaves: the others are found by least squares.
+
+    Args:
+        sets: ``(samples, players)``.
+        values: ``(samples, y, x)``, f of each set.
+        total: ``(y, x)``, f of all players.
+
+    Returns:
+        ``(players, y, x)``.
+
+    Raises:
+        ValueError: sets that leave the answer open.
+    """
+    design = sets.astype(float)
+    others = design[:, :-1] - design[:, -1:]
+    goal = values - design[:, -1, None, None] * total
+    if np.linalg.matrix_rank(others) < others.shape[1]:
+        raise ValueError("the sets of words leave the answer open: draw more (n_samples)")
+    flat, *_ = np.linalg.lstsq(others, goal.reshape(len(goal), -1), rcond=None)
+    found = flat.reshape(-1, *total.shape)
+    return np.concatenate([found, total[None] - found.sum(0, keepdims=True)])

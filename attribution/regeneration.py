@@ -1,0 +1,71 @@
+"""Regeneration: what really changes in the image when it is drawn without a word."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.noise_difference import without
+from wordlight.attribution.resize import average_down
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Backend
+from wordlight.backends.trajectory import Trajectory
+
+
+class Regeneration(TextImageAttributor):
+    """‖image - image of the prompt without w‖ over the colour channels, drawn from the same noise.
+
+    The whole sampling is run again for each word, so the map is of all steps together, averaged
+    down to the latent grid; grey levels run from 0 to 1. Special positions can't be taken out of
+    a text: their maps are zero. Cost: one sampling a word.
+
+    Args:
+        backend: the model that drew the image.
+    """
+
+    name: ClassVar[str] = "regeneration"
+    family: ClassVar[Literal["perturbation"]] = "perturbation"
+    needs: ClassVar[frozenset[str]] = frozenset({"sample"})
+
+    def __init__(self, backend: Backend) -> None:
+        # It looks at no step by itself.
+        super().__init__(backend, steps=1)
+
+    def _attribute(
+        self,
+        trajectory: Trajectory,
+        players: tuple[Word, ...],
+        steps: tuple[int, ...],
+        baseline: npt.NDArray[Any],
+    ) -> xr.DataArray:
+        if trajectory.seed is None or trajectory.noise_source != "sampled":
+            raise ValueError(
+                "regeneration needs an image that this backend sampled, to draw it again from the "
+                "same noise; this one was traced or given"
+            )
+        if trajectory.model_id != self.backend.model_id:
+            raise ValueError(
+                f"the image was drawn by {trajectory.model_id}, not by {self.backend.model_id}"
+            )
+        maps = np.zeros((len(players), *trajectory.grid))
+        height, width = trajectory.image.shape[:2]
+        for index, player in enumerate(players):
+            prompt = without(trajectory.prompt, player)
+            if player.stop == player.start or not prompt:
+                continue
+            drawn = self.backend.sample(
+                prompt,
+                seed=trajectory.seed,
+                steps=trajectory.steps,
+                guidance_scale=trajectory.guidance_scale,
+                negative_prompt=trajectory.negative_prompt,
+                height=height,
+                width=width,
+            )
+            change = (drawn.image.astype(float) - trajectory.image) / 255.0
+            maps[index] = average_down(np.linalg.norm(change, axis=-1), trajectory.grid)
+        return xr.DataArray(maps, dims=("word", "y", "x"))

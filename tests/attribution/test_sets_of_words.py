@@ -1,0 +1,148 @@
+"""KernelSHAP, GradientSHAP and methods that write the prompt anew, against answers on paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.attribution.test_path_and_probes import TRAJECTORY, Pairs, norm_of_push, pairs_trajectory
+from tests.toys import ToyBackend
+from wordlight.attribution import (
+    GradientShap,
+    InputXGradient,
+    IntegratedGradients,
+    KernelShap,
+    NoiseDifference,
+    Regeneration,
+)
+from wordlight.attribution.kernel_shap import constrained_regression
+from wordlight.attribution.noise_difference import without
+from wordlight.attribution.words import PromptWords
+from wordlight.backends.backend import Conditioning
+
+
+def test_kernel_shap_on_a_linear_model_is_exact() -> None:
+    backend = ToyBackend()
+    reference = InputXGradient(backend).attribute(TRAJECTORY).data.values
+    found = KernelShap(backend, n_samples=40).attribute(TRAJECTORY).data.values
+    # Least squares of an exactly additive f; maps are stored in float32.
+    assert np.allclose(found, reference, atol=1e-4)
+
+
+def test_kernel_shap_is_always_efficient() -> None:
+    backend = ToyBackend(bend="saturating")
+    norm = norm_of_push(backend)
+    found = KernelShap(backend, n_samples=24).attribute(TRAJECTORY)
+    assert np.abs(found.data.values.sum(0) - norm).max() < 1e-5 * norm.max()
+    assert found.provenance.forward == 2 + 24
+
+
+def test_kernel_shap_of_a_product() -> None:
+    """The product's 4 is shared equally by the two words that make it."""
+    maps = KernelShap(Pairs(), n_samples=4000).attribute(pairs_trajectory())
+    # The regression's standard error at 4000 sets of 7 players, seen over seeds: about 0.03.
+    assert np.asarray(maps["one"]).mean() == pytest.approx(2, abs=0.15)
+    assert np.asarray(maps["three"]).mean() == pytest.approx(2, abs=0.15)
+    assert np.asarray(maps["four"]).mean() == pytest.approx(0, abs=0.15)
+
+
+def test_kernel_shap_says_what_it_needs() -> None:
+    with pytest.raises(ValueError, match="at least 20 for 10 players"):
+        KernelShap(ToyBackend(), n_samples=19).attribute(TRAJECTORY)
+    with pytest.raises(ValueError, match="leave the answer open"):
+        constrained_regression(np.ones((5, 3), bool), np.ones((5, 2, 2)), np.ones((2, 2)))
+
+
+def test_gradient_shap_without_noise_is_integrated_gradients_by_chance() -> None:
+    backend = ToyBackend()
+    reference = InputXGradient(backend).attribute(TRAJECTORY).data.values
+    assert np.allclose(
+        GradientShap(backend).attribute(TRAJECTORY).data.values, reference, atol=1e-4
+    )
+    # A model that saturates gently, so that a few hundred random points resolve its path.
+    backend = ToyBackend(bend="saturating")
+    backend.jacobian = backend.jacobian * 0.1
+    path = IntegratedGradients(backend, n_steps=64).attribute(TRAJECTORY).data.values
+    chance = GradientShap(backend, n_samples=600).attribute(TRAJECTORY).data.values
+    # Monte Carlo: 1/√600 = 4 % of the integrand's spread.
+    assert np.abs(chance - path).mean() < 0.15 * np.abs(path).mean()
+    again = GradientShap(backend, n_samples=600).attribute(TRAJECTORY).data.values
+    assert (again == chance).all()
+
+
+def test_gradient_shap_noise_changes_the_answer_and_is_seeded() -> None:
+    backend = ToyBackend()
+    maps = [
+        GradientShap(backend, stdevs=0.5, seed=s).attribute(TRAJECTORY).data.values
+        for s in (0, 0, 1)
+    ]
+    assert (maps[0] == maps[1]).all()
+    assert np.abs(maps[0] - maps[2]).max() > 1e-3
+    with pytest.raises(ValueError, match="stdevs"):
+        GradientShap(backend, stdevs=-1)
+
+
+def test_a_word_is_taken_out_of_the_prompt() -> None:
+    words = PromptWords.of(TRAJECTORY.tokens)
+    assert without(TRAJECTORY.prompt, words.find("red")) == "a circle and a blue circle"
+    assert without(TRAJECTORY.prompt, words.find(("circle", 1))) == "a red circle and a blue"
+
+
+class Counting(ToyBackend):
+    """Pushes by how many words a prompt has; draws one white pixel a word."""
+
+    capabilities = frozenset({"denoise", "encode", "sample"})
+
+    def encode(self, prompts: Any) -> Conditioning:
+        rows = np.zeros((len(prompts), 12, 5))
+        rows[:, 0, 0] = [len(p.split()) for p in prompts]
+        return Conditioning(rows)
+
+    def _denoise(self, latents: Any, timestep: float, conditioning: Conditioning) -> Any:
+        return latents + conditioning.embeddings[:, :1, :1, None]
+
+    def sample(self, prompts: Any, **options: Any) -> Any:
+        self.asked = options
+        image = np.zeros((16, 24, 3), np.uint8)
+        image[0, : 4 * len(prompts.split())] = 255
+        return replace(TRAJECTORY, prompt=prompts, image=image)
+
+
+def counted() -> Any:
+    embeddings = Counting().encode([TRAJECTORY.prompt]).embeddings[0]
+    return replace(TRAJECTORY, embeddings=embeddings)
+
+
+def test_noise_difference_by_hand() -> None:
+    """One word less changes every channel by 1, so every pixel by √3."""
+    maps = NoiseDifference(Counting()).attribute(counted())
+    assert np.allclose(np.asarray(maps["red"]), np.sqrt(3), atol=1e-6)
+    assert (np.asarray(maps["<pad>"]) == 0).all()
+    assert maps.provenance.forward == 8
+    phrase = NoiseDifference(Counting()).attribute(counted(), words=["red circle"])
+    assert np.allclose(np.asarray(phrase["red circle"]), 2 * np.sqrt(3), atol=1e-6)
+
+
+def test_regeneration_by_hand() -> None:
+    """Without a word the white line ends four pixels, one latent cell, earlier."""
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[0, :24] = 255
+    trajectory = replace(counted(), image=image, negative_prompt="dull")
+    backend = Counting()
+    maps = Regeneration(backend).attribute(trajectory)
+    wanted = np.zeros((4, 6))
+    # Seven words fill 28 pixels, of which the image has 24; six fill them all, five leave a cell.
+    assert (np.asarray(maps["red"]) == wanted).all()
+    phrase = Regeneration(backend).attribute(trajectory, words=["red circle"])
+    # One of four rows of the cell changes, by √3 in grey levels of 1.
+    wanted[0, 5] = np.sqrt(3) / 4
+    assert np.allclose(np.asarray(phrase["red circle"]), wanted, atol=1e-6)
+    assert backend.asked["negative_prompt"] == "dull"
+    assert backend.asked["seed"] == 0
+    with pytest.raises(ValueError, match="traced or given"):
+        Regeneration(backend).attribute(replace(trajectory, seed=None))
+    with pytest.raises(ValueError, match="drawn by other"):
+        Regeneration(backend).attribute(replace(trajectory, model_id="other"))
