@@ -107,7 +107,10 @@ class TextImageAttributor(ABC):
         players = partition(PromptWords.of(trajectory.tokens), words)
         steps = trajectory.at_steps(self.steps)
         baseline = choose_baseline(trajectory, baselines)
+        if self.needs & {"attention", "denoise", "denoise_jvp"}:
+            trajectory.check_replayable()
         before = replace(self.backend.evaluations)
+        self.backend.reset_peak_bytes()
         started = time.perf_counter()
         data = self._attribute(trajectory, players, steps, baseline)
         seconds = time.perf_counter() - started
@@ -121,7 +124,7 @@ class TextImageAttributor(ABC):
             seed=trajectory.seed,
             forward_equivalents=spent.forward_equivalents,
             seconds=seconds,
-            peak_bytes=None,
+            peak_bytes=self.backend.peak_bytes(),
             **asdict(spent),
         )
         return AttributionMaps(

@@ -123,10 +123,16 @@ class ShuffledWord(_Control):
     """The same method's map of a word of another object whose mask is disjoint.
 
     Which word that is takes masks, so this control exists in comparisons only, as a row beside
-    each method; asked for maps by itself, it raises ValueError.
+    each method; constructed by itself, it raises ValueError.
     """
 
     name: ClassVar[str] = "shuffled-word"
+
+    def __init__(self, backend: Backend) -> None:
+        raise ValueError(
+            "shuffled-word takes another method's maps and the objects' masks: "
+            "use it in a comparison (wordlight compare)"
+        )
 
     def _attribute(
         self,
@@ -135,7 +141,4 @@ class ShuffledWord(_Control):
         steps: tuple[int, ...],
         baseline: npt.NDArray[Any],
     ) -> xr.DataArray:
-        raise ValueError(
-            "shuffled-word takes another method's maps and the objects' masks: "
-            "use it in a comparison (wordlight compare)"
-        )
+        raise NotImplementedError

@@ -34,7 +34,8 @@ class DAAM(TextImageAttributor):
         layers, without_layers: names, or beginnings of names, of layers (``"up_blocks.1"``).
         heads: numbers of heads.
         factors: only layers whose grid is smaller than the latents' by one of these.
-        keep: which of ``"step"``, ``"layer"``, ``"head"`` stay apart as axes of the maps.
+        keep: which of ``"step"``, ``"layer"``, ``"head"`` stay apart as axes of the maps. A word's
+            map is then the plain mean of the kept ones, each clamped by itself.
         clamp: bicubic upscaling overshoots below zero. ``"mean"`` clamps once, after the mean;
             ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
 
@@ -105,6 +106,7 @@ class DAAM(TextImageAttributor):
         words: Sequence[WordKey] | None = None,
         *,
         image: int | None = None,
+        keep: Sequence[str] | None = None,
         clamp: Clamp = "mean",
     ) -> AttributionMaps:
         """Maps from the attention that was averaged while a traced pipeline ran.
@@ -113,11 +115,13 @@ class DAAM(TextImageAttributor):
             trace: from ``wordlight.backends.trace``; its query decides on layers and heads.
             words: as in ``attribute``.
             image: which of the pipeline's images; may be left out where there is only one.
+            keep: which of the axes that the trace kept stay apart; all where None.
             clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
 
         Raises:
             IndexError: no such image, or several and none named.
-            ValueError: ``"per-map"`` of a trace that kept layers and heads together.
+            ValueError: ``"per-map"`` of a trace that kept layers and heads together, axes that the
+                trace didn't keep.
         """
         trajectories = trace.trajectories
         if image is None and len(trajectories) > 1:
@@ -131,11 +135,12 @@ class DAAM(TextImageAttributor):
             raise ValueError(
                 "clamp='per-map' needs a trace with AttentionQuery(keep=('layer', 'head'))"
             )
+        kept = trace.query.keep if keep is None else tuple(keep)
+        if not set(kept) <= set(trace.query.keep):
+            raise ValueError(f"the trace kept {trace.query.keep}, not {kept}")
         trajectory = trajectories[image or 0]
         players = partition(PromptWords.of(trajectory.tokens), words)
-        data = _combine(
-            trace.attention[image or 0], players, trajectory.grid, trace.query.keep, clamp
-        )
+        data = _combine(trace.attention[image or 0], players, trajectory.grid, kept, clamp)
         provenance = Provenance(
             method=cls.name,
             settings={**asdict(trace.query), "clamp": clamp, "steps": None, "traced": True},

@@ -62,7 +62,7 @@ class GuidanceStep:
         xp = array_namespace(embeddings)
         rows = (embeddings.shape[0], *self.latents.shape[1:])
         latents = xp.broadcast_to(self.latents, rows)
-        return self.backend.denoise(latents, self.timestep, self.conditioning(embeddings))
+        return wide(self.backend.denoise(latents, self.timestep, self.conditioning(embeddings)))
 
     def values_with(self, kept: Array) -> Array:
         """f where only some positions have the prompt's embeddings, the others the baseline's.
@@ -80,7 +80,13 @@ class GuidanceStep:
     def project(self, change: Array) -> Array:
         """⟨change, u⟩ over the channels: ``(rows, channels, y, x)`` to ``(rows, y, x)``."""
         xp = array_namespace(change)
-        return xp.sum(change * self.direction, axis=1)
+        return xp.sum(wide(change) * self.direction, axis=1)
+
+
+def wide(array: Array) -> Array:
+    """At least float32: squares of half-precision predictions underflow."""
+    xp = array_namespace(array)
+    return xp.astype(array, xp.float32) if array.dtype.itemsize < 4 else array
 
 
 def guidance_step(
@@ -93,8 +99,8 @@ def guidance_step(
     added = {name: backend.asarray(value[None]) for name, value in trajectory.added.items()}
     xp = array_namespace(both)
     rows = {name: xp.concat([value, value], axis=0) for name, value in added.items()}
-    pair = backend.denoise(
-        xp.concat([latents, latents], axis=0), timestep, Conditioning(both, rows)
+    pair = wide(
+        backend.denoise(xp.concat([latents, latents], axis=0), timestep, Conditioning(both, rows))
     )
     push = pair[:1] - pair[1:]
     norm = xp.sqrt(xp.sum(push * push, axis=1, keepdims=True))

@@ -17,16 +17,16 @@ class UnknownMethodError(ValueError):
 def available() -> dict[str, type[TextImageAttributor]]:
     """Every installed method, by name, in the order of their names.
 
-    Raises TypeError when a package registers something that is no ``TextImageAttributor``, or
+    Raises ValueError when a package registers something that is no ``TextImageAttributor``, or
     two packages the same name.
     """
     found: dict[str, type[TextImageAttributor]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         method = entry.load()
         if not (isinstance(method, type) and issubclass(method, TextImageAttributor)):
-            raise TypeError(f"{entry.value}, registered as {entry.name!r}, is no attributor")
+            raise ValueError(f"{entry.value}, registered as {entry.name!r}, is no attributor")
         if entry.name in found and found[entry.name] is not method:
-            raise TypeError(f"two packages register a method {entry.name!r}")
+            raise ValueError(f"two packages register a method {entry.name!r}")
         found[entry.name] = method
     return found
 

@@ -69,6 +69,10 @@ class PromptWords:
             for name, kind in SPECIAL.items()
             if (positions := tokens.positions(kind))
         ]
+        # What is left of a word that the context cut in two is no word, but it was seen.
+        whole = {t for word in words for t in word.tokens}
+        if rest := tuple(t for t in tokens.positions("text") if t not in whole):
+            specials.append(Word("<cut>", 0, 0, rest))
         return cls(tokens, tuple(words), tuple(specials))
 
     @property

@@ -67,6 +67,8 @@ def read_arrays(
             if _HEADER not in meta:
                 raise FileFormatError(f"{path} was not written by wordlight")
             header = json.loads(meta[_HEADER])
+            if not isinstance(header, dict) or not isinstance(header.get("facts", {}), dict):
+                raise FileFormatError(f"{path} is damaged: its description is no object")
             if header.get("kind") != kind:
                 raise FileFormatError(f"{path} holds {header.get('kind')!r}, not {kind!r}")
             if header.get("version") != version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ class AttentionQuery:
             ``"mid_block.attentions.0"``); all where None.
         without_layers: layers left out, by the same kind of name.
         heads: head numbers; all where None.
-        factors: only layers whose grid is smaller than the latents' by one of these factors.
+        factors: only layers whose grid is smaller than the latents' by one of these, along a
+            side: 1, 2, 4, 8, ...
         keep: which of ``"step"``, ``"layer"``, ``"head"`` are kept apart instead of averaged.
     """
 
@@ -56,7 +58,9 @@ class AttentionQuery:
         """Whether a layer with this grid is asked for."""
         if self.factors is None:
             return True
-        return round(latent_grid[0] / grid[0]) in self.factors
+        # Odd sides are rounded on the way down, so the factor is told from both sides together.
+        pixels = latent_grid[0] * latent_grid[1] / (grid[0] * grid[1])
+        return 2 ** round(math.log2(pixels) / 2) in self.factors
 
     def check(self, layers: Iterable[Layer]) -> None:
         """Raises ValueError when nothing of the kind exists in a model with these layers."""
@@ -80,7 +84,7 @@ def _begins(name: str, start: str) -> bool:
     return name == start or name.startswith(start + ".")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionMean:
     """The mean of ``count`` maps of one grid: ``values`` is ``(tokens, height, width)`` float32.
 
@@ -94,7 +98,7 @@ class AttentionMean:
     head: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionMeans:
     """All averages of one run: one a grid, and a kept step, layer and head."""
 

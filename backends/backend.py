@@ -23,7 +23,7 @@ class MissingCapabilityError(RuntimeError):
     """A method needs a primitive that this backend hasn't."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conditioning:
     """What the denoiser is told besides latents and timestep.
 
@@ -196,11 +196,7 @@ class Backend(ABC):
         self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
     ) -> AttentionMeans:
         """Replay the conditional rows and average the cross-attention that ``query`` asks for."""
-        if trajectory.not_replayable:
-            raise ValueError(
-                f"this trajectory can't be replayed ({trajectory.not_replayable}): use the maps "
-                "that were traced while the pipeline ran (DAAM.from_trace)"
-            )
+        trajectory.check_replayable()
         self.evaluations.forward += len(steps)
         return self._attention(trajectory, query, steps)
 
@@ -216,6 +212,13 @@ class Backend(ABC):
     def _attention(
         self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
     ) -> AttentionMeans: ...
+
+    def reset_peak_bytes(self) -> None:  # noqa: B027 - nothing to do is a fair default
+        """Start measuring ``peak_bytes`` anew."""
+
+    def peak_bytes(self) -> int | None:
+        """The most device memory held since the last reset; None where the device doesn't tell."""
+        return None
 
     def no_gradients(self) -> AbstractContextManager[object]:
         """A context in which nothing is recorded for differentiation."""

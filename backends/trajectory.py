@@ -17,7 +17,7 @@ _KIND, _VERSION = "trajectory", 1
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """One image's way through the denoiser, as numpy arrays.
 
@@ -72,8 +72,16 @@ class Trajectory:
 
     @property
     def steps(self) -> int:
-        """How many denoising steps there were."""
+        """How often the denoiser was called: some schedulers call it more than once a step."""
         return len(self.timesteps)
+
+    def check_replayable(self) -> None:
+        """Raises ValueError where a replay from the latents would not be the run that was."""
+        if self.not_replayable:
+            raise ValueError(
+                f"this trajectory can't be replayed ({self.not_replayable}): of such a run there "
+                "are only the maps that were traced while it ran (DAAM.from_trace)"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

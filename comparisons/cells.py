@@ -98,10 +98,6 @@ class CellFolder:
             )
         return scores
 
-    def _all_of(self, scores: Sequence[Score], sample: str, method: str) -> bool:
-        cell = (self.framework, sample, method)
-        return all((score.framework, score.sample, score.method) == cell for score in scores)
-
 
 def write_scores(path: Path, scores: Sequence[Score]) -> None:
     """Write scores to one Parquet file, by atomic rename."""

@@ -10,6 +10,8 @@ from typing import Any
 from wordlight.backends.arrays_file import write_atomically
 
 NAME = "settings.json"
+#: Folders of a run's parts.
+KEPT = ("samples", "maps", "cells")
 
 Settings = dict[str, Any]
 
@@ -22,11 +24,17 @@ def settings_hash(settings: Settings) -> str:
 def holds_same_run(folder: Path, settings: Settings) -> bool:
     """Whether ``folder`` holds a run with exactly these settings (True), or none (False).
 
-    Raises ValueError when it holds one with other settings, naming what differs, or when its
-    settings can't be read.
+    Raises ValueError when it holds one with other settings, naming what differs, or parts of a run
+    without settings, or when its settings can't be read.
     """
     path = folder / NAME
     if not path.exists():
+        kept = [name for name in KEPT if any((folder / name).glob("**/*.*"))]
+        if kept:
+            raise ValueError(
+                f"{folder} holds results ({', '.join(kept)}) but no {NAME} that says of what: use "
+                "another folder"
+            )
         return False
     try:
         there = json.loads(path.read_text(encoding="utf-8"))

@@ -113,6 +113,11 @@ def notes(comparison: Comparison) -> list[str]:
         + (", but for rows that say otherwise" if any(e.extra for e in comparison.entries) else ""),
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words",
     ]
+    if not any(entry.family == "control" for entry in comparison.entries):
+        lines.append(
+            "no controls were asked for: these numbers don't say whether a method beats a centre "
+            "prior or another word's map"
+        )
     short = [
         f"{entry.label} {comparison.estimate(entry.name).n}"
         for entry in comparison.entries

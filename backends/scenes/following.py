@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wordlight.backends.scenes.grammar import Group, Scene
-from wordlight.backends.scenes.segment import FoundObject, Segmentation
+from wordlight.backends.scenes.grammar import Scene
+from wordlight.backends.scenes.segment import Segmentation
 
 #: Centres must differ by this many pixels for one to count as left of or above the other.
 _MIN_OFFSET = 2.0
@@ -21,7 +21,7 @@ class Following:
 
     ``colour`` asks of each object that was asked for whether one of its colour is there; ``shape``
     the same of colour and shape together; ``count`` of each group whether exactly so many are
-    there; ``relation`` of a spatial relation whether it holds.
+    there (see ``Segmentation.members``, so that a wrong shape isn't held against it too); ``relation`` of a spatial relation whether it holds.
     """
 
     right: dict[str, int]
@@ -47,7 +47,7 @@ def follow(scene: Scene, found: Segmentation) -> Following:
         wanted_pairs[group.colour, group.shape] += group.count
         wanted_colours[group.colour] += group.count
         asked["count"] += 1
-        right["count"] += len(_members(scene, group, found)) == group.count
+        right["count"] += len(found.members(scene, group)) == group.count
     asked["colour"] = asked["shape"] = wanted_pairs.total()
     right["colour"] = (wanted_colours & Counter(o.colour for o in found.objects)).total()
     right["shape"] = (wanted_pairs & Counter((o.colour, o.shape) for o in found.objects)).total()
@@ -67,19 +67,8 @@ def total(items: Iterable[Following]) -> Following:
     return Following(right, asked)
 
 
-def _members(scene: Scene, group: Group, found: Segmentation) -> list[FoundObject]:
-    """The objects that are meant by a group: by colour, and by shape where colours repeat.
-
-    So a wrong shape isn't held against the count and the relation as well.
-    """
-    alone = sum(g.colour == group.colour for g in scene.groups) == 1
-    return [
-        o for o in found.objects if o.colour == group.colour and (alone or o.shape == group.shape)
-    ]
-
-
 def _relation_holds(scene: Scene, found: Segmentation) -> bool:
-    first, second = (_members(scene, group, found) for group in scene.groups)
+    first, second = (found.members(scene, group) for group in scene.groups)
     if not first or not second:
         return False
     right = float(np.mean([o.x for o in second]) - np.mean([o.x for o in first]))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from wordlight.backends.scenes.grammar import COLOURS, GROUND, GROUNDS, SHAPES, Scene
+from wordlight.backends.scenes.grammar import COLOURS, GROUND, GROUNDS, SHAPES, Group, Scene
 from wordlight.backends.scenes.render import Mask, signed_distance
 
 #: Fewest pixels of an object; the smallest that is ever rendered has 40.
@@ -49,9 +49,9 @@ class Segmentation:
     def word_masks(self, scene: Scene) -> dict[int, Mask]:
         """The mask of each word of ``scene`` that is found, by the word's index.
 
-        A word of a noun phrase has the union of all objects of the phrase's colour and shape; a
-        word of the ground phrase has the ground, if its colour is the one asked for. Words that
-        are not found have no entry.
+        A word of a noun phrase has the union of the phrase's objects (see ``members``); a word of
+        the ground phrase has the ground, if its colour is the one asked for. Words that are not
+        found have no entry.
         """
         masks: dict[int, Mask] = {}
         for index, word in enumerate(scene.words):
@@ -59,15 +59,23 @@ class Segmentation:
                 if self.ground == scene.ground:
                     masks[index] = self.ground_mask
             elif word.referent is not None:
-                group = scene.groups[word.referent]
-                found = [
-                    o.mask
-                    for o in self.objects
-                    if (o.colour, o.shape) == (group.colour, group.shape)
-                ]
+                found = [o.mask for o in self.members(scene, scene.groups[word.referent])]
                 if found:
                     masks[index] = np.logical_or.reduce(found)
         return masks
+
+    def members(self, scene: Scene, group: Group) -> list[FoundObject]:
+        """The objects that a noun phrase means.
+
+        They are told by colour; where two phrases of the prompt share it, by shape as well. So an
+        object that was drawn badly is still the one that its phrase is about.
+        """
+        alone = sum(g.colour == group.colour for g in scene.groups) == 1
+        return [
+            o
+            for o in self.objects
+            if o.colour == group.colour and (alone or o.shape == group.shape)
+        ]
 
 
 def segment(image: npt.NDArray[np.uint8]) -> Segmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,11 +22,13 @@ from wordlight.backends.torch.noise import NoiseLevels
 from wordlight.backends.torch.recorder import PipelineRecorder
 from wordlight.backends.torch.taps import AttentionAccumulator, AttentionTap, describe_layers
 from wordlight.backends.torch.tokenizing import tokenize
-from wordlight.backends.torch.tracing import Tracing, trajectories_of
+from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
 from wordlight.backends.trajectory import Trajectory
 
 #: Directions whose forward-mode products are computed at once; more need more memory.
 _JVP_CHUNK = 32
+#: Far beyond what any model draws with; more only overflows.
+_MOST_GUIDANCE = 1e4
 #: What the cards of the embedded models recommend.
 _RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
 
@@ -91,13 +94,19 @@ class TorchBackend(Backend):
 
     def tokenize(self, prompt: str) -> Tokens:
         """See ``Backend.tokenize``."""
-        return tokenize(self.pipe.tokenizer, prompt)
+        return tokenize(self.pipe, prompt)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """See ``Backend.encode``."""
+        return Conditioning(self.encode_like(prompts, {}))
+
+    def encode_like(self, prompts: Sequence[str], options: dict[str, Any]) -> torch.Tensor:
+        """Text embeddings, with what else a pipeline call told its text encoder."""
         with torch.no_grad():
-            embeddings, _ = self.pipe.encode_prompt(list(prompts), self.pipe.unet.device, 1, False)
-        return Conditioning(embeddings)
+            embeddings: torch.Tensor = self.pipe.encode_prompt(
+                list(prompts), self.pipe.unet.device, 1, False, **options
+            )[0]
+        return embeddings
 
     @overload
     def sample(
@@ -141,7 +150,12 @@ class TorchBackend(Backend):
     ) -> Trajectory | list[Trajectory]:
         """See ``Backend.sample``. All images of one call are one batch."""
         asked = [prompts] if isinstance(prompts, str) else list(prompts)
-        self._check_request(asked, images_per_prompt, steps)
+        if not isinstance(self.pipe, StableDiffusionPipeline):
+            raise ValueError(
+                f"a {type(self.pipe).__name__} takes more than a prompt: call it yourself, inside "
+                "wordlight.trace(pipe)"
+            )
+        self._check_request(asked, images_per_prompt, steps, guidance_scale)
         seeds = _seeds(seed, len(asked) * images_per_prompt)
         for prompt in (*asked, *([negative_prompt] if negative_prompt else [])):
             self.tokenize(prompt)
@@ -161,12 +175,15 @@ class TorchBackend(Backend):
                 output_type="np",
             )
         (call,) = recorder.calls
+        complete(self, call)
         self.evaluations.forward += call.rows
         made = trajectories_of(self, call, seeds=seeds)
         single = isinstance(prompts, str) and images_per_prompt == 1
         return made[0] if single else made
 
-    def _check_request(self, prompts: list[str], images: int, steps: int | None) -> None:
+    def _check_request(
+        self, prompts: list[str], images: int, steps: int | None, guidance: float | None = None
+    ) -> None:
         if not prompts:
             raise ValueError("no prompt was given")
         if any(not p.strip() for p in prompts):
@@ -175,6 +192,8 @@ class TorchBackend(Backend):
             raise ValueError(f"images_per_prompt must be 1 or more, not {images}")
         if steps is not None and not 1 <= steps <= self._levels.train_steps:
             raise ValueError(f"steps must be 1 to {self._levels.train_steps}, not {steps}")
+        if guidance is not None and not 0 <= guidance <= _MOST_GUIDANCE:
+            raise ValueError(f"guidance_scale must be 0 to {_MOST_GUIDANCE:g}, not {guidance}")
 
     def _pixel_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         scale = int(self.pipe.vae_scale_factor)
@@ -224,7 +243,8 @@ class TorchBackend(Backend):
         clean = clean * self.pipe.vae.config.scaling_factor
         noise = self.asarray(np.random.default_rng(seed).standard_normal(clean.shape, np.float32))
         self.pipe.scheduler.set_timesteps(steps)
-        times = [float(t) for t in self.pipe.scheduler.timesteps]
+        # Schedulers of higher order name some timesteps twice.
+        times = list(dict.fromkeys(float(t) for t in self.pipe.scheduler.timesteps))
         levels = [self._levels.at(t) for t in times]
         latents = torch.cat([alpha * clean + sigma * noise for alpha, sigma in levels])
         return Trajectory(
@@ -310,6 +330,17 @@ class TorchBackend(Backend):
                 self._predict(latents, float(trajectory.timesteps[step]), conditioning)
         return accumulator.means(0)
 
+    def reset_peak_bytes(self) -> None:
+        """See ``Backend.reset_peak_bytes``."""
+        if self.pipe.unet.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.pipe.unet.device)
+
+    def peak_bytes(self) -> int | None:
+        """See ``Backend.peak_bytes``."""
+        if self.pipe.unet.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.pipe.unet.device))
+        return None
+
     def no_gradients(self) -> AbstractContextManager[object]:
         """See ``Backend.no_gradients``."""
         return torch.no_grad()
@@ -322,11 +353,14 @@ class TorchBackend(Backend):
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    seeds = [seed + k for k in range(count)] if isinstance(seed, int) else list(seed)
+    if isinstance(seed, Sequence):
+        seeds = [operator.index(s) for s in seed]
+    else:
+        seeds = [operator.index(seed) + k for k in range(count)]
     if len(seeds) != count:
         raise ValueError(f"{len(seeds)} seeds for {count} images")
-    if min(seeds) < 0:
-        raise ValueError("a seed must be 0 or more")
+    if min(seeds) < 0 or max(seeds) >= 2**63:
+        raise ValueError("a seed must be 0 or more, and less than 2**63")
     return seeds
 
 

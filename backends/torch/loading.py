@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from wordlight.backends.loading import EMBEDDED, ModelLoadError
@@ -20,6 +21,8 @@ from wordlight.backends.loading import EMBEDDED, ModelLoadError
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _INDEX = "model_index.json"
+_MODEL_FILES = {".safetensors", ".json", ".txt"}
+_WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
 
 
 @dataclass(frozen=True)
@@ -56,46 +59,89 @@ def load_pipeline(
     folder = EMBEDDED.get(name) or Path(model)
     if name in EMBEDDED and not folder.exists():
         raise ModelLoadError(f"this installation lacks the weights of {name!r} ({folder})")
-    if folder.exists():
+    if _exists(folder):
         if revision is not None:
             raise ModelLoadError("a revision is of a Hub id; a folder holds what it holds")
-        pipe, revision = _read_folder(folder, dtype), _digest(folder)
+        found = LoadedPipeline(_read_folder(folder, dtype), name, _digest(folder))
     elif isinstance(model, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelLoadError(
             f"no model {name!r}: there is no such folder, and a Hub id looks like 'owner/name'; "
             f"embedded: {', '.join(EMBEDDED)}"
         )
     else:
-        pipe = _read(name, dtype, revision=revision)
+        found = _read_hub(name, dtype, revision)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return LoadedPipeline(pipe.to(where), name, revision)
+        return replace(found, pipe=found.pipe.to(where))
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelLoadError(f"device {where!r} can't be used: {first}") from None
+        raise ModelLoadError(f"device {where!r} can't be used: {_first(error)}") from None
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # A name that is too long for one.
+        return False
 
 
 def _digest(folder: Path) -> str:
+    """Of all that makes the model: weights, configurations, tokenizer."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _MODEL_FILES):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def _read_hub(name: str, dtype: str | None, revision: str | None) -> LoadedPipeline:
+    """Download, or find in the cache; the revision becomes the commit that was found."""
+    try:
+        with _quiet():
+            # Its kind is known before gigabytes are fetched.
+            index = hf_hub_download(name, _INDEX, revision=revision)
+            _check_kind(Path(index))
+            folder = DiffusionPipeline.download(name, revision=revision, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelLoadError):
+            raise
+        raise ModelLoadError(
+            f"{name!r} is neither a folder here nor a model that the Hub gives: {_first(error)}"
+        ) from None
+    return LoadedPipeline(_read_folder(Path(folder), dtype), name, Path(folder).name)
 
 
 def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
     index = folder / _INDEX
     if not index.is_file():
         raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {_INDEX}")
+    _check_kind(index)
     try:
-        kind = json.loads(index.read_text()).get("_class_name")
+        with _quiet():
+            pipe = DiffusionPipeline.from_pretrained(
+                str(folder), use_safetensors=True, safety_checker=None, local_files_only=True
+            )
+            pipe.to(dtype=getattr(torch, dtype or "float32"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelLoadError(
+            f"'{folder}' can't be loaded as a diffusers model: {_first(error)}"
+        ) from None
+    if not isinstance(pipe, StableDiffusionPipeline):
+        raise ModelLoadError(f"{folder} holds a {type(pipe).__name__}; {_WANTED}")
+    return pipe
+
+
+def _check_kind(index: Path) -> None:
+    try:
+        kind = str(json.loads(index.read_text()).get("_class_name"))
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
         raise ModelLoadError(f"{index} is damaged: not a JSON object") from None
-    if not str(kind).startswith("StableDiffusion") or "XL" in str(kind) or "3" in str(kind):
-        raise ModelLoadError(
-            f"{folder} holds a {kind}; this backend reads Stable Diffusion 1.x and 2.x pipelines"
-        )
-    return _read(str(folder), dtype, local_files_only=True)
+    if not kind.startswith("StableDiffusion") or "XL" in kind or "3" in kind:
+        raise ModelLoadError(f"{index.parent} holds a {kind}; {_WANTED}")
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
@@ -113,20 +159,3 @@ def _quiet() -> Iterator[None]:
             log.enable_progress_bar()
         for log, level in zip(_LOGS, levels, strict=True):
             log.set_verbosity(level)
-
-
-def _read(name: str, dtype: str | None, **options: Any) -> StableDiffusionPipeline:
-    try:
-        with _quiet():
-            pipe = DiffusionPipeline.from_pretrained(
-                name, use_safetensors=True, safety_checker=None, **options
-            )
-            pipe.to(dtype=getattr(torch, dtype or "float32"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelLoadError(f"{name!r} can't be loaded as a diffusers model: {first}") from None
-    if not isinstance(pipe, StableDiffusionPipeline):
-        raise ModelLoadError(
-            f"{name!r} is a {type(pipe).__name__}, not Stable Diffusion 1.x or 2.x"
-        )
-    return pipe

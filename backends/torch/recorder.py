@@ -34,7 +34,8 @@ _UNKNOWN_TO_REPLAY = {
 class Call:
     """One call of the pipeline: all arrays are of the conditional rows, one an image.
 
-    ``rows`` counts what the UNet was given in all, conditional or not.
+    ``rows`` counts what the UNet was given in all, conditional or not; ``encoding`` holds what else
+    the text encoder was told.
     """
 
     accumulator: AttentionAccumulator | None
@@ -50,6 +51,8 @@ class Call:
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     final_latents: torch.Tensor | None = None
     rows: int = 0
+    empty_embeddings: torch.Tensor | None = None
+    encoding: dict[str, Any] = field(default_factory=dict)
 
 
 class PipelineRecorder:
@@ -75,6 +78,8 @@ class PipelineRecorder:
                 f"{type(self._pipe).__name__} doesn't say whether it guides, so its conditional "
                 "rows can't be told"
             )
+        if not hasattr(self._pipe, "encode_prompt"):
+            raise ValueError(f"{type(self._pipe).__name__} has no encode_prompt: not supported")
         try:
             if self._query is not None:
                 tap = AttentionTap(
@@ -149,6 +154,11 @@ class PipelineRecorder:
                 negative,
                 int(arguments.get("num_images_per_prompt") or 1),
                 float(getattr(self._pipe, "guidance_scale", 1.0)),
+                encoding={
+                    name: arguments[name]
+                    for name in ("clip_skip", "lora_scale")
+                    if arguments.get(name) is not None
+                },
             )
         )
 
@@ -192,7 +202,8 @@ class PipelineRecorder:
         if arguments.get("output_type") == "latent":
             self.calls[-1].final_latents = arguments["image"].detach().clone()
         else:
-            self.calls[-1].images += [_as_uint8(image) for image in result]
+            # A safety checker or a preview may have asked before; the last are the pipeline's own.
+            self.calls[-1].images = [_as_uint8(image) for image in result]
 
 
 def _as_list(prompt: str | list[str] | None) -> list[str] | None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from wordlight.backends.tokens import PromptTooLongError, Tokens
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, *, allow_cut: bool = False) -> Tokens:
+def tokenize(pipe: Any, prompt: str, *, allow_cut: bool = False) -> Tokens:
     """Tokens padded to the context.
 
     Raises PromptTooLongError when the context is too short, unless ``allow_cut``; ValueError for a
-    tokenizer that doesn't tell where tokens come from.
+    tokenizer that doesn't tell where tokens come from, or a prompt with a learned word of several
+    vectors, which the pipeline writes otherwise than it was given.
     """
+    tokenizer = pipe.tokenizer
+    convert = getattr(pipe, "maybe_convert_prompt", None)
+    if convert is not None and convert(prompt, tokenizer) != prompt:
+        raise ValueError(
+            "the prompt has a textual-inversion word of several vectors, whose tokens can't be "
+            f"told from its text: {convert(prompt, tokenizer)!r}"
+        )
     if not tokenizer.is_fast:
         raise ValueError(
             f"{type(tokenizer).__name__} gives no character offsets: load the fast tokenizer"

@@ -36,6 +36,9 @@ class Tracing(Trace):
 
     def __exit__(self, *error: object) -> None:
         self._recorder.__exit__(*error)
+        if error[0] is None:
+            for call in self._recorder.calls:
+                complete(self._backend, call)
 
     @property
     def held_bytes(self) -> int:
@@ -69,6 +72,19 @@ class Tracing(Trace):
         return calls
 
 
+def complete(backend: TorchBackend, call: Call) -> None:
+    """Add what the run itself didn't make, with the pipeline as it was: the empty prompt's
+    embedding, and the image where latents were asked for.
+
+    Done right after the run, since what becomes of the pipeline later is nothing of the run's.
+    """
+    if not call.latents:
+        return
+    call.empty_embeddings = backend.encode_like([""], call.encoding)[0]
+    if call.final_latents is not None:
+        call.images = list(backend.decode(call.final_latents))
+
+
 def trajectories_of(
     backend: TorchBackend,
     call: Call,
@@ -89,14 +105,10 @@ def trajectories_of(
             f"the pipeline drew {count} images, which doesn't fit {len(call.prompts)} prompt(s) "
             f"with {call.images_per_prompt} image(s) each"
         )
-    if call.final_latents is not None:
-        images = list(backend.decode(call.final_latents))
-    else:
-        images = call.images
-    if len(images) != count:
+    if len(call.images) != count or call.empty_embeddings is None:
         raise ValueError("the pipeline ended before its images were made")
-    empty = backend.to_numpy(backend.encode([""]).embeddings[0])
-    tokens = [tokenize(backend.pipe.tokenizer, p, allow_cut=allow_cut) for p in call.prompts]
+    empty = backend.to_numpy(call.empty_embeddings)
+    tokens = [tokenize(backend.pipe, p, allow_cut=allow_cut) for p in call.prompts]
     made = []
     for k in range(count):
         prompt = k // call.images_per_prompt
@@ -113,7 +125,7 @@ def trajectories_of(
                 negative_prompt=call.negative_prompts[prompt] if call.negative_prompts else None,
                 timesteps=np.array(call.timesteps),
                 latents=np.stack([backend.to_numpy(latents[k]) for latents in call.latents]),
-                image=images[k],
+                image=call.images[k],
                 guidance_scale=call.guidance_scale,
                 model_id=backend.model_id,
                 revision=backend.revision,

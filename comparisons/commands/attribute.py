@@ -7,14 +7,17 @@ import json
 import re
 import sys
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from wordlight.attribution import registry
+from wordlight.attribution.attributor import partition
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
@@ -26,14 +29,19 @@ from wordlight.comparisons.output_folder import written_at_once
 
 _EPILOG = """\
 In the output folder: image.png, overlay-01-WORD.png and so on, maps.safetensors (the maps; read
-them with wordlight.attribution.AttributionMaps.load). Overlays of an earlier run there go.
+them with wordlight.attribution.AttributionMaps.load). With several methods their names end in the
+method's. Overlays and maps of an earlier run there go.
 
 examples:
   wordlight attribute "a red circle and a blue square" --method daam -o out/
-  wordlight attribute "a red circle" --word circle --word "red circle" --method occlusion -o out/
+  wordlight attribute "a red circle and a blue square" --word "red circle" --word square \\
+      --method occlusion --method daam -o out/
   wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
 """
-IMAGE, MAPS = "image.png", "maps.safetensors"
+IMAGE = "image.png"
+DEFAULT_METHOD = "daam"
+#: What this command writes, beside the image.
+_OURS = re.compile(r"overlay-\d+-.*\.png|maps(-.*)?\.safetensors")
 
 
 def add_to(commands: Commands) -> None:
@@ -44,9 +52,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help="what to draw, in words")
     parser.add_argument(
         "--method",
-        default="daam",
+        action="append",
         metavar="NAME",
-        help="how to attribute (default: daam); `wordlight methods` lists them",
+        help=(
+            f"how to attribute (default: {DEFAULT_METHOD}); repeatable; `wordlight methods` lists "
+            "them"
+        ),
     )
     parser.add_argument(
         "--word",
@@ -93,19 +104,22 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             print(message, file=sys.stderr)
 
-    kind = registry.get(arguments.method)
+    methods = list(dict.fromkeys(arguments.method or [DEFAULT_METHOD]))
+    kinds = [registry.get(name) for name in methods]
     # Frameworks are imported when a model is loaded, and not before.
     from wordlight.backends.loading import load
 
     say(f"loading {arguments.model}")
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
-    attributor = kind(backend)
+    attributors = [kind(backend) for kind in kinds]
     words = PromptWords.of(backend.tokenize(arguments.prompt))
     shown = _shown(words, arguments.word)
     players = None
     if arguments.word:
         # The special positions are players of their own in any case.
         players = [slice(w.start, w.stop) for w in shown if w not in words.specials]
+        partition(words, players)
+    answers: list[_Answer] = []
     with written_at_once(arguments.out) as partial:
         say("drawing the image")
         trajectory = backend.sample(
@@ -117,23 +131,44 @@ def run(arguments: argparse.Namespace) -> None:
             height=arguments.height,
             width=arguments.width,
         )
-        say(f"asking {arguments.method} about {len(shown)} words")
-        maps = attributor.attribute(trajectory, players)
-        names = {
-            word: f"overlay-{number:02d}-{_slug(word.text)}.png"
-            for number, word in enumerate(shown, start=1)
-        }
         Image.fromarray(trajectory.image).save(partial / IMAGE)
-        for word, name in names.items():
-            maps.at(word).overlay().save(partial / name)
-        maps.save(partial / MAPS)
-        for stale in arguments.out.glob("overlay-[0-9][0-9]-*.png"):
+        for attributor in attributors:
+            say(f"asking {attributor.name} about {len(shown)} words")
+            ending = f"-{attributor.name}" if len(attributors) > 1 else ""
+            answer = _Answer(
+                attributor.attribute(trajectory, players),
+                f"maps{ending}.safetensors",
+                {
+                    word: f"overlay-{number:02d}-{_slug(word.text)}{ending}.png"
+                    for number, word in enumerate(shown, start=1)
+                },
+            )
+            for word, name in answer.overlays.items():
+                answer.maps.at(word).overlay().save(partial / name)
+            answer.maps.save(partial / answer.file)
+            answers.append(answer)
+    files = [IMAGE, *(name for answer in answers for name in answer.files)]
+    for stale in arguments.out.iterdir():
+        if _OURS.fullmatch(stale.name) and stale.name not in files:
             stale.unlink()
     if arguments.json:
-        print(json.dumps(_summary(arguments.out, maps, names), indent=2))
+        print(json.dumps(_summary(arguments.out, trajectory, answers), indent=2))
     else:
-        for name in (IMAGE, *names.values(), MAPS):
+        for name in files:
             print(arguments.out / name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """One method's maps, and the names of the files that show them."""
+
+    maps: AttributionMaps
+    file: str
+    overlays: dict[Word, str]
+
+    @property
+    def files(self) -> list[str]:
+        return [*self.overlays.values(), self.file]
 
 
 def _shown(words: PromptWords, asked: list[str] | None) -> tuple[Word, ...]:
@@ -174,19 +209,23 @@ def _slug(text: str) -> str:
     return re.sub(r"[\W_]+", "-", plain).strip("-")[:40] or "mark"
 
 
-def _summary(out: Path, maps: AttributionMaps, names: dict[Word, str]) -> dict[str, Any]:
-    spent = maps.provenance
+def _summary(out: Path, trajectory: Trajectory, answers: list[_Answer]) -> dict[str, Any]:
     return {
-        "prompt": maps.prompt,
-        "method": spent.method,
-        "model": spent.model_id,
-        "seed": spent.seed,
+        "prompt": trajectory.prompt,
+        "model": trajectory.model_id,
+        "seed": trajectory.seed,
         "image": str(out / IMAGE),
-        "maps": str(out / MAPS),
-        "overlays": [
-            {"word": word.text, "occurrence": word.occurrence, "file": str(out / name)}
-            for word, name in names.items()
+        "methods": [
+            {
+                "method": answer.maps.provenance.method,
+                "maps": str(out / answer.file),
+                "overlays": [
+                    {"word": word.text, "occurrence": word.occurrence, "file": str(out / name)}
+                    for word, name in answer.overlays.items()
+                ],
+                "forward_equivalents": answer.maps.provenance.forward_equivalents,
+                "seconds": answer.maps.provenance.seconds,
+            }
+            for answer in answers
         ],
-        "forward_equivalents": spent.forward_equivalents,
-        "seconds": spent.seconds,
     }

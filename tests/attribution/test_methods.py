@@ -166,7 +166,7 @@ def test_controls() -> None:
     other = Random(backend, seed=1).attribute(TRAJECTORY)
     assert (np.asarray(random["red"]) != np.asarray(other["red"])).any()
     with pytest.raises(ValueError, match="in a comparison"):
-        ShuffledWord(backend).attribute(TRAJECTORY)
+        ShuffledWord(backend)
 
 
 def test_a_missing_primitive_is_named() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,7 @@ def test_a_live_pipeline_is_used_as_it_is(shared_pipe: StableDiffusionPipeline) 
         ({"model": "scene"}, "no model 'scene'.*owner/name.*scenes"),
         ({"model": "./nowhere/at-all"}, "there is no such folder"),
         ({"model": 3}, "not int"),
+        ({"model": "x" * 300}, "no such folder"),
         ({"model": "scenes", "framework": "tensorflow"}, "no backend for framework 'tensorflow'"),
         ({"model": "scenes", "dtype": "int8"}, "dtype must be one of"),
     ],
@@ -74,6 +79,37 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
     index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ModelLoadError, match="can't be loaded"):
         load(tmp_path)
+
+
+def test_a_hub_id_from_the_cache(folder: Path, tmp_path: Path) -> None:
+    """What the Hub's client keeps on disk, used without a network: the real download code.
+
+    In a process of its own, since the libraries read their settings when they are imported.
+    """
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "models--somebody--tiny"
+    shutil.copytree(folder, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    code = (
+        "from wordlight.backends import load\n"
+        "found = load('somebody/tiny')\n"
+        "print(found.model_id, found.revision)\n"
+        "try:\n    load('somebody/else')\n"
+        "except ValueError as error:\n    print(error)\n"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    found, refused = ran.stdout.splitlines()
+    assert found == f"somebody/tiny {commit}"
+    assert refused.startswith("'somebody/else' is neither a folder here nor a model that the Hub")
 
 
 def test_pickled_weights_are_refused(folder: Path, tmp_path: Path) -> None:

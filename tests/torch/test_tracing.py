@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import HeunDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from peft import LoraConfig
 
-from wordlight.attribution import DAAM
+from wordlight.attribution import DAAM, GuidanceNorm, InputXGradient, Occlusion
 from wordlight.backends import AttentionQuery, trace
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.taps import cross_attention_layers
@@ -369,3 +370,120 @@ def test_attention_set_by_hand(fresh_pipe: StableDiffusionPipeline) -> None:
     assert np.allclose(circle[:, 8:], 1 / 32, atol=1e-6)
     red = np.asarray(maps["red"])
     assert np.allclose(red[:, :8], 1 / (strong + 31), atol=1e-6)
+
+
+def test_a_safety_checker_may_look_at_the_images(fresh_pipe: StableDiffusionPipeline) -> None:
+    """It post-processes images too; the trace has the pipeline's own, once."""
+
+    class Checker(torch.nn.Module):
+        dtype = torch.float32
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images: Any, clip_input: Any) -> tuple[Any, list[bool]]:
+            return images, [False] * len(images)
+
+    class Extractor:
+        def __call__(self, images: Any, return_tensors: str) -> Any:
+            class Features:
+                pixel_values = torch.zeros(len(images), 3)
+
+                def to(self, device: Any) -> Any:
+                    return self
+
+            return Features()
+
+    fresh_pipe.safety_checker, fresh_pipe.feature_extractor = Checker(), Extractor()
+    for output in ("np", "pil"):
+        with trace(fresh_pipe) as traced:
+            fresh_pipe(PROMPT, num_inference_steps=2, output_type=output, num_images_per_prompt=2)
+        assert len(traced.trajectories) == 2
+        assert DAAM.from_trace(traced, image=1)["circle"].shape == (16, 16)
+
+
+def test_no_method_replays_what_cannot_be_replayed(backend: TorchBackend) -> None:
+    stuck = replace(backend.sample(PROMPT), not_replayable="residuals were added")
+    for method in (DAAM, Occlusion, InputXGradient):
+        with pytest.raises(ValueError, match="residuals were added"):
+            method(backend).attribute(stuck)
+
+
+def test_what_becomes_of_the_pipeline_later_changes_nothing(
+    fresh_pipe: StableDiffusionPipeline,
+) -> None:
+    with trace(fresh_pipe) as traced:
+        draw(fresh_pipe, output_type="latent")
+    wanted = TorchBackend(fresh_pipe).encode([""]).embeddings[0].numpy()
+    with torch.no_grad():
+        for weight in (*fresh_pipe.text_encoder.parameters(), *fresh_pipe.vae.parameters()):
+            weight += 1.0
+    (made,) = traced.trajectories
+    assert (made.empty_embeddings == wanted).all()
+    assert made.image.std() > 0
+
+
+@pytest.mark.parametrize("scheduler", [PNDMScheduler, HeunDiscreteScheduler])
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+def test_schedulers_that_call_the_denoiser_more_often(
+    fresh_pipe: StableDiffusionPipeline, scheduler: Any
+) -> None:
+    fresh_pipe.scheduler = scheduler.from_config(fresh_pipe.scheduler.config)
+    backend = TorchBackend(fresh_pipe)
+    with trace(fresh_pipe) as traced:
+        draw(fresh_pipe, num_inference_steps=5)
+    (made,) = traced.trajectories
+    assert made.steps > 5
+    assert np.abs(DAAM.from_trace(traced).data - DAAM(backend).attribute(made).data).max() < 1e-5
+    (noised,) = backend.invert([made.image], [PROMPT], steps=5)
+    assert len(set(noised.timesteps)) == len(noised.timesteps)
+
+
+def test_learned_words_of_several_vectors_are_refused(fresh_pipe: StableDiffusionPipeline) -> None:
+    fresh_pipe.tokenizer.add_tokens(["<cat>", "<cat>_1"])
+    fresh_pipe.text_encoder.resize_token_embeddings(len(fresh_pipe.tokenizer))
+    with pytest.raises(ValueError, match="textual-inversion"):
+        TorchBackend(fresh_pipe).sample("a <cat> and a dog")
+
+
+def test_factors_of_odd_grids(backend: TorchBackend) -> None:
+    """Latents of 36 x 64 have a middle block of 5 x 8, which still is the factor 8."""
+    trajectory = backend.sample(PROMPT, height=72, width=128, steps=1)
+    maps = DAAM(backend, factors=[8]).attribute(trajectory)
+    alone = DAAM(backend, layers=["mid_block"]).attribute(trajectory)
+    assert np.abs(maps.data.values - alone.data.values).max() < 1e-7
+
+
+def test_per_map_clamping_of_layers_with_different_heads(
+    fresh_pipe: StableDiffusionPipeline,
+) -> None:
+    """As in Stable Diffusion 2: kept apart while streaming, merged after each is clamped."""
+    name = "up_blocks.3.attentions.0.transformer_blocks.0.attn2"
+    layer = cross_attention_layers(fresh_pipe.unet)[name]
+    layer.heads = 4
+    with trace(fresh_pipe, AttentionQuery(keep=("layer", "head"))) as traced:
+        draw(fresh_pipe)
+    merged = DAAM.from_trace(traced, clamp="per-map", keep=())
+    replayed = DAAM(TorchBackend(fresh_pipe), clamp="per-map").attribute(traced.trajectories[0])
+    assert np.abs(merged.data.values - replayed.data.values).max() < 1e-5
+    with pytest.raises(ValueError, match="keep fewer axes"):
+        DAAM.from_trace(traced, clamp="per-map")
+    with pytest.raises(ValueError, match="the trace kept"):
+        DAAM.from_trace(traced, keep=("step",))
+
+
+def test_half_precision_keeps_weak_pushes(fresh_pipe: StableDiffusionPipeline) -> None:
+    """Pushes of 1e-4 would vanish when squared in float16."""
+    backend = TorchBackend(fresh_pipe)
+    made = backend.sample(PROMPT, steps=2)
+    weak = replace(
+        made, embeddings=made.empty_embeddings + 1e-2 * (made.embeddings - made.empty_embeddings)
+    )
+    exact = np.asarray(GuidanceNorm(backend).attribute(weak)["circle"])
+    fresh_pipe.to(dtype=torch.bfloat16)
+    half = GuidanceNorm(TorchBackend(fresh_pipe)).attribute(weak)
+    assert 0 < exact.mean() < 1e-2
+    assert (np.asarray(half["circle"]) > 0).mean() > 0.99
