@@ -21,7 +21,8 @@ class Following:
 
     ``colour`` asks of each object that was asked for whether one of its colour is there; ``shape``
     the same of colour and shape together; ``count`` of each group whether exactly so many are
-    there (see ``Segmentation.members``, so that a wrong shape isn't held against it too); ``relation`` of a spatial relation whether it holds.
+    there (see ``Segmentation.members``: a wrong shape isn't held against it too); ``relation`` of
+    a spatial relation whether it holds.
     """
 
     right: dict[str, int]
