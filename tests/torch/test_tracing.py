@@ -376,7 +376,7 @@ def test_a_safety_checker_may_look_at_the_images(fresh_pipe: StableDiffusionPipe
     """It post-processes images too; the trace has the pipeline's own, once."""
 
     class Checker(torch.nn.Module):
-        dtype = torch.float32
+        dtype, device = torch.float32, torch.device("cpu")
 
         def __init__(self) -> None:
             super().__init__()
