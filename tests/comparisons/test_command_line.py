@@ -84,7 +84,7 @@ def test_attribute_shows_the_words_that_are_asked_for(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     told = json.loads(captured.out)
-    assert [(o["word"], o["occurrence"]) for o in told["overlays"]] == [
+    assert [(o["word"], o["occurrence"]) for o in told["methods"][0]["overlays"]] == [
         ("circle", 0),
         ("circle", 1),
         ("<end>", 0),
@@ -95,6 +95,23 @@ def test_attribute_shows_the_words_that_are_asked_for(tmp_path, capsys):
         "overlay-02-circle.png",
         "overlay-03-end.png",
     ]
+
+
+def test_attribute_by_several_methods(tmp_path, capsys):
+    methods = ["--method", "random", "--method", "uniform"]
+    arguments = ["-o", str(tmp_path), "--json", "--quiet", "--word", "red"]
+    assert main(["attribute", "a red circle", *methods, *arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [answer["method"] for answer in told["methods"]] == ["random", "uniform"]
+    assert sorted(files(tmp_path)) == [
+        "image.png",
+        "maps-random.safetensors",
+        "maps-uniform.safetensors",
+        "overlay-01-red-random.png",
+        "overlay-01-red-uniform.png",
+    ]
+    assert main(["attribute", "a red circle", *methods[:2], *arguments]) == 0
+    assert sorted(files(tmp_path)) == ["image.png", "maps.safetensors", "overlay-01-red.png"]
 
 
 @pytest.mark.parametrize(
