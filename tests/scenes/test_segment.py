@@ -66,11 +66,21 @@ def test_another_colour_gives_no_mask():
     assert referents == {GROUND}
 
 
-def test_another_shape_gives_no_mask():
+def test_a_phrase_means_the_object_of_its_colour_however_it_was_drawn():
     asked = draw(Group(1, None, "red", "circle")).scene
     wrong = draw(Group(1, None, "red", "cross"))
     found = segment(wrong.image).word_masks(asked)
-    assert {asked.words[place].referent for place in found} == {GROUND}
+    assert {asked.words[place].referent for place in found} == {GROUND, 0}
+    (circle,) = (m for place, m in found.items() if asked.words[place].text == "circle")
+    cross = wrong.group_masks[0]
+    assert (circle & cross).sum() / (circle | cross).sum() > 0.95
+
+
+def test_phrases_of_one_colour_are_told_apart_by_shape():
+    asked = draw(Group(1, None, "red", "circle"), Group(1, None, "red", "square")).scene
+    wrong = draw(Group(1, None, "red", "cross"), Group(1, None, "red", "square"))
+    found = segment(wrong.image).word_masks(asked)
+    assert {asked.words[place].referent for place in found} == {GROUND, 1}
 
 
 def test_another_ground_gives_the_ground_no_mask():
