@@ -10,6 +10,7 @@ import gc
 import json
 import statistics
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -92,16 +93,18 @@ def seconds(pipe: StableDiffusionPipeline, traced: bool, steps: int) -> float:
 def live_tensor_bytes() -> int:
     """Memory of all tensors that Python still knows, counting shared storage once."""
     gc.collect()
-    storages = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-        for t in gc.get_objects()
-        if isinstance(t, torch.Tensor)
-    }
+    with warnings.catch_warnings():
+        # Some lazily deprecated object always is among all there are.
+        warnings.simplefilter("ignore")
+        tensors = [t for t in gc.get_objects() if isinstance(t, torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
 
 
 def held(pipe: StableDiffusionPipeline, steps: int, side: int) -> int:
     """Bytes that a trace keeps after its block, without the trajectory's latents and text."""
+    # The scheduler's own table of timesteps is there before and after.
+    pipe.scheduler.set_timesteps(steps)
     before = live_tensor_bytes()
     with trace(pipe) as record:
         sample(pipe, steps, side)
