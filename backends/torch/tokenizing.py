@@ -15,12 +15,14 @@ def tokenize(pipe: Any, prompt: str, *, allow_cut: bool = False) -> Tokens:
     vectors, which the pipeline writes otherwise than it was given.
     """
     tokenizer = pipe.tokenizer
-    convert = getattr(pipe, "maybe_convert_prompt", None)
-    if convert is not None and convert(prompt, tokenizer) != prompt:
-        raise ValueError(
-            "the prompt has a textual-inversion word of several vectors, whose tokens can't be "
-            f"told from its text: {convert(prompt, tokenizer)!r}"
-        )
+    added = tokenizer.get_added_vocab()
+    for word in added:
+        # diffusers names the further vectors of a learned word so.
+        if f"{word}_1" in added and word in prompt:
+            raise ValueError(
+                f"{word!r} is a textual-inversion word of several vectors, which the pipeline "
+                "writes out otherwise than the prompt: its tokens can't be told from the text"
+            )
     if not tokenizer.is_fast:
         raise ValueError(
             f"{type(tokenizer).__name__} gives no character offsets: load the fast tokenizer"
