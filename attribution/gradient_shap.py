@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks
+from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks, step_rng
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
@@ -57,8 +54,7 @@ class GradientShap(StepwiseAttributor):
         self.seed = seed
 
     def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        mixed = zlib.crc32(np.float64(step.timestep).tobytes())
-        rng = np.random.default_rng([self.seed, mixed])
+        rng = step_rng(self.seed, step.timestep)
         masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
         total = 0.0
         for _ in range(self.n_samples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -117,6 +118,11 @@ def guidance_step(
         direction,
         norm[0, 0],
     )
+
+
+def step_rng(seed: int, timestep: float, *more: int) -> np.random.Generator:
+    """The random numbers of one step of a method: other ones at each timestep, the same again."""
+    return np.random.default_rng([seed, zlib.crc32(np.float64(timestep).tobytes()), *more])
 
 
 def player_masks(players: Sequence[Word], tokens: int) -> npt.NDArray[np.float32]:

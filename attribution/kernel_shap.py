@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks
+from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks, step_rng
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
@@ -67,8 +66,7 @@ class KernelShap(StepwiseAttributor):
         return self.backend.asarray(solved)
 
     def _sets(self, players: int, timestep: float) -> npt.NDArray[np.bool_]:
-        mixed = zlib.crc32(np.float64(timestep).tobytes())
-        rng = np.random.default_rng([self.seed, mixed])
+        rng = step_rng(self.seed, timestep)
         sizes = np.arange(1, players)
         chances = 1.0 / (sizes * (players - sizes))
         sets = np.zeros((self.n_samples, players), bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting
+from wordlight.attribution.guidance import GuidanceStep, StepWeighting, step_rng
 from wordlight.attribution.maps import Merge
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
@@ -33,7 +32,7 @@ class Saliency(StepwiseAttributor):
         steps: which denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         probes: random directions a word.
-        seed: of the directions; prompt, timestep and word are mixed in.
+        seed: of the directions; timestep and word are mixed in.
     """
 
     name: ClassVar[str] = "saliency"
@@ -87,9 +86,7 @@ class Saliency(StepwiseAttributor):
     def _directions(
         self, step: GuidanceStep, player: Word, tokens: int, channels: int
     ) -> npt.NDArray[Any]:
-        first, last = player.tokens[0], player.tokens[-1]
-        mixed = zlib.crc32(np.float64(step.timestep).tobytes())
-        rng = np.random.default_rng([self.seed, mixed, first, last])
+        rng = step_rng(self.seed, step.timestep, player.tokens[0], player.tokens[-1])
         directions = np.zeros((self.probes, tokens, channels))
         places = list(player.tokens)
         directions[:, places] = rng.standard_normal((self.probes, len(places), channels))

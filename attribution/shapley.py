@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from itertools import permutations
 from math import factorial
 from typing import ClassVar, Literal
@@ -11,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks
+from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks, step_rng
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
@@ -74,6 +73,5 @@ class Shapley(StepwiseAttributor):
         # Beyond 8 players there are more orders than anybody asks for.
         if players <= 8 and factorial(players) <= self.n_samples:
             return list(permutations(range(players)))
-        mixed = zlib.crc32(np.float64(timestep).tobytes())
-        rng = np.random.default_rng([self.seed, mixed])
+        rng = step_rng(self.seed, timestep)
         return [tuple(int(p) for p in rng.permutation(players)) for _ in range(self.n_samples)]

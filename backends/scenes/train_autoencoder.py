@@ -19,8 +19,8 @@ from wordlight.backends.scenes.training import (
 
 #: With 1e-6, as Stable Diffusion has it, two of the four channels went unused here.
 _KL_WEIGHT = 1e-7
-#: Three latent channels are held to the mean colour of the pixels they stand for: smooth latents
-#: are learned by the denoiser with far fewer images than the packed ones that come by themselves.
+#: Three latent channels are held to the mean colour of the pixels they stand for, so that all
+#: channels are alive and of like size.
 _ANCHOR_WEIGHT = 1.0
 _VALIDATION_IMAGES = 64
 

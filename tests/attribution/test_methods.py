@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,24 @@ def test_guidance_norm_is_the_same_for_every_word() -> None:
     norm = np.linalg.norm(push(backend), axis=0)
     for word in maps.players:
         assert np.allclose(np.asarray(maps.at(word)), norm, rtol=1e-5)
+
+
+def test_half_precision_keeps_weak_pushes() -> None:
+    """A push of 1e-4 squared is 1e-8, which float16 rounds to zero."""
+
+    class Half(ToyBackend):
+        def _denoise(self, latents, timestep, conditioning):  # type: ignore[no-untyped-def]
+            push = 1e-4 * conditioning.embeddings[:, :1, :1, None]
+            return (0 * latents + push).astype(np.float16)
+
+    trajectory = replace(
+        TRAJECTORY,
+        embeddings=np.ones_like(TRAJECTORY.embeddings),
+        empty_embeddings=np.zeros_like(TRAJECTORY.embeddings),
+    )
+    norm = np.asarray(GuidanceNorm(Half()).attribute(trajectory)["red"])
+    # Three channels of 1e-4, itself rounded to float16's 11 bits.
+    assert np.allclose(norm, np.sqrt(3) * 1e-4, rtol=1e-3)
 
 
 def test_costs_are_counted() -> None:

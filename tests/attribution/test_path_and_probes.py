@@ -96,16 +96,15 @@ def test_saliency_converges_to_the_row_norms() -> None:
 def test_saliency_is_unbiased_at_few_probes() -> None:
     backend = ToyBackend()
     wanted = exact_slopes(backend, 2)
-    seeds = 400
+    seeds = 2500
     ratios = [
         np.asarray(Saliency(backend, probes=4, seed=s).attribute(TRAJECTORY)["red"]) / wanted
         for s in range(seeds)
     ]
     error = Saliency(backend, probes=4).relative_error / math.sqrt(seeds)
-    # Pixels share probes, so their errors may add up: each stays within five standard errors. The
-    # uncorrected root mean square would be 6 % low, three times that.
+    # Five standard errors, 3.6 %, for 24 pixels; without the correction all would be 6 % low.
+    assert 5 * error < 0.75 * (1 - root_mean_square_bias(4))
     assert (np.abs(np.mean(ratios, axis=0) - 1) < 5 * error).all()
-    assert 1 - root_mean_square_bias(4) > 3 * 5 * error * 0.2
     assert root_mean_square_bias(1) == pytest.approx(math.sqrt(2 / math.pi))
 
 

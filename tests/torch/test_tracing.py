@@ -14,7 +14,7 @@ from diffusers import HeunDiscreteScheduler, PNDMScheduler, StableDiffusionPipel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from peft import LoraConfig
 
-from wordlight.attribution import DAAM, GuidanceNorm, InputXGradient, Occlusion
+from wordlight.attribution import DAAM, InputXGradient, Occlusion
 from wordlight.backends import AttentionQuery, trace
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.taps import cross_attention_layers
@@ -473,17 +473,3 @@ def test_per_map_clamping_of_layers_with_different_heads(
         DAAM.from_trace(traced, clamp="per-map")
     with pytest.raises(ValueError, match="the trace kept"):
         DAAM.from_trace(traced, keep=("step",))
-
-
-def test_half_precision_keeps_weak_pushes(fresh_pipe: StableDiffusionPipeline) -> None:
-    """Pushes of 1e-4 would vanish when squared in float16."""
-    backend = TorchBackend(fresh_pipe)
-    made = backend.sample(PROMPT, steps=2)
-    weak = replace(
-        made, embeddings=made.empty_embeddings + 1e-2 * (made.embeddings - made.empty_embeddings)
-    )
-    exact = np.asarray(GuidanceNorm(backend).attribute(weak)["circle"])
-    fresh_pipe.to(dtype=torch.bfloat16)
-    half = GuidanceNorm(TorchBackend(fresh_pipe)).attribute(weak)
-    assert 0 < exact.mean() < 1e-2
-    assert (np.asarray(half["circle"]) > 0).mean() > 0.99
