@@ -6,12 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
-import xarray as xr
 
 from wordlight.attribution.maps import AttributionMaps, Merge, Provenance
+from wordlight.attribution.question import Answer, ConvergenceDelta, Question
+from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
@@ -19,6 +20,9 @@ from wordlight.backends.trajectory import Trajectory
 Family = Literal["attention", "gradient", "perturbation", "control"]
 #: Which steps a method looks at: all, so many evenly spaced ones, or these.
 Steps = int | Sequence[int] | None
+
+#: Most rows of one denoiser pass, where nothing else is asked for.
+_ROWS = 16
 
 
 class TextImageAttributor(ABC):
@@ -34,6 +38,7 @@ class TextImageAttributor(ABC):
         paper: where it was published, "" for none.
         signed: whether values below zero speak against the word.
         merge: how the maps of several tokens become one.
+        takes_targets: whether it explains a pixel target, so that another can be asked for.
         option_names: the constructor's options that belong to the settings.
     """
 
@@ -43,6 +48,7 @@ class TextImageAttributor(ABC):
     paper: ClassVar[str] = ""
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "mean"
+    takes_targets: ClassVar[bool] = False
     option_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, backend: Backend, *, steps: Steps = None) -> None:
@@ -60,8 +66,18 @@ class TextImageAttributor(ABC):
         return False
 
     def settings(self) -> dict[str, Any]:
-        """All that changes the answer, as plain data."""
+        """All that changes the answer, as plain data: the constructor's options."""
         return {"steps": self.steps, **{name: getattr(self, name) for name in self.option_names}}
+
+    def with_options(self, **options: Any) -> Self:
+        """The same method with some of its options changed.
+
+        Raises TypeError for an option that it hasn't.
+        """
+        known = self.settings()
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(f"{self.name} has no option {unknown[0]!r}; it has {', '.join(known)}")
+        return type(self)(self.backend, **{**known, **options})
 
     @overload
     def attribute(
@@ -70,6 +86,11 @@ class TextImageAttributor(ABC):
         words: Sequence[WordKey] | None = None,
         *,
         baselines: str = "empty",
+        target: PixelTarget | None = None,
+        return_convergence_delta: Literal[False] = False,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
     ) -> AttributionMaps: ...
 
     @overload
@@ -79,7 +100,40 @@ class TextImageAttributor(ABC):
         words: Sequence[WordKey] | None = None,
         *,
         baselines: str = "empty",
+        target: PixelTarget | None = None,
+        return_convergence_delta: Literal[False] = False,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
     ) -> list[AttributionMaps]: ...
+
+    @overload
+    def attribute(
+        self,
+        trajectory: Trajectory,
+        words: Sequence[WordKey] | None = None,
+        *,
+        baselines: str = "empty",
+        target: PixelTarget | None = None,
+        return_convergence_delta: Literal[True],
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> tuple[AttributionMaps, ConvergenceDelta]: ...
+
+    @overload
+    def attribute(
+        self,
+        trajectory: Sequence[Trajectory],
+        words: Sequence[WordKey] | None = None,
+        *,
+        baselines: str = "empty",
+        target: PixelTarget | None = None,
+        return_convergence_delta: Literal[True],
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> list[tuple[AttributionMaps, ConvergenceDelta]]: ...
 
     def attribute(
         self,
@@ -87,7 +141,12 @@ class TextImageAttributor(ABC):
         words: Sequence[WordKey] | None = None,
         *,
         baselines: str = "empty",
-    ) -> AttributionMaps | list[AttributionMaps]:
+        target: PixelTarget | None = None,
+        return_convergence_delta: bool = False,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> Any:
         """Maps over the image of each word.
 
         Args:
@@ -97,27 +156,53 @@ class TextImageAttributor(ABC):
                 the context. None means every word for itself.
             baselines: ``"empty"``, the empty prompt's embedding, or ``"negative"``, the negative
                 prompt's.
+            target: what is explained at each pixel; ``Guidance()`` where None.
+            return_convergence_delta: give ``(maps, delta)``; see ``ConvergenceDelta``.
+            internal_batch_size: most rows of one denoiser pass, where memory is short.
+            show_progress: show how many steps are done.
+            options: the constructor's options (``n_steps``, ``method``, ``steps``, ...), changed
+                for this call alone.
 
         Raises:
             KeyError: a word that isn't in the prompt.
-            ValueError: words that overlap, an unknown baseline, steps the trajectory hasn't.
+            ValueError: words that overlap, an unknown baseline, steps the trajectory hasn't, a
+                target or a delta of a method that has none.
+            TypeError: an option that the method hasn't.
         """
+        common: dict[str, Any] = {
+            "baselines": baselines,
+            "target": target,
+            "return_convergence_delta": return_convergence_delta,
+            "internal_batch_size": internal_batch_size,
+            "show_progress": show_progress,
+        }
+        if options:
+            return self.with_options(**options).attribute(trajectory, words, **common)
         if not isinstance(trajectory, Trajectory):
-            return [self.attribute(one, words, baselines=baselines) for one in trajectory]
-        players = partition(PromptWords.of(trajectory.tokens), words)
-        steps = trajectory.at_steps(self.steps)
-        baseline = choose_baseline(trajectory, baselines)
+            return [self.attribute(one, words, **common) for one in trajectory]
+        self._check_request(target, return_convergence_delta, internal_batch_size)
+        question = Question(
+            trajectory=trajectory,
+            players=self._players(trajectory, words),
+            steps=trajectory.at_steps(self.steps),
+            baseline=choose_baseline(trajectory, baselines),
+            baseline_text=(trajectory.negative_prompt or "") if baselines == "negative" else "",
+            target=target or Guidance(),
+            rows=internal_batch_size or _ROWS,
+            show_progress=show_progress,
+        )
         if self.needs & {"attention", "denoise", "denoise_jvp"}:
             trajectory.check_replayable()
         before = replace(self.backend.evaluations)
         self.backend.reset_peak_bytes()
         started = time.perf_counter()
-        data = self._attribute(trajectory, players, steps, baseline)
+        answer = self._attribute(question)
         seconds = time.perf_counter() - started
         spent = self.backend.evaluations - before
+        asked = question.target.settings() if self.takes_targets else {}
         provenance = Provenance(
             method=self.name,
-            settings={**self.settings(), "baselines": baselines},
+            settings={**self.settings(), "baselines": baselines, **asked},
             model_id=self.backend.model_id,
             revision=self.backend.revision,
             framework=self.backend.framework,
@@ -127,25 +212,36 @@ class TextImageAttributor(ABC):
             peak_bytes=self.backend.peak_bytes(),
             **asdict(spent),
         )
-        return AttributionMaps(
-            data,
-            players,
+        maps = AttributionMaps(
+            answer.maps,
+            question.players,
             trajectory.tokens,
             trajectory.image,
             merge=self.merge,
             signed=self.signed,
             provenance=provenance,
         )
+        return (maps, answer.delta) if return_convergence_delta else maps
+
+    def _check_request(
+        self, target: PixelTarget | None, delta: bool, internal_batch_size: int | None
+    ) -> None:
+        if target is not None:
+            if not self.takes_targets:
+                raise ValueError(f"{self.name} explains no pixel target: leave target out")
+            self.backend.require(target.needs, f"the target {target.name}")
+        if delta and not self.has_convergence_delta():
+            raise ValueError(f"{self.name} has no convergence delta: its maps share nothing out")
+        if internal_batch_size is not None and internal_batch_size < 1:
+            raise ValueError(f"internal_batch_size must be 1 or more, not {internal_batch_size}")
+
+    def _players(self, trajectory: Trajectory, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
+        """What the words asked for and the rest of the context are cut into."""
+        return partition(PromptWords.of(trajectory.tokens), words)
 
     @abstractmethod
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: np.ndarray[Any, np.dtype[Any]],
-    ) -> xr.DataArray:
-        """The maps ``(word, [step, layer, head,] y, x)`` on the latent grid, one a player."""
+    def _attribute(self, question: Question) -> Answer:
+        """One map a player, in the players' order."""
 
 
 def partition(words: PromptWords, wanted: Sequence[WordKey] | None) -> tuple[Word, ...]:

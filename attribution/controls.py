@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
-from wordlight.attribution.guidance import GuidanceStep
 from wordlight.attribution.maps import Merge
+from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.step import Step
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
-from wordlight.backends.trajectory import Trajectory
 
 
 class _Control(TextImageAttributor):
@@ -32,14 +31,9 @@ class Uniform(_Control):
 
     name: ClassVar[str] = "uniform"
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
-        return xr.DataArray(np.ones((len(players), *trajectory.grid)), dims=("word", "y", "x"))
+    def _attribute(self, question: Question) -> Answer:
+        shape = (len(question.players), *question.trajectory.grid)
+        return Answer(xr.DataArray(np.ones(shape), dims=("word", "y", "x")))
 
 
 class Center(_Control):
@@ -59,19 +53,13 @@ class Center(_Control):
             raise ValueError(f"width must be above 0, not {width}")
         self.width = width
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
-        height, width = trajectory.grid
+    def _attribute(self, question: Question) -> Answer:
+        height, width = question.trajectory.grid
         y = ((np.arange(height) + 0.5) / height - 0.5) / self.width
         x = ((np.arange(width) + 0.5) / width - 0.5) / self.width
         bump = np.exp(-0.5 * (y[:, None] ** 2 + x[None, :] ** 2))
-        maps = np.broadcast_to(bump, (len(players), height, width)).copy()
-        return xr.DataArray(maps, dims=("word", "y", "x"))
+        maps = np.broadcast_to(bump, (len(question.players), height, width)).copy()
+        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
 
 
 class Random(_Control):
@@ -91,19 +79,14 @@ class Random(_Control):
             raise ValueError(f"a seed must be 0 or more, not {seed}")
         self.seed = seed
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
+    def _attribute(self, question: Question) -> Answer:
+        trajectory = question.trajectory
         mixed = [self.seed, zlib.crc32(trajectory.prompt.encode()), trajectory.seed or 0]
         maps = [
             np.random.default_rng([*mixed, *player.tokens]).random(trajectory.grid)
-            for player in players
+            for player in question.players
         ]
-        return xr.DataArray(np.stack(maps), dims=("word", "y", "x"))
+        return Answer(xr.DataArray(np.stack(maps), dims=("word", "y", "x")))
 
 
 class GuidanceNorm(StepwiseAttributor):
@@ -113,10 +96,11 @@ class GuidanceNorm(StepwiseAttributor):
     family: ClassVar[Literal["control"]] = "control"
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "mean"
+    additive: ClassVar[bool] = False
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        xp = array_namespace(step.norm)
-        return xp.broadcast_to(step.norm, (len(players), *step.norm.shape))
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
+        xp = array_namespace(step.total)
+        return xp.broadcast_to(step.total, (len(players), *step.total.shape))
 
 
 class ShuffledWord(_Control):
@@ -134,11 +118,5 @@ class ShuffledWord(_Control):
             "use it in a comparison (wordlight compare)"
         )
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
+    def _attribute(self, question: Question) -> Answer:
         raise NotImplementedError

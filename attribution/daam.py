@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
 from wordlight.attribution.maps import AttributionMaps, Provenance
+from wordlight.attribution.question import Answer, Question
 from wordlight.attribution.resize import resize
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Backend
 from wordlight.backends.traces import Trace
-from wordlight.backends.trajectory import Trajectory
 
 Clamp = Literal["mean", "per-map"]
 
@@ -158,22 +157,16 @@ class DAAM(TextImageAttributor):
             provenance=provenance,
         )
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
-        query = self._query
+    def _attribute(self, question: Question) -> Answer:
+        trajectory, query = question.trajectory, self._query
         if self.clamp == "per-map":
             # Each layer's and head's map is clamped by itself, so they must come apart.
             apart = tuple(axis for axis in AXES if axis in {*query.keep, "layer", "head"})
             query = AttentionQuery(
                 query.layers, query.without_layers, query.heads, query.factors, apart
             )
-        means = self.backend.attention(trajectory, query, steps)
-        return _combine(means, players, trajectory.grid, self.keep, self.clamp)
+        means = self.backend.attention(trajectory, query, question.steps)
+        return Answer(_combine(means, question.players, trajectory.grid, self.keep, self.clamp))
 
 
 def _combine(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks, step_rng
-from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
 
@@ -22,6 +22,7 @@ class GradientShap(StepwiseAttributor):
         backend: the model.
         steps: which denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
+        wrt: ``"embeddings"`` or ``"tokens"``.
         n_samples: how many random points.
         stdevs: standard deviation of the noise on the embeddings.
         seed: of points and noise; the timestep is mixed in.
@@ -31,7 +32,13 @@ class GradientShap(StepwiseAttributor):
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_samples", "stdevs", "seed")
+    option_names: ClassVar[tuple[str, ...]] = (
+        "step_weighting",
+        "wrt",
+        "n_samples",
+        "stdevs",
+        "seed",
+    )
 
     def __init__(
         self,
@@ -39,11 +46,12 @@ class GradientShap(StepwiseAttributor):
         *,
         steps: Steps = None,
         step_weighting: StepWeighting = "epsilon",
+        wrt: InputSpace = "embeddings",
         n_samples: int = 5,
         stdevs: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
         if n_samples < 1 or stdevs < 0 or seed < 0:
             raise ValueError(
                 "n_samples must be 1 or more, stdevs and seed 0 or more, not "
@@ -53,16 +61,13 @@ class GradientShap(StepwiseAttributor):
         self.stdevs = stdevs
         self.seed = seed
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         rng = step_rng(self.seed, step.timestep)
-        masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
+        masks = self.backend.asarray(player_masks(players, step.point.shape[1]))
         total = 0.0
         for _ in range(self.n_samples):
-            noise = self.backend.asarray(rng.standard_normal(step.embeddings.shape) * self.stdevs)
-            displacement = step.embeddings + noise - step.baseline
+            noise = self.backend.asarray(rng.standard_normal(step.point.shape) * self.stdevs)
+            displacement = step.displacement + noise
             point = step.baseline + float(rng.random()) * displacement
-            changes = self.backend.denoise_jvp(
-                step.latents, step.timestep, step.conditioning(point), masks * displacement
-            )
-            total = total + step.project(changes)
+            total = total + step.slopes(point, masks * displacement)
         return total / self.n_samples

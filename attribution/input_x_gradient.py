@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from wordlight.attribution.guidance import GuidanceStep, player_masks
+from wordlight.attribution.step import Step, player_masks
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array
@@ -23,10 +23,6 @@ class InputXGradient(StepwiseAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
-        displacements = masks * (step.embeddings - step.baseline)
-        changes = self.backend.denoise_jvp(
-            step.latents, step.timestep, step.conditioning(step.embeddings), displacements
-        )
-        return step.project(changes)
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
+        masks = self.backend.asarray(player_masks(players, step.point.shape[1]))
+        return step.slopes(step.point, masks * step.displacement)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks
 from wordlight.attribution.path_rules import PathRule, path_nodes
-from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.step import InputSpace, Step, player_masks
+from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
 
@@ -24,6 +24,7 @@ class IntegratedGradients(StepwiseAttributor):
         backend: the model.
         steps: which denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
+        wrt: ``"embeddings"`` or ``"tokens"``.
         n_steps: how many points of the path.
         method: the rule of integration, by Captum's names.
     """
@@ -32,7 +33,7 @@ class IntegratedGradients(StepwiseAttributor):
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_steps", "method")
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_steps", "method")
 
     def __init__(
         self,
@@ -40,22 +41,20 @@ class IntegratedGradients(StepwiseAttributor):
         *,
         steps: Steps = None,
         step_weighting: StepWeighting = "epsilon",
+        wrt: InputSpace = "embeddings",
         n_steps: int = 8,
         method: PathRule = "gausslegendre",
     ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
         self._nodes = path_nodes(method, n_steps)
         self.n_steps = n_steps
         self.method: PathRule = method
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
-        displacement = step.embeddings - step.baseline
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
+        masks = self.backend.asarray(player_masks(players, step.point.shape[1]))
         total = 0.0
         for place, weight in zip(*self._nodes, strict=True):
-            point = step.baseline + float(place) * displacement
-            changes = self.backend.denoise_jvp(
-                step.latents, step.timestep, step.conditioning(point), masks * displacement
-            )
-            total = total + float(weight) * step.project(changes)
+            point = step.baseline + float(place) * step.displacement
+            slopes = step.slopes(point, masks * step.displacement)
+            total = total + float(weight) * slopes
         return total

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks, step_rng
-from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
 
@@ -26,6 +26,7 @@ class KernelShap(StepwiseAttributor):
         backend: the model.
         steps: which denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
+        wrt: ``"embeddings"`` or ``"tokens"``.
         n_samples: how many sets of words; at least twice the number of players, or the
             regression has no single answer.
         seed: of the sets; the timestep is mixed in.
@@ -34,7 +35,7 @@ class KernelShap(StepwiseAttributor):
     name: ClassVar[str] = "kernel-shap"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_samples", "seed")
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_samples", "seed")
 
     def __init__(
         self,
@@ -42,26 +43,27 @@ class KernelShap(StepwiseAttributor):
         *,
         steps: Steps = None,
         step_weighting: StepWeighting = "epsilon",
+        wrt: InputSpace = "embeddings",
         n_samples: int = 128,
         seed: int = 0,
     ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
         if seed < 0:
             raise ValueError(f"a seed must be 0 or more, not {seed}")
         self.n_samples = n_samples
         self.seed = seed
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         if self.n_samples < 2 * len(players):
             raise ValueError(
                 f"n_samples must be at least {2 * len(players)} for {len(players)} players, not "
                 f"{self.n_samples}"
             )
         sets = self._sets(len(players), step.timestep)
-        masks = player_masks(players, step.embeddings.shape[1])
+        masks = player_masks(players, step.point.shape[1])
         kept = np.einsum("kp,ptd->ktd", sets.astype(masks.dtype), masks)
         values = step.values_with(self.backend.asarray(kept))
-        norm = self.backend.to_numpy(step.norm)
+        norm = self.backend.to_numpy(step.total)
         solved = constrained_regression(sets, self.backend.to_numpy(values), norm)
         return self.backend.asarray(solved)
 

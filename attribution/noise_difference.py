@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.question import Answer, Question
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Conditioning
-from wordlight.backends.trajectory import Trajectory
 
 
 class NoiseDifference(TextImageAttributor):
@@ -28,13 +27,8 @@ class NoiseDifference(TextImageAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "encode"})
     paper: ClassVar[str] = "Couairon et al. 2022, arXiv 2210.11427"
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
+    def _attribute(self, question: Question) -> Answer:
+        trajectory, players = question.trajectory, question.players
         words = [p for p in players if p.stop > p.start]
         shorter = [without(trajectory.prompt, word) for word in words]
         total = np.zeros((len(words), *trajectory.grid))
@@ -42,7 +36,7 @@ class NoiseDifference(TextImageAttributor):
             encoded = self.backend.encode(shorter).embeddings
             xp = array_namespace(encoded)
             rows = xp.concat([self.backend.asarray(trajectory.embeddings[None]), encoded], axis=0)
-            for step in steps:
+            for step in question.progress(question.steps):
                 latents = self.backend.asarray(trajectory.latents[step][None])
                 latents = xp.broadcast_to(latents, (len(words) + 1, *latents.shape[1:]))
                 predictions = self.backend.denoise(
@@ -51,8 +45,8 @@ class NoiseDifference(TextImageAttributor):
                 change = predictions[1:] - predictions[:1]
                 total += self.backend.to_numpy(xp.sqrt(xp.sum(change * change, axis=1)))
         maps = np.zeros((len(players), *trajectory.grid))
-        maps[[i for i, p in enumerate(players) if p.stop > p.start]] = total / len(steps)
-        return xr.DataArray(maps, dims=("word", "y", "x"))
+        maps[[i for i, p in enumerate(players) if p.stop > p.start]] = total / len(question.steps)
+        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
 
 
 def without(prompt: str, word: Word) -> str:

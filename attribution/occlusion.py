@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from wordlight.attribution.guidance import GuidanceStep, player_masks
+from wordlight.attribution.step import Step, player_masks
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array
@@ -22,6 +22,6 @@ class Occlusion(StepwiseAttributor):
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        masks = self.backend.asarray(player_masks(players, step.embeddings.shape[1]))
-        return step.norm - step.values_with(1.0 - masks)
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
+        masks = self.backend.asarray(player_masks(players, step.point.shape[1]))
+        return step.total - step.values_with(1.0 - masks)

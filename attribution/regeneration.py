@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.noise_difference import without
+from wordlight.attribution.question import Answer, Question
 from wordlight.attribution.resize import average_down
-from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
-from wordlight.backends.trajectory import Trajectory
 
 
 class Regeneration(TextImageAttributor):
@@ -35,13 +33,8 @@ class Regeneration(TextImageAttributor):
         # It looks at no step by itself.
         super().__init__(backend, steps=1)
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
+    def _attribute(self, question: Question) -> Answer:
+        trajectory, players = question.trajectory, question.players
         if trajectory.seed is None or trajectory.noise_source != "sampled":
             raise ValueError(
                 "regeneration needs an image that this backend sampled, to draw it again from the "
@@ -53,7 +46,8 @@ class Regeneration(TextImageAttributor):
             )
         maps = np.zeros((len(players), *trajectory.grid))
         height, width = trajectory.image.shape[:2]
-        for index, player in enumerate(players):
+        for index in question.progress(range(len(players)), "words"):
+            player = players[index]
             prompt = without(trajectory.prompt, player)
             if player.stop == player.start or not prompt:
                 continue
@@ -68,4 +62,4 @@ class Regeneration(TextImageAttributor):
             )
             change = (drawn.image.astype(float) - trajectory.image) / 255.0
             maps[index] = average_down(np.linalg.norm(change, axis=-1), trajectory.grid)
-        return xr.DataArray(maps, dims=("word", "y", "x"))
+        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, step_rng
 from wordlight.attribution.maps import Merge
-from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.step import InputSpace, Step, step_rng
+from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
 
@@ -31,6 +31,7 @@ class Saliency(StepwiseAttributor):
         backend: the model.
         steps: which denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
+        wrt: ``"embeddings"`` or ``"tokens"``.
         probes: random directions a word.
         seed: of the directions; timestep and word are mixed in.
     """
@@ -41,7 +42,8 @@ class Saliency(StepwiseAttributor):
     paper: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034"
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "root-sum-square"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "probes", "seed")
+    additive: ClassVar[bool] = False
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "probes", "seed")
 
     def __init__(
         self,
@@ -49,10 +51,11 @@ class Saliency(StepwiseAttributor):
         *,
         steps: Steps = None,
         step_weighting: StepWeighting = "epsilon",
+        wrt: InputSpace = "embeddings",
         probes: int = 8,
         seed: int = 0,
     ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
         if probes < 1:
             raise ValueError(f"probes must be 1 or more, not {probes}")
         if seed < 0:
@@ -70,22 +73,17 @@ class Saliency(StepwiseAttributor):
         """Standard error of a pixel's estimate at one step, as a share of its value."""
         return math.sqrt(1.0 / root_mean_square_bias(self.probes) ** 2 - 1.0)
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        xp = array_namespace(step.embeddings)
-        _, tokens, channels = step.embeddings.shape
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
+        xp = array_namespace(step.point)
+        _, tokens, channels = step.point.shape
         maps = []
         for player in players:
             probes = self.backend.asarray(self._directions(step, player, tokens, channels))
-            changes = self.backend.denoise_jvp(
-                step.latents, step.timestep, step.conditioning(step.embeddings), probes
-            )
-            slopes = step.project(changes)
+            slopes = step.slopes(step.point, probes)
             maps.append(xp.sqrt(xp.mean(slopes * slopes, axis=0)))
         return xp.stack(maps) / root_mean_square_bias(self.probes)
 
-    def _directions(
-        self, step: GuidanceStep, player: Word, tokens: int, channels: int
-    ) -> npt.NDArray[Any]:
+    def _directions(self, step: Step, player: Word, tokens: int, channels: int) -> npt.NDArray[Any]:
         rng = step_rng(self.seed, step.timestep, player.tokens[0], player.tokens[-1])
         directions = np.zeros((self.probes, tokens, channels))
         places = list(player.tokens)

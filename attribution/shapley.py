@@ -10,8 +10,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.guidance import GuidanceStep, StepWeighting, player_masks, step_rng
-from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
 
@@ -29,6 +29,7 @@ class Shapley(StepwiseAttributor):
         backend: the model.
         steps: which denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
+        wrt: ``"embeddings"`` or ``"tokens"``.
         n_samples: how many random orders; where there are no more orders than that, each is taken
             once and the values are exact.
         seed: of the orders; the timestep is mixed in.
@@ -37,7 +38,7 @@ class Shapley(StepwiseAttributor):
     name: ClassVar[str] = "shapley"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Castro et al. 2009, doi 10.1016/j.cor.2008.04.004"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "n_samples", "seed")
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_samples", "seed")
 
     def __init__(
         self,
@@ -45,10 +46,11 @@ class Shapley(StepwiseAttributor):
         *,
         steps: Steps = None,
         step_weighting: StepWeighting = "epsilon",
+        wrt: InputSpace = "embeddings",
         n_samples: int = 8,
         seed: int = 0,
     ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting)
+        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
         if n_samples < 1:
             raise ValueError(f"n_samples must be 1 or more, not {n_samples}")
         if seed < 0:
@@ -56,15 +58,15 @@ class Shapley(StepwiseAttributor):
         self.n_samples = n_samples
         self.seed = seed
 
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
-        xp = array_namespace(step.embeddings)
-        masks = player_masks(players, step.embeddings.shape[1])
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
+        xp = array_namespace(step.total)
+        masks = player_masks(players, step.point.shape[1])
         orders = self._orders(len(players), step.timestep)
-        credits = [0.0 * step.norm for _ in players]
+        credits = [0.0 * step.total for _ in players]
         for order in orders:
             arrived = np.cumsum(masks[list(order)], axis=0)[:-1]
             between = step.values_with(self.backend.asarray(arrived))
-            values = [0.0 * step.norm, *between, step.norm]
+            values = [0.0 * step.total, *between, step.total]
             for place, player in enumerate(order):
                 credits[player] = credits[player] + (values[place + 1] - values[place])
         return xp.stack(credits) / len(orders)

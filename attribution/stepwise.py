@@ -1,66 +1,92 @@
-"""Methods that look at the guidance target step by step and average over steps."""
+"""Methods that look at the target step by step and average over steps."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from wordlight.attribution.attributor import Steps, TextImageAttributor
-from wordlight.attribution.guidance import (
-    GuidanceStep,
-    StepWeighting,
-    average_steps,
-    guidance_step,
-)
 from wordlight.attribution.maps import Merge
+from wordlight.attribution.question import Answer, ConvergenceDelta, Question
+from wordlight.attribution.step import Inputs, InputSpace, Step, check_space, prepare_step
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Array, Backend
-from wordlight.backends.trajectory import Trajectory
+
+StepWeighting = Literal["epsilon", "equal"]
 
 
 class StepwiseAttributor(TextImageAttributor):
-    """An additive method: at each step one map a player, then the mean over the steps.
+    """A method that makes one map a player at each step; the answer is their mean over the steps.
+
+    A subclass writes ``_at_step``. It is additive unless it says otherwise (``additive``): its
+    maps are shares of the target, and what they fail to share out is its convergence delta.
 
     Args:
         backend: the model.
         steps: which steps; all where None.
         step_weighting: ``"epsilon"`` takes steps as they come, ``"equal"`` divides each by the
-            mean strength of the prompt's push there.
+            mean size of the target there.
+        wrt: what is varied: ``"embeddings"``, the text encoder's output, or ``"tokens"``, its
+            input embeddings, so that what a word does to the others' embeddings counts as its own.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"denoise"})
     signed: ClassVar[bool] = True
     merge: ClassVar[Merge] = "sum"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting",)
+    takes_targets: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
+    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt")
 
     def __init__(
-        self, backend: Backend, *, steps: Steps = None, step_weighting: StepWeighting = "epsilon"
+        self,
+        backend: Backend,
+        *,
+        steps: Steps = None,
+        step_weighting: StepWeighting = "epsilon",
+        wrt: InputSpace = "embeddings",
     ) -> None:
         super().__init__(backend, steps=steps)
         if step_weighting not in get_args(StepWeighting):
             raise ValueError(f"step_weighting must be 'epsilon' or 'equal', not {step_weighting!r}")
         self.step_weighting: StepWeighting = step_weighting
+        self.wrt: InputSpace = check_space(wrt)
+        if wrt == "tokens":
+            backend.require(frozenset({"encode_from"}), f"{self.name} with wrt='tokens'")
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
-        maps, norms = [], []
+    def has_convergence_delta(self) -> bool:
+        """Whether the maps are shares of the target."""
+        return self.additive
+
+    def _attribute(self, question: Question) -> Answer:
+        maps, totals = [], []
         with self.backend.no_gradients():
-            for step in steps:
-                prepared = guidance_step(self.backend, trajectory, step, baseline)
-                maps.append(self.backend.to_numpy(self._at_step(prepared, players)))
-                norms.append(self.backend.to_numpy(prepared.norm))
-        averaged = average_steps(maps, norms, self.step_weighting)
-        return xr.DataArray(np.asarray(averaged), dims=("word", "y", "x"))
+            inputs = Inputs.of(self.backend, question, self.wrt)
+            for number in question.progress(question.steps):
+                step = prepare_step(question, inputs, number)
+                maps.append(self.backend.to_numpy(self._at_step(step, question.players)))
+                totals.append(self.backend.to_numpy(step.total))
+        delta = None
+        if self.additive:
+            target = np.stack(totals).astype(np.float64)
+            shared = np.stack([m.sum(0, dtype=np.float64) for m in maps])
+            delta = ConvergenceDelta(shared - target, target)
+        averaged = average_steps(maps, totals, self.step_weighting)
+        return Answer(xr.DataArray(averaged, dims=("word", "y", "x")), delta)
 
     @abstractmethod
-    def _at_step(self, step: GuidanceStep, players: tuple[Word, ...]) -> Array:
+    def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         """The players' maps at one step, ``(players, y, x)``."""
+
+
+def average_steps(
+    maps: list[npt.NDArray[Any]], totals: list[npt.NDArray[Any]], weighting: StepWeighting
+) -> npt.NDArray[Any]:
+    """The mean over steps; ``"equal"`` divides each step by the mean size of its target first."""
+    if weighting == "equal":
+        maps = [m / max(float(np.abs(t).mean()), 1e-30) for m, t in zip(maps, totals, strict=True)]
+    averaged: npt.NDArray[Any] = np.mean(np.stack(maps), axis=0)
+    return averaged

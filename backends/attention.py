@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ class AttentionQuery:
         factors: only layers whose grid is smaller than the latents' by one of these, along a
             side: 1, 2, 4, 8, ...
         keep: which of ``"step"``, ``"layer"``, ``"head"`` are kept apart instead of averaged.
+        kind: ``"cross"``, attention to the text, or ``"self"``, of the image's places to each
+            other: a map of each place as key, row by row, in the place of each token.
     """
 
     layers: tuple[str, ...] | None = None
@@ -40,6 +42,7 @@ class AttentionQuery:
     heads: tuple[int, ...] | None = None
     factors: tuple[int, ...] | None = None
     keep: tuple[str, ...] = ()
+    kind: Literal["cross", "self"] = "cross"
 
     def __post_init__(self) -> None:
         if unknown := set(self.keep) - set(AXES):

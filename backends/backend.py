@@ -181,37 +181,174 @@ class Backend(ABC):
 
     def denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
-    ) -> Array:
-        """Forward mode: how the prediction changes along each direction in embedding space.
+    ) -> tuple[Array, Array]:
+        """Forward mode: the prediction, and how it changes along each direction in embedding
+        space.
 
         ``latents`` is ``(1, channels, height, width)``, ``tangents``
-        ``(directions, tokens, channels)``; the answer ``(directions, channels, height, width)``.
+        ``(directions, tokens, channels)``; gives ``(1, channels, height, width)`` and
+        ``(directions, channels, height, width)``.
         """
-        if latents.shape[0] != 1:
-            raise ValueError(f"denoise_jvp takes one latent at a time, not {latents.shape[0]}")
+        _one("denoise_jvp", latents)
         self.evaluations.jvp += int(tangents.shape[0])
         return self._denoise_jvp(latents, timestep, conditioning, tangents)
 
+    def denoise_vjp(
+        self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
+    ) -> Array:
+        """Reverse mode: the gradient of ⟨prediction, cotangent⟩ with respect to the embeddings.
+
+        ``cotangent`` is ``(batch, channels, height, width)``; gives ``(batch, tokens, channels)``.
+        """
+        self.require(frozenset({"denoise_vjp"}), "denoise_vjp")
+        self.evaluations.vjp += int(latents.shape[0])
+        return self._denoise_vjp(latents, timestep, conditioning, cotangent)
+
+    def token_embeddings(self, text: str) -> Array:
+        """The text encoder's input embeddings of a text, ``(tokens, channels)``, before positions
+        are added: what ``encode_from`` goes on from."""
+        self.require(frozenset({"encode_from"}), "token_embeddings")
+        return self._token_embeddings(text)
+
+    def encode_from(self, token_embeddings: Array) -> Conditioning:
+        """The conditioning that the encoder makes of input embeddings, ``(batch, tokens,
+        channels)``; differentiable. Of ``token_embeddings(prompt)`` it is ``encode([prompt])``."""
+        self.require(frozenset({"encode_from"}), "encode_from")
+        return self._encode_from(token_embeddings)
+
+    def encode_from_jvp(
+        self, token_embeddings: Array, tangents: Array
+    ) -> tuple[Conditioning, Array]:
+        """Forward mode through the encoder: the conditioning of one row of input embeddings
+        ``(1, tokens, channels)``, and how its embeddings change along each tangent
+        ``(directions, tokens, channels)``."""
+        self.require(frozenset({"encode_from"}), "encode_from_jvp")
+        _one("encode_from_jvp", token_embeddings)
+        return self._encode_from_jvp(token_embeddings, tangents)
+
+    def noise_level(self, timestep: float) -> tuple[float, float]:
+        """α and σ of a timestep: latents there are ``α · clean + σ · noise``."""
+        raise NotImplementedError
+
+    def decode(self, latents: Array) -> Array:
+        """Pixels ``(batch, 3, height, width)`` of clean latents ``(batch, channels, y, x)``: 0 is
+        black, 1 white, not clipped; differentiable."""
+        self.require(frozenset({"decode"}), "decode")
+        return self._decode(latents)
+
+    def decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
+        """Forward mode through the decoder: the pixels of one row of latents, and how they change
+        along each tangent ``(directions, channels, y, x)``."""
+        self.require(frozenset({"decode"}), "decode_jvp")
+        _one("decode_jvp", latents)
+        return self._decode_jvp(latents, tangents)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The denoiser's parts that ``randomized`` knows, from the output down to the input."""
+        raise NotImplementedError
+
+    def randomized(self, down_to: str, seed: int = 0) -> AbstractContextManager[object]:
+        """A context in which the weights from the output down to a stage (it included) are random.
+
+        Drawn anew from a seed as the framework initialises such layers; the trained ones are back,
+        to the bit, afterwards, also after an exception. Raises ValueError for an unknown stage.
+        """
+        self.require(frozenset({"randomized"}), "randomized")
+        if down_to not in self.stages:
+            raise ValueError(f"no stage {down_to!r}; there are {', '.join(self.stages)}")
+        return self._randomized(self.stages[: self.stages.index(down_to) + 1], seed)
+
     def attention(
-        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        keys: Array | None = None,
     ) -> AttentionMeans:
-        """Replay the conditional rows and average the cross-attention that ``query`` asks for."""
+        """Replay the conditional rows and average the attention that ``query`` asks for.
+
+        ``keys``, embeddings ``(others, channels)`` of words that need not be in the prompt, asks
+        for their scores instead of the prompt's tokens': what each would get from the softmax over
+        the prompt's tokens, exp(score) over the prompt's own sum, so that a token of the prompt
+        gets its own probability. The run itself is not changed.
+        """
         trajectory.check_replayable()
+        if query.kind == "self":
+            self.require(frozenset({"self_attention"}), "self-attention")
+        if keys is not None:
+            self.require(frozenset({"attention_keys"}), "attention to other words")
         self.evaluations.forward += len(steps)
-        return self._attention(trajectory, query, steps)
+        return self._attention(trajectory, query, steps, keys)
+
+    def attention_vjp(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        cotangent: Array,
+        query: AttentionQuery,
+    ) -> AttentionMeans:
+        """The mean of ReLU(A ⊙ ∂S/∂A) over the cross-attention maps A that ``query`` asks for,
+        with S = ⟨prediction, cotangent⟩, for one row of latents."""
+        self.require(frozenset({"attention_vjp"}), "attention_vjp")
+        _one("attention_vjp", latents)
+        self.evaluations.vjp += 1
+        return self._attention_vjp(latents, timestep, conditioning, cotangent, query)
 
     @abstractmethod
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array: ...
 
     @abstractmethod
+    def _attention(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        keys: Array | None,
+    ) -> AttentionMeans: ...
+
+    # What not every backend has; ``capabilities`` says which.
+
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
-    ) -> Array: ...
+    ) -> tuple[Array, Array]:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _attention(
-        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
-    ) -> AttentionMeans: ...
+    def _denoise_vjp(
+        self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
+    ) -> Array:
+        raise NotImplementedError
+
+    def _token_embeddings(self, text: str) -> Array:
+        raise NotImplementedError
+
+    def _encode_from(self, token_embeddings: Array) -> Conditioning:
+        raise NotImplementedError
+
+    def _encode_from_jvp(
+        self, token_embeddings: Array, tangents: Array
+    ) -> tuple[Conditioning, Array]:
+        raise NotImplementedError
+
+    def _decode(self, latents: Array) -> Array:
+        raise NotImplementedError
+
+    def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
+        raise NotImplementedError
+
+    def _randomized(self, stages: tuple[str, ...], seed: int) -> AbstractContextManager[object]:
+        raise NotImplementedError
+
+    def _attention_vjp(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        cotangent: Array,
+        query: AttentionQuery,
+    ) -> AttentionMeans:
+        raise NotImplementedError
 
     def reset_peak_bytes(self) -> None:  # noqa: B027 - nothing to do is a fair default
         """Start measuring ``peak_bytes`` anew."""
@@ -225,3 +362,8 @@ class Backend(ABC):
         from contextlib import nullcontext
 
         return nullcontext()
+
+
+def _one(who: str, array: Array) -> None:
+    if array.shape[0] != 1:
+        raise ValueError(f"{who} takes one row at a time, not {array.shape[0]}")

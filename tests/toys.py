@@ -94,10 +94,14 @@ class ToyBackend(Backend):
         change = self._push(tangents)
         if self._bend == "saturating":
             change = change / np.cosh(self._push(conditioning.embeddings)) ** 2
-        return change
+        return self._denoise(latents, timestep, conditioning), change
 
     def _attention(
-        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        keys: Any = None,
     ) -> AttentionMeans:
         assert self._means is not None
         self.queries.append(query)

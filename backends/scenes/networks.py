@@ -8,6 +8,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from wordlight.backends.scenes.tokenizer import BOS_ID, CONTEXT, EOS_ID, vocabulary
 
 TEXT_WIDTH = 96
+#: Channels of the UNet's levels, at 16x16, 8x8 and 4x4. Nothing tells the network where a pixel is
+#: but the zeros around the image; at 4x4 every pixel has them beside it, and the words that say
+#: where things are ("left of") need to know.
+UNET_WIDTHS = (48, 64, 96)
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -29,7 +33,7 @@ def build_text_encoder() -> CLIPTextModel:
         vocab_size=len(vocabulary()),
         hidden_size=TEXT_WIDTH,
         intermediate_size=2 * TEXT_WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=CONTEXT,
         hidden_act="quick_gelu",
@@ -41,8 +45,8 @@ def build_text_encoder() -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def build_unet(widths: tuple[int, ...] = (48, 64)) -> UNet2DConditionModel:
-    """A UNet with cross-attention at 16x16 and 8x8."""
+def build_unet(widths: tuple[int, ...] = UNET_WIDTHS) -> UNet2DConditionModel:
+    """A UNet with cross-attention on every level: 16x16, 8x8, ..."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -52,7 +56,7 @@ def build_unet(widths: tuple[int, ...] = (48, 64)) -> UNet2DConditionModel:
         block_out_channels=widths,
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=4,
+        attention_head_dim=(2, *(4,) * (len(widths) - 1)),  # heads, whatever it is called
         norm_num_groups=8,
     )
 

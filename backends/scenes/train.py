@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from wordlight.backends.scenes.networks import UNET_WIDTHS
 from wordlight.backends.scenes.training import Recipe
 
 
@@ -37,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add_stage("autoencoder", "train the autoencoder", 14_000, 8, 2e-3)
     denoiser = add_stage("denoiser", "train text encoder and UNet", 20_000, 32, 1e-3)
-    denoiser.add_argument("--widths", default="48,64", help="channels of the UNet's levels")
+    levels = ",".join(map(str, UNET_WIDTHS))
+    denoiser.add_argument(
+        "--widths", default=levels, help=f"channels of the UNet's levels ({levels})"
+    )
     denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
     export = stages.add_parser("export", help="write a diffusers folder")
     export.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")

@@ -34,6 +34,23 @@ EMPTY_PROMPTS = 0.1
 _LOSS_STEPS = (100, 300, 500, 700, 900)
 _LOSS_IMAGES = 100
 _FOLLOWING_PROMPTS = 64
+#: Share of the timesteps drawn evenly; the others lie where the prompt tells the most (see below).
+_EVEN_SHARE = 0.2
+
+
+def draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Timesteps of a batch, stratified: mostly the middle, where what an image shows is decided.
+
+    A fifth are even over 0 to 999; the others are ``1000 sigmoid(n + 1/2)``, n standard normal
+    (Esser et al. 2024, section 3.1): at the ends the prompt hardly changes what is predicted.
+    """
+    places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    normal = torch.special.ndtri(places.clamp(1e-6, 1 - 1e-6))
+    middle = torch.sigmoid(normal + 0.5)
+    even = torch.rand(count, generator=generator) < _EVEN_SHARE
+    other = torch.rand(count, generator=generator)
+    times: torch.Tensor = (torch.where(even, other, middle) * 1000).long().clamp(0, 999)
+    return times
 
 
 class Denoiser(torch.nn.Module):
@@ -112,7 +129,8 @@ def train_denoiser(
     """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(folder, device)
-    model = Denoiser(widths).to(device)
+    # Convolutions are a fifth faster with the channels last.
+    model = Denoiser(widths).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(folder, "denoiser", model, recipe, {"images": images, "widths": list(widths)})
     store = LatentStore(folder, autoencoder, "train", images, device)
     empty = token_ids(build_tokenizer(), [""])
@@ -129,7 +147,7 @@ def train_denoiser(
         latents, ids = store.batch(visit % shards, chosen)
         generator = step_generator(recipe.seed, run.step)
         noise = torch.randn(latents.shape, generator=generator)
-        times = torch.randint(0, 1000, (recipe.batch,), generator=generator)
+        times = draw_timesteps(recipe.batch, generator)
         dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
         ids = torch.where(dropped[:, None], empty, ids)
         noisy = scheduler.add_noise(latents, noise, times)

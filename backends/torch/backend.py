@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -298,21 +298,18 @@ class TorchBackend(Backend):
 
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
-    ) -> Array:
+    ) -> tuple[Array, Array]:
         def predict(embeddings: torch.Tensor) -> torch.Tensor:
-            return self._predict(latents, timestep, embeddings[None])[0]
+            return self._predict(latents, timestep, embeddings)
 
-        def along(tangent: torch.Tensor) -> torch.Tensor:
-            point = conditioning.embeddings[0]
-            product: torch.Tensor = torch.func.jvp(predict, (point,), (tangent,))[1]
-            return product
-
-        # The fused attention kernels have no forward-mode rule; the plain one has.
-        with sdpa_kernel(SDPBackend.MATH):
-            return torch.func.vmap(along, chunk_size=_JVP_CHUNK)(tangents)
+        return _jvps(predict, conditioning.embeddings, tangents)
 
     def _attention(
-        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        keys: Array | None,
     ) -> AttentionMeans:
         accumulator = AttentionAccumulator(query)
         step = 0
@@ -376,3 +373,18 @@ class _quiet:  # noqa: N801 - used as a function
 
     def __exit__(self, *error: object) -> None:
         self._pipe.set_progress_bar_config(**self._before)
+
+
+def _jvps(
+    function: Callable[[torch.Tensor], torch.Tensor], point: torch.Tensor, tangents: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A function's value at one row, and its forward-mode products along many directions."""
+
+    def along(tangent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value, change, *_ = torch.func.jvp(function, (point,), (tangent,))
+        return value, change
+
+    # The fused attention kernels have no forward-mode rule; the plain one has.
+    with sdpa_kernel(SDPBackend.MATH):
+        values, changes = torch.func.vmap(along, chunk_size=_JVP_CHUNK)(tangents[:, None])
+    return values[0], changes[:, 0]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from wordlight.attribution.attributor import TextImageAttributor
-from wordlight.attribution.words import _WORD, Word
+from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.words import _WORD
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.scenes.grammar import Scene
@@ -108,13 +109,12 @@ class FakeBackend(Backend):
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
         raise NotImplementedError
 
-    def _denoise_jvp(
-        self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
-    ) -> Array:
-        raise NotImplementedError
-
     def _attention(
-        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        keys: Array | None,
     ) -> AttentionMeans:
         raise NotImplementedError
 
@@ -125,14 +125,9 @@ class Planted(TextImageAttributor):
     name: ClassVar[str] = "planted"
     family: ClassVar[Literal["attention"]] = "attention"
 
-    def _attribute(
-        self,
-        trajectory: Trajectory,
-        players: tuple[Word, ...],
-        steps: tuple[int, ...],
-        baseline: npt.NDArray[Any],
-    ) -> xr.DataArray:
-        self.backend.evaluations.forward += len(steps)
+    def _attribute(self, question: Question) -> Answer:
+        trajectory, players = question.trajectory, question.players
+        self.backend.evaluations.forward += len(question.steps)
         scene = scenes_by_prompt()[trajectory.prompt]
         masks = segment(trajectory.image).word_masks(scene)
         by_start = {scene.words[index].start: mask for index, mask in masks.items()}
@@ -142,7 +137,7 @@ class Planted(TextImageAttributor):
             else np.zeros(trajectory.grid)
             for p in players
         ]
-        return xr.DataArray(np.stack(maps), dims=("word", "y", "x"))
+        return Answer(xr.DataArray(np.stack(maps), dims=("word", "y", "x")))
 
     def _of(self, share: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return share

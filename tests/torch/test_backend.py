@@ -151,7 +151,8 @@ def test_jvp_equals_central_differences(prediction: str) -> None:
     point = backend.asarray(rng.standard_normal((1, 32, 24)))
     tangents = backend.asarray(rng.standard_normal((5, 32, 24)))
     with torch.no_grad():
-        ours = backend.denoise_jvp(latents, 400, Conditioning(point), tangents)
+        value, ours = backend.denoise_jvp(latents, 400, Conditioning(point), tangents)
+        assert torch.allclose(value, backend.denoise(latents, 400, Conditioning(point)))
         step = 1e-5
         ahead, behind = (
             backend.denoise(
@@ -163,8 +164,8 @@ def test_jvp_equals_central_differences(prediction: str) -> None:
     # Central differences: an error of step² times the third derivative, and rounding / step.
     assert ((ours - differences).norm() / differences.norm()) < 1e-6
     assert backend.evaluations.jvp == 5
-    assert backend.evaluations.forward == 10
-    with pytest.raises(ValueError, match="one latent at a time"):
+    assert backend.evaluations.forward == 11
+    with pytest.raises(ValueError, match="one row at a time"):
         backend.denoise_jvp(latents.expand(2, -1, -1, -1), 400, Conditioning(point), tangents)
 
 

@@ -1,0 +1,91 @@
+"""What an attributor is asked about one image, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from tqdm.auto import tqdm
+
+from wordlight.attribution.targets import Guidance, PixelTarget
+from wordlight.attribution.words import Word
+from wordlight.backends.trajectory import FloatArray, Trajectory
+
+
+@dataclass(frozen=True)
+class InputNoise:
+    """Gaussian noise on the inputs, as NoiseTunnel adds it: ``stdev`` in the inputs' own units."""
+
+    stdev: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One image, cut up and ready to be explained.
+
+    Attributes:
+        trajectory: of the image.
+        players: what the context positions belong to; they partition them.
+        steps: numbers of the trajectory's steps to look at.
+        baseline: E°, ``(tokens, channels)``.
+        baseline_text: the prompt whose embeddings E° are.
+        target: what is explained at each pixel.
+        rows: most rows of one denoiser pass.
+        noise: what is added to the inputs, if anything.
+        show_progress: whether to show how many steps are done.
+    """
+
+    trajectory: Trajectory
+    players: tuple[Word, ...]
+    steps: tuple[int, ...]
+    baseline: FloatArray
+    baseline_text: str = ""
+    target: PixelTarget = field(default_factory=Guidance)
+    rows: int = 16
+    noise: InputNoise | None = None
+    show_progress: bool = False
+
+    def progress(self, items: Iterable[int], what: str = "steps") -> Iterator[int]:
+        """``items``, with a progress bar where one was asked for."""
+        yield from tqdm(items, unit=what, disable=not self.show_progress)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvergenceDelta:
+    """How far the players' maps are from adding up to the target, on the latent grid, before steps
+    are averaged.
+
+    Attributes:
+        values: Σ over players - (f(E) - f(E°)), ``(step, y, x)``.
+        target: f(E) - f(E°), ``(step, y, x)``.
+    """
+
+    values: npt.NDArray[np.float64]
+    target: npt.NDArray[np.float64]
+
+    @property
+    def relative(self) -> npt.NDArray[np.float64]:
+        """Completeness error of each step: Σ_yx |values| / Σ_yx |target|."""
+        wrong, whole = np.abs(self.values).sum((1, 2)), np.abs(self.target).sum((1, 2))
+        shares: npt.NDArray[np.float64] = wrong / np.maximum(whole, 1e-300)
+        return shares
+
+    @property
+    def maximum(self) -> npt.NDArray[np.float64]:
+        """The largest error of a pixel at each step, relative to the largest target."""
+        wrong, whole = np.abs(self.values).max((1, 2)), np.abs(self.target).max((1, 2))
+        shares: npt.NDArray[np.float64] = wrong / np.maximum(whole, 1e-300)
+        return shares
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A method's maps ``(word, [step, layer, head,] y, x)`` on the latent grid, one a player, and
+    for additive methods how nearly they add up."""
+
+    maps: xr.DataArray
+    delta: ConvergenceDelta | None = None

@@ -1,0 +1,216 @@
+"""One step of a trajectory, ready to be asked how the prompt shapes the prediction."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from array_api_compat import array_namespace
+
+from wordlight.attribution.question import Question
+from wordlight.attribution.targets import Predictions, StepTarget
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Array, Backend, Conditioning
+
+#: What is varied: the text encoder's output, or its input (through the encoder).
+InputSpace = Literal["embeddings", "tokens"]
+
+#: float32's rounding, through an encoder; anything else is another encoder.
+_SAME = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a method varies, from the baseline to the prompt.
+
+    Attributes:
+        space: ``"embeddings"`` (the encoder's output) or ``"tokens"`` (its input embeddings).
+        point, baseline: ``(1, tokens, channels)`` each.
+        added: the step's further conditioning, ``(1, ...)`` each.
+    """
+
+    backend: Backend
+    space: InputSpace
+    point: Array
+    baseline: Array
+    added: dict[str, Array]
+
+    @classmethod
+    def of(cls, backend: Backend, question: Question, space: InputSpace) -> Inputs:
+        """The inputs of a trajectory.
+
+        Raises ValueError where the trajectory's embeddings are not what the encoder makes of its
+        tokens, so that ``"tokens"`` would explain another run.
+        """
+        trajectory = question.trajectory
+        added = {name: backend.asarray(value[None]) for name, value in trajectory.added.items()}
+        point = backend.asarray(trajectory.embeddings[None])
+        baseline = backend.asarray(question.baseline[None])
+        if space == "tokens":
+            xp = array_namespace(point)
+            ends = [
+                xp.expand_dims(backend.token_embeddings(text), axis=0)
+                for text in (trajectory.prompt, question.baseline_text)
+            ]
+            for tokens, embeddings in zip(ends, (point, baseline), strict=True):
+                made = backend.encode_from(tokens).embeddings
+                if float(xp.max(xp.abs(made - embeddings))) > _SAME * float(
+                    xp.max(xp.abs(embeddings))
+                ):
+                    raise ValueError(
+                        "wrt='tokens' needs embeddings that the text encoder made of the prompt "
+                        "alone; this run's are others (weighted, edited, or of another encoder)"
+                    )
+            point, baseline = ends
+        if question.noise is not None:
+            rng = np.random.default_rng(question.noise.seed)
+            draw = rng.standard_normal(tuple(point.shape)) * question.noise.stdev
+            point = point + backend.asarray(draw)
+        return cls(backend, space, point, baseline, added)
+
+    def conditioning(self, points: Array) -> Conditioning:
+        """What the denoiser is told at some points, ``(rows, tokens, channels)``."""
+        if self.space == "tokens":
+            return self.backend.encode_from(points)
+        return self._with_added(points)
+
+    def moved(self, point: Array, tangents: Array) -> tuple[Conditioning, Array]:
+        """The conditioning at one point, and how its embeddings change along each tangent."""
+        if self.space == "tokens":
+            return self.backend.encode_from_jvp(point, tangents)
+        return self._with_added(point), tangents
+
+    def _with_added(self, embeddings: Array) -> Conditioning:
+        xp = array_namespace(embeddings)
+        rows = embeddings.shape[0]
+        added = {
+            name: xp.broadcast_to(value, (rows, *value.shape[1:]))
+            for name, value in self.added.items()
+        }
+        return Conditioning(embeddings, added)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step: its latents, what is varied, and the target f, zero at the baseline.
+
+    Attributes:
+        latents: ``(1, channels, height, width)``.
+        timestep: of the step.
+        inputs: what is varied.
+        target: f, as a function of the prediction.
+        total: f at the inputs' point, ``(height, width)``: what complete methods share out.
+        rows: most rows of one denoiser pass.
+    """
+
+    backend: Backend
+    latents: Array
+    timestep: float
+    inputs: Inputs
+    target: StepTarget
+    total: Array
+    rows: int
+
+    @property
+    def point(self) -> Array:
+        """The inputs, ``(1, tokens, channels)``."""
+        return self.inputs.point
+
+    @property
+    def baseline(self) -> Array:
+        """The inputs' baseline, ``(1, tokens, channels)``."""
+        return self.inputs.baseline
+
+    @property
+    def displacement(self) -> Array:
+        """From the baseline to the inputs."""
+        return self.inputs.point - self.inputs.baseline
+
+    def predict(self, points: Array) -> Array:
+        """ε at each of the points ``(rows, tokens, channels)``."""
+        return _predict(self.backend, self.latents, self.timestep, self.inputs.conditioning(points))
+
+    def values(self, points: Array) -> Array:
+        """f at each of the points: ``(rows, tokens, channels)`` to ``(rows, y, x)``."""
+        xp = array_namespace(points)
+        values = [
+            self.target.values(self.predict(points[start : start + self.rows]))
+            for start in range(0, points.shape[0], self.rows)
+        ]
+        return xp.concat(values, axis=0)
+
+    def values_with(self, kept: Array) -> Array:
+        """f where only some positions have the prompt's inputs, the others the baseline's.
+
+        ``kept`` is ``(rows, tokens, 1)``, 1 or 0; gives ``(rows, y, x)``.
+        """
+        return self.values(self.baseline + kept * self.displacement)
+
+    def slopes(self, point: Array, tangents: Array) -> Array:
+        """How f changes at a point ``(1, tokens, channels)`` along each of the tangents
+        ``(rows, tokens, channels)``: ``(rows, y, x)``."""
+        xp = array_namespace(tangents)
+        conditioning, changes = self.inputs.moved(point, tangents)
+        parts = []
+        for start in range(0, tangents.shape[0], self.rows):
+            prediction, moved = self.backend.denoise_jvp(
+                self.latents, self.timestep, conditioning, changes[start : start + self.rows]
+            )
+            parts.append(self.target.slopes(wide(prediction), wide(moved)))
+        return xp.concat(parts, axis=0)
+
+
+def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
+    """Prepare one step: costs two forward passes, and a third where noise was added."""
+    backend, trajectory = inputs.backend, question.trajectory
+    latents = backend.asarray(trajectory.latents[step][None])
+    timestep = float(trajectory.timesteps[step])
+    xp = array_namespace(latents)
+    ends = backend.asarray(np.stack([trajectory.embeddings, question.baseline]))
+    added = {name: xp.concat([value, value], axis=0) for name, value in inputs.added.items()}
+    pair = _predict(backend, latents, timestep, Conditioning(ends, added))
+    target = question.target.prepare(Predictions(backend, latents, timestep, pair[:1], pair[1:]))
+    full = pair[:1]
+    if question.noise is not None:
+        full = _predict(backend, latents, timestep, inputs.conditioning(inputs.point))
+    total = target.values(full)[0]
+    return Step(backend, latents, timestep, inputs, target, total, question.rows)
+
+
+def _predict(
+    backend: Backend, latents: Array, timestep: float, conditioning: Conditioning
+) -> Array:
+    xp = array_namespace(latents)
+    rows = (conditioning.embeddings.shape[0], *latents.shape[1:])
+    return wide(backend.denoise(xp.broadcast_to(latents, rows), timestep, conditioning))
+
+
+def wide(array: Array) -> Array:
+    """At least float32: squares of half-precision predictions underflow."""
+    xp = array_namespace(array)
+    return xp.astype(array, xp.float32) if array.dtype.itemsize < 4 else array
+
+
+def step_rng(seed: int, timestep: float, *more: int) -> np.random.Generator:
+    """The random numbers of one step of a method: other ones at each timestep, the same again."""
+    return np.random.default_rng([seed, zlib.crc32(np.float64(timestep).tobytes()), *more])
+
+
+def player_masks(players: Sequence[Word], tokens: int) -> npt.NDArray[np.float32]:
+    """``(players, tokens, 1)``: 1 where a position belongs to a player."""
+    masks = np.zeros((len(players), tokens, 1), np.float32)
+    for index, player in enumerate(players):
+        masks[index, list(player.tokens)] = 1.0
+    return masks
+
+
+def check_space(space: str) -> InputSpace:
+    """Raises ValueError for anything but ``"embeddings"`` and ``"tokens"``."""
+    for known in get_args(InputSpace):
+        if space == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"wrt must be 'embeddings' or 'tokens', not {space!r}")
