@@ -15,9 +15,15 @@ from wordlight.attribution.maps import AttributionMaps as AttributionMaps
 from wordlight.attribution.maps import Provenance as Provenance
 from wordlight.attribution.maps import WordMap as WordMap
 from wordlight.attribution.noise_difference import NoiseDifference as NoiseDifference
+from wordlight.attribution.noise_tunnel import NoiseTunnel as NoiseTunnel
 from wordlight.attribution.occlusion import Occlusion as Occlusion
 from wordlight.attribution.regeneration import Regeneration as Regeneration
 from wordlight.attribution.saliency import Saliency as Saliency
 from wordlight.attribution.shapley import Shapley as Shapley
+from wordlight.attribution.targets import DecodedChannel as DecodedChannel
+from wordlight.attribution.targets import Guidance as Guidance
+from wordlight.attribution.targets import PixelTarget as PixelTarget
+from wordlight.attribution.targets import PredictionNorm as PredictionNorm
+from wordlight.attribution.targets import Region as Region
 from wordlight.attribution.words import PromptWords as PromptWords
 from wordlight.attribution.words import Word as Word
