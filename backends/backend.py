@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.sampling import SamplingFacts, check_image, check_prompts, seeds_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -67,7 +68,11 @@ class Backend(ABC):
     revision: str | None
     device: str
     dtype: str
-    capabilities: frozenset[str]
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[str]:
+        """Which primitives this backend has, for the model as it stands."""
 
     def __init__(self) -> None:
         self.evaluations = Evaluations()
@@ -119,7 +124,6 @@ class Backend(ABC):
         width: int | None = None,
     ) -> Trajectory | list[Trajectory]: ...
 
-    @abstractmethod
     def sample(
         self,
         prompts: str | Sequence[str],
@@ -148,8 +152,25 @@ class Backend(ABC):
             ValueError: an empty prompt, a size the model can't draw, a bad number.
             PromptTooLongError: a prompt that the context can't hold.
         """
+        self.require(frozenset({"sample"}), "sample")
+        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        check_prompts(asked)
+        if images_per_prompt < 1:
+            raise ValueError(f"images_per_prompt must be 1 or more, not {images_per_prompt}")
+        facts = self.sampling
+        request: dict[str, Any] = {
+            "seeds": seeds_of(seed, len(asked) * images_per_prompt),
+            "steps": facts.steps_of(steps),
+            "guidance_scale": facts.guidance_of(guidance_scale),
+            "negative_prompt": negative_prompt or None,
+            "images_per_prompt": images_per_prompt,
+            "size": facts.size_of(height, width),
+        }
+        for prompt in (*asked, *([negative_prompt] if negative_prompt else [])):
+            self.tokenize(prompt)
+        made = self._sample(asked, **request)
+        return made[0] if isinstance(prompts, str) and images_per_prompt == 1 else made
 
-    @abstractmethod
     def invert(
         self,
         images: Sequence[npt.NDArray[np.uint8]],
@@ -160,8 +181,26 @@ class Backend(ABC):
     ) -> list[Trajectory]:
         """Trajectories of given images ``(height, width, 3)`` uint8, by adding noise to them.
 
-        At each timestep the image's latents are noised with one and the same draw of noise.
+        At each timestep the image's latents are noised with one and the same draw of noise; image
+        number k has seed ``seed + k``.
+
+        Raises:
+            ValueError: images that are not ``(height, width, 3)`` uint8 or of a size that the
+                model can't draw, not one prompt an image, a bad number.
         """
+        self.require(frozenset({"invert"}), "invert")
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        check_prompts(prompts)
+        facts = self.sampling
+        count, seeds = facts.steps_of(steps), seeds_of(seed, len(images))
+        for image in images:
+            check_image(image)
+            facts.size_of(*image.shape[:2])
+        return [
+            self._invert(image, prompt, seed=s, steps=count)
+            for image, prompt, s in zip(images, prompts, seeds, strict=True)
+        ]
 
     @abstractmethod
     def asarray(self, array: npt.ArrayLike) -> Array:
@@ -309,6 +348,30 @@ class Backend(ABC):
     ) -> AttentionMeans: ...
 
     # What not every backend has; ``capabilities`` says which.
+
+    @property
+    def sampling(self) -> SamplingFacts:
+        """What ``sample`` and ``invert`` go by."""
+        raise NotImplementedError
+
+    def _sample(
+        self,
+        prompts: list[str],
+        *,
+        seeds: list[int],
+        steps: int,
+        guidance_scale: float,
+        negative_prompt: str | None,
+        images_per_prompt: int,
+        size: tuple[int, int],
+    ) -> list[Trajectory]:
+        """A checked request: one trajectory a seed; image k is of prompt k // images_per_prompt."""
+        raise NotImplementedError
+
+    def _invert(
+        self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
+    ) -> Trajectory:
+        raise NotImplementedError
 
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array

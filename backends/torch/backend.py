@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.noise import NoiseLevels
@@ -27,8 +27,6 @@ from wordlight.backends.trajectory import Trajectory
 
 #: Directions whose forward-mode products are computed at once; more need more memory.
 _JVP_CHUNK = 32
-#: Far beyond what any model draws with; more only overflows.
-_MOST_GUIDANCE = 1e4
 #: What the cards of the embedded models recommend.
 _RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
 
@@ -46,9 +44,6 @@ class TorchBackend(Backend):
     """
 
     framework = "torch"
-    capabilities = frozenset(
-        {"sample", "invert", "encode", "denoise", "denoise_jvp", "attention", "trace", "decode"}
-    )
 
     def __init__(
         self,
@@ -88,6 +83,13 @@ class TorchBackend(Backend):
         return cls(found.pipe, model_id=found.name, revision=found.revision, **recommended)
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        """See ``Backend.capabilities``."""
+        return frozenset(
+            {"sample", "invert", "encode", "denoise", "denoise_jvp", "attention", "trace"}
+        )
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """The cross-attention layers that an ``AttentionQuery`` can name."""
         return describe_layers(self.pipe.unet)
@@ -108,64 +110,43 @@ class TorchBackend(Backend):
             )[0]
         return embeddings
 
-    @overload
-    def sample(
-        self,
-        prompts: str,
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        negative_prompt: str | None = None,
-        images_per_prompt: Literal[1] = 1,
-        height: int | None = None,
-        width: int | None = None,
-    ) -> Trajectory: ...
+    @property
+    def sampling(self) -> SamplingFacts:
+        """See ``Backend.sampling``."""
+        scale = int(self.pipe.vae_scale_factor)
+        default = self.pipe.unet.config.sample_size
+        height, width = default if isinstance(default, (tuple, list)) else (default, default)
+        return SamplingFacts(
+            steps=self._steps,
+            guidance_scale=self._guidance_scale,
+            train_steps=self._levels.train_steps,
+            height=int(height) * scale,
+            width=int(width) * scale,
+        )
 
-    @overload
-    def sample(
+    def _sample(
         self,
-        prompts: str | Sequence[str],
+        prompts: list[str],
         *,
-        seed: int | Sequence[int] = 0,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        negative_prompt: str | None = None,
-        images_per_prompt: int = 1,
-        height: int | None = None,
-        width: int | None = None,
-    ) -> Trajectory | list[Trajectory]: ...
-
-    def sample(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        seed: int | Sequence[int] = 0,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        negative_prompt: str | None = None,
-        images_per_prompt: int = 1,
-        height: int | None = None,
-        width: int | None = None,
-    ) -> Trajectory | list[Trajectory]:
-        """See ``Backend.sample``. All images of one call are one batch."""
-        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        seeds: list[int],
+        steps: int,
+        guidance_scale: float,
+        negative_prompt: str | None,
+        images_per_prompt: int,
+        size: tuple[int, int],
+    ) -> list[Trajectory]:
+        # All images of one call are one batch.
         if not isinstance(self.pipe, StableDiffusionPipeline):
             raise ValueError(
                 f"a {type(self.pipe).__name__} takes more than a prompt: call it yourself, inside "
                 "wordlight.trace(pipe)"
             )
-        self._check_request(asked, images_per_prompt, steps, guidance_scale)
-        seeds = _seeds(seed, len(asked) * images_per_prompt)
-        for prompt in (*asked, *([negative_prompt] if negative_prompt else [])):
-            self.tokenize(prompt)
-        size = self._pixel_size(height, width)
         with PipelineRecorder(self.pipe, None) as recorder, _quiet(self.pipe):
             self.pipe(
-                asked,
-                negative_prompt=[negative_prompt] * len(asked) if negative_prompt else None,
-                num_inference_steps=steps or self._steps,
-                guidance_scale=self._guidance_scale if guidance_scale is None else guidance_scale,
+                prompts,
+                negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
                 num_images_per_prompt=images_per_prompt,
                 height=size[0],
                 width=size[1],
@@ -177,33 +158,7 @@ class TorchBackend(Backend):
         (call,) = recorder.calls
         complete(self, call)
         self.evaluations.forward += call.rows
-        made = trajectories_of(self, call, seeds=seeds)
-        single = isinstance(prompts, str) and images_per_prompt == 1
-        return made[0] if single else made
-
-    def _check_request(
-        self, prompts: list[str], images: int, steps: int | None, guidance: float | None = None
-    ) -> None:
-        if not prompts:
-            raise ValueError("no prompt was given")
-        if any(not p.strip() for p in prompts):
-            raise ValueError("the prompt is empty: there is no word to attribute to")
-        if images < 1:
-            raise ValueError(f"images_per_prompt must be 1 or more, not {images}")
-        if steps is not None and not 1 <= steps <= self._levels.train_steps:
-            raise ValueError(f"steps must be 1 to {self._levels.train_steps}, not {steps}")
-        if guidance is not None and not 0 <= guidance <= _MOST_GUIDANCE:
-            raise ValueError(f"guidance_scale must be 0 to {_MOST_GUIDANCE:g}, not {guidance}")
-
-    def _pixel_size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        scale = int(self.pipe.vae_scale_factor)
-        default = self.pipe.unet.config.sample_size
-        sides = default if isinstance(default, (tuple, list)) else (default, default)
-        chosen = (height or int(sides[0]) * scale, width or int(sides[1]) * scale)
-        for name, value in zip(("height", "width"), chosen, strict=True):
-            if value < 8 or value % 8:
-                raise ValueError(f"{name} must be a positive multiple of 8 pixels, not {value}")
-        return chosen
+        return trajectories_of(self, call, seeds=seeds)
 
     def _initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
         """Noise that depends on the seed alone, not on framework, device or batch."""
@@ -212,31 +167,9 @@ class TorchBackend(Backend):
         noise = [np.random.default_rng(s).standard_normal(shape, np.float32) for s in seeds]
         return self.asarray(np.stack(noise))
 
-    def invert(
-        self,
-        images: Sequence[npt.NDArray[np.uint8]],
-        prompts: Sequence[str],
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-    ) -> list[Trajectory]:
-        """See ``Backend.invert``."""
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
-        return [
-            self._invert_one(image, prompt, seed + k, steps or self._steps)
-            for k, (image, prompt) in enumerate(zip(images, prompts, strict=True))
-        ]
-
-    def _invert_one(
-        self, image: npt.NDArray[np.uint8], prompt: str, seed: int, steps: int
+    def _invert(
+        self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
-        self._check_request([prompt], 1, steps)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
-            )
-        self._pixel_size(image.shape[0], image.shape[1])
         pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
         with torch.no_grad():
             clean = self.pipe.vae.encode(pixels).latent_dist.mode()
@@ -347,18 +280,6 @@ class TorchBackend(Backend):
     ) -> Tracing:
         """Trace whatever is done with the pipeline inside a ``with`` block."""
         return Tracing(self, query or AttentionQuery(), prompts)
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    if isinstance(seed, Sequence):
-        seeds = [operator.index(s) for s in seed]
-    else:
-        seeds = [operator.index(seed) + k for k in range(count)]
-    if len(seeds) != count:
-        raise ValueError(f"{len(seeds)} seeds for {count} images")
-    if min(seeds) < 0 or max(seeds) >= 2**63:
-        raise ValueError("a seed must be 0 or more, and less than 2**63")
-    return seeds
 
 
 class _quiet:  # noqa: N801 - used as a function

@@ -1,0 +1,93 @@
+"""What a model can be asked to draw, and what it draws with where it isn't told."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Far beyond what any model draws with; more only overflows.
+_MOST_GUIDANCE = 1e4
+
+
+@dataclass(frozen=True)
+class SamplingFacts:
+    """What ``Backend.sample`` and ``Backend.invert`` go by.
+
+    Attributes:
+        steps, guidance_scale: what the model recommends.
+        train_steps: how many timesteps it was trained on: the most steps.
+        height, width: its own size, in pixels.
+        multiple: of how many pixels a side must be.
+    """
+
+    steps: int
+    guidance_scale: float
+    train_steps: int
+    height: int
+    width: int
+    multiple: int = 8
+
+    def steps_of(self, steps: int | None) -> int:
+        """The number of steps of a request; raises ValueError for one that can't be."""
+        if steps is None:
+            return self.steps
+        if not 1 <= steps <= self.train_steps:
+            raise ValueError(f"steps must be 1 to {self.train_steps}, not {steps}")
+        return steps
+
+    def guidance_of(self, guidance_scale: float | None) -> float:
+        """The guidance scale of a request; raises ValueError for one that can't be."""
+        if guidance_scale is None:
+            return self.guidance_scale
+        if not 0 <= guidance_scale <= _MOST_GUIDANCE:
+            raise ValueError(
+                f"guidance_scale must be 0 to {_MOST_GUIDANCE:g}, not {guidance_scale}"
+            )
+        return guidance_scale
+
+    def size_of(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width of a request in pixels; raises ValueError for what can't be drawn."""
+        chosen = (
+            self.height if height is None else height,
+            self.width if width is None else width,
+        )
+        for name, value in zip(("height", "width"), chosen, strict=True):
+            if value < self.multiple or value % self.multiple:
+                raise ValueError(
+                    f"{name} must be a positive multiple of {self.multiple} pixels, not {value}"
+                )
+        return chosen
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raises ValueError for no prompt at all, and for an empty one."""
+    if not prompts:
+        raise ValueError("no prompt was given")
+    if any(not prompt.strip() for prompt in prompts):
+        raise ValueError("the prompt is empty: there is no word to attribute to")
+
+
+def check_image(image: npt.NDArray[Any]) -> None:
+    """Raises ValueError for anything but ``(height, width, 3)`` uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
+        )
+
+
+def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed an image: counted up from a number, or as they were given."""
+    if isinstance(seed, Sequence):
+        seeds = [operator.index(s) for s in seed]
+    else:
+        seeds = [operator.index(seed) + k for k in range(count)]
+    if len(seeds) != count:
+        raise ValueError(f"{len(seeds)} seeds for {count} images")
+    if min(seeds) < 0 or max(seeds) >= 2**63:
+        raise ValueError("a seed must be 0 or more, and less than 2**63")
+    return seeds
