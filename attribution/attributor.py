@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal, Self, overload
 import numpy as np
 
 from wordlight.attribution.maps import AttributionMaps, Merge, Provenance
-from wordlight.attribution.question import Answer, ConvergenceDelta, Question
+from wordlight.attribution.question import Answer, ConvergenceDelta, Question, Size
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import PromptWords, Word, WordKey
-from wordlight.backends.backend import Backend
+from wordlight.backends.backend import Backend, Evaluations
 from wordlight.backends.trajectory import Trajectory
 
 Family = Literal["attention", "gradient", "perturbation", "control"]
@@ -25,11 +25,20 @@ Steps = int | Sequence[int] | None
 _ROWS = 16
 
 
+class BudgetError(ValueError):
+    """A method can't be had for the budget: ``least`` forward-equivalents an image could do it."""
+
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 class TextImageAttributor(ABC):
     """Explains a text-to-image model word by word, in the manner of Captum's ``Attribution``.
 
     Constructed on what it explains, a backend, with the options that change the mathematics;
-    asked through ``attribute``. A subclass sets the class attributes and writes ``_attribute``.
+    asked through ``attribute``. A subclass sets the class attributes and writes ``_attribute`` and
+    ``cost``.
 
     Attributes:
         name: as the command line knows it, in kebab-case.
@@ -40,6 +49,7 @@ class TextImageAttributor(ABC):
         merge: how the maps of several tokens become one.
         takes_targets: whether it explains a pixel target, so that another can be asked for.
         option_names: the constructor's options that belong to the settings.
+        effort: the option, a whole number, with which the cost grows; None for a fixed cost.
     """
 
     name: ClassVar[str]
@@ -50,6 +60,7 @@ class TextImageAttributor(ABC):
     merge: ClassVar[Merge] = "mean"
     takes_targets: ClassVar[bool] = False
     option_names: ClassVar[tuple[str, ...]] = ()
+    effort: ClassVar[str | None] = None
 
     def __init__(self, backend: Backend, *, steps: Steps = None) -> None:
         backend.require(self.needs, self.name)
@@ -79,6 +90,63 @@ class TextImageAttributor(ABC):
             raise TypeError(f"{self.name} has no option {unknown[0]!r}; it has {', '.join(known)}")
         return type(self)(self.backend, **{**known, **options})
 
+    def cost(self, size: Size) -> Evaluations:
+        """What ``attribute`` will spend on an image of this size: exactly what is then counted.
+
+        Raises NotImplementedError where a method doesn't say.
+        """
+        raise NotImplementedError(f"{self.name} doesn't say what it costs: it must write cost()")
+
+    def size_of(self, trajectory: Trajectory, words: Sequence[WordKey] | None = None) -> Size:
+        """The size of the question that ``attribute(trajectory, words)`` asks."""
+        return Size.of(trajectory, self._players(trajectory, words), self.steps)
+
+    def least_effort(self, size: Size) -> int:
+        """The smallest value of the effort option that an image of this size can be asked with."""
+        return 1
+
+    def within_budget(self, budget: int, *sizes: Size) -> Self:
+        """The same method with the most effort for which no image costs more than the budget.
+
+        Args:
+            budget: in forward-equivalents an image.
+            sizes: of the images; one effort serves them all.
+
+        Raises:
+            BudgetError: the cheapest form of the method costs more.
+        """
+
+        def dearest(method: TextImageAttributor) -> int:
+            return max(method.cost(size).forward_equivalents for size in sizes)
+
+        if budget < 1:
+            raise ValueError(f"a budget must be 1 or more, not {budget}")
+        if not sizes:
+            raise ValueError("a budget needs the size of at least one image")
+        option = self.effort
+        if option is None:
+            if (least := dearest(self)) > budget:
+                raise BudgetError(_too_dear(self, least, budget, ""), least)
+            return self
+        low = max(self.least_effort(size) for size in sizes)
+        chosen = self.with_options(**{option: low})
+        if (least := dearest(chosen)) > budget:
+            raise BudgetError(_too_dear(self, least, budget, f" with {option}={low}"), least)
+        # Twice as much each time until it is too much, then halving what lies between. A unit of
+        # effort costs a forward pass or more, so beyond ``most`` the cost has stopped growing.
+        most, high = low + budget, 2 * low
+        while high <= most and dearest(tried := self.with_options(**{option: high})) <= budget:
+            low, high, chosen = high, 2 * high, tried
+        high = min(high, most + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = self.with_options(**{option: middle})
+            if dearest(tried) <= budget:
+                low, chosen = middle, tried
+            else:
+                high = middle
+        return chosen
+
     @overload
     def attribute(
         self,
@@ -90,6 +158,7 @@ class TextImageAttributor(ABC):
         return_convergence_delta: Literal[False] = False,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        budget: int | None = None,
         **options: Any,
     ) -> AttributionMaps: ...
 
@@ -104,6 +173,7 @@ class TextImageAttributor(ABC):
         return_convergence_delta: Literal[False] = False,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        budget: int | None = None,
         **options: Any,
     ) -> list[AttributionMaps]: ...
 
@@ -118,6 +188,7 @@ class TextImageAttributor(ABC):
         return_convergence_delta: Literal[True],
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        budget: int | None = None,
         **options: Any,
     ) -> tuple[AttributionMaps, ConvergenceDelta]: ...
 
@@ -132,6 +203,7 @@ class TextImageAttributor(ABC):
         return_convergence_delta: Literal[True],
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        budget: int | None = None,
         **options: Any,
     ) -> list[tuple[AttributionMaps, ConvergenceDelta]]: ...
 
@@ -145,6 +217,7 @@ class TextImageAttributor(ABC):
         return_convergence_delta: bool = False,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        budget: int | None = None,
         **options: Any,
     ) -> Any:
         """Maps over the image of each word.
@@ -160,6 +233,8 @@ class TextImageAttributor(ABC):
             return_convergence_delta: give ``(maps, delta)``; see ``ConvergenceDelta``.
             internal_batch_size: most rows of one denoiser pass, where memory is short.
             show_progress: show how many steps are done.
+            budget: the most that an image may cost, in forward-equivalents; the effort option
+                (``n_steps``, ``probes``, ``n_samples``, ...) is set to the most that fits.
             options: the constructor's options (``n_steps``, ``method``, ``steps``, ...), changed
                 for this call alone.
 
@@ -167,6 +242,7 @@ class TextImageAttributor(ABC):
             KeyError: a word that isn't in the prompt.
             ValueError: words that overlap, an unknown baseline, steps the trajectory hasn't, a
                 target or a delta of a method that has none.
+            BudgetError: a budget that the cheapest form of the method exceeds.
             TypeError: an option that the method hasn't.
         """
         common: dict[str, Any] = {
@@ -177,9 +253,15 @@ class TextImageAttributor(ABC):
             "show_progress": show_progress,
         }
         if options:
-            return self.with_options(**options).attribute(trajectory, words, **common)
+            if budget is not None and self.effort in options:
+                raise TypeError(f"{self.effort} is what the budget decides: give one of the two")
+            changed = self.with_options(**options)
+            return changed.attribute(trajectory, words, budget=budget, **common)
         if not isinstance(trajectory, Trajectory):
-            return [self.attribute(one, words, **common) for one in trajectory]
+            return [self.attribute(one, words, budget=budget, **common) for one in trajectory]
+        if budget is not None:
+            fitted = self.within_budget(budget, self.size_of(trajectory, words))
+            return fitted.attribute(trajectory, words, **common)
         self._check_request(target, return_convergence_delta, internal_batch_size)
         question = Question(
             trajectory=trajectory,
@@ -242,6 +324,13 @@ class TextImageAttributor(ABC):
     @abstractmethod
     def _attribute(self, question: Question) -> Answer:
         """One map a player, in the players' order."""
+
+
+def _too_dear(method: TextImageAttributor, least: int, budget: int, how: str) -> str:
+    return (
+        f"{method.name} costs at least {least} forward-equivalents an image{how}, and the budget "
+        f"is {budget}"
+    )
 
 
 def partition(words: PromptWords, wanted: Sequence[WordKey] | None) -> tuple[Word, ...]:

@@ -11,11 +11,11 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import Merge
-from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Step
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 
 class _Control(TextImageAttributor):
@@ -24,6 +24,10 @@ class _Control(TextImageAttributor):
     def __init__(self, backend: Backend) -> None:
         # A control looks at no step of the run.
         super().__init__(backend, steps=1)
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``: the model isn't asked."""
+        return Evaluations()
 
 
 class Uniform(_Control):
@@ -97,6 +101,9 @@ class GuidanceNorm(StepwiseAttributor):
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "mean"
     additive: ClassVar[bool] = False
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations()
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         xp = array_namespace(step.total)

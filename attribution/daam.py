@@ -11,11 +11,11 @@ import xarray as xr
 
 from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
 from wordlight.attribution.maps import AttributionMaps, Provenance
-from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
-from wordlight.backends.backend import Backend
+from wordlight.backends.backend import Backend, Evaluations
 from wordlight.backends.traces import Trace
 
 Clamp = Literal["mean", "per-map"]
@@ -156,6 +156,10 @@ class DAAM(TextImageAttributor):
             signed=cls.signed,
             provenance=provenance,
         )
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``."""
+        return Evaluations(forward=size.steps)
 
     def _attribute(self, question: Question) -> Answer:
         trajectory, query = question.trajectory, self._query

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 
 class GradientShap(StepwiseAttributor):
@@ -39,6 +40,7 @@ class GradientShap(StepwiseAttributor):
         "stdevs",
         "seed",
     )
+    effort: ClassVar[str | None] = "n_samples"
 
     def __init__(
         self,
@@ -60,6 +62,9 @@ class GradientShap(StepwiseAttributor):
         self.n_samples = n_samples
         self.stdevs = stdevs
         self.seed = seed
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations(jvp=self.n_samples * size.players)
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         rng = step_rng(self.seed, step.timestep)

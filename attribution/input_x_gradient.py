@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import Step, player_masks
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array
+from wordlight.backends.backend import Array, Evaluations
 
 
 class InputXGradient(StepwiseAttributor):
@@ -22,6 +23,9 @@ class InputXGradient(StepwiseAttributor):
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations(jvp=size.players)
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         masks = self.backend.asarray(player_masks(players, step.point.shape[1]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from wordlight.attribution.attributor import Steps
-from wordlight.attribution.path_rules import PathRule, path_nodes
+from wordlight.attribution.path_rules import PathRule, least_nodes, path_nodes
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 
 class IntegratedGradients(StepwiseAttributor):
@@ -34,6 +35,7 @@ class IntegratedGradients(StepwiseAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
     option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_steps", "method")
+    effort: ClassVar[str | None] = "n_steps"
 
     def __init__(
         self,
@@ -49,6 +51,13 @@ class IntegratedGradients(StepwiseAttributor):
         self._nodes = path_nodes(method, n_steps)
         self.n_steps = n_steps
         self.method: PathRule = method
+
+    def least_effort(self, size: Size) -> int:
+        """See ``TextImageAttributor.least_effort``: what the rule of integration asks for."""
+        return least_nodes(self.method)
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations(jvp=self.n_steps * size.players)
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         masks = self.backend.asarray(player_masks(players, step.point.shape[1]))

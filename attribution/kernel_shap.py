@@ -8,10 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
+
+#: How often sets are drawn anew before it is said that they leave the answer open.
+_DRAWS = 1000
 
 
 class KernelShap(StepwiseAttributor):
@@ -36,6 +40,7 @@ class KernelShap(StepwiseAttributor):
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
     option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_samples", "seed")
+    effort: ClassVar[str | None] = "n_samples"
 
     def __init__(
         self,
@@ -53,6 +58,13 @@ class KernelShap(StepwiseAttributor):
         self.n_samples = n_samples
         self.seed = seed
 
+    def least_effort(self, size: Size) -> int:
+        """See ``TextImageAttributor.least_effort``: fewer sets leave the answer open."""
+        return 2 * size.players
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations(forward=self.n_samples)
+
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         if self.n_samples < 2 * len(players):
             raise ValueError(
@@ -69,6 +81,14 @@ class KernelShap(StepwiseAttributor):
 
     def _sets(self, players: int, timestep: float) -> npt.NDArray[np.bool_]:
         rng = step_rng(self.seed, timestep)
+        # Few sets leave the answer open by bad luck; drawing others costs nothing.
+        for _ in range(_DRAWS):
+            sets = self._draw(rng, players)
+            if _answerable(sets):
+                break
+        return sets
+
+    def _draw(self, rng: np.random.Generator, players: int) -> npt.NDArray[np.bool_]:
         sizes = np.arange(1, players)
         chances = 1.0 / (sizes * (players - sizes))
         sets = np.zeros((self.n_samples, players), bool)
@@ -78,6 +98,13 @@ class KernelShap(StepwiseAttributor):
             if row + 1 < self.n_samples:
                 sets[row + 1] = ~sets[row]
         return sets
+
+
+def _answerable(sets: npt.NDArray[np.bool_]) -> bool:
+    """Whether the regression has a single answer."""
+    design = sets.astype(float)
+    others = design[:, :-1] - design[:, -1:]
+    return int(np.linalg.matrix_rank(others)) == others.shape[1]
 
 
 def constrained_regression(
@@ -101,7 +128,7 @@ def constrained_regression(
     design = sets.astype(float)
     others = design[:, :-1] - design[:, -1:]
     goal = values - design[:, -1, None, None] * total
-    if np.linalg.matrix_rank(others) < others.shape[1]:
+    if not _answerable(sets):
         raise ValueError("the sets of words leave the answer open: draw more (n_samples)")
     flat, *_ = np.linalg.lstsq(others, goal.reshape(len(goal), -1), rcond=None)
     found = flat.reshape(-1, *total.shape)

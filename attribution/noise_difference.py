@@ -9,9 +9,9 @@ import xarray as xr
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
-from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Conditioning
+from wordlight.backends.backend import Conditioning, Evaluations
 
 
 class NoiseDifference(TextImageAttributor):
@@ -26,6 +26,10 @@ class NoiseDifference(TextImageAttributor):
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "encode"})
     paper: ClassVar[str] = "Couairon et al. 2022, arXiv 2210.11427"
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``."""
+        return Evaluations(forward=size.steps * (1 + size.words))
 
     def _attribute(self, question: Question) -> Answer:
         trajectory, players = question.trajectory, question.players

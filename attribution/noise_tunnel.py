@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from wordlight.attribution.attributor import TextImageAttributor
-from wordlight.attribution.question import Answer, InputNoise, Question
+from wordlight.attribution.question import Answer, InputNoise, Question, Size
 from wordlight.attribution.stepwise import StepwiseAttributor
+from wordlight.backends.backend import Evaluations
 
 NoiseTunnelType = Literal["smoothgrad", "smoothgrad_sq", "vargrad"]
 
@@ -40,6 +41,7 @@ class NoiseTunnel(TextImageAttributor):
     name: ClassVar[str] = "noise-tunnel"
     paper: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825"
     takes_targets: ClassVar[bool] = True
+    effort: ClassVar[str | None] = "nt_samples"
 
     def __init__(
         self,
@@ -94,6 +96,15 @@ class NoiseTunnel(TextImageAttributor):
         inner = {name: value for name, value in options.items() if name not in own}
         changed = own | {name: value for name, value in options.items() if name in own}
         return type(self)(self.attributor.with_options(**inner), **changed)
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``."""
+        one = self.attributor.cost(size)
+        return Evaluations(
+            forward=self.nt_samples * (one.forward + size.steps),
+            jvp=self.nt_samples * one.jvp,
+            vjp=self.nt_samples * one.vjp,
+        )
 
     def _attribute(self, question: Question) -> Answer:
         answers = []

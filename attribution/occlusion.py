@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import Step, player_masks
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array
+from wordlight.backends.backend import Array, Evaluations
 
 
 class Occlusion(StepwiseAttributor):
@@ -21,6 +22,9 @@ class Occlusion(StepwiseAttributor):
     name: ClassVar[str] = "occlusion"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations(forward=size.players)
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         masks = self.backend.asarray(player_masks(players, step.point.shape[1]))

@@ -15,6 +15,11 @@ PathRule = Literal[
 Nodes = npt.NDArray[np.floating[Any]]
 
 
+def least_nodes(rule: PathRule) -> int:
+    """The fewest nodes with which a rule is one."""
+    return 2 if rule == "riemann_trapezoid" else 1
+
+
 def path_nodes(rule: PathRule, count: int) -> tuple[Nodes, Nodes]:
     """Places in 0..1 and their weights, which sum to 1.
 
@@ -22,8 +27,7 @@ def path_nodes(rule: PathRule, count: int) -> tuple[Nodes, Nodes]:
     """
     if rule not in get_args(PathRule):
         raise ValueError(f"method must be one of {', '.join(get_args(PathRule))}, not {rule!r}")
-    least = 2 if rule == "riemann_trapezoid" else 1
-    if count < least:
+    if count < (least := least_nodes(rule)):
         raise ValueError(f"n_steps must be {least} or more for {rule}, not {count}")
     if rule == "gausslegendre":
         places, weights = np.polynomial.legendre.leggauss(count)

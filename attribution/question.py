@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,36 @@ class InputNoise:
 
     stdev: float
     seed: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a question about one image is: all that a method's cost depends on.
+
+    Attributes:
+        players: how many maps are asked for.
+        words: how many of the players are text, and no special positions.
+        steps: how many steps are looked at.
+        drawing: denoiser rows of drawing the image once (a row a step, two with guidance).
+    """
+
+    players: int
+    words: int
+    steps: int
+    drawing: int
+
+    @classmethod
+    def of(
+        cls, trajectory: Trajectory, players: Sequence[Word], steps: int | tuple[int, ...] | None
+    ) -> Size:
+        """The size of what an image's players and steps (as an attributor names them) make."""
+        rows = 1 if trajectory.negative_embeddings is None else 2
+        return cls(
+            players=len(players),
+            words=sum(player.stop > player.start for player in players),
+            steps=len(trajectory.at_steps(steps)),
+            drawing=rows * trajectory.steps,
+        )
 
 
 @dataclass(frozen=True, eq=False)

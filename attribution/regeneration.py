@@ -9,9 +9,9 @@ import xarray as xr
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.noise_difference import without
-from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import average_down
-from wordlight.backends.backend import Backend
+from wordlight.backends.backend import Backend, Evaluations
 
 
 class Regeneration(TextImageAttributor):
@@ -32,6 +32,12 @@ class Regeneration(TextImageAttributor):
     def __init__(self, backend: Backend) -> None:
         # It looks at no step by itself.
         super().__init__(backend, steps=1)
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``."""
+        # Without its only word a prompt is empty, and nothing is drawn.
+        drawings = size.words if size.words > 1 else 0
+        return Evaluations(forward=drawings * size.drawing)
 
     def _attribute(self, question: Question) -> Answer:
         trajectory, players = question.trajectory, question.players

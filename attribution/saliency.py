@@ -11,10 +11,11 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
 from wordlight.attribution.maps import Merge
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 
 class Saliency(StepwiseAttributor):
@@ -44,6 +45,7 @@ class Saliency(StepwiseAttributor):
     merge: ClassVar[Merge] = "root-sum-square"
     additive: ClassVar[bool] = False
     option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "probes", "seed")
+    effort: ClassVar[str | None] = "probes"
 
     def __init__(
         self,
@@ -72,6 +74,9 @@ class Saliency(StepwiseAttributor):
     def relative_error(self) -> float:
         """Standard error of a pixel's estimate at one step, as a share of its value."""
         return math.sqrt(1.0 / root_mean_square_bias(self.probes) ** 2 - 1.0)
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        return Evaluations(jvp=self.probes * size.players)
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         xp = array_namespace(step.point)

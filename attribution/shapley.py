@@ -10,10 +10,11 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 
 class Shapley(StepwiseAttributor):
@@ -39,6 +40,7 @@ class Shapley(StepwiseAttributor):
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Castro et al. 2009, doi 10.1016/j.cor.2008.04.004"
     option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_samples", "seed")
+    effort: ClassVar[str | None] = "n_samples"
 
     def __init__(
         self,
@@ -58,6 +60,10 @@ class Shapley(StepwiseAttributor):
         self.n_samples = n_samples
         self.seed = seed
 
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        orders = self._count(size.players)
+        return Evaluations(forward=orders * (size.players - 1))
+
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         xp = array_namespace(step.total)
         masks = player_masks(players, step.point.shape[1])
@@ -72,8 +78,16 @@ class Shapley(StepwiseAttributor):
         return xp.stack(credits) / len(orders)
 
     def _orders(self, players: int, timestep: float) -> list[tuple[int, ...]]:
-        # Beyond 8 players there are more orders than anybody asks for.
-        if players <= 8 and factorial(players) <= self.n_samples:
+        if self._count(players) == _all_orders(players):
             return list(permutations(range(players)))
         rng = step_rng(self.seed, timestep)
         return [tuple(int(p) for p in rng.permutation(players)) for _ in range(self.n_samples)]
+
+    def _count(self, players: int) -> int:
+        every = _all_orders(players)
+        return self.n_samples if every is None else min(every, self.n_samples)
+
+
+def _all_orders(players: int) -> int | None:
+    """How many there are; None beyond 8 players, where there are more than anybody asks for."""
+    return factorial(players) if players <= 8 else None

@@ -11,10 +11,10 @@ import xarray as xr
 
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.maps import Merge
-from wordlight.attribution.question import Answer, ConvergenceDelta, Question
+from wordlight.attribution.question import Answer, ConvergenceDelta, Question, Size
 from wordlight.attribution.step import Inputs, InputSpace, Step, check_space, prepare_step
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 StepWeighting = Literal["epsilon", "equal"]
 
@@ -22,8 +22,9 @@ StepWeighting = Literal["epsilon", "equal"]
 class StepwiseAttributor(TextImageAttributor):
     """A method that makes one map a player at each step; the answer is their mean over the steps.
 
-    A subclass writes ``_at_step``. It is additive unless it says otherwise (``additive``): its
-    maps are shares of the target, and what they fail to share out is its convergence delta.
+    A subclass writes ``_at_step`` and ``_cost_at_step``. It is additive unless it says otherwise
+    (``additive``): its maps are shares of the target, and what they fail to share out is its
+    convergence delta.
 
     Args:
         backend: the model.
@@ -60,6 +61,21 @@ class StepwiseAttributor(TextImageAttributor):
     def has_convergence_delta(self) -> bool:
         """Whether the maps are shares of the target."""
         return self.additive
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``: two forward passes a step, and the method's own."""
+        own = self._cost_at_step(size)
+        return Evaluations(
+            forward=size.steps * (2 + own.forward),
+            jvp=size.steps * own.jvp,
+            vjp=size.steps * own.vjp,
+        )
+
+    def _cost_at_step(self, size: Size) -> Evaluations:
+        """What ``_at_step`` spends."""
+        raise NotImplementedError(
+            f"{self.name} doesn't say what it costs: it must write _cost_at_step()"
+        )
 
     def _attribute(self, question: Question) -> Answer:
         maps, totals = [], []
