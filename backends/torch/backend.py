@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import StableDiffusionPipeline
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.noise import NoiseLevels
 from wordlight.backends.torch.recorder import PipelineRecorder
 from wordlight.backends.torch.taps import AttentionAccumulator, AttentionTap, describe_layers
+from wordlight.backends.torch.text_encoding import (
+    encode_input_embeddings,
+    input_embeddings,
+    takes_input_embeddings,
+)
 from wordlight.backends.torch.tokenizing import tokenize
 from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
 from wordlight.backends.trajectory import Trajectory
 
 #: Directions whose forward-mode products are computed at once; more need more memory.
 _JVP_CHUNK = 32
+#: The same through the decoder, whose features are as large as the image.
+_DECODER_CHUNK = 8
+_ALWAYS = frozenset({"sample", "invert", "encode", "denoise", "denoise_jvp", "attention", "trace"})
 #: What the cards of the embedded models recommend.
 _RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
 
@@ -85,9 +93,12 @@ class TorchBackend(Backend):
     @property
     def capabilities(self) -> frozenset[str]:
         """See ``Backend.capabilities``."""
-        return frozenset(
-            {"sample", "invert", "encode", "denoise", "denoise_jvp", "attention", "trace"}
-        )
+        pipe = self.pipe
+        also = {
+            "encode_from": takes_input_embeddings(pipe.text_encoder),
+            "decode": isinstance(pipe.vae, AutoencoderKL),
+        }
+        return _ALWAYS | {name for name, has in also.items() if has}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -196,15 +207,38 @@ class TorchBackend(Backend):
             noise_source="noising",
         )
 
-    def decode(self, latents: Array) -> npt.NDArray[np.uint8]:
-        """Images ``(batch, height, width, 3)`` uint8 of clean latents."""
-        with torch.no_grad():
-            pixels = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
-        scaled = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
-        images: npt.NDArray[np.uint8] = (
-            scaled.permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy()
-        )
-        return images
+    def noise_level(self, timestep: float) -> tuple[float, float]:
+        """See ``Backend.noise_level``."""
+        return self._levels.at(timestep)
+
+    def _token_embeddings(self, text: str) -> Array:
+        ids = torch.tensor(self.tokenize(text).ids, device=self.pipe.unet.device)
+        return input_embeddings(self.pipe.text_encoder, ids)
+
+    def _encode_from(self, token_embeddings: Array) -> Conditioning:
+        return Conditioning(encode_input_embeddings(self.pipe.text_encoder, token_embeddings))
+
+    def _encode_from_jvp(
+        self, token_embeddings: Array, tangents: Array
+    ) -> tuple[Conditioning, Array]:
+        def encode(embeddings: torch.Tensor) -> torch.Tensor:
+            return encode_input_embeddings(self.pipe.text_encoder, embeddings)
+
+        states, changes = forward_products(encode, token_embeddings, tangents, _JVP_CHUNK)
+        return Conditioning(states), changes
+
+    def _decode(self, latents: Array) -> Array:
+        pixels = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
+        return pixels / 2 + 0.5
+
+    def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
+        return forward_products(self._decode, latents, tangents, _DECODER_CHUNK)
+
+    @torch.no_grad()
+    def images_of(self, latents: torch.Tensor) -> list[npt.NDArray[np.uint8]]:
+        """Images ``(height, width, 3)`` uint8 of clean latents ``(batch, channels, y, x)``."""
+        scaled = (self._decode(latents).float().clamp(0, 1) * 255).round().to(torch.uint8)
+        return list(scaled.permute(0, 2, 3, 1).cpu().numpy())
 
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
         """See ``Backend.asarray``."""
@@ -235,7 +269,7 @@ class TorchBackend(Backend):
         def predict(embeddings: torch.Tensor) -> torch.Tensor:
             return self._predict(latents, timestep, embeddings)
 
-        return _jvps(predict, conditioning.embeddings, tangents)
+        return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
 
     def _attention(
         self,
@@ -294,18 +328,3 @@ class _quiet:  # noqa: N801 - used as a function
 
     def __exit__(self, *error: object) -> None:
         self._pipe.set_progress_bar_config(**self._before)
-
-
-def _jvps(
-    function: Callable[[torch.Tensor], torch.Tensor], point: torch.Tensor, tangents: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A function's value at one row, and its forward-mode products along many directions."""
-
-    def along(tangent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        value, change, *_ = torch.func.jvp(function, (point,), (tangent,))
-        return value, change
-
-    # The fused attention kernels have no forward-mode rule; the plain one has.
-    with sdpa_kernel(SDPBackend.MATH):
-        values, changes = torch.func.vmap(along, chunk_size=_JVP_CHUNK)(tangents[:, None])
-    return values[0], changes[:, 0]

@@ -82,7 +82,7 @@ def complete(backend: TorchBackend, call: Call) -> None:
         return
     call.empty_embeddings = backend.encode_like([""], call.encoding)[0]
     if call.final_latents is not None:
-        call.images = list(backend.decode(call.final_latents))
+        call.images = backend.images_of(call.final_latents)
 
 
 def trajectories_of(
