@@ -35,10 +35,11 @@ def toy_trajectory(
     steps: int = 3,
     grid: tuple[int, int] = (4, 6),
     seed: int = 0,
+    context: int = 12,
 ) -> Trajectory:
     """A made-up run with random embeddings and latents."""
     rng = np.random.default_rng(seed)
-    tokens = toy_tokens(prompt)
+    tokens = toy_tokens(prompt, context)
     height, width = grid
     return Trajectory(
         prompt=prompt,

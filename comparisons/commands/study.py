@@ -1,9 +1,10 @@
-"""``wordlight study following``: how well a model follows its prompts."""
+"""``wordlight study``: what can be asked of a model, or of all methods on it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,6 +54,31 @@ def add_to(commands: Commands) -> None:
     )
     add_output(following, bars="progress bar")
     following.set_defaults(run=run_following)
+    sanity = add_command(
+        studies, "sanity", "whether methods' maps change when the model's weights are randomised"
+    )
+    add_model(sanity)
+    sanity.add_argument(
+        "--methods", metavar="NAME,NAME,...", help="which methods (default: all installed ones)"
+    )
+    sanity.add_argument(
+        "-n", type=whole_number(1), default=8, metavar="N", help="images (default: 8)"
+    )
+    sanity.add_argument(
+        "--steps", type=whole_number(1), default=4, help="evenly spaced steps (default: 4)"
+    )
+    sanity.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of noise and random weights (default: 0)"
+    )
+    sanity.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write the numbers (sanity.json) and their curves (sanity.png) there",
+    )
+    add_output(sanity, bars="progress bar")
+    sanity.set_defaults(run=run_sanity)
 
 
 def run_following(arguments: argparse.Namespace) -> None:
@@ -79,3 +105,39 @@ def run_following(arguments: argparse.Namespace) -> None:
     for kind, one in found.shares.items():
         share = f"{one.mean:6.1%}  [{one.low:.1%}, {one.high:.1%}]"
         print(f"{kind:9} {share}  of {one.n:4} {_ASKED[kind]}")
+
+
+def run_sanity(arguments: argparse.Namespace) -> None:
+    """Randomise stage by stage, compare and print."""
+    from wordlight.attribution import registry
+    from wordlight.backends.loading import load
+    from wordlight.comparisons.studies.sanity import study_sanity, write_sanity
+
+    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    methods = arguments.methods.split(",") if arguments.methods else testable(registry.available())
+    cells = len(methods) * (1 + len(backend.stages))
+    with tqdm(desc="comparing maps", total=cells, unit="cell", disable=arguments.quiet) as bar:
+        cascades = study_sanity(
+            backend,
+            methods,
+            n=arguments.n,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            on_cell=bar.update,
+        )
+    if arguments.out is not None:
+        write_sanity(arguments.out, cascades)
+    if arguments.json:
+        print(json.dumps([asdict(cascade) for cascade in cascades], indent=2))
+        return
+    print(f"{backend.model_id}, {arguments.n} images: rank correlation with the original maps\n")
+    for cascade in cascades:
+        last = cascade.similarity[-1]
+        mark = "" if cascade.depends_on_model else "  does not depend on the model"
+        interval = f"[{last.low:+.2f}, {last.high:+.2f}]"
+        print(f"{cascade.method:24} {last.mean:+.2f}  {interval}  all random{mark}")
+
+
+def testable(methods: Iterable[str]) -> list[str]:
+    """The methods that can be asked by themselves: all but the shuffled words."""
+    return [name for name in methods if name != "shuffled-word"]

@@ -1,0 +1,151 @@
+"""Cascading weight randomisation: do a method's maps depend on what the model has learned?"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+
+from wordlight.attribution import registry
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.backends.arrays_file import write_atomically
+from wordlight.backends.backend import Backend
+from wordlight.backends.trajectory import FloatArray, Trajectory
+from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.statistics import Estimate, mean_over_words
+
+#: From this similarity on under a wholly random model, a method is said not to depend on it.
+UNCHANGED = 0.9
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """One method's similarity to its original maps, stage by stage from the output down."""
+
+    method: str
+    stages: tuple[str, ...]
+    similarity: tuple[Estimate, ...]
+
+    @property
+    def depends_on_model(self) -> bool:
+        """Whether its maps change once everything is random."""
+        return self.similarity[-1].mean < UNCHANGED
+
+
+def study_sanity(
+    backend: Backend,
+    methods: Sequence[str],
+    *,
+    n: int,
+    steps: int = 4,
+    split: str = "test",
+    seed: int = 0,
+    on_cell: Callable[[int], object] = lambda count: None,
+) -> tuple[Cascade, ...]:
+    """Randomise the model's weights from the output down and compare the maps with the original
+    ones (Adebayo et al. 2018, arXiv 1810.03292).
+
+    Images, latents and prompt embeddings stay those of the trained model; similarity is Spearman's
+    rank correlation over the latent grid, averaged over the prompts' words, with a bootstrap
+    interval over images. Maps that are equal have 1; a map that became constant has 0.
+
+    Args:
+        backend: the model; it needs ``randomized``.
+        methods: names of registered methods.
+        n: how many images of the split.
+        steps: how many evenly spaced steps the methods look at.
+        split, seed: of the prompts and their noise, and of the random weights.
+        on_cell: called with how many pairs of method and stage were done.
+
+    Raises:
+        MissingCapabilityError: a backend whose weights can't be randomised.
+        ValueError: an unknown method, split or number.
+    """
+    backend.require(frozenset({"randomized"}), "the sanity study")
+    scenes = GeneratedScenes(backend, split, n, seed)
+    trajectories = [t for start in range(0, n, BATCH) for t in scenes.draw(start)]
+    samples: list[str] = []
+    originals: dict[str, list[FloatArray]] = {name: [] for name in methods}
+    attributors = {name: _construct(backend, name, steps) for name in methods}
+    for index, trajectory in enumerate(trajectories):
+        for position, (name, attributor) in enumerate(attributors.items()):
+            found = _word_maps(attributor, trajectory)
+            originals[name] += found
+            if position == 0:
+                samples += [scenes.sample_name(index)] * len(found)
+    on_cell(len(methods))
+    stages = backend.stages
+    similarity: dict[str, list[Estimate]] = {name: [] for name in methods}
+    for stage in stages:
+        with backend.randomized(stage, seed):
+            for name, attributor in attributors.items():
+                found = [m for t in trajectories for m in _word_maps(attributor, t)]
+                values = [
+                    rank_correlation(one, other)
+                    for one, other in zip(originals[name], found, strict=True)
+                ]
+                similarity[name].append(mean_over_words(samples, values, seed=seed))
+                on_cell(1)
+    return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
+
+
+def _construct(backend: Backend, name: str, steps: int) -> TextImageAttributor:
+    method = registry.get(name)
+    takes_steps = "steps" in inspect.signature(method).parameters
+    return method(backend, steps=steps) if takes_steps else method(backend)
+
+
+def _word_maps(attributor: TextImageAttributor, trajectory: Trajectory) -> list[FloatArray]:
+    maps = attributor.attribute(trajectory)
+    words = [i for i, player in enumerate(maps.players) if player.stop > player.start]
+    return [maps.data.values[i] for i in words]
+
+
+def rank_correlation(one: FloatArray, other: FloatArray) -> float:
+    """Spearman's rank correlation of two maps; 1 where they are equal, 0 where one is constant."""
+    if np.array_equal(one, other):
+        return 1.0
+    first, second = rankdata(one), rankdata(other)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def write_sanity(folder: Path, cascades: Sequence[Cascade]) -> None:
+    """The numbers as ``sanity.json`` and the curves as ``sanity.png``."""
+    data = [asdict(c) | {"depends_on_model": c.depends_on_model} for c in cascades]
+    write_atomically(folder / "sanity.json", (json.dumps(data, indent=2) + "\n").encode())
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    stages = ("trained", *cascades[0].stages)
+    for number, cascade in enumerate(cascades):
+        axis.plot(
+            range(len(stages)),
+            [1.0, *(e.mean for e in cascade.similarity)],
+            label=cascade.method,
+            color=f"C{number % 10}",
+            linestyle=("-", "--", ":")[number // 10 % 3],
+            marker="o",
+            markersize=3,
+        )
+    axis.set_xticks(range(len(stages)), stages, rotation=30, ha="right")
+    axis.set_xlabel("randomised from the output down to")
+    axis.set_ylabel("rank correlation with the original maps")
+    axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    write_atomically(folder / "sanity.png", _png(figure))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
