@@ -104,7 +104,7 @@ def _answerable(sets: npt.NDArray[np.bool_]) -> bool:
     """Whether the regression has a single answer."""
     design = sets.astype(float)
     others = design[:, :-1] - design[:, -1:]
-    return int(np.linalg.matrix_rank(others)) == others.shape[1]
+    return bool(np.linalg.matrix_rank(others) == others.shape[1])
 
 
 def constrained_regression(
