@@ -1,0 +1,69 @@
+"""Completeness on the embedded model, on the latent grid, before any resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wordlight.attribution import IntegratedGradients, KernelShap, Shapley
+from wordlight.backends import load
+from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.trajectory import Trajectory
+
+PROMPT = "a red circle to the left of two small blue squares on a black background."
+
+
+@pytest.fixture(scope="module")
+def scenes() -> TorchBackend:
+    backend = load("scenes")
+    assert isinstance(backend, TorchBackend)
+    return backend
+
+
+@pytest.fixture(scope="module")
+def trajectory(scenes: TorchBackend) -> Trajectory:
+    return scenes.sample(PROMPT, seed=0)
+
+
+def integrated(
+    scenes: TorchBackend,
+    trajectory: Trajectory,
+    steps: tuple[int, ...],
+    words: list[str] | None = None,
+) -> None:
+    method = IntegratedGradients(scenes, steps=steps, n_steps=32)
+    _, delta = method.attribute(trajectory, words, return_convergence_delta=True)
+    assert (delta.relative < 0.01).all()
+    assert (delta.maximum < 0.05).all()
+
+
+def test_integrated_gradients_share_out_the_push(
+    scenes: TorchBackend, trajectory: Trajectory
+) -> None:
+    """The step at which the path bends the most, in phrases: their slopes are the words' sums.
+    Every word at every step is under the slow marker."""
+    phrases = ["a red circle", "two small blue squares", "on a black background"]
+    integrated(scenes, trajectory, trajectory.at_steps(4)[:1], phrases)
+
+
+@pytest.mark.slow
+def test_integrated_gradients_at_every_default_step(
+    scenes: TorchBackend, trajectory: Trajectory
+) -> None:
+    integrated(scenes, trajectory, trajectory.at_steps(4))
+
+
+@pytest.mark.parametrize("method", [Shapley, KernelShap])
+def test_shapley_values_telescope(
+    scenes: TorchBackend, trajectory: Trajectory, method: type[Shapley] | type[KernelShap]
+) -> None:
+    """What is left is float32's rounding."""
+    few = {"n_samples": 2} if method is Shapley else {"n_samples": 40}
+    maps, delta = method(scenes, steps=2, **few).attribute(
+        trajectory, return_convergence_delta=True
+    )
+    assert (delta.maximum < 1e-5).all()
+    start = np.abs(np.asarray(maps["<start>"])).max()
+    largest = float(np.abs(maps.data.values).max())
+    # The first position sees nothing but itself, so its embedding is the empty prompt's: a dummy.
+    assert start < 1e-5 * largest if method is Shapley else start < 0.5 * largest
