@@ -1,5 +1,6 @@
 """Attribution methods: a trajectory in, maps out, on any framework."""
 
+from wordlight.attribution.attention_x_gradient import AttentionXGradient as AttentionXGradient
 from wordlight.attribution.attributor import TextImageAttributor as TextImageAttributor
 from wordlight.attribution.controls import Center as Center
 from wordlight.attribution.controls import GuidanceNorm as GuidanceNorm
@@ -8,6 +9,7 @@ from wordlight.attribution.controls import ShuffledWord as ShuffledWord
 from wordlight.attribution.controls import Uniform as Uniform
 from wordlight.attribution.daam import DAAM as DAAM
 from wordlight.attribution.gradient_shap import GradientShap as GradientShap
+from wordlight.attribution.head_selection import HeadSelection as HeadSelection
 from wordlight.attribution.input_x_gradient import InputXGradient as InputXGradient
 from wordlight.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
 from wordlight.attribution.kernel_shap import KernelShap as KernelShap
@@ -17,8 +19,12 @@ from wordlight.attribution.maps import WordMap as WordMap
 from wordlight.attribution.noise_difference import NoiseDifference as NoiseDifference
 from wordlight.attribution.noise_tunnel import NoiseTunnel as NoiseTunnel
 from wordlight.attribution.occlusion import Occlusion as Occlusion
+from wordlight.attribution.open_vocabulary import OpenVocabulary as OpenVocabulary
 from wordlight.attribution.regeneration import Regeneration as Regeneration
 from wordlight.attribution.saliency import Saliency as Saliency
+from wordlight.attribution.self_attention_refined import (
+    SelfAttentionRefined as SelfAttentionRefined,
+)
 from wordlight.attribution.shapley import Shapley as Shapley
 from wordlight.attribution.targets import DecodedChannel as DecodedChannel
 from wordlight.attribution.targets import Guidance as Guidance

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import ClassVar, Literal
 
-import numpy as np
 import xarray as xr
 
+from wordlight.attribution.attention_average import average_on_grid, merge_words
 from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
 from wordlight.attribution.maps import AttributionMaps, Provenance
 from wordlight.attribution.question import Answer, Question, Size
-from wordlight.attribution.resize import resize
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Backend, Evaluations
 from wordlight.backends.traces import Trace
 
+#: Bicubic upscaling overshoots below zero: clamp once, after the mean, or every map by itself.
 Clamp = Literal["mean", "per-map"]
 
 
@@ -182,19 +182,6 @@ def _combine(
 ) -> xr.DataArray:
     """Upscale to the latent grid, average with the number of maps as weight, clamp, merge."""
     axes = [axis for axis in AXES if axis in keep]
-    labels = {axis: means.values_along(axis) for axis in axes}
-    shape = tuple(len(labels[axis]) for axis in axes)
-    total = np.zeros((*shape, means.tokens, *grid))
-    counts = np.zeros((*shape, 1, 1, 1))
-    for mean in means.means:
-        upscaled = resize(mean.values.astype(np.float64), grid)
-        if clamp == "per-map":
-            upscaled = upscaled.clip(0)
-        place = tuple(labels[axis].index(getattr(mean, axis)) for axis in axes)
-        total[place] += upscaled * mean.count
-        counts[place] += mean.count
-    if not counts.all():
-        raise ValueError(f"not every combination of {', '.join(axes)} exists: keep fewer axes")
-    maps = (total / counts).clip(0)
-    merged = np.stack([maps[..., list(p.tokens), :, :].mean(axis=-3) for p in players])
+    maps, labels = average_on_grid(means, grid, axes, clamp_each=clamp == "per-map")
+    merged = merge_words(maps.clip(0), players)
     return xr.DataArray(merged, dims=("word", *axes, "y", "x"), coords=labels)

@@ -113,8 +113,9 @@ class AttributionMaps:
 
     Select with ``maps["circle"]``, a phrase ``maps["red circle"]`` (merged as the method says),
     an occurrence ``maps["circle", 1]`` (from 0), a character span ``maps[2:5]``, or ``"<start>"``,
-    ``"<end>"``, ``"<pad>"``. ``data`` is the labelled array, ``(word, y, x)`` on the latent grid,
-    with ``step``, ``layer`` and ``head`` before ``y`` where the method kept them.
+    ``"<end>"``, ``"<pad>"``. Words that aren't in the prompt, where a method was asked about such,
+    go by their texts. ``data`` is the labelled array, ``(word, y, x)`` on the latent grid, with
+    ``step``, ``layer`` and ``head`` before ``y`` where the method kept them.
 
     Args:
         data: dimensions ``word``, then any of ``step``, ``layer``, ``head``, then ``y``, ``x``;
@@ -168,7 +169,12 @@ class AttributionMaps:
     @property
     def words(self) -> tuple[Word, ...]:
         """The words that have a map of their own, without the special positions."""
-        return tuple(p for p in self.players if not p.text.startswith("<") or p.stop > p.start)
+        return tuple(p for p in self.players if p.stop > p.start or not p.in_prompt)
+
+    @property
+    def outside(self) -> tuple[Word, ...]:
+        """The words with a map of their own that aren't in the prompt."""
+        return tuple(p for p in self.players if not p.in_prompt)
 
     def __len__(self) -> int:
         return len(self.players)
@@ -177,7 +183,7 @@ class AttributionMaps:
         return iter(self.players)
 
     def __getitem__(self, key: WordKey) -> WordMap:
-        return self.at(self._words.find(key))
+        return self.at(self._find(key))
 
     def __repr__(self) -> str:
         grid = "x".join(str(self.data.sizes[d]) for d in self.data.dims[1:])
@@ -186,15 +192,34 @@ class AttributionMaps:
             f"{len(self.players)} maps of {grid})"
         )
 
+    def _find(self, key: WordKey) -> Word:
+        text, occurrence = key if isinstance(key, tuple) else (key, 0)
+        if self.outside and isinstance(text, str) and occurrence == 0:
+            for word in self.outside:
+                if word.reads(text):
+                    return word
+        try:
+            return self._words.find(key)
+        except KeyError as error:
+            if not self.outside:
+                raise
+            others = ", ".join(word.text for word in self.outside)
+            raise KeyError(f"{error.args[0]}; of words outside it there are {others}") from None
+
     def at(self, word: Word) -> WordMap:
         """The map of a word, merged from the players that make it up, averaged over kept axes.
 
         Raises KeyError when the players don't cut at the word's edges.
         """
-        wanted = set(word.tokens)
-        parts = [i for i, p in enumerate(self.players) if set(p.tokens) <= wanted]
-        covered = {t for i in parts for t in self.players[i].tokens}
-        if covered != wanted:
+        if word.in_prompt:
+            wanted = set(word.tokens)
+            own = [i for i, p in enumerate(self.players) if p.in_prompt]
+            parts = [i for i in own if set(self.players[i].tokens) <= wanted]
+            found = {t for i in parts for t in self.players[i].tokens} == wanted
+        else:
+            parts = [i for i, p in enumerate(self.players) if p == word]
+            found = bool(parts)
+        if not found:
             there = ", ".join(p.text for p in self.players)
             raise KeyError(f"{word.text!r} has no map of its own here; there are {there}")
         stack = self.data.values[parts].astype(np.float64)
@@ -202,7 +227,7 @@ class AttributionMaps:
         if extra:
             stack = stack.mean(axis=extra)
         if self.merge == "mean":
-            counts = np.array([len(self.players[i].tokens) for i in parts], float)
+            counts = np.array([len(self.players[i].tokens) or 1 for i in parts], float)
             merged = np.tensordot(counts / counts.sum(), stack, axes=1)
         elif self.merge == "sum":
             merged = stack.sum(axis=0)

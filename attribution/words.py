@@ -19,10 +19,11 @@ WordKey: TypeAlias = str | tuple[str, int] | slice
 
 @dataclass(frozen=True)
 class Word:
-    """A word, a phrase or a special position of a prompt.
+    """A word, a phrase or a special position of a prompt; or a word that the prompt doesn't have.
 
     ``start`` and ``stop`` are character positions in the prompt (0, 0 for ``<start>`` and the
-    like); ``tokens`` are context positions; ``occurrence`` counts equal texts from 0.
+    like); ``tokens`` are context positions, none for a word that isn't in the prompt;
+    ``occurrence`` counts equal texts from 0.
     """
 
     text: str
@@ -30,6 +31,25 @@ class Word:
     stop: int
     tokens: tuple[int, ...]
     occurrence: int = 0
+
+    @classmethod
+    def outside(cls, text: str) -> Word:
+        """A word that isn't in the prompt, its blanks made single.
+
+        Raises ValueError for an empty text.
+        """
+        if not text.split():
+            raise ValueError("a word must have at least one letter, digit or mark: it is empty")
+        return cls(" ".join(text.split()), 0, 0, ())
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether the prompt has it."""
+        return bool(self.tokens)
+
+    def reads(self, text: str) -> bool:
+        """Whether its text is this one, but for case and the number of blanks."""
+        return self.text.lower().split() == text.lower().split()
 
 
 @dataclass(frozen=True)
@@ -95,7 +115,7 @@ class PromptWords:
         for special in self.specials:
             if text == special.text:
                 return special
-        found = self._occurrences(text)
+        found = self.occurrences(text)
         if not found:
             raise KeyError(self._absent(text))
         if occurrence is None:
@@ -112,7 +132,8 @@ class PromptWords:
             )
         return found[occurrence]
 
-    def _occurrences(self, text: str) -> list[Word]:
+    def occurrences(self, text: str) -> list[Word]:
+        """Every place of the prompt where a word or a phrase stands, in order; perhaps none."""
         parts = [m.group().lower() for m in _WORD.finditer(text)]
         size = len(parts)
         found: list[Word] = []
