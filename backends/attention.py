@@ -1,4 +1,4 @@
-"""Which cross-attention is asked for, and the averages that come back."""
+"""Which attention is asked for, and the averages that come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AXES = ("step", "layer", "head")
 
 @dataclass(frozen=True)
 class Layer:
-    """One cross-attention layer: the module's name in the denoiser and its number of heads."""
+    """One attention layer: the module's name in the denoiser and its number of heads."""
 
     name: str
     heads: int
@@ -71,7 +71,7 @@ class AttentionQuery:
         names = ", ".join(layer.name for layer in layers)
         for start in (*(self.layers or ()), *self.without_layers):
             if not any(_begins(layer.name, start) for layer in layers):
-                raise ValueError(f"no cross-attention layer {start!r}; there are {names}")
+                raise ValueError(f"no {self.kind}-attention layer {start!r}; there are {names}")
         wanted = [layer for layer in layers if self.wants_layer(layer.name)]
         if not wanted:
             raise ValueError(f"no layer is left; there are {names}")
@@ -91,6 +91,10 @@ def _begins(name: str, start: str) -> bool:
 class AttentionMean:
     """The mean of ``count`` maps of one grid: ``values`` is ``(tokens, height, width)`` float32.
 
+    Of self-attention it is ``(places, height, width)``, with a map of each place of the grid as
+    key, row by row: ``values[k, y, x]`` is what the query at (y, x) gives to place k, so that they
+    sum to one over k.
+
     ``step``, ``layer`` and ``head`` say which it is, where they were kept apart.
     """
 
@@ -109,11 +113,11 @@ class AttentionMeans:
 
     def __post_init__(self) -> None:
         if not self.means:
-            raise ValueError("no cross-attention was seen: the chosen layers have no such grid")
+            raise ValueError("no attention was seen: the chosen layers have no such grid")
 
     @property
     def tokens(self) -> int:
-        """The length of the context."""
+        """The length of the context; of self-attention, the first grid's places."""
         return int(self.means[0].values.shape[0])
 
     def values_along(self, axis: str) -> list[Any]:

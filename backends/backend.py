@@ -317,6 +317,10 @@ class Backend(ABC):
             self.require(frozenset({"self_attention"}), "self-attention")
         if keys is not None:
             self.require(frozenset({"attention_keys"}), "attention to other words")
+            if query.kind == "self":
+                raise ValueError("keys are of words: self-attention has none")
+            if keys.ndim != 2 or not keys.shape[0]:
+                raise ValueError(f"keys must be (others, channels), not {tuple(keys.shape)}")
         self.evaluations.forward += len(steps)
         return self._attention(trajectory, query, steps, keys)
 

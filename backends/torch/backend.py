@@ -16,11 +16,13 @@ from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.accumulator import AttentionAccumulator
+from wordlight.backends.torch.attention_layers import describe_layers
 from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.noise import NoiseLevels
 from wordlight.backends.torch.recorder import PipelineRecorder
-from wordlight.backends.torch.taps import AttentionAccumulator, AttentionTap, describe_layers
+from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.text_encoding import (
     encode_input_embeddings,
     input_embeddings,
@@ -34,7 +36,9 @@ from wordlight.backends.trajectory import Trajectory
 _JVP_CHUNK = 32
 #: The same through the decoder, whose features are as large as the image.
 _DECODER_CHUNK = 8
-_ALWAYS = frozenset({"sample", "invert", "encode", "denoise", "denoise_jvp", "attention", "trace"})
+_ALWAYS = frozenset(
+    "sample invert encode denoise denoise_jvp attention self_attention attention_keys trace".split()
+)
 #: What the cards of the embedded models recommend.
 _RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
 
@@ -286,7 +290,12 @@ class TorchBackend(Backend):
 
         conditioning = self.asarray(trajectory.embeddings[None])
         tap = AttentionTap(
-            self.pipe.unet, query, lambda: slice(0, 1), lambda: trajectory.grid, receive
+            self.pipe.unet,
+            query,
+            lambda: slice(0, 1),
+            lambda: trajectory.grid,
+            receive,
+            None if keys is None else keys.to(self.pipe.unet.device, self.pipe.unet.dtype),
         )
         with tap, torch.no_grad():
             for step in steps:

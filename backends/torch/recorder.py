@@ -14,7 +14,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from wordlight.backends.attention import AttentionQuery
-from wordlight.backends.torch.taps import AttentionAccumulator, AttentionTap
+from wordlight.backends.torch.accumulator import AttentionAccumulator
+from wordlight.backends.torch.taps import AttentionTap
 
 #: Arguments of the UNet that a replay from latents, timestep and embeddings doesn't know of.
 _UNKNOWN_TO_REPLAY = {

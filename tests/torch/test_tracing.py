@@ -16,8 +16,8 @@ from peft import LoraConfig
 
 from wordlight.attribution import DAAM, InputXGradient, Occlusion
 from wordlight.backends import AttentionQuery, trace
+from wordlight.backends.torch.attention_layers import attention_layers
 from wordlight.backends.torch.backend import TorchBackend
-from wordlight.backends.torch.taps import cross_attention_layers
 
 PROMPT = "a red circle and two blue triangles"
 
@@ -89,7 +89,7 @@ def test_hooks_go_when_hooking_fails_half_way(
     shared_pipe: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = hooks_of(shared_pipe)
-    victim = list(cross_attention_layers(shared_pipe.unet).values())[-1].to_k
+    victim = list(attention_layers(shared_pipe.unet).values())[-1].to_k
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("no room for a hook")
@@ -105,7 +105,7 @@ def captured_by_plain_attention(
 ) -> dict[str, list[torch.Tensor]]:
     """softmax(QKᵀ/√d) as diffusers' own plain processor computes it, by layer and step."""
     seen: dict[str, list[torch.Tensor]] = {}
-    layers = cross_attention_layers(pipe.unet)
+    layers = attention_layers(pipe.unet)
     pipe.unet.set_attn_processor(AttnProcessor())
     for name, layer in layers.items():
 
@@ -348,7 +348,7 @@ def test_attention_set_by_hand(fresh_pipe: StableDiffusionPipeline) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.output.expand(len(x), -1, -1)
 
-    layers = cross_attention_layers(fresh_pipe.unet)
+    layers = attention_layers(fresh_pipe.unet)
     name = "up_blocks.3.attentions.0.transformer_blocks.0.attn2"
     layer = layers[name]
     width = layer.to_q.out_features // layer.heads
@@ -462,7 +462,7 @@ def test_per_map_clamping_of_layers_with_different_heads(
 ) -> None:
     """As in Stable Diffusion 2: kept apart while streaming, merged after each is clamped."""
     name = "up_blocks.3.attentions.0.transformer_blocks.0.attn2"
-    layer = cross_attention_layers(fresh_pipe.unet)[name]
+    layer = attention_layers(fresh_pipe.unet)[name]
     layer.heads = 4
     with trace(fresh_pipe, AttentionQuery(keep=("layer", "head"))) as traced:
         draw(fresh_pipe)

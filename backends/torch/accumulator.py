@@ -1,0 +1,73 @@
+"""Averages attention maps on the device, as they come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
+
+
+@dataclass(frozen=True)
+class _Key:
+    grid: tuple[int, int]
+    step: int | None
+    layer: str | None
+    head: int | None
+
+
+class AttentionAccumulator:
+    """Running means of attention maps, on the device, in float32.
+
+    One sum a grid (and a kept step, layer and head), ``(images, places, keys)``: memory doesn't
+    grow with the number of steps.
+    """
+
+    def __init__(self, query: AttentionQuery) -> None:
+        self.query = query
+        self._sums: dict[_Key, torch.Tensor] = {}
+        self._counts: dict[_Key, int] = {}
+
+    def add(self, layer: str, step: int, grid: tuple[int, int], probs: torch.Tensor) -> None:
+        """Take in the probabilities ``(images, heads, places, keys)`` of one layer and step."""
+        heads = self.query.heads
+        if heads is not None:
+            probs = probs[:, list(heads)]
+        keep = self.query.keep
+        place = (step if "step" in keep else None, layer if "layer" in keep else None)
+        if "head" in keep:
+            for index in range(probs.shape[1]):
+                name = heads[index] if heads is not None else index
+                self._accumulate(_Key(grid, *place, name), probs[:, index], 1)
+        else:
+            self._accumulate(_Key(grid, *place, None), probs.sum(1), probs.shape[1])
+
+    def _accumulate(self, key: _Key, total: torch.Tensor, count: int) -> None:
+        if key in self._sums:
+            self._sums[key] += total
+        else:
+            self._sums[key] = total.clone()
+        self._counts[key] = self._counts.get(key, 0) + count
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory held by the sums."""
+        return sum(s.numel() * s.element_size() for s in self._sums.values())
+
+    def means(self, image: int) -> AttentionMeans:
+        """What was averaged for one image."""
+        found = []
+        for key, total in self._sums.items():
+            values = (total[image] / self._counts[key]).T.reshape(-1, *key.grid)
+            found.append(
+                AttentionMean(
+                    values.cpu().numpy().astype(np.float32),
+                    self._counts[key],
+                    key.step,
+                    key.layer,
+                    key.head,
+                )
+            )
+        return AttentionMeans(tuple(found))
