@@ -13,7 +13,7 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench lint format clean
+.PHONY: help install demo methods test test-all bench lint format clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -31,6 +31,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install ## compare the methods on the embedded model, into out/demo
 	$(DEMO)
+
+# The pages of docs/methods: every method at equal cost on 200 images, and the sanity study. Hours on
+# two cores; both stages go on where they were stopped.
+METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
+	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
+	regeneration shapley kernel-shap uniform center random guidance-norm shuffled-word
+
+methods: install ## remake the pictures and numbers of docs/methods
+	$(BIN)/wordlight compare -n 200 --calibration 64 --out out/methods $(METHODS:%=--method %)
+	$(BIN)/wordlight study sanity -n 8 --out out/sanity
+	$(BIN)/python docs/make_methods.py --compare out/methods --sanity out/sanity
 
 lint: install ## lint, format, types and import rules
 	$(BIN)/ruff check .
