@@ -1,0 +1,116 @@
+"""Attention, with one place where its probabilities are seen and may be edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wordlight.backends.flax.layers import Array, Unused, linear
+
+
+@dataclass(frozen=True)
+class Site:
+    """Which attention it is.
+
+    Attributes:
+        name: the module's, as diffusers names it.
+        kind: ``"cross"`` (to the text) or ``"self"``.
+        grid: height and width of the feature map.
+        heads: how many.
+    """
+
+    name: str
+    kind: Literal["cross", "self"]
+    grid: tuple[int, int]
+    heads: int
+
+
+class AttentionHook(Protocol):
+    """Looks at attention while a network is traced: what it does becomes part of the program."""
+
+    def wants(self, site: Site) -> bool:
+        """Whether this attention is looked at."""
+
+    def __call__(
+        self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
+    ) -> Array | None:
+        """Takes ``(batch, heads, pixels, tokens)`` float32, rows sum to one.
+
+        What it gives back, if anything, is used in their place. ``scores_of`` gives what other
+        embeddings ``(others, channels)`` would get from the same softmax, ``(batch, heads, pixels,
+        others)``: exp(score) over the tokens' own sum.
+        """
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of a feature map, ``(batch, pixels, channels)``, to itself or to a text.
+
+    Args:
+        name: the module's in the network.
+        channels: of the feature map.
+        heads: how many.
+        text_channels: of the text; None for self-attention.
+    """
+
+    def __init__(
+        self, name: str, channels: int, heads: int, *, text_channels: int | None = None
+    ) -> None:
+        inner = channels // heads * heads
+        seen = channels if text_channels is None else text_channels
+        self.to_q = linear(channels, inner, bias=False)
+        self.to_k = linear(seen, inner, bias=False)
+        self.to_v = linear(seen, inner, bias=False)
+        self.to_out = nnx.List([linear(inner, channels), Unused()])
+        self.name, self.heads = name, heads
+        self.kind: Literal["cross", "self"] = "self" if text_channels is None else "cross"
+
+    def __call__(
+        self,
+        x: Array,
+        grid: tuple[int, int],
+        text: Array | None = None,
+        hook: AttentionHook | None = None,
+    ) -> Array:
+        seen = x if text is None else text
+        query, key, value = (
+            self._split(part) for part in (self.to_q(x), self.to_k(seen), self.to_v(seen))
+        )
+        site = Site(self.name, self.kind, grid, self.heads)
+        if hook is not None and hook.wants(site):
+            attended = self._watched(query, key, value, site, hook)
+        else:
+            attended = jax.nn.dot_product_attention(query, key, value)
+        merged: Array = self.to_out[0](attended.reshape(*x.shape[:2], -1))
+        return merged
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def _watched(
+        self, query: Array, key: Array, value: Array, site: Site, hook: AttentionHook
+    ) -> Array:
+        scores = _scores(query, key)
+        total = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
+
+        def scores_of(others: Array) -> Array:
+            keys = self._split(self.to_k(others))
+            keys = jnp.broadcast_to(keys, (query.shape[0], *keys.shape))
+            return jnp.exp(_scores(query, keys) - total)
+
+        probabilities = jax.nn.softmax(scores, axis=-1)
+        edited = hook(site, probabilities, scores_of)
+        used = probabilities if edited is None else edited
+        attended: Array = jnp.einsum("bhqk,bkhd->bqhd", used.astype(value.dtype), value)
+        return attended
+
+
+def _scores(query: Array, key: Array) -> Array:
+    """QKᵀ/√d of ``(batch, length, heads, d)``, always in float32: ``(batch, heads, q, k)``."""
+    products = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores: Array = products * query.shape[-1] ** -0.5
+    return scores
