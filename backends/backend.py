@@ -284,7 +284,11 @@ class Backend(ABC):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The denoiser's parts that ``randomized`` knows, from the output down to the input."""
+        """The parts that ``randomized`` knows, from the output down to the input.
+
+        The text encoder comes last. A trajectory carries the embeddings that the trained one made,
+        so randomising it too changes only what encodes anew.
+        """
         raise NotImplementedError
 
     def randomized(self, down_to: str, seed: int = 0) -> AbstractContextManager[object]:
@@ -333,8 +337,13 @@ class Backend(ABC):
         query: AttentionQuery,
     ) -> AttentionMeans:
         """The mean of ReLU(A ⊙ ∂S/∂A) over the cross-attention maps A that ``query`` asks for,
-        with S = ⟨prediction, cotangent⟩, for one row of latents."""
+        with S = ⟨prediction, cotangent⟩, for one row of latents.
+
+        A step that is kept apart has the number 0.
+        """
         self.require(frozenset({"attention_vjp"}), "attention_vjp")
+        if query.kind == "self":
+            raise ValueError("attention_vjp is of cross-attention: not of self-attention")
         _one("attention_vjp", latents)
         self.evaluations.vjp += 1
         return self._attention_vjp(latents, timestep, conditioning, cotangent, query)

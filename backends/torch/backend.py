@@ -18,10 +18,13 @@ from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.attention_layers import describe_layers
+from wordlight.backends.torch.explicit_attention import can_be_explicit
 from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.noise import NoiseLevels
+from wordlight.backends.torch.randomizing import can_be_randomized, random_weights, stages_of
 from wordlight.backends.torch.recorder import PipelineRecorder
+from wordlight.backends.torch.reverse_mode import attention_gradients, embedding_gradient
 from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.text_encoding import (
     encode_input_embeddings,
@@ -37,7 +40,10 @@ _JVP_CHUNK = 32
 #: The same through the decoder, whose features are as large as the image.
 _DECODER_CHUNK = 8
 _ALWAYS = frozenset(
-    "sample invert encode denoise denoise_jvp attention self_attention attention_keys trace".split()
+    (
+        "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
+        "attention_keys trace"
+    ).split()
 )
 #: What the cards of the embedded models recommend.
 _RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
@@ -101,6 +107,8 @@ class TorchBackend(Backend):
         also = {
             "encode_from": takes_input_embeddings(pipe.text_encoder),
             "decode": isinstance(pipe.vae, AutoencoderKL),
+            "attention_vjp": can_be_explicit(pipe.unet),
+            "randomized": can_be_randomized((pipe.unet, pipe.text_encoder)),
         }
         return _ALWAYS | {name for name, has in also.items() if has}
 
@@ -275,6 +283,14 @@ class TorchBackend(Backend):
 
         return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
 
+    def _denoise_vjp(
+        self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
+    ) -> Array:
+        def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+            return self._predict(latents, timestep, embeddings)
+
+        return embedding_gradient(predict, latents, conditioning.embeddings, cotangent)
+
     def _attention(
         self,
         trajectory: Trajectory,
@@ -302,6 +318,33 @@ class TorchBackend(Backend):
                 latents = self.asarray(trajectory.latents[step][None])
                 self._predict(latents, float(trajectory.timesteps[step]), conditioning)
         return accumulator.means(0)
+
+    def _attention_vjp(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        cotangent: Array,
+        query: AttentionQuery,
+    ) -> AttentionMeans:
+        def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+            return self._predict(latents, timestep, embeddings)
+
+        accumulator = AttentionAccumulator(query)
+        for layer, grid, probs, gradient in attention_gradients(
+            predict, self.pipe.unet, latents, conditioning.embeddings, cotangent, query
+        ):
+            accumulator.add(layer, 0, grid, (probs * gradient).relu())
+        return accumulator.means(0)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """See ``Backend.stages``."""
+        return tuple(stages_of(self.pipe.unet, self.pipe.text_encoder))
+
+    def _randomized(self, stages: tuple[str, ...], seed: int) -> AbstractContextManager[object]:
+        parts = stages_of(self.pipe.unet, self.pipe.text_encoder)
+        return random_weights([part for stage in stages for part in parts[stage]], seed)
 
     def reset_peak_bytes(self) -> None:
         """See ``Backend.reset_peak_bytes``."""

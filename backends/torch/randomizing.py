@@ -1,0 +1,106 @@
+"""Random weights from the output down, for sanity checks, and the trained ones back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+
+def stages_of(
+    unet: torch.nn.Module, text_encoder: torch.nn.Module
+) -> dict[str, tuple[torch.nn.Module, ...]]:
+    """The parts of a model, from the output down to the input, the text encoder last.
+
+    ``"conv_out"`` has its norm with it; ``"conv_in"`` all that is left: the convolution and the
+    embeddings of timestep and classes. Together they are every weight of both models.
+    """
+    left = dict(unet.named_children())
+    stages = {"conv_out": [left.pop(n) for n in ("conv_out", "conv_norm_out") if n in left]}
+    for blocks in ("up_blocks", "mid_block", "down_blocks"):
+        part = left.pop(blocks, None)
+        if isinstance(part, torch.nn.ModuleList):
+            for index in reversed(range(len(part))):
+                stages[f"{blocks}.{index}"] = [part[index]]
+        elif part is not None:
+            stages[blocks] = [part]
+    stages["conv_in"] = list(left.values())
+    stages["text_encoder"] = [text_encoder]
+    return {name: tuple(parts) for name, parts in stages.items()}
+
+
+def can_be_randomized(parts: Sequence[torch.nn.Module]) -> bool:
+    """Whether the framework knows how to draw every weight of some modules."""
+    try:
+        _layers(parts)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def random_weights(parts: Sequence[torch.nn.Module], seed: int) -> Iterator[None]:
+    """Every weight in some modules drawn anew by its layer's ``reset_parameters``.
+
+    They are drawn in float32 on the CPU, one layer after the other, so that they depend on the seed
+    and on the layers before alone, not on device or precision. Buffers stay. The trained weights
+    are kept aside and put back, the very same memory.
+
+    Raises ValueError, before anything is changed, for a layer that has weights and no
+    ``reset_parameters``, or whose weights are elsewhere (offloaded) or no floats (quantised).
+    """
+    layers = _layers(parts)
+    trained: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        try:
+            generator.manual_seed(seed)
+            for layer in layers:
+                for name, fresh in _drawn(layer):
+                    weight = layer.get_parameter(name)
+                    trained.append((weight, weight.data))
+                    weight.data = fresh.to(weight.device, weight.dtype)
+        finally:
+            generator.set_state(state)
+        yield
+    finally:
+        while trained:
+            weight, data = trained.pop()
+            weight.data = data
+
+
+def _drawn(layer: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Random weights of one layer, by name; the layer itself isn't touched."""
+    # Without the layer's hooks' world, which a deep copy of all of it would take along.
+    twin = copy.copy(layer)
+    twin._parameters = {
+        name: None
+        if weight is None
+        else torch.nn.Parameter(weight.detach().to("cpu", torch.float32, copy=True))
+        for name, weight in layer._parameters.items()
+    }
+    twin._buffers, twin._modules = copy.deepcopy((layer._buffers, layer._modules))
+    twin.reset_parameters()  # type: ignore[operator]
+    return [(name, weight.detach()) for name, weight in twin.named_parameters(recurse=False)]
+
+
+def _layers(parts: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
+    """The modules that have weights of their own, in order."""
+    found = []
+    for part in parts:
+        for name, layer in part.named_modules():
+            weights = dict(layer.named_parameters(recurse=False))
+            if not weights:
+                continue
+            what = f"{type(layer).__name__} {name!r}"
+            if not callable(getattr(layer, "reset_parameters", None)):
+                raise ValueError(f"{what} has no reset_parameters: it can't be randomised")
+            if any(weight.is_meta for weight in weights.values()):
+                raise ValueError(f"{what} is offloaded: its weights can't be randomised")
+            if not all(weight.is_floating_point() for weight in weights.values()):
+                raise ValueError(f"{what} is quantised: its weights can't be randomised")
+            found.append(layer)
+    return found

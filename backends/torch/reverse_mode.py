@@ -1,0 +1,82 @@
+"""Gradients of ⟨prediction, cotangent⟩, with respect to the embeddings or to the attention.
+
+Nothing is left behind: weights get no gradients, and results hang on no graph. They are the same
+whether or not the caller records for differentiation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.torch.explicit_attention import ExplicitAttention
+
+#: Takes latents and embeddings, gives the prediction.
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def embedding_gradient(
+    predict: Predict, latents: torch.Tensor, embeddings: torch.Tensor, cotangent: torch.Tensor
+) -> torch.Tensor:
+    """The gradient with respect to the embeddings, of their shape."""
+    with _recording():
+        inputs = _leaf(embeddings)
+        product = _product(predict(_constant(latents), inputs), cotangent)
+        (gradient,) = torch.autograd.grad(product, inputs)
+    return gradient
+
+
+def attention_gradients(
+    predict: Predict,
+    unet: torch.nn.Module,
+    latents: torch.Tensor,
+    embeddings: torch.Tensor,
+    cotangent: torch.Tensor,
+    query: AttentionQuery,
+) -> Iterator[tuple[str, tuple[int, int], torch.Tensor, torch.Tensor]]:
+    """Name, grid, probabilities ``(rows, heads, places, keys)`` and their gradient, of each layer
+    that ``query`` asks for."""
+    seen: dict[str, tuple[tuple[int, int], torch.Tensor]] = {}
+    height, width = latents.shape[2:]
+
+    def look(name: str, grid: tuple[int, int], probs: torch.Tensor) -> torch.Tensor:
+        if query.wants_grid(grid, (height, width)):
+            # The first are those of the graph: checkpointing may compute a layer again.
+            seen.setdefault(name, (grid, probs))
+        return probs
+
+    with ExplicitAttention(unet, query, look), _recording():
+        product = _product(predict(_constant(latents), _leaf(embeddings)), cotangent)
+        asked = [probs for _, probs in seen.values()]
+        gradients = torch.autograd.grad(product, asked) if asked else ()
+    for (name, (grid, probs)), gradient in zip(seen.items(), gradients, strict=True):
+        yield name, grid, probs.detach(), gradient
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _leaf(tensor: torch.Tensor) -> torch.Tensor:
+    # Copied, since what was made in inference mode can't be recorded.
+    return tensor.detach().clone().requires_grad_()
+
+
+def _constant(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone()
+
+
+def _product(prediction: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    if prediction.shape != cotangent.shape:
+        raise ValueError(
+            f"the cotangent must have the prediction's shape {tuple(prediction.shape)}, not "
+            f"{tuple(cotangent.shape)}"
+        )
+    # A sum in half precision overflows.
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    return (prediction.to(wide) * _constant(cotangent).to(wide)).sum()
