@@ -442,7 +442,7 @@ def test_keys_of_the_prompt_give_daam() -> None:
     backend = AttentionToy()
     trajectory = replace(TRAJECTORY, embeddings=backend.encode([TRAJECTORY.prompt]).embeddings[0])
     wanted = DAAM(backend).attribute(trajectory)
-    whole = OpenVocabulary(backend, context="{word}").attribute(trajectory, [slice(0, 30)])
+    whole = OpenVocabulary(backend, context="alone").attribute(trajectory, [slice(0, 30)])
     assert np.allclose(
         np.asarray(whole[0:30]), np.asarray(wanted["a red circle and a blue circle"]), **CLOSE
     )
@@ -469,7 +469,9 @@ def score_by_hand(backend: AttentionToy, key: npt.NDArray[Any]) -> npt.NDArray[A
 
 def test_any_word_in_any_context() -> None:
     backend = AttentionToy()
-    alone = OpenVocabulary(backend).attribute(TRAJECTORY, ["dog", "red", "big  Car"])
+    alone = OpenVocabulary(backend, context="alone").attribute(
+        TRAJECTORY, ["dog", "red", "big  Car"]
+    )
     assert np.allclose(
         np.asarray(alone["dog"]), score_by_hand(backend, backend.encoding("dog", 1)), **CLOSE
     )
@@ -481,6 +483,10 @@ def test_any_word_in_any_context() -> None:
     assert np.allclose(np.asarray(alone["big car"]), np.mean(car, 0), **CLOSE)
     assert [w.text for w in alone.words][-2:] == ["dog", "big Car"]
     assert alone.provenance.forward == 3
+    default = OpenVocabulary(backend).attribute(TRAJECTORY, ["dog"])
+    assert np.allclose(
+        np.asarray(default["dog"]), score_by_hand(backend, backend.encoding("a dog", 2)), **CLOSE
+    )
     appended = OpenVocabulary(backend, context="appended").attribute(TRAJECTORY, ["dog"])
     assert f"{TRAJECTORY.prompt} dog" in backend.encoded
     key = backend.encoding(f"{TRAJECTORY.prompt} dog", 8)
@@ -549,7 +555,7 @@ def test_what_open_vocabulary_refuses() -> None:
 def test_an_outside_word_of_no_token_is_named() -> None:
     class Silent(AttentionToy):
         def tokenize(self, prompt: str) -> Any:
-            return toy_tokens("" if prompt == "zzz" else prompt)
+            return toy_tokens(prompt.replace("zzz", ""))
 
     with pytest.raises(ValueError, match="'zzz' has no token of its own"):
         OpenVocabulary(Silent()).attribute(TRAJECTORY, ["zzz"])
