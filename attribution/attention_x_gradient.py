@@ -47,6 +47,7 @@ class AttentionXGradient(TextImageAttributor):
     name: ClassVar[str] = "attention-x-gradient"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "attention_vjp"})
+    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Chefer et al. 2021, arXiv 2103.15679"
     takes_targets: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("step_weighting",)

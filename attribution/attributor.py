@@ -47,6 +47,8 @@ class TextImageAttributor(ABC):
         paper: where it was published, "" for none.
         signed: whether values below zero speak against the word.
         merge: how the maps of several tokens become one.
+        by_token: whether each token counts by itself, so that a phrase asked for as one player has
+            exactly the merge of its words' maps.
         takes_targets: whether it explains a pixel target, so that another can be asked for.
         option_names: the constructor's options that belong to the settings.
         effort: the option, a whole number, with which the cost grows; None for a fixed cost.
@@ -58,6 +60,7 @@ class TextImageAttributor(ABC):
     paper: ClassVar[str] = ""
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "mean"
+    by_token: ClassVar[bool] = False
     takes_targets: ClassVar[bool] = False
     option_names: ClassVar[tuple[str, ...]] = ()
     effort: ClassVar[str | None] = None

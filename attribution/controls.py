@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,10 @@ class _Control(TextImageAttributor):
         # A control looks at no step of the run.
         super().__init__(backend, steps=1)
 
+    def settings(self) -> dict[str, Any]:
+        """See ``TextImageAttributor.settings``."""
+        return {name: getattr(self, name) for name in self.option_names}
+
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``: the model isn't asked."""
         return Evaluations()
@@ -34,6 +38,7 @@ class Uniform(_Control):
     """Every pixel alike, for every word."""
 
     name: ClassVar[str] = "uniform"
+    by_token: ClassVar[bool] = True
 
     def _attribute(self, question: Question) -> Answer:
         shape = (len(question.players), *question.trajectory.grid)
@@ -49,6 +54,7 @@ class Center(_Control):
     """
 
     name: ClassVar[str] = "center"
+    by_token: ClassVar[bool] = True
     option_names: ClassVar[tuple[str, ...]] = ("width",)
 
     def __init__(self, backend: Backend, *, width: float = 0.25) -> None:
@@ -101,6 +107,7 @@ class GuidanceNorm(StepwiseAttributor):
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "mean"
     additive: ClassVar[bool] = False
+    by_token: ClassVar[bool] = True
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations()

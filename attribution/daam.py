@@ -45,6 +45,7 @@ class DAAM(TextImageAttributor):
     name: ClassVar[str] = "daam"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Tang et al. 2022, arXiv 2210.04885"
     option_names: ClassVar[tuple[str, ...]] = (
         "layers",

@@ -32,6 +32,7 @@ class GradientShap(StepwiseAttributor):
     name: ClassVar[str] = "gradient-shap"
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
+    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
     option_names: ClassVar[tuple[str, ...]] = (
         "step_weighting",

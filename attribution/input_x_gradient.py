@@ -22,6 +22,7 @@ class InputXGradient(StepwiseAttributor):
     name: ClassVar[str] = "input-x-gradient"
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
+    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
 
     def _cost_at_step(self, size: Size) -> Evaluations:

@@ -33,6 +33,7 @@ class IntegratedGradients(StepwiseAttributor):
     name: ClassVar[str] = "integrated-gradients"
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
+    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
     option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_steps", "method")
     effort: ClassVar[str | None] = "n_steps"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -32,6 +32,10 @@ class Regeneration(TextImageAttributor):
     def __init__(self, backend: Backend) -> None:
         # It looks at no step by itself.
         super().__init__(backend, steps=1)
+
+    def settings(self) -> dict[str, Any]:
+        """See ``TextImageAttributor.settings``: there is nothing to set."""
+        return {}
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""

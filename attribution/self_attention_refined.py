@@ -52,6 +52,7 @@ class SelfAttentionRefined(TextImageAttributor):
     name: ClassVar[str] = "self-attention-refined"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "self_attention"})
+    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Wang et al. 2023, arXiv 2309.02773"
     option_names: ClassVar[tuple[str, ...]] = ("power", "factors")
 

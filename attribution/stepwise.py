@@ -57,6 +57,7 @@ class StepwiseAttributor(TextImageAttributor):
         self.wrt: InputSpace = check_space(wrt)
         if wrt == "tokens":
             backend.require(frozenset({"encode_from"}), f"{self.name} with wrt='tokens'")
+            self.needs = self.needs | {"encode_from"}  # type: ignore[misc]
 
     def has_convergence_delta(self) -> bool:
         """Whether the maps are shares of the target."""

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,21 +69,29 @@ class _Attention:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pass:
-    """What a layer computed for one row, its places row by row.
+class _Look:
+    """What a layer computed of one row's latents alone, its places row by row.
 
-    ``queries`` ``(heads, places, width)``, ``probabilities`` ``(heads, places, tokens)``,
-    ``values`` ``(heads, tokens, channels)``, ``within`` ``(heads, places, places)``, and
-    ``spread`` ``(latent places, places)``, which takes the layer's places to the latents'.
+    ``queries`` is ``(heads, places, width)``, ``within`` ``(heads, places, places)``, and
+    ``carry`` ``(latent places, places)``, which takes what the places have through
+    self-attention (the mean over heads) to the latents' grid.
     """
 
     layer: _Attention
     grid: tuple[int, int]
     queries: Floats
+    within: Floats
+    carry: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """A layer's ``probabilities`` ``(heads, places, tokens)`` and ``values``
+    ``(heads, tokens, channels)``, on top of its look."""
+
+    look: _Look
     probabilities: Floats
     values: Floats
-    within: Floats
-    spread: Floats
 
 
 class ToyModel(Backend):
@@ -200,89 +209,97 @@ class ToyModel(Backend):
         angle = np.pi / 2 * timestep / 1000
         return float(np.cos(angle)), float(np.sin(angle))
 
-    def _passes(self, latents: Floats, timestep: float, embeddings: Floats) -> list[_Pass]:
-        """One row through the layers: ``(channels, y, x)`` and ``(tokens, channels)``."""
+    def _looks(self, latents: Floats, timestep: float) -> list[_Look]:
+        """One row's latents, ``(channels, y, x)``, in the layers."""
         channels, height, width = latents.shape
         flat = latents.reshape(channels, -1).T
         time = np.sin(timestep / 1000 * np.arange(1, WIDTH + 1))
-        passes = []
+        looks = []
         for layer in self._layers:
             spread = _spread(height, width, layer.factor)
             places = (spread / spread.sum(0)).T @ flat
+            scores = (places @ layer.self_query) @ (places @ layer.self_key).swapaxes(1, 2)
+            within = _softmax(scores / np.sqrt(WIDTH))
+            grid = (-(-height // layer.factor), -(-width // layer.factor))
             queries = places @ layer.query + time
-            scores = queries @ (embeddings @ layer.key).swapaxes(1, 2) / np.sqrt(WIDTH)
-            within = (places @ layer.self_query) @ (places @ layer.self_key).swapaxes(1, 2)
-            found = _Pass(
-                layer,
-                (-(-height // layer.factor), -(-width // layer.factor)),
-                queries,
-                _softmax(scores),
-                embeddings @ layer.value,
-                _softmax(within / np.sqrt(WIDTH)),
-                spread,
-            )
+            looks.append(_Look(layer, grid, queries, within, spread @ within.mean(0)))
+        return looks
+
+    def _passes(self, looks: Sequence[_Look], embeddings: Floats) -> list[_Pass]:
+        """What the layers make of embeddings ``(tokens, channels)``."""
+        passes = []
+        for look in looks:
+            keys = (embeddings @ look.layer.key).swapaxes(1, 2)
+            probabilities = _softmax(look.queries @ keys / np.sqrt(WIDTH))
             for hook in self.hooks:
-                hook(layer.name, "cross", found.probabilities)
-                hook(layer.name, "self", found.within)
-            passes.append(found)
+                hook(look.layer.name, "cross", probabilities)
+                hook(look.layer.name, "self", look.within)
+            passes.append(_Pass(look, probabilities, embeddings @ look.layer.value))
         return passes
 
     def _gather(self, passes: Sequence[_Pass], heads: Sequence[Floats]) -> Floats:
-        """The prediction's part that comes from the text, ``(..., latent places, channels)``, of
-        each layer's outputs ``(..., heads, places, channels)``."""
+        """The prediction's part that comes from the text, ``(channels, latent places)``, of each
+        layer's outputs ``(heads, places, channels)``."""
         parts = [
-            one.spread @ (one.within.mean(0) @ out.mean(-3))
-            for one, out in zip(passes, heads, strict=True)
+            one.look.carry @ (out.sum(0) / HEADS) for one, out in zip(passes, heads, strict=True)
         ]
-        gathered: Floats = np.sum(parts, axis=0) @ self._output
+        gathered: Floats = (sum(parts[1:], parts[0]) @ self._output).T
         return gathered
 
-    def _row(self, latents: Floats, timestep: float, embeddings: Floats) -> Floats:
-        passes = self._passes(latents, timestep, embeddings)
+    def _row(self, latents: Floats, looks: Sequence[_Look], embeddings: Floats) -> Floats:
+        passes = self._passes(looks, embeddings)
         text = self._gather(passes, [one.probabilities @ one.values for one in passes])
-        row: Floats = 0.5 * latents + text.T.reshape(latents.shape)
+        row: Floats = 0.5 * latents + text.reshape(latents.shape)
         return row
 
     def _denoise(self, latents: Floats, timestep: float, conditioning: Conditioning) -> Floats:
-        rows = zip(latents, conditioning.embeddings, strict=True)
-        return np.stack([self._row(x, timestep, e) for x, e in rows])
+        rows: list[Floats] = []
+        looks: list[_Look] = []
+        for number, (x, embeddings) in enumerate(
+            zip(latents, conditioning.embeddings, strict=True)
+        ):
+            # Methods mostly ask for one image under many prompts.
+            if number == 0 or not np.array_equal(x, latents[number - 1]):
+                looks = self._looks(x, timestep)
+            rows.append(self._row(x, looks, embeddings))
+        return np.stack(rows)
 
     def _denoise_jvp(
         self, latents: Floats, timestep: float, conditioning: Conditioning, tangents: Floats
     ) -> tuple[Floats, Floats]:
-        passes = self._passes(latents[0], timestep, conditioning.embeddings[0])
+        passes = self._passes(self._looks(latents[0], timestep), conditioning.embeddings[0])
         changes = []
         for tangent in tangents:
             outs = []
             for one in passes:
-                keys = (tangent @ one.layer.key).swapaxes(1, 2)
-                scores = one.queries @ keys / np.sqrt(WIDTH)
+                keys = (tangent @ one.look.layer.key).swapaxes(1, 2)
+                scores = one.look.queries @ keys / np.sqrt(WIDTH)
                 probabilities = _softmax_change(one.probabilities, scores)
-                moved = one.probabilities @ (tangent @ one.layer.value)
+                moved = one.probabilities @ (tangent @ one.look.layer.value)
                 outs.append(probabilities @ one.values + moved)
-            changes.append(self._gather(passes, outs).T.reshape(latents.shape[1:]))
+            changes.append(self._gather(passes, outs).reshape(latents.shape[1:]))
         return self._denoise(latents, timestep, conditioning), np.stack(changes)
 
     def _pulled_back(self, passes: Sequence[_Pass], cotangent: Floats) -> list[Floats]:
         """From ∂S/∂ε ``(channels, y, x)`` to ∂S/∂(A·V) of each layer, ``(places, channels)``; the
         same for each head."""
         flat = cotangent.reshape(len(cotangent), -1).T @ self._output.T
-        return [one.within.mean(0).T @ (one.spread.T @ flat) / HEADS for one in passes]
+        return [one.look.carry.T @ flat / HEADS for one in passes]
 
     def _denoise_vjp(
         self, latents: Floats, timestep: float, conditioning: Conditioning, cotangent: Floats
     ) -> Floats:
         gradients = []
         for x, e, back in zip(latents, conditioning.embeddings, cotangent, strict=True):
-            passes = self._passes(x, timestep, e)
+            passes = self._passes(self._looks(x, timestep), e)
             total = np.zeros_like(e)
             for one, pulled in zip(passes, self._pulled_back(passes, back), strict=True):
                 values = one.probabilities.swapaxes(1, 2) @ pulled
                 # The derivative of softmax is symmetric.
                 scores = _softmax_change(one.probabilities, pulled @ one.values.swapaxes(1, 2))
-                keys = scores.swapaxes(1, 2) @ one.queries / np.sqrt(WIDTH)
-                total += (values @ one.layer.value.swapaxes(1, 2)).sum(0)
-                total += (keys @ one.layer.key.swapaxes(1, 2)).sum(0)
+                keys = scores.swapaxes(1, 2) @ one.look.queries / np.sqrt(WIDTH)
+                total += (values @ one.look.layer.value.swapaxes(1, 2)).sum(0)
+                total += (keys @ one.look.layer.key.swapaxes(1, 2)).sum(0)
             gradients.append(total)
         return np.stack(gradients)
 
@@ -299,8 +316,9 @@ class ToyModel(Backend):
         means = _Means(query, trajectory.grid)
         for step in steps:
             timestep = float(trajectory.timesteps[step])
-            for one in self._passes(trajectory.latents[step], timestep, trajectory.embeddings):
-                maps = one.within if query.kind == "self" else one.probabilities
+            looks = self._looks(trajectory.latents[step], timestep)
+            for one in self._passes(looks, trajectory.embeddings):
+                maps = one.look.within if query.kind == "self" else one.probabilities
                 if keys is not None:
                     maps = self._share_of_others(one, trajectory.embeddings, keys)
                 means.add(one, step, maps)
@@ -311,7 +329,8 @@ class ToyModel(Backend):
         """exp(score) of other keys over the prompt's own sum."""
 
         def scores(text: Floats) -> Floats:
-            found: Floats = one.queries @ (text @ one.layer.key).swapaxes(1, 2) / np.sqrt(WIDTH)
+            keyed = (text @ one.look.layer.key).swapaxes(1, 2)
+            found: Floats = one.look.queries @ keyed / np.sqrt(WIDTH)
             return found
 
         own = scores(embeddings)
@@ -329,7 +348,7 @@ class ToyModel(Backend):
     ) -> AttentionMeans:
         query.check(self.layers)
         means = _Means(query, (int(latents.shape[2]), int(latents.shape[3])))
-        passes = self._passes(latents[0], timestep, conditioning.embeddings[0])
+        passes = self._passes(self._looks(latents[0], timestep), conditioning.embeddings[0])
         for one, pulled in zip(passes, self._pulled_back(passes, cotangent[0]), strict=True):
             slopes = pulled @ one.values.swapaxes(1, 2)
             means.add(one, None, np.maximum(one.probabilities * slopes, 0))
@@ -371,9 +390,10 @@ class ToyModel(Backend):
             seen = []
             for place, time in enumerate(times):
                 seen.append(x)
-                noise = self._row(x, float(time), ends[0])
+                looks = self._looks(x, float(time))
+                noise = self._row(x, looks, ends[0])
                 if pushed:
-                    away = self._row(x, float(time), ends[1])
+                    away = self._row(x, looks, ends[1])
                     noise = away + guidance_scale * (noise - away)
                 alpha, sigma = self.noise_level(float(time))
                 after = self.noise_level(float(times[place + 1]) if place + 1 < steps else 0.0)
@@ -472,17 +492,17 @@ class _Means:
 
     def add(self, one: _Pass, step: int | None, maps: Floats) -> None:
         """Take in a layer's maps ``(heads, places, keys)``."""
-        query, name = self._query, one.layer.name
-        if not (query.wants_layer(name) and query.wants_grid(one.grid, self._latent_grid)):
+        query, name = self._query, one.look.layer.name
+        if not (query.wants_layer(name) and query.wants_grid(one.look.grid, self._latent_grid)):
             return
         for head in range(HEADS) if query.heads is None else query.heads:
             key = (
-                one.grid,
+                one.look.grid,
                 step if "step" in query.keep else None,
                 name if "layer" in query.keep else None,
                 head if "head" in query.keep else None,
             )
-            self._sums.setdefault(key, []).append(maps[head].T.reshape(-1, *one.grid))
+            self._sums.setdefault(key, []).append(maps[head].T.reshape(-1, *one.look.grid))
 
     def found(self) -> AttentionMeans:
         """The averages."""
@@ -494,6 +514,7 @@ class _Means:
         )
 
 
+@cache
 def _spread(height: int, width: int, factor: int) -> Floats:
     """``(latent places, places)``: 1 where a latent lies in a place of the smaller grid."""
     across = -(-width // factor)
