@@ -42,6 +42,9 @@ def imported(module, tmp_path, refuse=False):
     [
         "wordlight",
         "wordlight.attribution",
+        "wordlight.attribution.captum_adapter",
+        "wordlight.attribution.captum_attributor",
+        "wordlight.attribution.captum_method",
         "wordlight.backends",
         "wordlight.comparisons",
         "wordlight.comparisons.command_line",

@@ -1,0 +1,138 @@
+"""A model of another framework as torch sees it; imported once Captum is asked for, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.autograd.function import once_differentiable
+
+from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.tokens import Tokens
+from wordlight.backends.trajectory import Trajectory
+
+
+def as_torch(backend: Backend) -> Backend:
+    """The backend itself where its arrays are torch's, else a bridge to it."""
+    if backend.framework == "torch" or isinstance(backend, TorchBridge):
+        return backend
+    return TorchBridge(backend)
+
+
+class TorchBridge(Backend):
+    """Another framework's backend with tensors for arrays: ``denoise`` is differentiable with
+    respect to the embeddings through the backend's own ``denoise_vjp``.
+
+    A gradient costs what the backend counts: the forward pass, and a reverse-mode product, which
+    goes forward once more. Tensors are on the CPU, float64 where the model is, else float32.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        # One count for both.
+        self.evaluations = inner.evaluations
+        self.inner = inner
+        self.framework, self.device, self.dtype = inner.framework, inner.device, inner.dtype
+        self.model_id, self.revision = inner.model_id, inner.revision
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """See ``Backend.capabilities``: what goes through tensors here."""
+        return self.inner.capabilities & {"denoise", "attention", "self_attention"}
+
+    def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
+        """See ``Backend.asarray``."""
+        dtype = torch.float64 if self.dtype == "float64" else torch.float32
+        return torch.as_tensor(np.array(array), dtype=dtype)
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """See ``Backend.to_numpy``."""
+        converted: npt.NDArray[Any] = array.detach().numpy()
+        return converted
+
+    def noise_level(self, timestep: float) -> tuple[float, float]:
+        """See ``Backend.noise_level``."""
+        return self.inner.noise_level(timestep)
+
+    def no_gradients(self) -> AbstractContextManager[object]:
+        """See ``Backend.no_gradients``."""
+        return torch.no_grad()
+
+    def peak_bytes(self) -> int | None:
+        """See ``Backend.peak_bytes``."""
+        return self.inner.peak_bytes()
+
+    def reset_peak_bytes(self) -> None:
+        """See ``Backend.reset_peak_bytes``."""
+        self.inner.reset_peak_bytes()
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """See ``Backend.tokenize``."""
+        return self.inner.tokenize(prompt)
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """See ``Backend.encode``."""
+        made = self.inner.encode(prompts)
+        return Conditioning(
+            self.asarray(self.inner.to_numpy(made.embeddings)),
+            {name: self.asarray(self.inner.to_numpy(v)) for name, v in made.added.items()},
+        )
+
+    def sample(self, prompts: Any, **options: Any) -> Any:
+        """See ``Backend.sample``."""
+        return self.inner.sample(prompts, **options)
+
+    def invert(self, images: Any, prompts: Any, **options: Any) -> Any:
+        """See ``Backend.invert``."""
+        return self.inner.invert(images, prompts, **options)
+
+    def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
+        embeddings = conditioning.embeddings
+        if torch.is_grad_enabled() and embeddings.requires_grad:
+            self.inner.require(frozenset({"denoise_vjp"}), "a gradient for Captum")
+        return _Denoise.apply(embeddings, latents, timestep, conditioning.added, self.inner)  # type: ignore[no-untyped-call]
+
+    def _attention(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        keys: Array | None,
+    ) -> AttentionMeans:
+        others = None if keys is None else self.inner.asarray(self.to_numpy(keys))
+        return self.inner._attention(trajectory, query, steps, others)
+
+
+class _Denoise(torch.autograd.Function):
+    """The other framework's prediction, and its vector-Jacobian product as the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embeddings: torch.Tensor,
+        latents: torch.Tensor,
+        timestep: float,
+        added: dict[str, torch.Tensor],
+        inner: Backend,
+    ) -> torch.Tensor:
+        there = [inner.asarray(tensor.detach().numpy()) for tensor in (embeddings, latents)]
+        conditioning = Conditioning(
+            there[0], {name: inner.asarray(v.detach().numpy()) for name, v in added.items()}
+        )
+        ctx.question = (there[1], timestep, conditioning)
+        ctx.inner = inner
+        prediction = inner.to_numpy(inner._denoise(there[1], timestep, conditioning))
+        return torch.tensor(prediction, dtype=embeddings.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        latents, timestep, conditioning = ctx.question
+        cotangent = ctx.inner.asarray(gradients[0].numpy())
+        gradient = ctx.inner.denoise_vjp(latents, timestep, conditioning, cotangent)
+        made = torch.tensor(ctx.inner.to_numpy(gradient), dtype=gradients[0].dtype)
+        return made, None, None, None, None
