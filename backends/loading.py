@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 SCENES = Path(__file__).parent / "scenes" / "model"
 #: Models that come with the package, by name.
 EMBEDDED = {"scenes": SCENES}
+#: What their cards recommend.
+RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
 
 
 class ModelLoadError(ValueError):
@@ -34,6 +37,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     revision: str | None = None,
+    scheduler: str | None = None,
 ) -> Backend:
     """Make a model ready for attribution.
 
@@ -41,10 +45,13 @@ def load(
         model: ``"scenes"`` (the embedded model), a folder in diffusers' format, a Hub id such as
             ``"stable-diffusion-v1-5/stable-diffusion-v1-5"`` (safetensors only), or a live
             pipeline, which is used as it is.
-        framework: whose backend.
-        device: ``"cpu"``, ``"cuda"``, ...; a GPU where there is one, if None.
-        dtype: ``"float32"`` (default), ``"float64"``, ``"float16"`` or ``"bfloat16"``.
+        framework: whose backend: ``"torch"`` or ``"flax"``, or what else is installed.
+        device: ``"cpu"``, ``"cuda"``, ``"tpu"``, ...; a GPU or TPU where there is one, if None.
+        dtype: ``"float32"`` (default), ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the
+            first and the last.
         revision: of a Hub id.
+        scheduler: on Flax ``"ddim"`` or ``"euler"``, with the noise that the checkpoint's own
+            scheduler has; that scheduler itself if None.
 
     Raises:
         ModelLoadError: no such model, not a Stable Diffusion 1.x or 2.x pipeline, no safetensors
@@ -61,7 +68,15 @@ def load(
             f"the {framework} backend needs packages that aren't installed ({error}): "
             f"pip install 'wordlight[{framework}]'"
         ) from None
-    backend: Backend = backend_class.load(model, device=device, dtype=dtype, revision=revision)
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+    if scheduler is not None:
+        if "scheduler" not in signature(backend_class.load).parameters:
+            raise ModelLoadError(
+                f"the {framework} backend takes no scheduler: load the pipeline, set its scheduler "
+                "and pass it as the model"
+            )
+        options["scheduler"] = scheduler
+    backend: Backend = backend_class.load(model, **options)
     return backend
 
 

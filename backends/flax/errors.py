@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from wordlight.backends.loading import ModelLoadError
 
-class UnsupportedConfigError(ValueError):
+
+class UnsupportedConfigError(ModelLoadError):
     """A configuration that this backend's networks can't express."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ModelLoadError):
     """Weights that aren't those of the configured network, or files that can't be read."""

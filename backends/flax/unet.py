@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wordlight.backends.flax.attention import AttentionHook
+from wordlight.backends.flax.attention import Attention, AttentionHook
 from wordlight.backends.flax.config import check_blocks, per_level, read_config
 from wordlight.backends.flax.errors import UnsupportedConfigError
 from wordlight.backends.flax.layers import Array, convolution, group_norm, linear
@@ -221,6 +221,21 @@ class UNet(nnx.Module):
             x = up(x, kept, time, text, hook)
         prediction: Array = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
         return prediction
+
+    def attentions(self) -> list[Attention]:
+        """All attention in the order in which it comes."""
+        blocks: list[DownBlock | MiddleBlock | UpBlock] = [
+            *self.down_blocks,
+            self.mid_block,
+            *self.up_blocks,
+        ]
+        return [
+            attention
+            for block in blocks
+            for transformer in block.attentions or ()
+            for layer in transformer.transformer_blocks
+            for attention in (layer.attn1, layer.attn2)
+        ]
 
     def _time(self, timesteps: Array, added: Mapping[str, Array], dtype: Any) -> Array:
         waves = self._sinusoids(timesteps, self.config.block_out_channels[0])

@@ -1,0 +1,148 @@
+"""Hooks that average attention, and gradients with respect to it, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
+from wordlight.backends.flax.attention import Site
+from wordlight.backends.flax.layers import Array
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which maps are added up: those of one grid, and of one layer and head where kept apart."""
+
+    grid: tuple[int, int]
+    layer: str | None
+    head: int | None
+
+
+@jax.tree_util.register_pytree_node_class
+class AttentionSums:
+    """Sums of attention maps, ``(images, pixels, tokens)`` float32 each, in the order in which they
+    were seen, and of how many maps each is."""
+
+    def __init__(self) -> None:
+        self.sums: dict[Key, Array] = {}
+        self.counts: dict[Key, int] = {}
+
+    def add(self, query: AttentionQuery, site: Site, maps: Array) -> None:
+        """Take in the maps ``(images, heads, pixels, tokens)`` of one layer."""
+        heads = range(site.heads) if query.heads is None else query.heads
+        layer = site.name if "layer" in query.keep else None
+        if "head" in query.keep:
+            for head in heads:
+                self._add(Key(site.grid, layer, head), maps[:, head], 1)
+        else:
+            chosen = maps if query.heads is None else maps[:, jnp.array(query.heads)]
+            self._add(Key(site.grid, layer, None), chosen.sum(1), len(heads))
+
+    def _add(self, key: Key, total: Array, count: int) -> None:
+        self.sums[key] = self.sums[key] + total if key in self.sums else total
+        self.counts[key] = self.counts.get(key, 0) + count
+
+    def plus(self, other: AttentionSums) -> AttentionSums:
+        """Of another pass, with the same keys."""
+        made = AttentionSums()
+        made.sums = {key: value + other.sums[key] for key, value in self.sums.items()}
+        made.counts = {key: count + other.counts[key] for key, count in self.counts.items()}
+        return made
+
+    def means(self, image: int, step: int | None = None) -> list[AttentionMean]:
+        """What was averaged for one image."""
+        found = []
+        for key, total in self.sums.items():
+            count = self.counts[key]
+            values = np.asarray(total[image], np.float32).T.reshape(-1, *key.grid) / count
+            found.append(AttentionMean(values.astype(np.float32), count, step, key.layer, key.head))
+        return found
+
+    # What JAX needs to carry it through a compiled program.
+
+    def tree_flatten(self) -> tuple[tuple[Array, ...], tuple[tuple[Key, int], ...]]:
+        """The arrays, and all else."""
+        return tuple(self.sums.values()), tuple(self.counts.items())
+
+    @classmethod
+    def tree_unflatten(cls, counts: Any, sums: Iterable[Array]) -> AttentionSums:
+        """Put together again."""
+        made = cls()
+        made.counts = dict(counts)
+        made.sums = dict(zip(made.counts, sums, strict=True))
+        return made
+
+
+def merge(
+    sums: list[AttentionSums], steps: tuple[int, ...], query: AttentionQuery
+) -> AttentionMeans:
+    """The averages over the steps of one image, or each step's own where they are kept apart."""
+    if "step" in query.keep:
+        means = [m for step, one in zip(steps, sums, strict=True) for m in one.means(0, step)]
+        return AttentionMeans(tuple(means))
+    total = sums[0]
+    for more in sums[1:]:
+        total = total.plus(more)
+    return AttentionMeans(tuple(total.means(0)))
+
+
+class _Chosen:
+    """Wants the attention that a query asks for."""
+
+    def __init__(self, query: AttentionQuery, latent_grid: tuple[int, int]) -> None:
+        self.query, self.latent_grid = query, latent_grid
+
+    def wants(self, site: Site) -> bool:
+        """See ``AttentionHook``."""
+        query = self.query
+        return (
+            site.kind == query.kind
+            and query.wants_layer(site.name)
+            and query.wants_grid(site.grid, self.latent_grid)
+        )
+
+
+class Averaging(_Chosen):
+    """Adds up the probabilities, or what other embeddings ``(others, channels)`` would get."""
+
+    def __init__(
+        self, query: AttentionQuery, latent_grid: tuple[int, int], keys: Array | None = None
+    ) -> None:
+        super().__init__(query, latent_grid)
+        self.keys = keys
+        self.sums = AttentionSums()
+
+    def __call__(
+        self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
+    ) -> None:
+        maps = probabilities if self.keys is None else scores_of(self.keys)
+        self.sums.add(self.query, site, maps)
+
+
+class Shifting(_Chosen):
+    """Adds given arrays to the probabilities, by site: at zero, the gradient with respect to them
+    is that with respect to the probabilities. Without arrays it only looks."""
+
+    def __init__(
+        self,
+        query: AttentionQuery,
+        latent_grid: tuple[int, int],
+        shifts: dict[str, Array] | None = None,
+    ) -> None:
+        super().__init__(query, latent_grid)
+        self.shifts = shifts
+        self.sites: dict[str, Site] = {}
+        self.seen: dict[str, Array] = {}
+
+    def __call__(
+        self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
+    ) -> Array | None:
+        self.sites[site.name] = site
+        self.seen[site.name] = probabilities
+        return None if self.shifts is None else probabilities + self.shifts[site.name]

@@ -1,0 +1,169 @@
+"""Finds a model, embedded, in a folder or on the Hub, and reads its parts; needs no PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
+from wordlight.backends.flax.checkpoint import load_network, read_json
+from wordlight.backends.flax.clip_text import TextEncoder, TextEncoderConfig
+from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigError
+from wordlight.backends.flax.schedulers import Schedule
+from wordlight.backends.flax.unet import UNet, UNetConfig
+from wordlight.backends.loading import EMBEDDED, ModelLoadError
+
+_INDEX = "model_index.json"
+_WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
+#: What makes a model: a folder's revision is the digest of these.
+_MODEL_FILES = {".safetensors", ".json", ".txt"}
+_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+_SETTINGS = [_INDEX, *(f"{part}/*{ending}" for part in _PARTS for ending in (".json", ".txt"))]
+_WEIGHTS = ["*/model*.safetensors", "*/diffusion_pytorch_model*.safetensors"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model's parts, with weights in float32, and what stands for it."""
+
+    name: str
+    revision: str | None
+    tokenizer: Any
+    schedule: Schedule
+    text_encoder: TextEncoder
+    unet: UNet
+    autoencoder: Autoencoder
+
+
+def load_model(
+    model: str | Path | Any, revision: str | None = None, scheduler: str | None = None
+) -> LoadedModel:
+    """Find and read a model.
+
+    The revision of a folder is a digest of its files, so that results can't be taken for those of
+    other weights under the same name; that of a Hub id is the commit.
+
+    Raises ModelLoadError, saying what would have been right.
+    """
+    if not isinstance(model, (str, Path)):
+        raise ModelLoadError(
+            f"a model is a name or a folder for the Flax backend, not a {type(model).__name__}: a "
+            "pipeline of PyTorch's is saved first, with save_pretrained(folder)"
+        )
+    name = str(model)
+    folder = EMBEDDED.get(name) or Path(model)
+    if _exists(folder):
+        if revision is not None:
+            raise ModelLoadError("a revision is of a Hub id; a folder holds what it holds")
+        return read_folder(folder, name, _digest(folder), scheduler)
+    if name in EMBEDDED:
+        raise ModelLoadError(f"this installation lacks the weights of {name!r} ({folder})")
+    if isinstance(model, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelLoadError(
+            f"no model {name!r}: there is no such folder, and a Hub id looks like 'owner/name'; "
+            f"embedded: {', '.join(EMBEDDED)}"
+        )
+    folder = _download(name, revision)
+    return read_folder(folder, name, folder.name, scheduler)
+
+
+def read_folder(
+    folder: Path, name: str, revision: str | None, scheduler: str | None = None
+) -> LoadedModel:
+    """Read a folder in diffusers' format; raises ModelLoadError."""
+    check_kind(folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    try:
+        schedule = Schedule(read_json(path), scheduler)
+    except UnsupportedConfigError as error:
+        raise UnsupportedConfigError(f"{path}: {error}") from None
+    loaded = LoadedModel(
+        name=name,
+        revision=revision,
+        tokenizer=_read_tokenizer(folder / "tokenizer"),
+        schedule=schedule,
+        text_encoder=load_network(folder / "text_encoder", TextEncoderConfig.read, TextEncoder),
+        unet=load_network(folder / "unet", UNetConfig.read, UNet),
+        autoencoder=load_network(folder / "vae", AutoencoderConfig.read, Autoencoder),
+    )
+    seen, made = loaded.unet.config.in_channels, loaded.autoencoder.config.latent_channels
+    if seen != made:
+        raise UnsupportedConfigError(
+            f"{folder}: the UNet sees {seen} channels of latents that have {made}, so it was "
+            f"trained for something else (inpainting, say); {_WANTED}"
+        )
+    return loaded
+
+
+def check_kind(folder: Path) -> None:
+    """Raises ModelLoadError for a folder that holds no Stable Diffusion 1.x or 2.x."""
+    if not (folder / _INDEX).is_file():
+        raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {_INDEX}")
+    index: Mapping[str, Any] = read_json(folder / _INDEX)
+    kind = str(index.get("_class_name"))
+    if not kind.startswith("StableDiffusion") or "XL" in kind or "3" in kind:
+        raise ModelLoadError(f"{folder} holds a {kind}; {_WANTED}")
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    # Importing transformers takes seconds.
+    from transformers import CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{folder} holds no CLIP tokenizer: {reason}") from None
+    return tokenizer
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """Fetch from the Hub, or find in its cache, what this backend reads."""
+
+    def fetch(*patterns: str, without: tuple[str, ...] = ()) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(without),
+            )
+        )
+
+    try:
+        # Its kind is known before gigabytes are fetched.
+        folder = fetch(*_SETTINGS)
+        check_kind(folder)
+        fetch(*_WEIGHTS, without=("*.fp16*", "*non_ema*", "safety_checker/*"))
+        for part in ("text_encoder", "unet", "vae"):
+            if not list((folder / part).glob("*.safetensors")):
+                fetch(*(f"{part}/{stem[2:]}" for stem in _WEIGHTS), without=("*non_ema*",))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelLoadError):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelLoadError(
+            f"{name!r} is neither a folder here nor a model that the Hub gives: {reason}"
+        ) from None
+    return folder
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # A name that is too long for one.
+        return False
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _MODEL_FILES):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]

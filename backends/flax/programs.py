@@ -1,0 +1,244 @@
+"""The compiled programs: a model's parts as functions of their parameters and of arrays.
+
+Arrays are ``(batch, channels, height, width)`` as everywhere outside the networks. Everything that
+may change without compiling anew is an argument: parameters, timestep, noise levels, guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.flax.attention import AttentionHook
+from wordlight.backends.flax.attention_means import AttentionSums, Averaging, Shifting
+from wordlight.backends.flax.clip_text import TextStates
+from wordlight.backends.flax.layers import Array
+from wordlight.backends.flax.loading import LoadedModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Params = Any
+
+
+class Point(NamedTuple):
+    """Where the denoiser is asked: latents, the timestep with its alpha and sigma, and what it is
+    told."""
+
+    latents: Array
+    timestep: Array
+    alpha: Array
+    sigma: Array
+    embeddings: Array
+    added: Mapping[str, Array]
+
+
+def _exact(function: Callable[P, R]) -> Callable[P, R]:
+    """Graphics cards and TPUs would otherwise multiply float32 with fewer digits."""
+
+    @wraps(function)
+    def exact(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return exact
+
+
+class Programs:
+    """A model's parts, compiled when they are first called with arrays of some shapes.
+
+    Args:
+        model: the parts; their parameters are arguments, so that others can be put in.
+        dtype: in which UNet and text encoder compute; the autoencoder always does in float32.
+    """
+
+    def __init__(self, model: LoadedModel, dtype: Any) -> None:
+        self._text, text = nnx.split(model.text_encoder)
+        self._unet, unet = nnx.split(model.unet)
+        self._autoencoder, autoencoder = nnx.split(model.autoencoder)
+        self._prediction = model.schedule.prediction
+        self._dtype = dtype
+        half = partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
+        self.parameters: dict[str, Params] = {
+            "text_encoder": half(text),
+            "unet": half(unet),
+            "autoencoder": autoencoder,
+        }
+        self.encode = jax.jit(_exact(self._encode))
+        self.encode_jvp = jax.jit(_exact(self._encode_jvp))
+        self.embed = jax.jit(_exact(self._embed))
+        self.predict = jax.jit(_exact(self._predict))
+        self.predict_jvp = jax.jit(_exact(self._predict_jvp))
+        self.predict_vjp = jax.jit(_exact(self._predict_vjp))
+        self.look = jax.jit(_exact(self._look), static_argnames="query")
+        self.look_vjp = jax.jit(_exact(self._look_vjp), static_argnames="query")
+        self.sample = jax.jit(_exact(self._sample))
+        self.encode_pixels = jax.jit(_exact(self._encode_pixels))
+        self.decode = jax.jit(_exact(self._decode))
+        self.decode_jvp = jax.jit(_exact(self._decode_jvp))
+
+    # The text encoder.
+
+    def _encode(self, params: Params, ids: Array, embeddings: Array | None = None) -> TextStates:
+        """The states of ids ``(batch, tokens)``, or of input embeddings in their place."""
+        return nnx.merge(self._text, params)(ids, embeddings)
+
+    def _embed(self, params: Params, ids: Array) -> Array:
+        """The input embeddings of ids."""
+        return nnx.merge(self._text, params).embed(ids)
+
+    def _encode_jvp(
+        self, params: Params, ids: Array, embeddings: Array, tangents: Array
+    ) -> tuple[Array, Array]:
+        """The last states of one row, and how they change along ``(directions, ...)``."""
+
+        def states(x: Array) -> Array:
+            return self._encode(params, ids, x).last
+
+        return _along(states, embeddings, tangents)
+
+    # The denoiser.
+
+    def _output(self, params: Params, point: Point, hook: AttentionHook | None = None) -> Array:
+        """What the UNet itself predicts, in float32."""
+        latents = point.latents.transpose(0, 2, 3, 1).astype(self._dtype)
+        times = jnp.broadcast_to(point.timestep, latents.shape[0])
+        text = point.embeddings.astype(self._dtype)
+        output = nnx.merge(self._unet, params)(latents, times, text, point.added, hook)
+        return output.transpose(0, 3, 1, 2).astype(jnp.float32)
+
+    def _predict(self, params: Params, point: Point, hook: AttentionHook | None = None) -> Array:
+        """The prediction in epsilon units: with x = alpha·x0 + sigma·ε, v = alpha·ε - sigma·x0
+        gives ε = alpha·v + sigma·x, and a predicted x0 gives ε = (x - alpha·x0) / sigma."""
+        output = self._output(params, point, hook)
+        if self._prediction == "epsilon":
+            return output
+        latents = point.latents.astype(jnp.float32)
+        if self._prediction == "v_prediction":
+            return point.alpha * output + point.sigma * latents
+        return (latents - point.alpha * output) / point.sigma
+
+    def _predict_jvp(self, params: Params, point: Point, tangents: Array) -> tuple[Array, Array]:
+        """The prediction for one row, and how it changes along ``(directions, tokens, channels)``
+        of the embeddings."""
+
+        def prediction(embeddings: Array) -> Array:
+            return self._predict(params, point._replace(embeddings=embeddings))
+
+        return _along(prediction, point.embeddings, tangents)
+
+    def _predict_vjp(self, params: Params, point: Point, cotangent: Array) -> Array:
+        """The gradient of ⟨prediction, cotangent⟩ with respect to the embeddings."""
+
+        def product(embeddings: Array) -> Array:
+            prediction = self._predict(params, point._replace(embeddings=embeddings))
+            return jnp.sum(prediction * cotangent)
+
+        gradient: Array = jax.grad(product)(point.embeddings)
+        return gradient
+
+    def _look(
+        self, params: Params, point: Point, keys: Array | None, *, query: AttentionQuery
+    ) -> AttentionSums:
+        """The attention that a query asks for, of the text's tokens or of other ``keys``."""
+        hook = Averaging(query, _grid(point), keys)
+        self._output(params, point, hook)
+        return hook.sums
+
+    def _look_vjp(
+        self, params: Params, point: Point, cotangent: Array, *, query: AttentionQuery
+    ) -> AttentionSums:
+        """ReLU(A ⊙ ∂S/∂A) of the attention A that a query asks for, S = ⟨prediction, cotangent⟩."""
+
+        def product(shifts: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+            hook = Shifting(query, _grid(point), shifts)
+            prediction = self._predict(params, point, hook)
+            return jnp.sum(prediction * cotangent), hook.seen
+
+        looking = Shifting(query, _grid(point))
+        jax.eval_shape(lambda: (self._output(params, point, looking), looking.seen))
+        shapes = {name: seen.shape for name, seen in looking.seen.items()}
+        shifts = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+        gradients, seen = jax.grad(product, has_aux=True)(shifts)
+        sums = AttentionSums()
+        for name, site in looking.sites.items():
+            sums.add(query, site, jax.nn.relu(seen[name] * gradients[name]))
+        return sums
+
+    # The whole run.
+
+    def _sample(
+        self,
+        params: Params,
+        noise: Array,
+        table: Mapping[str, Array],
+        guidance: Array,
+        embeddings: Array,
+        negative: Array | None,
+    ) -> tuple[Array, Array]:
+        """From noise to clean latents, in one scan.
+
+        Args:
+            params: the UNet's.
+            noise: ``(images, channels, height, width)``, standard normal times the table's start.
+            table: timesteps, scale, keep and add, ``(steps,)`` each: see ``StepTable``.
+            guidance: the scale.
+            embeddings: ``(images, tokens, channels)``.
+            negative: of the same shape what is guided away from; None for no guidance.
+
+        Gives what the denoiser saw before each step, ``(steps, images, ...)``, and the end.
+        """
+        told = embeddings if negative is None else _interleave(negative, embeddings)
+
+        def step(x: Array, row: Mapping[str, Array]) -> tuple[Array, Array]:
+            seen = row["scale"] * x
+            rows = seen if negative is None else _interleave(seen, seen)
+            nothing = jnp.zeros(())
+            point = Point(rows, row["timesteps"], nothing, nothing, told, {})
+            output = self._output(params, point)
+            if negative is not None:
+                away, towards = output[0::2], output[1::2]
+                output = away + guidance * (towards - away)
+            return row["keep"] * x + row["add"] * output, seen
+
+        end, seen = jax.lax.scan(step, noise, dict(table))
+        return seen, end
+
+    # The autoencoder.
+
+    def _encode_pixels(self, params: Params, pixels: Array) -> Array:
+        """Clean latents of pixels from 0 to 1, ``(batch, 3, height, width)``."""
+        given = 2.0 * pixels.transpose(0, 2, 3, 1) - 1.0
+        latents: Array = nnx.merge(self._autoencoder, params).encode(given)
+        return latents.transpose(0, 3, 1, 2)
+
+    def _decode(self, params: Params, latents: Array) -> Array:
+        """Pixels of clean latents, 0 black and 1 white."""
+        given = latents.transpose(0, 2, 3, 1).astype(jnp.float32)
+        pixels: Array = nnx.merge(self._autoencoder, params).decode(given)
+        return pixels.transpose(0, 3, 1, 2) / 2.0 + 0.5
+
+    def _decode_jvp(self, params: Params, latents: Array, tangents: Array) -> tuple[Array, Array]:
+        """Pixels of one row, and how they change along ``(directions, ...)``."""
+        return _along(partial(self._decode, params), latents, tangents)
+
+
+def _along(function: Callable[[Array], Array], x: Array, tangents: Array) -> tuple[Array, Array]:
+    """A function's value at one row ``(1, ...)``, and how it changes along each direction."""
+    value, push = jax.linearize(function, x)
+    changes: Array = jax.vmap(push)(tangents[:, None].astype(x.dtype))
+    return value, changes[:, 0]
+
+
+def _interleave(first: Array, second: Array) -> Array:
+    """Rows in turn. Pairs side by side stay on one device when the batch is cut up over many."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+def _grid(point: Point) -> tuple[int, int]:
+    return int(point.latents.shape[2]), int(point.latents.shape[3])
