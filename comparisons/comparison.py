@@ -45,7 +45,8 @@ class Facts:
     """What a reader must know beside the scores.
 
     ``steps`` are the indices of the denoising steps that the table's methods looked at, of
-    ``sampling_steps``; ``prompts_followed`` is left to the model's own card.
+    ``sampling_steps``; ``prompts_followed`` is left to the model's own card. ``budget`` is the most
+    that an image might cost, in forward-equivalents, where there was one.
     """
 
     model_id: str
@@ -59,6 +60,7 @@ class Facts:
     sampling_steps: int
     accounting: Accounting
     calibration_accounting: Accounting
+    budget: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.backends.backend import Backend
+from wordlight.comparisons.budget import Workload, fit
 from wordlight.comparisons.cells import check_name
 from wordlight.comparisons.sources import LiveMaps, MapSource, PrecomputedMaps
 
@@ -60,6 +61,13 @@ class Entry:
     extra: bool = False
     shuffled: bool = False
 
+    @property
+    def method(self) -> TextImageAttributor | None:
+        """The method whose maps these are; None for maps from files. Of several variants the
+        first: they have all options in common but the one that is calibrated."""
+        source = self.variants[0].source
+        return source.attributor if isinstance(source, LiveMaps) else None
+
     def settings(self) -> dict[str, Any]:
         """All that changes its scores, as plain data."""
         first = self.variants[0]
@@ -75,6 +83,8 @@ def build_entries(
     maps: Mapping[str, Path],
     samples: Iterable[str],
     steps: int,
+    budget: int | None = None,
+    workload: Workload | None = None,
 ) -> tuple[Entry, ...]:
     """The rows that were asked for, in order.
 
@@ -85,9 +95,13 @@ def build_entries(
         maps: folders of precomputed maps, by name.
         samples: the images for which there must be precomputed maps.
         steps: how many evenly spaced steps named methods look at.
+        budget: the most that an image may cost, in forward-equivalents; every row's effort is set
+            to the most that fits, and DAAM's row of all steps is left out.
+        workload: the images that the budget is for.
 
     Raises:
-        ValueError: an unknown method, two rows of one name, an attributor of another backend.
+        ValueError: an unknown method, two rows of one name, an attributor of another backend, rows
+            that the budget doesn't pay for.
     """
     wanted = DEFAULT_METHODS if methods is None else methods
     if isinstance(wanted, str):
@@ -101,13 +115,17 @@ def build_entries(
             if method == SHUFFLED:
                 shuffle = True
             else:
-                entries += _named(backend, method, steps)
+                entries += _named(backend, method, steps, every_step=budget is None)
         else:
             entries.append(_given(backend, name, method, steps))
     samples = tuple(samples)
     for name, folder in maps.items():
         source = PrecomputedMaps(check_name(name), Path(folder), samples)
         entries.append(Entry(name, name, (Variant(name, source),), "precomputed"))
+    if budget is not None:
+        if workload is None:
+            raise ValueError("a budget needs the images that it is for")
+        entries = _fitted(entries, budget, workload)
     if shuffle:
         entries += [_shuffled(e) for e in entries if e.family != "control" and not e.extra]
         if not any(e.shuffled for e in entries):
@@ -125,7 +143,28 @@ def build_entries(
     return tuple(sorted(entries, key=lambda entry: entry.extra))
 
 
-def _named(backend: Backend, name: str, steps: int) -> list[Entry]:
+def _fitted(entries: Sequence[Entry], budget: int, workload: Workload) -> list[Entry]:
+    """The same rows, each variant with the most effort that the budget pays for."""
+    live = [
+        (entry.label, variant.source.attributor)
+        for entry in entries
+        for variant in entry.variants
+        if isinstance(variant.source, LiveMaps)
+    ]
+    methods = iter(fit(live, budget, workload))
+    fitted = []
+    for entry in entries:
+        variants = tuple(
+            replace(variant, source=LiveMaps(next(methods)))
+            if isinstance(variant.source, LiveMaps)
+            else variant
+            for variant in entry.variants
+        )
+        fitted.append(replace(entry, variants=variants))
+    return fitted
+
+
+def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list[Entry]:
     kind = registry.get(name)
     options: dict[str, Any] = {"steps": steps} if _takes_steps(kind) else {}
     if name in CALIBRATED:
@@ -141,7 +180,7 @@ def _named(backend: Backend, name: str, steps: int) -> list[Entry]:
     else:
         variants = (Variant(name, LiveMaps(kind(backend, **options))),)
     entries = [Entry(name, name, variants, kind.family)]
-    if name == "daam":
+    if name == "daam" and every_step:
         every = LiveMaps(kind(backend, steps=None))
         slug, label = _step_names(name, None)
         entries.append(Entry(slug, label, (Variant(slug, every),), kind.family, extra=True))

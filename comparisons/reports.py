@@ -74,6 +74,8 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "calibration_dropped": facts.calibration_accounting.dropped,
         "steps": list(facts.steps),
         "sampling_steps": facts.sampling_steps,
+        "budget": facts.budget,
+        "methods": {entry.name: entry.settings() for entry in comparison.entries},
         "n": facts.n,
         "seed": facts.seed,
     }

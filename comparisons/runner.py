@@ -11,6 +11,7 @@ from tqdm import tqdm
 import wordlight
 from wordlight.backends.backend import Backend
 from wordlight.backends.scenes.grammar import DATA_VERSION
+from wordlight.comparisons.budget import Workload
 from wordlight.comparisons.calibration import Choice, ceiling_threshold, choose
 from wordlight.comparisons.ceiling import mask_on_grid
 from wordlight.comparisons.cells import CellFolder, Score
@@ -46,6 +47,7 @@ def compare(
     steps: int = 4,
     calibration: int = 16,
     maps: Mapping[str, str | Path] | None = None,
+    budget: int | None = None,
     framework: str = "torch",
     device: str | None = None,
     progress: bool = True,
@@ -69,6 +71,8 @@ def compare(
         calibration: images of the calibration split.
         maps: rows of precomputed maps: a folder by name, with a ``<sample>.safetensors`` for
             every image of both splits, as ``AttributionMaps.save`` writes it.
+        budget: the most that an image may cost, in forward-equivalents: every method gets the most
+            effort (``n_steps``, ``n_samples``, ...) for which no image of the run costs more.
         framework, device: for a model that is named.
         progress: whether to show bars on stderr.
 
@@ -77,7 +81,7 @@ def compare(
 
     Raises:
         ValueError: bad arguments, ``out`` holding a run with other settings, a damaged file
-            there, images without a word to score.
+            there, images without a word to score, methods that the budget doesn't pay for.
         OSError: a folder that can't be read or written.
     """
     if steps < 1:
@@ -89,7 +93,11 @@ def compare(
     ]
     samples = [name for one in sets for name in one.samples]
     folders = {name: Path(folder) for name, folder in (maps or {}).items()}
-    entries = build_entries(model, methods, folders, samples, steps)
+    workload = None
+    if budget is not None:
+        prompts = [scene.prompt for one in sets for scene in one.scenes]
+        workload = Workload.of(model, prompts)
+    entries = build_entries(model, methods, folders, samples, steps, budget, workload)
     settings: Settings = {
         "wordlight": wordlight.__version__,
         "model": model.model_id,
@@ -105,6 +113,8 @@ def compare(
         "thresholds": list(THRESHOLD_GRID),
         "methods": {entry.name: entry.settings() for entry in entries},
     }
+    if budget is not None:
+        settings["budget"] = budget
     root = Path(out)
     with claimed(root):
         if holds_same_run(root, settings):
@@ -123,6 +133,8 @@ def compare(
                 one.forget(root / "samples")
             forget_settings(root)
             raise
+    if budget is not None:
+        _check_budget(entries, budget, [*tuning, *test])
     cells = CellFolder(root, model.framework)
     with _bar("making maps", len(samples), progress) as bar:
         choices = _calibrate(cells, tuning, entries, bar)
@@ -150,6 +162,7 @@ def compare(
             sampling_steps=trajectory.steps,
             accounting=Accounting.of(test),
             calibration_accounting=Accounting.of(tuning),
+            budget=budget,
         ),
         out=root,
     )
@@ -189,6 +202,23 @@ def _try_first_image(scenes: GeneratedScenes, steps: int) -> None:
             f"{scenes.backend.model_id} draws {height}x{width} pixels on latents of "
             f"{trajectory.grid[0]}x{trajectory.grid[1]}, which don't divide them"
         ) from None
+
+
+def _check_budget(entries: Sequence[Entry], budget: int, items: Sequence[DatasetItem]) -> None:
+    """Raises ValueError where images turn out larger than was foreseen when efforts were chosen, or
+    maps from files say that they cost more."""
+    for entry in entries:
+        for item in items:
+            method = entry.method
+            if method is None:
+                cost = entry.variants[0].source.maps(item, Path()).provenance.forward_equivalents
+            else:
+                cost = method.cost(method.size_of(item.trajectory)).forward_equivalents
+            if cost > budget:
+                raise ValueError(
+                    f"{entry.label} costs {cost} forward-equivalents for {item.sample}, and the "
+                    f"budget is {budget}"
+                )
 
 
 def _calibrate(

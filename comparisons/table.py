@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from textwrap import fill
 
+from wordlight.comparisons.budget import effort_of
 from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import OTHER_ROWS
@@ -113,6 +114,8 @@ def notes(comparison: Comparison) -> list[str]:
         + (", but for rows that say otherwise" if any(e.extra for e in comparison.entries) else ""),
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words",
     ]
+    if facts.budget is not None:
+        lines.append(_budget(comparison, facts.budget))
     if not any(entry.family == "control" for entry in comparison.entries):
         lines.append(
             "no controls were asked for: these numbers don't say whether a method beats a centre "
@@ -129,6 +132,17 @@ def notes(comparison: Comparison) -> list[str]:
             f"the map of): {', '.join(short)}"
         )
     return lines
+
+
+def _budget(comparison: Comparison, budget: int) -> str:
+    rows = [(e, e.method) for e in comparison.entries if not e.shuffled and e.method is not None]
+    chosen = [f"{e.label} {effort_of(m)}" for e, m in rows if m.effort is not None]
+    fixed = [e.label for e, m in rows if m.effort is None]
+    parts = [", ".join(chosen), f"of fixed cost: {', '.join(fixed)}" if fixed else ""]
+    return (
+        f"budget: at most {budget} forward-equivalents an image, and as much effort as fits: "
+        + "; ".join(part for part in parts if part)
+    )
 
 
 def _title(comparison: Comparison) -> str:

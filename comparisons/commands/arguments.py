@@ -47,6 +47,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_budget(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--budget``."""
+    parser.add_argument(
+        "--budget",
+        type=whole_number(1),
+        metavar="N",
+        help=(
+            "the most that an image may cost, in forward-equivalents (a forward pass 1, a "
+            f"forward-mode product 2, a reverse one 3): {what}"
+        ),
+    )
+
+
 def add_output(parser: argparse.ArgumentParser, *, bars: str) -> None:
     """``--json`` and ``--quiet``."""
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")

@@ -18,8 +18,10 @@ from wordlight.attribution.attributor import partition
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.budget import Workload, effort_of, fit
 from wordlight.comparisons.commands.arguments import (
     Commands,
+    add_budget,
     add_command,
     add_model,
     add_output,
@@ -92,6 +94,11 @@ def add_to(commands: Commands) -> None:
         parser.add_argument(
             f"--{side}", type=whole_number(1), metavar="PIXELS", help="default: the model's own"
         )
+    add_budget(
+        parser,
+        "every method gets as much effort (n_steps, n_samples, ...) as fits; one that doesn't fit "
+        "at all is refused before any work",
+    )
     add_model(parser)
     add_output(parser, bars="messages")
     parser.set_defaults(run=run)
@@ -119,6 +126,16 @@ def run(arguments: argparse.Namespace) -> None:
         # The special positions are players of their own in any case.
         players = [slice(w.start, w.stop) for w in shown if w not in words.specials]
         partition(words, players)
+    if arguments.budget is not None:
+        workload = Workload.of(
+            backend,
+            [arguments.prompt],
+            players,
+            steps=arguments.steps,
+            guidance_scale=arguments.guidance,
+        )
+        pairs = zip(methods, attributors, strict=True)
+        attributors = fit(pairs, arguments.budget, workload)
     answers: list[_Answer] = []
     with written_at_once(arguments.out) as partial:
         say("drawing the image")
@@ -133,10 +150,11 @@ def run(arguments: argparse.Namespace) -> None:
         )
         Image.fromarray(trajectory.image).save(partial / IMAGE)
         for attributor in attributors:
-            say(f"asking {attributor.name} about {len(shown)} words")
+            effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"
+            say(f"asking {attributor.name}{effort} about {len(shown)} words")
             ending = f"-{attributor.name}" if len(attributors) > 1 else ""
             answer = _Answer(
-                attributor.attribute(trajectory, players),
+                attributor.attribute(trajectory, players, budget=arguments.budget),
                 f"maps{ending}.safetensors",
                 {
                     word: f"overlay-{number:02d}-{_slug(word.text)}{ending}.png"
@@ -223,6 +241,7 @@ def _summary(out: Path, trajectory: Trajectory, answers: list[_Answer]) -> dict[
                     {"word": word.text, "occurrence": word.occurrence, "file": str(out / name)}
                     for word, name in answer.overlays.items()
                 ],
+                "settings": answer.maps.provenance.settings,
                 "forward_equivalents": answer.maps.provenance.forward_equivalents,
                 "seconds": answer.maps.provenance.seconds,
             }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wordlight.comparisons.commands.arguments import (
     Commands,
+    add_budget,
     add_command,
     add_model,
     add_output,
@@ -26,6 +27,7 @@ made them), words.parquet (which words are scored), settings.json.
 examples:
   wordlight compare --out out/compare
   wordlight compare -n 8 --method daam --method occlusion --method shuffled-word --out out/few
+  wordlight compare --method integrated-gradients --method shapley --budget 200 --out out/equal
   wordlight compare --maps mine=path/to/maps --out out/mine
 """
 
@@ -70,6 +72,11 @@ def add_to(commands: Commands) -> None:
         default=4,
         help="how many evenly spaced denoising steps the methods look at (default: 4)",
     )
+    add_budget(
+        parser,
+        "every method gets as much effort (n_steps, n_samples, ...) as fits for every image; one "
+        "that doesn't fit at all is refused before any work",
+    )
     parser.add_argument(
         "--calibration",
         type=whole_number(1),
@@ -105,6 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         calibration=arguments.calibration,
         maps=maps,
+        budget=arguments.budget,
         framework=arguments.framework,
         device=arguments.device,
         progress=not arguments.quiet,

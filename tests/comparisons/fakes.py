@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
-from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import _WORD
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
-from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
+from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.scenes.grammar import Scene
 from wordlight.backends.scenes.render import render_scene, rendered
 from wordlight.backends.scenes.segment import segment
@@ -63,6 +64,12 @@ class FakeBackend(Backend):
         self.blank = blank
         self.drawn: list[str] = []
 
+    @property
+    def sampling(self) -> SamplingFacts:
+        return SamplingFacts(
+            steps=STEPS, guidance_scale=1.0, train_steps=1000, height=64, width=64, multiple=4
+        )
+
     def tokenize(self, prompt: str) -> Tokens:
         return tokenize(prompt)
 
@@ -91,7 +98,7 @@ class FakeBackend(Backend):
             timesteps=np.arange(STEPS, 0, -1).astype(np.float32),
             latents=rng.normal(size=(STEPS, 4, 16, 16)).astype(np.float32),
             image=image,
-            guidance_scale=3.0,
+            guidance_scale=1.0,
             model_id=self.model_id,
             framework=self.framework,
             seed=int(seed),
@@ -125,9 +132,16 @@ class Planted(TextImageAttributor):
     name: ClassVar[str] = "planted"
     family: ClassVar[Literal["attention"]] = "attention"
 
+    def cost(self, size: Size) -> Evaluations:
+        return Evaluations(forward=size.steps * self._passes(size.players))
+
+    def _passes(self, players: int) -> int:
+        return 1
+
     def _attribute(self, question: Question) -> Answer:
         trajectory, players = question.trajectory, question.players
-        self.backend.evaluations.forward += len(question.steps)
+        passes = self._passes(len(players))
+        self.backend.evaluations.forward += len(question.steps) * passes
         scene = scenes_by_prompt()[trajectory.prompt]
         masks = segment(trajectory.image).word_masks(scene)
         by_start = {scene.words[index].start: mask for index, mask in masks.items()}
@@ -141,6 +155,21 @@ class Planted(TextImageAttributor):
 
     def _of(self, share: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return share
+
+
+class Laborious(Planted):
+    """The same answer, at a pass a player and sample."""
+
+    name: ClassVar[str] = "laborious"
+    option_names: ClassVar[tuple[str, ...]] = ("n_samples",)
+    effort: ClassVar[str | None] = "n_samples"
+
+    def __init__(self, backend: Backend, *, steps: Steps = None, n_samples: int = 50) -> None:
+        super().__init__(backend, steps=steps)
+        self.n_samples = n_samples
+
+    def _passes(self, players: int) -> int:
+        return players * self.n_samples
 
 
 class Complement(Planted):
