@@ -107,8 +107,8 @@ class OpenVocabulary(TextImageAttributor):
     def _keys(self, question: Question) -> tuple[Array, list[tuple[int, ...]]]:
         """The players' embeddings, ``(others, channels)``, and which of them are whose."""
         trajectory = question.trajectory
-        own = self.backend.asarray(trajectory.embeddings)
-        xp = array_namespace(own)
+        own = trajectory.embeddings
+        xp = array_namespace(self.backend.asarray(own))
         texts = [p for p in question.players if p.stop > p.start or not p.in_prompt]
         placed = {word: self._in_context(word, trajectory.prompt) for word in texts}
         encoded: dict[Word, Array] = {}
@@ -122,8 +122,10 @@ class OpenVocabulary(TextImageAttributor):
         positions: list[tuple[int, ...]] = []
         count = 0
         for player in question.players:
-            special = own[list(player.tokens)] if player not in encoded else None
-            parts.append(encoded[player] if special is None else special)
+            if player in encoded:
+                parts.append(encoded[player])
+            else:
+                parts.append(self.backend.asarray(own[list(player.tokens)]))
             positions.append(tuple(range(count, count + parts[-1].shape[0])))
             count += parts[-1].shape[0]
         return xp.concat(parts, axis=0), positions

@@ -5,13 +5,44 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Without optimisation programs are compiled in half the time, and are as exact.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
 )
 
 import jax
+import pytest
+
+from tests.flax import models
+from wordlight.backends.flax.backend import FlaxBackend
+from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.trajectory import Trajectory
 
 _CACHE = Path(__file__).resolve().parents[2] / ".pytest_cache" / "jax"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model on disk, not to be changed."""
+    return models.saved(models.torch_pipeline(), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def ours(folder: Path) -> FlaxBackend:
+    return FlaxBackend.load(folder)
+
+
+@pytest.fixture(scope="session")
+def theirs(folder: Path) -> TorchBackend:
+    return TorchBackend.load(folder)
+
+
+@pytest.fixture(scope="session")
+def trajectory(theirs: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
+    """Sampled on PyTorch, and brought here by file."""
+    path = tmp_path_factory.mktemp("run") / "run.safetensors"
+    theirs.sample("a red circle", seed=3, steps=5, guidance_scale=3.0).save(path)
+    return Trajectory.load(path)

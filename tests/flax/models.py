@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from wordlight.backends.scenes.tokenizer import BOS_ID, CONTEXT, EOS_ID, build_tokenizer, vocabulary
 
 TEXT_CHANNELS = 24
 #: Stable Diffusion 1.x: projections as convolutions, one number of heads; three levels.
@@ -103,6 +105,43 @@ def torch_text_encoder(projects: bool = False, **changes: Any) -> CLIPTextModel:
     torch.manual_seed(2)
     kind = CLIPTextModelWithProjection if projects else CLIPTextModel
     return perturbed(kind(CLIPTextConfig(**{**TEXT, **changes})))
+
+
+def torch_pipeline() -> StableDiffusionPipeline:
+    """All of a small model: of 2.x's kind, v-prediction included."""
+    text = torch_text_encoder(
+        vocab_size=len(vocabulary()),
+        max_position_embeddings=CONTEXT,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        pad_token_id=EOS_ID,
+        num_hidden_layers=2,
+    )
+    vae = torch_autoencoder(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=build_tokenizer(),
+        unet=torch_unet(SD2),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def saved(model: Any, folder: Path, **options: Any) -> Path:
