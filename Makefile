@@ -32,16 +32,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## compare the methods on the embedded model, into out/demo
 	$(DEMO)
 
-# The pages of docs/methods: every method at equal cost on 200 images, and the sanity study. Hours on
-# two cores; both stages go on where they were stopped.
+# Every method at equal cost on the same images (but regeneration, whose cost is what it is), and the
+# sanity study. An hour or two on two cores; the comparisons go on where they were stopped.
 METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
 	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
-	regeneration shapley kernel-shap uniform center random guidance-norm shuffled-word
+	shapley kernel-shap uniform center random guidance-norm shuffled-word
+IMAGES := -n 100 --calibration 32
 
 methods: install ## remake the pictures and numbers of docs/methods
-	$(BIN)/wordlight compare -n 200 --calibration 64 --out out/methods $(METHODS:%=--method %)
-	$(BIN)/wordlight study sanity -n 8 --out out/sanity
-	$(BIN)/python docs/make_methods.py --compare out/methods --sanity out/sanity
+	$(BIN)/wordlight compare $(IMAGES) --budget 240 $(METHODS:%=--method %) -o out/methods
+	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word -o out/regeneration
+	$(BIN)/wordlight study sanity -n 4 --steps 1 -o out/sanity
+	$(BIN)/python docs/make_methods.py out/methods out/regeneration --sanity out/sanity
 
 lint: install ## lint, format, types and import rules
 	$(BIN)/ruff check .

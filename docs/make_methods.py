@@ -31,11 +31,21 @@ _STEPS = 4
 def main() -> None:
     """Make the pictures, then write the numbers into the pages."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--compare", type=Path, required=True, help="a comparison's folder")
+    parser.add_argument(
+        "compare", type=Path, nargs="+", help="comparisons' folders, the one of all methods first"
+    )
     parser.add_argument("--sanity", type=Path, required=True, help="a sanity study's folder")
     options = parser.parse_args()
-    summary = json.loads((options.compare / "summary.json").read_text())
-    settings = json.loads((options.compare / "settings.json").read_text())
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in options.compare]
+    summary = summaries[0]
+    known = {row["method"] for row in summary["headline"]}
+    for other in summaries[1:]:
+        if (other["n"], other["seed"], other["steps"]) != tuple(
+            summary[key] for key in ("n", "seed", "steps")
+        ):
+            raise ValueError("the comparisons are of other images or steps than the first one")
+        summary["headline"] += [row for row in other["headline"] if row["method"] not in known]
+    settings = json.loads((options.compare[0] / "settings.json").read_text())
     sanity = {c["method"]: c for c in json.loads((options.sanity / "sanity.json").read_text())}
     methods = {n: k for n, k in registry.available().items() if k.family != "control"}
     backend = load("scenes")
