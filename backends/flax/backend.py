@@ -16,7 +16,7 @@ from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.flax.attention_means import AttentionSums, merge
 from wordlight.backends.flax.loading import LoadedModel, load_model
-from wordlight.backends.flax.programs import Point, Programs
+from wordlight.backends.flax.programs import Point, Programs, parameters_of
 from wordlight.backends.flax.randomizing import randomize, stages_of
 from wordlight.backends.loading import RECOMMENDED, ModelLoadError
 from wordlight.backends.sampling import SamplingFacts
@@ -59,10 +59,11 @@ class FlaxBackend(Backend):
         self._device = device or jax.devices()[0]
         self.device, self.dtype = self._device.platform, dtype
         self._dtype = _DTYPES[dtype]
-        self._model = model
+        # The weights are kept once, where and as they are computed with.
+        self._model = model.without_weights()
         self._steps, self._guidance_scale = steps, guidance_scale
-        self._programs = Programs(model, self._dtype)
-        self._parameters = jax.device_put(self._programs.parameters, self._device)
+        self._programs = Programs(self._model, self._dtype)
+        self._parameters = jax.device_put(parameters_of(model, self._dtype), self._device)
 
     @classmethod
     def load(

@@ -33,6 +33,13 @@ def abstract(make: Callable[[], Network]) -> Network:
     return made
 
 
+def weightless(network: Network) -> Network:
+    """The same network with shapes in the place of its weights."""
+    graph, state = nnx.split(network)
+    bare: Network = nnx.merge(graph, jax.eval_shape(lambda weights: weights, state))
+    return bare
+
+
 def parameter_shapes(network: nnx.Module) -> dict[str, tuple[int, ...]]:
     """The tensors that a checkpoint of the network holds, by PyTorch's names, in its shapes."""
     flat = nnx.to_flat_state(nnx.state(network, nnx.Param))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 
 from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
-from wordlight.backends.flax.checkpoint import load_network, read_json
+from wordlight.backends.flax.checkpoint import load_network, read_json, weightless
 from wordlight.backends.flax.clip_text import TextEncoder, TextEncoderConfig
 from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigError
 from wordlight.backends.flax.schedulers import Schedule
@@ -38,6 +38,15 @@ class LoadedModel:
     text_encoder: TextEncoder
     unet: UNet
     autoencoder: Autoencoder
+
+    def without_weights(self) -> LoadedModel:
+        """The same with shapes in the place of the weights."""
+        return replace(
+            self,
+            text_encoder=weightless(self.text_encoder),
+            unet=weightless(self.unet),
+            autoencoder=weightless(self.autoencoder),
+        )
 
 
 def load_model(

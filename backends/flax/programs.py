@@ -38,6 +38,16 @@ class Point(NamedTuple):
     added: Mapping[str, Array]
 
 
+def parameters_of(model: LoadedModel, dtype: Any) -> dict[str, Params]:
+    """A model's parameters, part by part. The autoencoder always computes in float32."""
+    cast = partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
+    return {
+        "text_encoder": cast(nnx.state(model.text_encoder)),
+        "unet": cast(nnx.state(model.unet)),
+        "autoencoder": nnx.state(model.autoencoder),
+    }
+
+
 def _exact(function: Callable[P, R]) -> Callable[P, R]:
     """Graphics cards and TPUs would otherwise multiply float32 with fewer digits."""
 
@@ -53,22 +63,16 @@ class Programs:
     """A model's parts, compiled when they are first called with arrays of some shapes.
 
     Args:
-        model: the parts; their parameters are arguments, so that others can be put in.
-        dtype: in which UNet and text encoder compute; the autoencoder always does in float32.
+        model: the parts; their parameters are arguments, see ``parameters_of``.
+        dtype: in which UNet and text encoder compute.
     """
 
     def __init__(self, model: LoadedModel, dtype: Any) -> None:
-        self._text, text = nnx.split(model.text_encoder)
-        self._unet, unet = nnx.split(model.unet)
-        self._autoencoder, autoencoder = nnx.split(model.autoencoder)
+        self._text, self._unet, self._autoencoder = (
+            nnx.graphdef(network) for network in (model.text_encoder, model.unet, model.autoencoder)
+        )
         self._prediction = model.schedule.prediction
         self._dtype = dtype
-        half = partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
-        self.parameters: dict[str, Params] = {
-            "text_encoder": half(text),
-            "unet": half(unet),
-            "autoencoder": autoencoder,
-        }
         self.encode = jax.jit(_exact(self._encode))
         self.encode_jvp = jax.jit(_exact(self._encode_jvp))
         self.embed = jax.jit(_exact(self._embed))
@@ -86,11 +90,13 @@ class Programs:
 
     def _encode(self, params: Params, ids: Array, embeddings: Array | None = None) -> TextStates:
         """The states of ids ``(batch, tokens)``, or of input embeddings in their place."""
-        return nnx.merge(self._text, params)(ids, embeddings)
+        states: TextStates = nnx.merge(self._text, params)(ids, embeddings)
+        return states
 
     def _embed(self, params: Params, ids: Array) -> Array:
         """The input embeddings of ids."""
-        return nnx.merge(self._text, params).embed(ids)
+        embedded: Array = nnx.merge(self._text, params).embed(ids)
+        return embedded
 
     def _encode_jvp(
         self, params: Params, ids: Array, embeddings: Array, tangents: Array
@@ -110,7 +116,8 @@ class Programs:
         times = jnp.broadcast_to(point.timestep, latents.shape[0])
         text = point.embeddings.astype(self._dtype)
         output = nnx.merge(self._unet, params)(latents, times, text, point.added, hook)
-        return output.transpose(0, 3, 1, 2).astype(jnp.float32)
+        prediction: Array = output.transpose(0, 3, 1, 2).astype(jnp.float32)
+        return prediction
 
     def _predict(self, params: Params, point: Point, hook: AttentionHook | None = None) -> Array:
         """The prediction in epsilon units: with x = alpha·x0 + sigma·ε, v = alpha·ε - sigma·x0

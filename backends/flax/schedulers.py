@@ -37,11 +37,15 @@ _ONLY: dict[SchedulerName, dict[str, tuple[Any, ...]]] = {
         "timestep_spacing": ("leading", "linspace", "trailing"),
     },
 }
-_WITHOUT_EFFECT = {
-    "ddim": ("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"),
-    # Of DDIM, in whose files they are left over.
-    "euler": ("clip_sample", "set_alpha_to_one", "skip_prk_steps"),
-}
+#: Settings of one scheduler or another. A file keeps those of the schedulers that its scheduler was
+#: once made of; to all but their own they mean nothing.
+_OF_SOME_SCHEDULER = (
+    "clip_sample clip_sample_range thresholding dynamic_thresholding_ratio sample_max_value "
+    "set_alpha_to_one skip_prk_steps variance_type interpolation_type use_karras_sigmas "
+    "use_exponential_sigmas use_beta_sigmas sigma_min sigma_max timestep_type final_sigmas_type "
+    "algorithm_type solver_order solver_type lower_order_final euler_at_final use_lu_lambdas "
+    "lambda_min_clipped"
+).split()
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 #: What the noise itself is like, whatever scheduler goes through it.
 _NOISE = (
@@ -190,7 +194,14 @@ def _read(given: Mapping[str, Any], name: str) -> SchedulerConfig:
     spacing = given.get("timestep_spacing") or ("leading" if name == "ddim" else "linspace")
     try:
         config = read_config(
-            SchedulerConfig, given, only=only, without_effect=_WITHOUT_EFFECT[name]
+            SchedulerConfig,
+            given,
+            only=only,
+            without_effect=[
+                key
+                for key in _OF_SOME_SCHEDULER
+                if key not in only and key not in SchedulerConfig.__dataclass_fields__
+            ],
         )
     except UnsupportedConfigError as error:
         other = "euler" if name == "ddim" else "ddim"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
 from tests.flax import models
 from wordlight.backends import Conditioning, Trajectory
@@ -79,6 +81,24 @@ def test_a_guided_run(pair: Pair) -> None:
         assert getattr(made[0], name) == getattr(made[1], name)
     assert made[0].framework == "flax"
     assert pair[0].evaluations.forward == 10
+
+
+# diffusers' Euler scheduler makes numpy arrays of tensors in the way that numpy 2 warns about.
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+def test_a_guided_run_by_euler(folder: Path) -> None:
+    """The latents are as the denoiser sees them: scaled."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    made = [
+        backend.sample("a red circle", seed=3, steps=5, guidance_scale=7.5)
+        for backend in (FlaxBackend.load(folder, scheduler="euler"), TorchBackend(pipe))
+    ]
+    close(made[0].latents, made[1].latents, _VALUES)
+    assert np.allclose(made[0].timesteps, made[1].timesteps)
+    assert np.abs(made[0].image.astype(int) - made[1].image).max() <= 1
+    assert made[0].latents[0].std() < 1.5
 
 
 def test_a_batch_without_guidance(ours: FlaxBackend) -> None:

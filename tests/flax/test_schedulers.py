@@ -120,6 +120,30 @@ def test_another_scheduler_with_the_same_noise() -> None:
         Schedule(given, "heun")
 
 
+def test_left_over_settings_mean_nothing() -> None:
+    """As the files of Stable Diffusion XL have them; and DDIM's as Euler."""
+    given = {
+        **NOISE,
+        "_class_name": "EulerDiscreteScheduler",
+        "clip_sample": False,
+        "interpolation_type": "linear",
+        "sample_max_value": 1.0,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "timestep_spacing": "leading",
+        "trained_betas": None,
+        "use_karras_sigmas": False,
+    }
+    theirs = EulerDiscreteScheduler(**NOISE, timestep_spacing="leading")
+    ours = Schedule(given).table(10)
+    wanted = Schedule(json.loads(theirs.to_json_string())).table(10)
+    assert (ours.add == wanted.add).all()
+    ddim = DDIMScheduler(**DDIM, timestep_spacing="leading")
+    changed = EulerDiscreteScheduler.from_config(ddim.config)
+    from_ddim = Schedule(json.loads(ddim.to_json_string()), "euler").table(10)
+    assert (from_ddim.add == Schedule(json.loads(changed.to_json_string())).table(10).add).all()
+
+
 def test_too_many_steps() -> None:
     """With an offset, a thousand steps begin beyond the training's range."""
     with pytest.raises(ValueError, match="begin at timestep 1000"):
