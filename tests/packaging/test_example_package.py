@@ -66,7 +66,7 @@ def test_its_own_tests_pass(site: Path) -> None:
 def test_it_is_compared(site: Path, tmp_path: Path) -> None:
     """On the embedded model, at the cost of a method that comes with the library."""
     out = tmp_path / "out"
-    options = ["-n", "4", "--calibration", "4", "--steps", "1", "--budget", "60", "--quiet"]
+    options = ["-n", "8", "--calibration", "8", "--steps", "1", "--budget", "60", "--quiet"]
     methods = ["--method", "banzhaf", "--method", "shapley", "--method", "uniform"]
     text = " ".join(wordlight(site, "compare", *methods, *options, "--out", str(out)).split())
     # Two passes a step, and two a pair of sets.

@@ -1,0 +1,96 @@
+"""Every registered method keeps to the rules on a torch pipeline too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from wordlight.attribution import DAAM, Occlusion, ShuffledWord, TextImageAttributor
+from wordlight.attribution.question import Size
+from wordlight.attribution.registry import available
+from wordlight.attribution.testing import check_attributor
+from wordlight.backends.backend import Backend
+from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.trajectory import Trajectory
+
+METHODS = {name: kind for name, kind in available().items() if kind is not ShuffledWord}
+#: More players than any specimen has.
+LARGEST = Size(players=7, words=4, steps=1, drawing=2)
+
+
+@pytest.fixture(scope="module")
+def specimens(backend: TorchBackend) -> list[Trajectory]:
+    """The shortest that show everything, drawn once for all methods."""
+    drawn = [backend.sample(p, steps=1) for p in ("a turquoise dot", "dot", "dot dot")]
+    drawn.append(backend.sample("a dot", steps=1, width=48))
+    return [*drawn, backend.sample("a dot", steps=1, guidance_scale=1.0)]
+
+
+def cheapest(kind: type[TextImageAttributor]) -> Callable[[Backend], TextImageAttributor]:
+    """With the least effort that there is: what is tested doesn't depend on it."""
+
+    def make(backend: Backend) -> TextImageAttributor:
+        method = kind(backend)
+        if method.effort is None:
+            return method
+        return method.with_options(**{method.effort: method.least_effort(LARGEST)})
+
+    return make
+
+
+#: Forward mode is slow to start; these ask for it as input-x-gradient does.
+SLOW = ("gradient-shap", "integrated-gradients", "saliency")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in METHODS]
+)
+def test_registered_methods(name: str, backend: TorchBackend, specimens: list[Trajectory]) -> None:
+    missing = METHODS[name].needs - backend.capabilities
+    if missing:
+        pytest.skip(f"the torch backend has no {', '.join(sorted(missing))}")
+    check_attributor(cheapest(METHODS[name]), specimens, backend=backend)
+
+
+def test_a_hook_that_stays_is_found(fresh_pipe: StableDiffusionPipeline) -> None:
+    class LeavesAHook(DAAM):
+        def _attribute(self, question: Any) -> Any:
+            attention = fresh_pipe.unet.mid_block.attentions[0]
+            attention.register_forward_hook(lambda *_: None)
+            return super()._attribute(question)
+
+    with pytest.raises(
+        AssertionError,
+        match=r"leaves something behind on the model \(unet.mid_block.attentions.0: forward_hooks",
+    ):
+        check_attributor(LeavesAHook, backend=TorchBackend(fresh_pipe, model_id="tiny"))
+
+
+def test_a_processor_that_stays_is_found(fresh_pipe: StableDiffusionPipeline) -> None:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    class ReplacesProcessors(DAAM):
+        def _attribute(self, question: Any) -> Any:
+            fresh_pipe.unet.set_attn_processor(AttnProcessor())
+            return super()._attribute(question)
+
+    with pytest.raises(AssertionError, match=r"unet.*: processor"):
+        check_attributor(ReplacesProcessors, backend=TorchBackend(fresh_pipe, model_id="tiny"))
+
+
+def test_a_pass_that_is_not_counted_is_found(fresh_pipe: StableDiffusionPipeline) -> None:
+    class RunsTheUNet(Occlusion):
+        def _attribute(self, question: Any) -> Any:
+            trajectory = question.trajectory
+            fresh_pipe.unet(
+                self.backend.asarray(trajectory.latents[:1]),
+                500,
+                self.backend.asarray(trajectory.embeddings[None]),
+            )
+            return super()._attribute(question)
+
+    with pytest.raises(AssertionError, match="runs the unet of the model behind the backend's"):
+        check_attributor(RunsTheUNet, backend=TorchBackend(fresh_pipe, model_id="tiny"))
