@@ -15,6 +15,7 @@ from wordlight.attribution.question import Answer, ConvergenceDelta, Question, S
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.backend import Backend, Evaluations
+from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
 Family = Literal["attention", "gradient", "perturbation", "control"]
@@ -100,9 +101,16 @@ class TextImageAttributor(ABC):
         """
         raise NotImplementedError(f"{self.name} doesn't say what it costs: it must write cost()")
 
+    def players(self, tokens: Tokens, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
+        """What ``attribute`` cuts a prompt into when it is asked about these words.
+
+        Raises as ``attribute`` does for words that can't be asked about.
+        """
+        return partition(PromptWords.of(tokens), words)
+
     def size_of(self, trajectory: Trajectory, words: Sequence[WordKey] | None = None) -> Size:
         """The size of the question that ``attribute(trajectory, words)`` asks."""
-        return Size.of(trajectory, self._players(trajectory, words), self.steps)
+        return Size.of(trajectory, self.players(trajectory.tokens, words), self.steps)
 
     def least_effort(self, size: Size) -> int:
         """The smallest value of the effort option that an image of this size can be asked with."""
@@ -227,9 +235,11 @@ class TextImageAttributor(ABC):
 
         Args:
             trajectory: of one image, or a list of them (gives a list).
-            words: the players that words, phrases, occurrences or spans name; whatever they leave
-                of the prompt is cut into its words all the same, so that players always partition
-                the context. None means every word for itself.
+            words: the players: ``"circle"``, a phrase ``"red circle"``, an occurrence
+                ``("circle", 1)``, a character span ``slice(2, 12)``, or a list of such for words
+                that are one player without standing together, ``["red", ("circle", 0)]``.
+                Whatever they leave of the prompt is cut into its words all the same, so that
+                players always partition the context. None means every word for itself.
             baselines: ``"empty"``, the empty prompt's embedding, or ``"negative"``, the negative
                 prompt's.
             target: what is explained at each pixel; ``Guidance()`` where None.
@@ -243,10 +253,10 @@ class TextImageAttributor(ABC):
 
         Raises:
             KeyError: a word that isn't in the prompt.
+            TypeError: words that are named in no known way, an option that the method hasn't.
             ValueError: words that overlap, an unknown baseline, steps the trajectory hasn't, a
                 target or a delta of a method that has none.
             BudgetError: a budget that the cheapest form of the method exceeds.
-            TypeError: an option that the method hasn't.
         """
         common: dict[str, Any] = {
             "baselines": baselines,
@@ -268,7 +278,7 @@ class TextImageAttributor(ABC):
         self._check_request(target, return_convergence_delta, internal_batch_size)
         question = Question(
             trajectory=trajectory,
-            players=self._players(trajectory, words),
+            players=self.players(trajectory.tokens, words),
             steps=trajectory.at_steps(self.steps),
             baseline=choose_baseline(trajectory, baselines),
             baseline_text=(trajectory.negative_prompt or "") if baselines == "negative" else "",
@@ -320,10 +330,6 @@ class TextImageAttributor(ABC):
         if internal_batch_size is not None and internal_batch_size < 1:
             raise ValueError(f"internal_batch_size must be 1 or more, not {internal_batch_size}")
 
-    def _players(self, trajectory: Trajectory, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
-        """What the words asked for and the rest of the context are cut into."""
-        return partition(PromptWords.of(trajectory.tokens), words)
-
     @abstractmethod
     def _attribute(self, question: Question) -> Answer:
         """One map a player, in the players' order."""
@@ -337,9 +343,9 @@ def _too_dear(method: TextImageAttributor, least: int, budget: int, how: str) ->
 
 
 def partition(words: PromptWords, wanted: Sequence[WordKey] | None) -> tuple[Word, ...]:
-    """The players: the wanted words and phrases, every other word, the special positions.
+    """The players: the wanted words, phrases and groups, every other word, the special positions.
 
-    Raises KeyError for a word that isn't there, ValueError where two wanted ones overlap.
+    Raises as ``PromptWords.find`` does, and ValueError where two wanted ones overlap.
     """
     if wanted is None:
         return words.players
@@ -352,7 +358,7 @@ def partition(words: PromptWords, wanted: Sequence[WordKey] | None) -> tuple[Wor
             raise ValueError(f"{word.text!r} overlaps another of the words asked for")
         taken |= set(word.tokens)
     text = [w for w in (*chosen, *words.words) if w in chosen or not taken & set(w.tokens)]
-    text = [w for w in dict.fromkeys(text) if w.stop > w.start]
+    text = [w for w in dict.fromkeys(text) if w not in words.specials]
     return (*sorted(text, key=lambda w: w.start), *words.specials)
 
 

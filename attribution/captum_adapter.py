@@ -378,7 +378,7 @@ def word_input(
     """
     players = partition(PromptWords.of(trajectory.tokens), words)
     if group_specials:
-        text = tuple(player for player in players if player.stop > player.start)
+        text = tuple(player for player in players if player.is_text)
         rest = sorted(t for player in players if player not in text for t in player.tokens)
         players = (*text, Word("<special>", 0, 0, tuple(rest)))
     return WordInput(forward, players)

@@ -120,9 +120,14 @@ class DAAM(TextImageAttributor):
 
         Raises:
             IndexError: no such image, or several and none named.
-            ValueError: ``"per-map"`` of a trace that kept layers and heads together, axes that the
-                trace didn't keep.
+            ValueError: a trace of self-attention, ``"per-map"`` of a trace that kept layers and
+                heads together, axes that the trace didn't keep.
         """
+        if trace.query.kind != "cross":
+            raise ValueError(
+                f"the trace is of {trace.query.kind}-attention, which goes to no word: DAAM needs "
+                "AttentionQuery(kind='cross'), the default"
+            )
         trajectories = trace.trajectories
         if image is None and len(trajectories) > 1:
             raise IndexError(

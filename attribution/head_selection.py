@@ -14,7 +14,7 @@ from wordlight.attribution.attention_average import Maps, average_on_grid
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.maps import WordMap
 from wordlight.attribution.question import Answer, Question, Size
-from wordlight.attribution.words import PromptWords, WordKey
+from wordlight.attribution.words import PromptWords, WordPlace
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Backend, Evaluations
 from wordlight.backends.trajectory import Trajectory
@@ -118,7 +118,7 @@ def relevance(attention: npt.NDArray[Any]) -> float:
 
 def rank_heads(
     backend: Backend,
-    items: Iterable[tuple[Trajectory, Mapping[WordKey, npt.NDArray[np.bool_]]]],
+    items: Iterable[tuple[Trajectory, Mapping[WordPlace, npt.NDArray[np.bool_]]]],
     measure: Measure,
     *,
     steps: int | tuple[int, ...] | None = None,

@@ -27,7 +27,8 @@ class IntegratedGradients(StepwiseAttributor):
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` or ``"tokens"``.
         n_steps: how many points of the path.
-        method: the rule of integration, by Captum's names.
+        method: the rule of integration, by Captum's names; the trapezoid's weights are its own
+            times n_steps / (n_steps - 1), so that they sum to 1.
     """
 
     name: ClassVar[str] = "integrated-gradients"

@@ -112,8 +112,9 @@ class AttributionMaps:
     """Maps over an image, one for each player: every word, punctuation mark and special position.
 
     Select with ``maps["circle"]``, a phrase ``maps["red circle"]`` (merged as the method says),
-    an occurrence ``maps["circle", 1]`` (from 0), a character span ``maps[2:5]``, or ``"<start>"``,
-    ``"<end>"``, ``"<pad>"``. Words that aren't in the prompt, where a method was asked about such,
+    an occurrence ``maps["circle", 1]`` (from 0), a character span ``maps[2:5]``, several of these
+    as one ``maps[["red", ("circle", 0)]]`` (merged likewise), or ``"<start>"``, ``"<end>"``,
+    ``"<pad>"``. Words that aren't in the prompt, where a method was asked about such,
     go by their texts. ``data`` is the labelled array, ``(word, y, x)`` on the latent grid, with
     ``step``, ``layer`` and ``head`` before ``y`` where the method kept them.
 
@@ -169,7 +170,7 @@ class AttributionMaps:
     @property
     def words(self) -> tuple[Word, ...]:
         """The words that have a map of their own, without the special positions."""
-        return tuple(p for p in self.players if p.stop > p.start or not p.in_prompt)
+        return tuple(p for p in self.players if p.is_text or not p.in_prompt)
 
     @property
     def outside(self) -> tuple[Word, ...]:
@@ -193,8 +194,8 @@ class AttributionMaps:
         )
 
     def _find(self, key: WordKey) -> Word:
-        text, occurrence = key if isinstance(key, tuple) else (key, 0)
-        if self.outside and isinstance(text, str) and occurrence == 0:
+        text = key[0] if isinstance(key, tuple) and key[1:] == (0,) else key
+        if isinstance(text, str):
             for word in self.outside:
                 if word.reads(text):
                     return word
@@ -260,7 +261,11 @@ class AttributionMaps:
         extra = [str(d) for d in self.data.dims[1:-2]]
         facts = {
             "tokens": self.tokens.to_json(),
-            "players": [[p.text, p.start, p.stop, list(p.tokens), p.occurrence] for p in self],
+            "players": [
+                # A group's parts come last; other words have none, and no place for them.
+                [p.text, p.start, p.stop, list(p.tokens), p.occurrence, *filter(None, [p.parts])]
+                for p in self
+            ],
             "axes": {d: self.data.coords[d].values.tolist() for d in extra},
             "merge": self.merge,
             "signed": self.signed,
@@ -279,7 +284,10 @@ class AttributionMaps:
         try:
             axes = facts["axes"]
             data = xr.DataArray(arrays["maps"], dims=("word", *axes, "y", "x"), coords=axes)
-            players = [Word(t, a, b, tuple(tokens), n) for t, a, b, tokens, n in facts["players"]]
+            players = [
+                Word(t, a, b, tuple(tokens), n, *(tuple((c, d) for c, d in p) for p in parts))
+                for t, a, b, tokens, n, *parts in facts["players"]
+            ]
             return cls(
                 data,
                 players,

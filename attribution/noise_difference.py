@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
+from wordlight.attribution.step import alike, wide
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Conditioning, Evaluations
+from wordlight.backends.trajectory import Trajectory
 
 
 class NoiseDifference(TextImageAttributor):
@@ -20,6 +24,10 @@ class NoiseDifference(TextImageAttributor):
 
     Unlike occlusion, the other words' embeddings forget the word too. Special positions can't be
     taken out of a text: their maps are zero. Cost at a step: one forward pass, and one a word.
+
+    Raises:
+        ValueError: a run whose embeddings the encoder doesn't make of the prompt alone (when
+            asked), since the shorter prompts' would differ by more than the word.
     """
 
     name: ClassVar[str] = "noise-difference"
@@ -33,26 +41,42 @@ class NoiseDifference(TextImageAttributor):
 
     def _attribute(self, question: Question) -> Answer:
         trajectory, players = question.trajectory, question.players
-        words = [p for p in players if p.stop > p.start]
-        shorter = [without(trajectory.prompt, word) for word in words]
-        total = np.zeros((len(words), *trajectory.grid))
-        with self.backend.no_gradients():
-            encoded = self.backend.encode(shorter).embeddings
-            xp = array_namespace(encoded)
-            rows = xp.concat([self.backend.asarray(trajectory.embeddings[None]), encoded], axis=0)
-            for step in question.progress(question.steps):
-                latents = self.backend.asarray(trajectory.latents[step][None])
-                latents = xp.broadcast_to(latents, (len(words) + 1, *latents.shape[1:]))
-                predictions = self.backend.denoise(
-                    latents, float(trajectory.timesteps[step]), Conditioning(rows)
-                )
-                change = predictions[1:] - predictions[:1]
-                total += self.backend.to_numpy(xp.sqrt(xp.sum(change * change, axis=1)))
+        words = [index for index, player in enumerate(players) if player.is_text]
+        prompt = trajectory.prompt[: trajectory.tokens.cut_at]
+        texts = [prompt, *(without(prompt, players[index]) for index in words)]
         maps = np.zeros((len(players), *trajectory.grid))
-        maps[[i for i, p in enumerate(players) if p.stop > p.start]] = total / len(question.steps)
-        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
+        with self.backend.no_gradients():
+            batches = [
+                self.backend.encode(texts[start : start + question.rows])
+                for start in range(0, len(texts), question.rows)
+            ]
+            own = self.backend.asarray(trajectory.embeddings[None])
+            if not alike(batches[0].embeddings[:1], own):
+                raise ValueError(
+                    "noise-difference needs embeddings that the text encoder makes of the prompt "
+                    "alone; this run's are others (weighted, edited, or encoded with options)"
+                )
+            for step in question.progress(question.steps):
+                maps[words] += self._changes(trajectory, step, batches)
+        return Answer(xr.DataArray(maps / len(question.steps), dims=("word", "y", "x")))
+
+    def _changes(
+        self, trajectory: Trajectory, step: int, batches: Sequence[Conditioning]
+    ) -> npt.NDArray[Any]:
+        """How far each text's prediction is from the first one's: ``(texts - 1, y, x)``."""
+        latents = self.backend.asarray(trajectory.latents[step][None])
+        xp = array_namespace(latents)
+        parts = []
+        for batch in batches:
+            rows = xp.broadcast_to(latents, (batch.embeddings.shape[0], *latents.shape[1:]))
+            parts.append(self.backend.denoise(rows, float(trajectory.timesteps[step]), batch))
+        predictions = wide(xp.concat(parts, axis=0))
+        change = predictions[1:] - predictions[:1]
+        return self.backend.to_numpy(xp.sqrt(xp.sum(change * change, axis=1)))
 
 
 def without(prompt: str, word: Word) -> str:
-    """The prompt with a word taken out, and the gap closed."""
-    return " ".join(f"{prompt[: word.start]} {prompt[word.stop :]}".split())
+    """The prompt with a word taken out, wherever it stands, and the gaps closed."""
+    for start, stop in reversed(word.spans):
+        prompt = f"{prompt[:start]} {prompt[stop:]}"
+    return " ".join(prompt.split())

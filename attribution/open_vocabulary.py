@@ -14,7 +14,7 @@ from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Array, Backend, Evaluations
-from wordlight.backends.trajectory import Trajectory
+from wordlight.backends.tokens import Tokens
 
 #: Contexts with names of their own.
 CONTEXTS = {"alone": "{word}", "appended": "{prompt} {word}"}
@@ -32,7 +32,8 @@ class OpenVocabulary(TextImageAttributor):
 
     ``attribute(trajectory, words=["dog", "red car"])`` gives maps of these and of the rest of the
     prompt. Words of the prompt, too, are encoded by themselves; ``<start>``, ``<end>`` and
-    ``<pad>``, which are no text, have the prompt's own embeddings, and so DAAM's maps.
+    ``<pad>``, which are no text, have the prompt's own embeddings, and so DAAM's maps. Words that
+    are asked for as one player are encoded side by side.
 
     A word's embedding depends on the text around it, so such a map is not that of the same word in
     its sentence. How near it comes on the embedded model, to DAAM's maps of the colours, shapes,
@@ -78,15 +79,16 @@ class OpenVocabulary(TextImageAttributor):
         """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps)
 
-    def _players(self, trajectory: Trajectory, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
+    def players(self, tokens: Tokens, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
         """The prompt's players, and the words asked for that it doesn't have."""
         if words is None or isinstance(words, str):
-            return super()._players(trajectory, words)
-        of_prompt = PromptWords.of(trajectory.tokens)
+            return super().players(tokens, words)
+        of_prompt = PromptWords.of(tokens)
+        special = {*SPECIAL, *(word.text for word in of_prompt.specials)}
         inside: list[WordKey] = []
         outside: list[Word] = []
         for key in words:
-            if not isinstance(key, str) or key in SPECIAL or of_prompt.occurrences(key):
+            if not isinstance(key, str) or key in special or of_prompt.occurrences(key):
                 inside.append(key)
                 continue
             if any(word.reads(key) for word in outside):
@@ -109,7 +111,7 @@ class OpenVocabulary(TextImageAttributor):
         trajectory = question.trajectory
         own = trajectory.embeddings
         xp = array_namespace(self.backend.asarray(own))
-        texts = [p for p in question.players if p.stop > p.start or not p.in_prompt]
+        texts = [p for p in question.players if p.is_text or not p.in_prompt]
         placed = {word: self._in_context(word, trajectory.prompt) for word in texts}
         encoded: dict[Word, Array] = {}
         for start in range(0, len(texts), question.rows):
@@ -135,8 +137,9 @@ class OpenVocabulary(TextImageAttributor):
         before, after = (
             part.replace("{prompt}", prompt) for part in self._template.split("{word}")
         )
-        text = before + word.text + after
-        start, stop = len(before), len(before) + len(word.text)
+        alone = " ".join(prompt[a:b] for a, b in word.spans) or word.text
+        text = before + alone + after
+        start, stop = len(before), len(before) + len(alone)
         tokens = self.backend.tokenize(text)
         own = [
             position

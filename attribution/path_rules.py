@@ -21,7 +21,8 @@ def least_nodes(rule: PathRule) -> int:
 
 
 def path_nodes(rule: PathRule, count: int) -> tuple[Nodes, Nodes]:
-    """Places in 0..1 and their weights, which sum to 1.
+    """Places in 0..1 and their weights, which sum to 1 (Captum's own for ``"riemann_trapezoid"``
+    sum to 1 - 1/count).
 
     Raises ValueError for an unknown rule or too few nodes.
     """

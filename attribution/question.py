@@ -47,7 +47,7 @@ class Size:
         rows = 1 if trajectory.negative_embeddings is None else 2
         return cls(
             players=len(players),
-            words=sum(player.stop > player.start for player in players),
+            words=sum(player.is_text for player in players),
             steps=len(trajectory.at_steps(steps)),
             drawing=rows * trajectory.steps,
         )

@@ -23,6 +23,9 @@ class Regeneration(TextImageAttributor):
 
     Args:
         backend: the model that drew the image.
+
+    Raises:
+        ValueError: an image that this model didn't sample, or not by these timesteps (when asked).
     """
 
     name: ClassVar[str] = "regeneration"
@@ -54,22 +57,29 @@ class Regeneration(TextImageAttributor):
             raise ValueError(
                 f"the image was drawn by {trajectory.model_id}, not by {self.backend.model_id}"
             )
+        # Schedulers of higher order call the denoiser twice at some timesteps.
+        steps = len(np.unique(trajectory.timesteps))
         maps = np.zeros((len(players), *trajectory.grid))
         height, width = trajectory.image.shape[:2]
         for index in question.progress(range(len(players)), "words"):
             player = players[index]
             prompt = without(trajectory.prompt, player)
-            if player.stop == player.start or not prompt:
+            if not player.is_text or not prompt:
                 continue
             drawn = self.backend.sample(
                 prompt,
                 seed=trajectory.seed,
-                steps=trajectory.steps,
+                steps=steps,
                 guidance_scale=trajectory.guidance_scale,
                 negative_prompt=trajectory.negative_prompt,
                 height=height,
                 width=width,
             )
+            if not np.array_equal(drawn.timesteps, trajectory.timesteps):
+                raise ValueError(
+                    f"the image was drawn at other timesteps than {steps} steps of this scheduler "
+                    "have: put back the one that drew it; if it is that one, draw with another"
+                )
             change = (drawn.image.astype(float) - trajectory.image) / 255.0
             maps[index] = average_down(np.linalg.norm(change, axis=-1), trajectory.grid)
         return Answer(xr.DataArray(maps, dims=("word", "y", "x")))

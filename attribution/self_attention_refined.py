@@ -34,8 +34,8 @@ class SelfAttentionRefined(TextImageAttributor):
     after bringing each to 0..1, where here every layer and head counts alike, as in DAAM;
     interpolates bilinearly, not bicubically; and writes the prompt for the class that it looks for.
 
-    Cost at a step: two forward passes, and for ``S`` the memory of ``places²`` float32 numbers
-    (64 MiB for a latent grid of 64 x 64).
+    Cost at a step: two forward passes, and the memory of several copies of ``S``, ``places²``
+    numbers each (for a latent grid of 64 x 64, 64 MiB in float32 and 128 MiB in float64).
 
     Args:
         backend: the model.

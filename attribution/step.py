@@ -57,10 +57,7 @@ class Inputs:
                 for text in (trajectory.prompt, question.baseline_text)
             ]
             for tokens, embeddings in zip(ends, (point, baseline), strict=True):
-                made = backend.encode_from(tokens).embeddings
-                if float(xp.max(xp.abs(made - embeddings))) > _SAME * float(
-                    xp.max(xp.abs(embeddings))
-                ):
+                if not alike(backend.encode_from(tokens).embeddings, embeddings):
                     raise ValueError(
                         "wrt='tokens' needs embeddings that the text encoder made of the prompt "
                         "alone; this run's are others (weighted, edited, or of another encoder)"
@@ -187,6 +184,12 @@ def _predict(
     xp = array_namespace(latents)
     rows = (conditioning.embeddings.shape[0], *latents.shape[1:])
     return wide(backend.denoise(xp.broadcast_to(latents, rows), timestep, conditioning))
+
+
+def alike(made: Array, own: Array) -> bool:
+    """Whether embeddings are a run's own, but for what rounding makes of them."""
+    xp = array_namespace(own)
+    return float(xp.max(xp.abs(made - own))) <= _SAME * float(xp.max(xp.abs(own)))
 
 
 def wide(array: Array) -> Array:

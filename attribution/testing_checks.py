@@ -17,7 +17,7 @@ from wordlight.attribution.maps import AttributionMaps, Merge
 from wordlight.attribution.testing_audit import Audit, PlantedError, footprint
 from wordlight.attribution.testing_specimens import phrase_of, words_of
 from wordlight.attribution.testing_subject import Subject, same, words_in
-from wordlight.attribution.words import PromptWords, Word
+from wordlight.attribution.words import PromptWords, Word, WordPlace
 from wordlight.backends.backend import Evaluations
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
@@ -235,6 +235,15 @@ def answers_about_the_words_asked_for(subject: Subject) -> None:
         maps.players == expected,
         f"asked for words=[{phrase!r}], it answers about {words_in(maps.players)}, and should "
         f"about {words_in(expected)}: a phrase that is asked for is one player",
+    )
+    one, _, another, *_ = words_of(trajectory)
+    group: list[WordPlace] = [slice(word.start, word.stop) for word in (one, another)]
+    maps = subject.ask(trajectory, [group])
+    expected = partition(PromptWords.of(trajectory.tokens), [group])
+    subject.expect(
+        maps.players == expected,
+        f"asked for {one.text!r} and {another.text!r} as one, words=[[..., ...]], it answers about "
+        f"{words_in(maps.players)}, and should about {words_in(expected)}",
     )
     repeated = subject.specimens.repeated
     twice = next(word for word in words_of(repeated) if word.occurrence == 1)

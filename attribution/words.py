@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TypeAlias
 
 from wordlight.backends.tokens import Tokens
@@ -13,17 +14,21 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 SPECIAL = {"<start>": "start", "<end>": "end", "<pad>": "pad"}
 
-#: How a word is asked for: by its text (a phrase too), by text and occurrence, by character span.
-WordKey: TypeAlias = str | tuple[str, int] | slice
+#: Where words stand: a text (a phrase too), a text and its occurrence, a character span.
+WordPlace: TypeAlias = str | tuple[str, int] | slice
+#: How a word is asked for: by its place, or by a list of places that together are one.
+WordKey: TypeAlias = WordPlace | list[WordPlace]
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, a phrase or a special position of a prompt; or a word that the prompt doesn't have.
+    """A word, a phrase, a group of words or a special position of a prompt; or a word that the
+    prompt doesn't have.
 
     ``start`` and ``stop`` are character positions in the prompt (0, 0 for ``<start>`` and the
     like); ``tokens`` are context positions, none for a word that isn't in the prompt;
-    ``occurrence`` counts equal texts from 0.
+    ``occurrence`` counts equal texts from 0. ``parts`` are the character spans of a group of words
+    that don't stand together, whose text names them with ``…`` between; none for anything else.
     """
 
     text: str
@@ -31,6 +36,7 @@ class Word:
     stop: int
     tokens: tuple[int, ...]
     occurrence: int = 0
+    parts: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def outside(cls, text: str) -> Word:
@@ -46,6 +52,17 @@ class Word:
     def in_prompt(self) -> bool:
         """Whether the prompt has it."""
         return bool(self.tokens)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is text of the prompt: no special position, no word from outside."""
+        return self.stop > self.start
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Where it stands in the prompt, in characters: one span, several for a group, none for
+        what is no text of the prompt."""
+        return self.parts or (((self.start, self.stop),) if self.is_text else ())
 
     def reads(self, text: str) -> bool:
         """Whether its text is this one, but for case and the number of blanks."""
@@ -101,17 +118,27 @@ class PromptWords:
         return (*self.words, *self.specials)
 
     def find(self, key: WordKey) -> Word:
-        """The word, phrase, occurrence, character span or special position that ``key`` names.
+        """The word, phrase, occurrence, character span or special position that ``key`` names; for
+        a list of such keys all of their words as one, wherever in the prompt they stand.
 
         Texts compare without case. Raises KeyError, with the words there are, for a word that
         isn't in the prompt, occurs several times without saying which, or was cut off; TypeError
-        for a key of another kind.
+        for a key of another kind; ValueError for a list that is empty, names a word twice or a
+        special position.
         """
+        if isinstance(key, list):
+            return self._find_group(key)
         if isinstance(key, slice):
             return self._find_span(key)
-        text, occurrence = key if isinstance(key, tuple) else (key, None)
+        text: object = key
+        occurrence: int | None = None
+        if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], Integral):
+            text, occurrence = key[0], int(key[1])
         if not isinstance(text, str):
-            raise TypeError(f"a word is named by text, (text, occurrence) or a slice, not {key!r}")
+            raise TypeError(
+                "a word is named by text, (text, occurrence) or a slice, several as one by a list "
+                f"of these, not by {key!r}"
+            )
         for special in self.specials:
             if text == special.text:
                 return special
@@ -136,19 +163,56 @@ class PromptWords:
         """Every place of the prompt where a word or a phrase stands, in order; perhaps none."""
         parts = [m.group().lower() for m in _WORD.finditer(text)]
         size = len(parts)
-        found: list[Word] = []
-        for first in range(len(self.words) - size + 1) if parts else ():
-            run = self.words[first : first + size]
-            if [w.text.lower() for w in run] == parts:
-                found.append(self._join(run, len(found)))
-        return found
+        return [self._join(self.words[first : first + size]) for first in self._places(parts)]
 
-    def _join(self, run: tuple[Word, ...], occurrence: int) -> Word:
+    def _places(self, texts: list[str]) -> list[int]:
+        """Where words of these texts, in lower case, stand side by side: the first one's index."""
+        size = len(texts)
+        return [
+            first
+            for first in range(len(self.words) - size + 1)
+            if texts and [w.text.lower() for w in self.words[first : first + size]] == texts
+        ]
+
+    def _join(self, run: tuple[Word, ...]) -> Word:
+        """Several words, in the prompt's order, as one."""
         if len(run) == 1:
             return run[0]
-        start, stop = run[0].start, run[-1].stop
-        positions = tuple(p for word in run for p in word.tokens)
-        return Word(self.tokens.prompt[start:stop], start, stop, positions, occurrence)
+        tokens = tuple(p for word in run for p in word.tokens)
+        first = self.words.index(run[0])
+        together = run == self.words[first : first + len(run)]
+        if together:
+            start, stop = run[0].start, run[-1].stop
+            occurrence = self._places([w.text.lower() for w in run]).index(first)
+            return Word(self.tokens.prompt[start:stop], start, stop, tokens, occurrence)
+        # Words side by side make one span.
+        spans: list[tuple[int, int]] = []
+        before = -2
+        for word in run:
+            index = self.words.index(word)
+            start = spans.pop()[0] if index == before + 1 else word.start
+            spans.append((start, word.stop))
+            before = index
+        text = " … ".join(self.tokens.prompt[start:stop] for start, stop in spans)
+        return Word(text, spans[0][0], spans[-1][1], tokens, parts=tuple(spans))
+
+    def _find_group(self, keys: list[WordPlace]) -> Word:
+        run: list[Word] = []
+        for key in keys:
+            if isinstance(key, list):
+                raise TypeError(f"a list of words to be taken as one holds no list: {key!r}")
+            found = self.find(key)
+            if not found.is_text:
+                raise ValueError(
+                    f"{found.text} is no text, and can't be one with words: leave it out of {keys}"
+                )
+            own = [word for word in self.words if set(word.tokens) <= set(found.tokens)]
+            if any(word in run for word in own):
+                raise ValueError(f"{found.text!r} overlaps another of the words in {keys}")
+            run += own
+        if not run:
+            raise ValueError("a list of words to be taken as one must name at least one")
+        return self._join(tuple(sorted(run, key=lambda word: word.start)))
 
     def _find_span(self, span: slice) -> Word:
         start, stop, stride = span.indices(len(self.tokens.prompt))
@@ -159,7 +223,7 @@ class PromptWords:
                 f"characters {start}:{stop} ({text!r}) are not whole words; the words are "
                 + ", ".join(f"{w.text} {w.start}:{w.stop}" for w in self.words)
             )
-        return self._join(run, 0)
+        return self._join(run)
 
     def _absent(self, text: str) -> str:
         words = ", ".join(dict.fromkeys(w.text for w in self.words))

@@ -15,6 +15,7 @@ from wordlight.attribution.testing_model import ToyModel
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Array, Conditioning, Evaluations
+from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
 
@@ -124,8 +125,8 @@ class IgnoresWords(Occlusion):
 
     name: ClassVar[str] = "ignores-words"
 
-    def _players(self, trajectory: Trajectory, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
-        return partition(PromptWords.of(trajectory.tokens), None)
+    def players(self, tokens: Tokens, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
+        return partition(PromptWords.of(tokens), None)
 
 
 class SumsTokens(DAAM):

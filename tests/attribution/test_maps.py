@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.toys import toy_trajectory
+from wordlight.attribution.attributor import partition
 from wordlight.attribution.maps import AttributionMaps, Merge, Provenance, normalise
-from wordlight.attribution.words import PromptWords
+from wordlight.attribution.words import PromptWords, WordPlace
 from wordlight.backends.arrays_file import FileFormatError
 
 TRAJECTORY = toy_trajectory("a red circle and a blue circle")
@@ -28,7 +29,7 @@ def make(merge: Merge = "sum", signed: bool = True, **changes: Any) -> Attributi
     data = changes.pop("data", xr.DataArray(values, dims=("word", "y", "x")))
     return AttributionMaps(
         data,
-        PLAYERS,
+        changes.pop("players", PLAYERS),
         TRAJECTORY.tokens,
         TRAJECTORY.image,
         merge=merge,
@@ -53,6 +54,26 @@ def test_phrases_merge_as_the_method_says() -> None:
     assert np.allclose(np.asarray(meant["red circle"]), both.mean(0), atol=1e-6)
     # <pad> is three positions, one player.
     assert np.asarray(meant["<pad>"]).tolist() == meant.data.values[-1].tolist()
+
+
+def test_words_that_stand_apart_merge_like_a_phrase(tmp_path: Path) -> None:
+    key: list[WordPlace] = ["red", ("circle", 1)]
+    apart = make("mean")
+    wanted = apart.data.values[[1, 6]].mean(0)
+    assert np.allclose(np.asarray(apart[key]), wanted, atol=1e-6)
+    # As a player it has a map of its own, which is the file's too; its words then have none.
+    players = partition(PromptWords.of(TRAJECTORY.tokens), [key])
+    data = xr.DataArray(apart.data.values[: len(players)], dims=("word", "y", "x"))
+    maps = make(data=data, players=players)
+    assert [p.text for p in players][:3] == ["a", "red … circle", "circle"]
+    maps.save(tmp_path / "maps.safetensors")
+    loaded = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert loaded.players == maps.players
+    for one in (maps, loaded):
+        assert (np.asarray(one[key]) == data.values[1]).all()
+        assert one[key].word.spans == ((2, 5), (24, 30))
+        with pytest.raises(KeyError, match="no map of its own"):
+            one["red"]
 
 
 def test_masks_have_the_images_size() -> None:

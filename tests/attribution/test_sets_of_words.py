@@ -20,7 +20,7 @@ from wordlight.attribution import (
 )
 from wordlight.attribution.kernel_shap import constrained_regression
 from wordlight.attribution.noise_difference import without
-from wordlight.attribution.words import PromptWords
+from wordlight.attribution.words import PromptWords, WordPlace
 from wordlight.backends.backend import Conditioning
 
 
@@ -89,6 +89,8 @@ def test_a_word_is_taken_out_of_the_prompt() -> None:
     words = PromptWords.of(TRAJECTORY.tokens)
     assert without(TRAJECTORY.prompt, words.find("red")) == "a circle and a blue circle"
     assert without(TRAJECTORY.prompt, words.find(("circle", 1))) == "a red circle and a blue"
+    group = words.find(["red", ("circle", 1), ("a", 1)])
+    assert without(TRAJECTORY.prompt, group) == "a circle and blue"
 
 
 class Counting(ToyBackend):
@@ -124,6 +126,44 @@ def test_noise_difference_by_hand() -> None:
     assert maps.provenance.forward == 8
     phrase = NoiseDifference(Counting()).attribute(counted(), words=["red circle"])
     assert np.allclose(np.asarray(phrase["red circle"]), 2 * np.sqrt(3), atol=1e-6)
+    key: list[WordPlace] = ["red", "blue", ("circle", 1)]
+    group = NoiseDifference(Counting()).attribute(counted(), words=[key])
+    assert np.allclose(np.asarray(group[key]), 3 * np.sqrt(3), atol=1e-6)
+
+
+def test_noise_difference_in_small_passes() -> None:
+    """As many rows at once as were asked for, and the same answer."""
+
+    class Watched(Counting):
+        most = 0
+
+        def _denoise(self, latents: Any, timestep: float, conditioning: Conditioning) -> Any:
+            self.most = max(self.most, len(latents))
+            return super()._denoise(latents, timestep, conditioning)
+
+    backend = Watched()
+    small = NoiseDifference(backend).attribute(counted(), internal_batch_size=3)
+    assert backend.most == 3
+    large = NoiseDifference(backend).attribute(counted())
+    assert backend.most == 8
+    assert (small.data.values == large.data.values).all()
+    assert small.provenance.forward == large.provenance.forward == 8
+
+
+def test_noise_difference_needs_the_prompts_own_embeddings() -> None:
+    """Other embeddings would differ from the shorter prompts' by more than the word."""
+    trajectory = counted()
+    weighted = replace(trajectory, embeddings=1.5 * trajectory.embeddings)
+    with pytest.raises(ValueError, match="of the prompt alone"):
+        NoiseDifference(Counting()).attribute(weighted)
+
+
+def test_noise_difference_of_a_prompt_that_was_cut() -> None:
+    """What the encoder never read doesn't move up where a word is taken out."""
+    tokens = replace(TRAJECTORY.tokens, prompt=TRAJECTORY.prompt + " and more", cut_at=30)
+    cut = replace(counted(), prompt=tokens.prompt, tokens=tokens)
+    maps = NoiseDifference(Counting()).attribute(cut)
+    assert np.allclose(np.asarray(maps["red"]), np.sqrt(3), atol=1e-6)
 
 
 def test_regeneration_by_hand() -> None:
@@ -142,6 +182,12 @@ def test_regeneration_by_hand() -> None:
     assert np.allclose(np.asarray(phrase["red circle"]), wanted, atol=1e-6)
     assert backend.asked["negative_prompt"] == "dull"
     assert backend.asked["seed"] == 0
+    # Without three words there are two cells fewer: four words fill 16 of 24 pixels.
+    wanted[0, 4] = np.sqrt(3) / 4
+    group = Regeneration(backend).attribute(trajectory, words=[["red", "blue", ("circle", 1)]])
+    assert np.allclose(np.asarray(group[["red", "blue", ("circle", 1)]]), wanted, atol=1e-6)
+    with pytest.raises(ValueError, match="other timesteps"):
+        Regeneration(backend).attribute(replace(trajectory, timesteps=trajectory.timesteps + 1))
     with pytest.raises(ValueError, match="traced or given"):
         Regeneration(backend).attribute(replace(trajectory, seed=None))
     with pytest.raises(ValueError, match="drawn by other"):

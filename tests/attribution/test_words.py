@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toys import toy_tokens
-from wordlight.attribution.words import PromptWords
+from wordlight.attribution.attributor import partition
+from wordlight.attribution.words import PromptWords, WordKey
 from wordlight.backends.scenes.tokenizer import build_tokenizer
 from wordlight.backends.torch.tokenizing import tokenize
 
@@ -55,6 +56,77 @@ def test_phrases_occurrences_and_spans() -> None:
     assert words.find(("circle", 1)).tokens == (7,)
     assert words.find("BLUE").tokens == (6,)
     assert words.find(slice(2, 12)).tokens == (2, 3)
+
+
+def test_a_list_of_words_is_one_word_of_several_places() -> None:
+    words = PromptWords.of(toy_tokens("a red circle and a blue circle"))
+    group = words.find([("circle", 1), "red"])
+    assert group.tokens == (2, 7)
+    assert group.spans == ((2, 5), (24, 30))
+    assert group.text == "red … circle"
+    assert (group.start, group.stop) == (2, 30)
+    # Words side by side are one span, and alone a phrase.
+    assert words.find([slice(0, 5), "blue circle"]).spans == ((0, 5), (19, 30))
+    assert words.find([("circle", 0), "red"]) == words.find("red circle")
+    assert words.find(["blue"]) == words.find("blue")
+    assert words.find([("a", 1), "blue"]) == words.find("a blue")
+    assert words.find("blue").spans == ((19, 23),)
+    assert words.find("<pad>").spans == ()
+
+
+def test_a_phrase_has_its_occurrence_however_it_is_named() -> None:
+    words = PromptWords.of(toy_tokens("a red circle and a red circle"))
+    second = words.find(("red circle", 1))
+    assert second.occurrence == 1
+    assert words.find(slice(second.start, second.stop)) == second
+    assert words.find([("red", 1), ("circle", 1)]) == second
+
+
+def test_a_list_of_words_that_can_not_be_one() -> None:
+    words = PromptWords.of(toy_tokens("a red circle and a blue circle"))
+    with pytest.raises(ValueError, match="at least one"):
+        words.find([])
+    with pytest.raises(ValueError, match="'red circle' overlaps another"):
+        words.find(["red", "red circle"])
+    with pytest.raises(ValueError, match="<pad> is no text"):
+        words.find(["red", "<pad>"])
+    with pytest.raises(KeyError, match="'dog' is not in the prompt"):
+        words.find(["red", "dog"])
+    with pytest.raises(KeyError, match="occurs 2 times"):
+        words.find(["red", "circle"])
+    with pytest.raises(TypeError, match="holds no list"):
+        words.find(["red", ["blue"]])  # type: ignore[list-item]
+    # A tuple is a text and an occurrence, and nothing else.
+    with pytest.raises(TypeError, match="several as one by a list"):
+        words.find(("red", "blue"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="overlaps another"):
+        partition(words, [["red", ("circle", 0)], ("circle", 0)])
+
+
+@given(st.data())
+def test_players_partition_the_context_whatever_is_asked_for(data: st.DataObject) -> None:
+    letters = st.text("ab .,é", min_size=1, max_size=24)
+    words = words_of(data.draw(letters), allow_cut=True)
+    # Each word is left alone, or belongs to one of three players.
+    chosen = data.draw(
+        st.lists(st.integers(-1, 2), min_size=len(words.words), max_size=len(words.words))
+    )
+    groups = {
+        player: [w for w, own in zip(words.words, chosen, strict=True) if own == player]
+        for player in set(chosen) - {-1}
+    }
+    wanted: list[WordKey] = [[slice(w.start, w.stop) for w in own] for own in groups.values()]
+    players = partition(words, wanted)
+    owned = [t for player in players for t in player.tokens]
+    assert sorted(owned) == list(range(len(words.tokens)))
+    for key, own in zip(wanted, groups.values(), strict=True):
+        player = words.find(key)
+        assert player in players
+        assert set(player.tokens) == {t for word in own for t in word.tokens}
+        # Its spans are its words', and hold no other one.
+        inside = [w for w in words.words if any(a <= w.start < b for a, b in player.spans)]
+        assert inside == own
+    assert len(players) == len(groups) + chosen.count(-1) + len(words.specials)
 
 
 def test_what_is_not_there_is_said_with_what_is() -> None:
