@@ -96,6 +96,8 @@ def trace(
         pipe: a Stable Diffusion 1.x or 2.x pipeline, with whatever LoRA, ControlNet or attention
             processor it carries.
         query: which layers and heads are averaged, and what is kept apart; all, as one, if None.
+            Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need
+            cross-attention.
         prompts: the words, where the pipeline is given embeddings instead.
     """
     from wordlight.backends.torch.backend import TorchBackend

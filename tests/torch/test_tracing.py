@@ -14,7 +14,8 @@ from diffusers import HeunDiscreteScheduler, PNDMScheduler, StableDiffusionPipel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from peft import LoraConfig
 
-from wordlight.attribution import DAAM, InputXGradient, Occlusion
+from wordlight.attribution import DAAM, InputXGradient, Occlusion, Regeneration
+from wordlight.attribution.resize import average_down
 from wordlight.backends import AttentionQuery, trace
 from wordlight.backends.torch.attention_layers import attention_layers
 from wordlight.backends.torch.backend import TorchBackend
@@ -440,6 +441,46 @@ def test_schedulers_that_call_the_denoiser_more_often(
     assert np.abs(DAAM.from_trace(traced).data - DAAM(backend).attribute(made).data).max() < 1e-5
     (noised,) = backend.invert([made.image], [PROMPT], steps=5)
     assert len(set(noised.timesteps)) == len(noised.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "again"),
+    [
+        (PNDMScheduler, {"skip_prk_steps": True}, True),
+        (HeunDiscreteScheduler, {}, True),
+        # Its first timesteps are spread over others than five even ones.
+        (PNDMScheduler, {"skip_prk_steps": False}, False),
+    ],
+)
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
+def test_an_image_is_drawn_again_in_the_steps_that_were_asked_for(
+    fresh_pipe: StableDiffusionPipeline, scheduler: Any, options: dict[str, Any], again: bool
+) -> None:
+    """Not in as many as the scheduler made of them."""
+    fresh_pipe.scheduler = scheduler.from_config(fresh_pipe.scheduler.config, **options)
+    backend = TorchBackend(fresh_pipe)
+    drawn = backend.sample("red blue", seed=2, steps=5)
+    assert drawn.steps > 5
+    if not again:
+        with pytest.raises(ValueError, match="other timesteps"):
+            Regeneration(backend).attribute(drawn)
+        return
+    maps = Regeneration(backend).attribute(drawn)
+    shorter = backend.sample("red", seed=2, steps=5)
+    change = np.linalg.norm((shorter.image.astype(float) - drawn.image) / 255, axis=-1)
+    # Maps are float32.
+    assert np.allclose(np.asarray(maps["blue"]), average_down(change, drawn.grid), atol=1e-6)
+
+
+def test_self_attention_is_no_map_of_words(fresh_pipe: StableDiffusionPipeline) -> None:
+    with trace(fresh_pipe, AttentionQuery(kind="self")) as traced:
+        draw(fresh_pipe)
+    # Where there are as many places as tokens, nothing else would notice.
+    assert traced.attention[0].means
+    with pytest.raises(ValueError, match="the trace is of self-attention"):
+        DAAM.from_trace(traced)
 
 
 def test_learned_words_of_several_vectors_are_refused(fresh_pipe: StableDiffusionPipeline) -> None:
