@@ -42,7 +42,7 @@ class Workload:
         lengths = set()
         for prompt in prompts:
             players = partition(PromptWords.of(backend.tokenize(prompt)), words)
-            lengths.add((len(players), sum(p.stop > p.start for p in players)))
+            lengths.add((len(players), sum(p.is_text for p in players)))
         facts = backend.sampling
         guidance = facts.guidance_of(guidance_scale)
         return cls(tuple(sorted(lengths)), facts.steps_of(steps), guidance > 1)

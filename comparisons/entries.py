@@ -166,7 +166,7 @@ def _fitted(entries: Sequence[Entry], budget: int, workload: Workload) -> list[E
 
 def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list[Entry]:
     kind = registry.get(name)
-    options: dict[str, Any] = {"steps": steps} if _takes_steps(kind) else {}
+    options = step_options(kind, steps)
     if name in CALIBRATED:
         option, values = CALIBRATED[name]
         variants = tuple(
@@ -195,7 +195,8 @@ def _given(backend: Backend, name: str | None, method: TextImageAttributor, step
             f"{method.name} was constructed on another backend than the one that is compared on"
         )
     slug = label = name or method.name
-    extra = _takes_steps(type(method)) and method.steps != steps
+    # A method that wraps another has no steps to construct it with, and looks at the inner one's.
+    extra = "steps" in method.settings() and method.steps != steps
     if extra:
         slug, label = _step_names(slug, method.steps)
     return Entry(slug, label, (Variant(slug, LiveMaps(method)),), method.family, extra=extra)
@@ -214,9 +215,11 @@ def _shuffled(entry: Entry) -> Entry:
     )
 
 
-def _takes_steps(kind: type[TextImageAttributor]) -> bool:
+def step_options(kind: type[TextImageAttributor], steps: int) -> dict[str, Any]:
+    """What has a method look at so many steps: nothing for one that looks at none by itself."""
     parameters = inspect.signature(kind).parameters.values()
-    return any(p.name == "steps" or p.kind is p.VAR_KEYWORD for p in parameters)
+    takes = any(p.name == "steps" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return {"steps": steps} if takes else {}
 
 
 def _step_names(name: str, steps: Steps) -> tuple[str, str]:

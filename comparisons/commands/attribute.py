@@ -14,9 +14,10 @@ from typing import Any
 from PIL import Image
 
 from wordlight.attribution import registry
-from wordlight.attribution.attributor import partition
+from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.budget import Workload, effort_of, fit
 from wordlight.comparisons.commands.arguments import (
@@ -38,6 +39,8 @@ examples:
   wordlight attribute "a red circle and a blue square" --method daam -o out/
   wordlight attribute "a red circle and a blue square" --word "red circle" --word square \\
       --method occlusion --method daam -o out/
+  wordlight attribute "a red circle and a blue square" --word triangle \\
+      --method open-vocabulary -o out/
   wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
 """
 IMAGE = "image.png"
@@ -66,8 +69,8 @@ def add_to(commands: Commands) -> None:
         action="append",
         metavar="WORD",
         help=(
-            "a word or phrase of the prompt to show, at every place where it occurs; repeatable "
-            "(default: every word)"
+            "a word or phrase of the prompt to show, at every place where it occurs, or, with "
+            "--method open-vocabulary, any other; repeatable (default: every word)"
         ),
     )
     parser.add_argument(
@@ -119,18 +122,21 @@ def run(arguments: argparse.Namespace) -> None:
     say(f"loading {arguments.model}")
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
     attributors = [kind(backend) for kind in kinds]
-    words = PromptWords.of(backend.tokenize(arguments.prompt))
-    shown = _shown(words, arguments.word)
-    players = None
+    tokens = backend.tokenize(arguments.prompt)
+    shown = _shown(PromptWords.of(tokens), arguments.word)
+    players: list[WordKey] | None = None
     if arguments.word:
         # The special positions are players of their own in any case.
-        players = [slice(w.start, w.stop) for w in shown if w not in words.specials]
-        partition(words, players)
+        inside: list[WordKey] = [slice(w.start, w.stop) for w in shown if w.is_text]
+        players = [*inside, *(w.text for w in shown if not w.in_prompt)]
+        for attributor in attributors:
+            _check_words(attributor, tokens, players)
     if arguments.budget is not None:
         workload = Workload.of(
             backend,
             [arguments.prompt],
-            players,
+            # A word from outside the prompt costs what takes such words nothing more.
+            inside if arguments.word else None,
             steps=arguments.steps,
             guidance_scale=arguments.guidance,
         )
@@ -190,9 +196,10 @@ class _Answer:
 
 
 def _shown(words: PromptWords, asked: list[str] | None) -> tuple[Word, ...]:
-    """The words to show: all, or those asked for at every place where they occur.
+    """The words to show: all, or those asked for at every place where they occur, as words from
+    outside where they occur at none.
 
-    Raises KeyError for a word that isn't in the prompt, ValueError for an empty prompt.
+    Raises ValueError for an empty prompt or word.
     """
     if not words.words:
         raise ValueError("the prompt is empty: say what to draw")
@@ -204,17 +211,15 @@ def _shown(words: PromptWords, asked: list[str] | None) -> tuple[Word, ...]:
 
 def _occurrences(words: PromptWords, text: str) -> list[Word]:
     special = [word for word in words.specials if word.text == text]
-    if special:
-        return special
-    found: list[Word] = []
-    while True:
-        key: WordKey = (text, len(found))
-        try:
-            found.append(words.find(key))
-        except KeyError:
-            if found:
-                return found
-            raise
+    return special or words.occurrences(text) or [Word.outside(text)]
+
+
+def _check_words(attributor: TextImageAttributor, tokens: Tokens, words: list[WordKey]) -> None:
+    """Raises KeyError, in the method's name, for words that it can't be asked about."""
+    try:
+        attributor.players(tokens, words)
+    except KeyError as error:
+        raise KeyError(f"{attributor.name}: {error.args[0]}") from None
 
 
 def _slug(text: str) -> str:

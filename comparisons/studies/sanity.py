@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import FloatArray, Trajectory
+from wordlight.comparisons.entries import step_options
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 
@@ -74,7 +74,8 @@ def study_sanity(
     trajectories = [t for start in range(0, n, BATCH) for t in scenes.draw(start)]
     samples: list[str] = []
     originals: dict[str, list[FloatArray]] = {name: [] for name in methods}
-    attributors = {name: _construct(backend, name, steps) for name in methods}
+    kinds = {name: registry.get(name) for name in methods}
+    attributors = {name: kind(backend, **step_options(kind, steps)) for name, kind in kinds.items()}
     for index, trajectory in enumerate(trajectories):
         for position, (name, attributor) in enumerate(attributors.items()):
             found = _word_maps(attributor, trajectory)
@@ -97,15 +98,9 @@ def study_sanity(
     return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
 
 
-def _construct(backend: Backend, name: str, steps: int) -> TextImageAttributor:
-    method = registry.get(name)
-    takes_steps = "steps" in inspect.signature(method).parameters
-    return method(backend, steps=steps) if takes_steps else method(backend)
-
-
 def _word_maps(attributor: TextImageAttributor, trajectory: Trajectory) -> list[FloatArray]:
     maps = attributor.attribute(trajectory)
-    words = [i for i, player in enumerate(maps.players) if player.stop > player.start]
+    words = [i for i, player in enumerate(maps.players) if player.is_text]
     return [maps.data.values[i] for i in words]
 
 

@@ -195,3 +195,15 @@ def test_daam_of_all_steps_is_another_matter(backend):
     # Six players, two steps: 2 * (2 + 5 n) is at most 40.
     assert entries[1].settings()["n_samples"] == 3
     assert fit([("daam", registry.get("daam")(model, steps=2))], 2, work)
+
+
+def test_a_method_that_wraps_another_has_its_steps():
+    """What is wrapped looks at the run: at other steps it stands apart, like any method."""
+    from wordlight.attribution import NoiseTunnel, Occlusion
+    from wordlight.attribution.testing_model import ToyModel
+    from wordlight.comparisons.entries import build_entries
+
+    model = ToyModel()
+    for steps, extra in ((2, False), (1, True), (None, True)):
+        (entry,) = build_entries(model, [NoiseTunnel(Occlusion(model, steps=steps))], {}, [], 2)
+        assert entry.extra == extra

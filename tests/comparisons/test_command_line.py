@@ -14,6 +14,7 @@ import wordlight
 import wordlight.backends.loading
 from tests.comparisons.fakes import FakeBackend, Planted, scenes_by_prompt
 from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.testing_model import ToyModel
 from wordlight.comparisons.command_line import main
 from wordlight.comparisons.commands.attribute import _slug
 
@@ -95,6 +96,35 @@ def test_attribute_shows_the_words_that_are_asked_for(tmp_path, capsys):
         "overlay-02-circle.png",
         "overlay-03-end.png",
     ]
+
+
+def test_attribute_takes_words_from_outside_the_prompt(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
+    ask = ["attribute", "a red circle and a red square", "--steps", "2", "--quiet", "--json"]
+    ask += ["-o", str(tmp_path), "--method", "open-vocabulary"]
+    assert main([*ask, "--word", "blue  dog", "--word", "red", "--word", "<pad>"]) == 0
+    (method,) = json.loads(capsys.readouterr().out)["methods"]
+    assert [(o["word"], o["occurrence"]) for o in method["overlays"]] == [
+        ("blue dog", 0),
+        ("red", 0),
+        ("red", 1),
+        ("<pad>", 0),
+    ]
+    maps = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert [word.text for word in maps.outside] == ["blue dog"]
+    assert np.ptp(np.asarray(maps["blue dog"])) > 0
+    overlays = [name for name in files(tmp_path) if name.startswith("overlay")]
+    assert overlays[0] == "overlay-01-blue-dog.png"
+    # It costs what it costs without; two steps are two forward passes.
+    assert main([*ask, "--word", "dog", "--budget", "2"]) == 0
+    capsys.readouterr()
+    # Another method beside it has no map of such a word.
+    assert main([*ask, "--method", "daam", "--word", "dog"]) == 2
+    assert "daam: 'dog' is not in the prompt; its words are a, red" in capsys.readouterr().err
+    assert main([*ask, "--word", "dog", "--word", "DOG"]) == 2
+    assert "asked for twice" in capsys.readouterr().err
+    assert main([*ask, "--word", " "]) == 2
+    assert "it is empty" in capsys.readouterr().err
 
 
 def test_attribute_by_several_methods(tmp_path, capsys):
