@@ -37,7 +37,7 @@ demo: install ## compare the methods on the embedded model, into out/demo
 METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
 	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
 	shapley kernel-shap uniform center random guidance-norm shuffled-word
-IMAGES := -n 100 --calibration 32
+IMAGES := -n 48 --calibration 24
 
 methods: install ## remake the pictures and numbers of docs/methods
 	$(BIN)/wordlight compare $(IMAGES) --budget 240 $(METHODS:%=--method %) -o out/methods
