@@ -33,7 +33,7 @@ demo: install ## compare the methods on the embedded model, into out/demo
 	$(DEMO)
 
 # Every method at equal cost on the same images (but regeneration, whose cost is what it is), and the
-# sanity study. An hour or two on two cores; the comparisons go on where they were stopped.
+# sanity study. About an hour on two cores; the comparisons go on where they were stopped.
 METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
 	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
 	shapley kernel-shap uniform center random guidance-norm shuffled-word
