@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from wordlight.backends.flax.layers import Array
 
 _LISTED = ("up_blocks", "mid_block", "down_blocks")
-_EMBEDDING = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
-#: Flax's own, by the kind of parameter.
-_INITIALIZERS: Mapping[str, Any] = {
-    "kernel": jax.nn.initializers.lecun_normal(),
-    "embedding": _EMBEDDING,
-    "scale": jax.nn.initializers.ones,
-    "bias": jax.nn.initializers.zeros,
-}
+#: Of a normal distribution that is cut off at twice its standard deviation, what is left of that.
+_CUT = 0.87962566103423978
 TEXT_ENCODER = "text_encoder"
 
 
@@ -52,10 +51,31 @@ def _drawn(state: Any, seed: int, stages: Sequence[str] | None) -> Any:
         if stages is None or _stage(path) in stages:
             name = ".".join(map(str, path))
             own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-            value: Array = leaf[...]
-            leaf = leaf.replace(_INITIALIZERS[str(path[-1])](own, value.shape).astype(value.dtype))
+            value = _initial(str(path[-1]), own, leaf[...].shape)
+            leaf = leaf.replace(jnp.asarray(value, leaf[...].dtype))
         made.append((path, leaf))
     return nnx.from_flat_state(made)
+
+
+def _initial(kind: str, key: Array, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """A fresh parameter, by Flax's default for its kind."""
+    if kind in ("bias", "scale"):
+        return np.full(shape, float(kind == "scale"), np.float32)
+    count = math.prod(shape)
+    # Of few lengths, since each is a program of its own.
+    draw = np.asarray(_normal(key, 1 << (count - 1).bit_length(), cut=kind == "kernel"))
+    # All dimensions of a kernel but the last are inputs; an embedding's are its channels.
+    inputs = count // shape[-1] if kind == "kernel" else shape[-1]
+    spread = 1.0 / (math.sqrt(inputs) * (_CUT if kind == "kernel" else 1.0))
+    drawn: npt.NDArray[np.float32] = draw[:count].reshape(shape) * np.float32(spread)
+    return drawn
+
+
+@partial(jax.jit, static_argnames=("count", "cut"))
+def _normal(key: Array, count: int, *, cut: bool) -> Array:
+    if cut:
+        return jax.random.truncated_normal(key, -2.0, 2.0, (count,))
+    return jax.random.normal(key, (count,))
 
 
 def _stage(path: tuple[Any, ...]) -> str:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+from flax import nnx
 
 from tests.flax import models
 from wordlight.backends import Conditioning, Trajectory
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.flax.backend import FlaxBackend
+from wordlight.backends.flax.randomizing import randomize
 from wordlight.backends.tokens import PromptTooLongError
 from wordlight.backends.torch.backend import TorchBackend
 
@@ -131,7 +133,7 @@ def test_denoise(pair: Pair) -> None:
 
 def test_forward_and_reverse_mode(pair: Pair) -> None:
     x, e, v = draw(0, 1, 4, *GRID), draw(1, 1, 32, models.TEXT_CHANNELS), draw(2, 1, 4, *GRID)
-    tangents = draw(3, 3, 32, models.TEXT_CHANNELS)
+    tangents = draw(3, 2, 32, models.TEXT_CHANNELS)
     jvp = both(
         pair,
         lambda backend, x, e, t: backend.denoise_jvp(x, TIME, Conditioning(e), t)[1],
@@ -261,6 +263,33 @@ def test_random_weights_and_the_trained_ones_back(pair: Pair, trajectory: Trajec
     assert (predict() == before).all()
     with pytest.raises(ValueError, match="no stage 'elsewhere'; there are conv_out, up_blocks"):
         ours.randomized("elsewhere")
+
+
+def test_random_weights_are_drawn_as_flax_draws_them() -> None:
+    """In mean and spread, layer by layer, against layers that Flax itself initialises."""
+    rngs = nnx.Rngs(0)
+    layers = {
+        "dense": nnx.Linear(60, 50, rngs=rngs),
+        "convolution": nnx.Conv(16, 40, (3, 3), rngs=rngs),
+        "table": nnx.Embed(500, 30, rngs=rngs),
+        "norm": nnx.GroupNorm(32, 8, rngs=rngs),
+    }
+    state = nnx.state(nnx.Dict(layers))
+    ours = randomize({"unet": nnx.state(nnx.Dict({})), "text_encoder": state}, ["text_encoder"], 0)
+    again = randomize({"unet": nnx.state(nnx.Dict({})), "text_encoder": state}, ["text_encoder"], 0)
+    for (path, mine), (_, same), (_, theirs) in zip(
+        *(nnx.to_flat_state(s) for s in (ours["text_encoder"], again["text_encoder"], state)),
+        strict=True,
+    ):
+        drawn, wanted = np.asarray(mine[...]), np.asarray(theirs[...])
+        assert (drawn == np.asarray(same[...])).all()
+        assert drawn.shape == wanted.shape
+        if path[-1] in ("bias", "scale"):
+            assert (drawn == wanted).all()
+            continue
+        # Three thousand draws and more: 5 % is four standard errors of a standard deviation.
+        assert drawn.std() == pytest.approx(wanted.std(), rel=0.05)
+        assert np.abs(drawn).max() == pytest.approx(np.abs(wanted).max(), rel=0.25)
 
 
 def test_nothing_is_compiled_twice(ours: FlaxBackend) -> None:
