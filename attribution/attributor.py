@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal, Self, overload
 
@@ -253,7 +253,8 @@ class TextImageAttributor(ABC):
 
         Raises:
             KeyError: a word that isn't in the prompt.
-            TypeError: words that are named in no known way, an option that the method hasn't.
+            TypeError: what is no trajectory, words that are named in no known way, an option that
+                the method hasn't.
             ValueError: words that overlap, an unknown baseline, steps the trajectory hasn't, a
                 target or a delta of a method that has none.
             BudgetError: a budget that the cheapest form of the method exceeds.
@@ -271,6 +272,11 @@ class TextImageAttributor(ABC):
             changed = self.with_options(**options)
             return changed.attribute(trajectory, words, budget=budget, **common)
         if not isinstance(trajectory, Trajectory):
+            if isinstance(trajectory, str) or not isinstance(trajectory, Iterable):
+                raise TypeError(
+                    f"{self.name} is asked about a trajectory or a list of them (backend.sample "
+                    f"and backend.invert give such), not about {trajectory!r}"
+                )
             return [self.attribute(one, words, budget=budget, **common) for one in trajectory]
         if budget is not None:
             fitted = self.within_budget(budget, self.size_of(trajectory, words))

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from wordlight.attribution.attributor import Steps, choose_baseline, partition
 from wordlight.attribution.question import Question
-from wordlight.attribution.resize import average_down
 from wordlight.attribution.step import Inputs, InputSpace, Step, check_space, prepare_step, wide
 from wordlight.attribution.stepwise import StepWeighting
 from wordlight.attribution.targets import Guidance, PixelTarget, Region
@@ -178,7 +177,7 @@ def captum_forward(
         as_torch(backend), trajectory, steps, baselines, target, wrt, internal_batch_size
     )
     grid = trajectory.grid
-    inside = np.ones(grid) if region is None else average_down(Region(region).mask, grid)
+    inside = np.ones(grid) if region is None else Region(region).on_grid(grid)
     with torch.inference_mode(False):
         weights = torch.as_tensor(inside[None]).to(made[0].total)
     return CaptumForward(made, step_weights(made, step_weighting), weights)

@@ -39,6 +39,7 @@ class DAAM(TextImageAttributor):
             ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
 
     Raises:
+        TypeError: one name in place of a list of names.
         ValueError: layers, heads or factors that the model hasn't (when asked).
     """
 
@@ -69,6 +70,9 @@ class DAAM(TextImageAttributor):
         clamp: Clamp = "mean",
     ) -> None:
         super().__init__(backend, steps=steps)
+        for option, names in (("layers", layers), ("without_layers", without_layers)):
+            if isinstance(names, str):
+                raise TypeError(f"{option} must be a list of names, such as [{names!r}]")
         if clamp not in ("mean", "per-map"):
             raise ValueError(f"clamp must be 'mean' or 'per-map', not {clamp!r}")
         query = AttentionQuery(

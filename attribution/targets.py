@@ -141,24 +141,34 @@ class Region(PixelTarget):
         of: the target inside.
 
     Raises:
-        ValueError: a mask of another shape, outside 0 to 1, or without a pixel.
+        ValueError: a mask of another shape, outside 0 to 1, or without a pixel; one that is no
+            multiple of the latent grid (when asked).
     """
 
     name: ClassVar[str] = "region"
 
     def __init__(self, mask: npt.ArrayLike, of: PixelTarget | None = None) -> None:
         self.mask = np.asarray(mask, float)
-        if self.mask.ndim != 2:
+        if self.mask.ndim != 2 or not self.mask.size:
             raise ValueError(f"a region's mask must be (height, width), not {self.mask.shape}")
         if not (self.mask.min() >= 0 and 0 < self.mask.max() <= 1):
             raise ValueError("a region's mask must hold 0 to 1, and at least one pixel above 0")
         self.of = of or Guidance()
         self.needs = self.of.needs  # type: ignore[misc]
 
+    def on_grid(self, grid: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
+        """The mask averaged down to a latent grid; raises ValueError where it is no multiple."""
+        if self.mask.shape[0] % grid[0] or self.mask.shape[1] % grid[1]:
+            raise ValueError(
+                f"a region's mask must be of the latent grid's size {grid} or a multiple of it, "
+                f"such as the image's, not {self.mask.shape}"
+            )
+        return average_down(self.mask, grid)
+
     def prepare(self, predictions: Predictions) -> StepTarget:
         """See ``PixelTarget.prepare``."""
         grid = (int(predictions.latents.shape[2]), int(predictions.latents.shape[3]))
-        weights = predictions.backend.asarray(average_down(self.mask, grid))
+        weights = predictions.backend.asarray(self.on_grid(grid))
         return _Weighted(self.of.prepare(predictions), weights)
 
     def settings(self) -> dict[str, Any]:

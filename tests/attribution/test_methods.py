@@ -121,6 +121,11 @@ def test_phrases_as_players() -> None:
 def test_lists_and_baselines() -> None:
     backend = ToyBackend()
     assert len(Occlusion(backend).attribute([TRAJECTORY, TRAJECTORY])) == 2
+    for wrong in (TRAJECTORY.prompt, [TRAJECTORY.prompt], 3):
+        with pytest.raises(TypeError, match="asked about a trajectory"):
+            Occlusion(backend).attribute(wrong)
+    with pytest.raises(TypeError, match="layers must be a list"):
+        DAAM(backend, layers="up_blocks")
     with pytest.raises(ValueError, match="without guidance"):
         Occlusion(backend).attribute(TRAJECTORY, baselines="negative")
     with pytest.raises(ValueError, match="'empty' or 'negative'"):

@@ -116,10 +116,16 @@ def test_a_region_is_the_same_maps_inside(method: type[InputXGradient]) -> None:
 
 
 def test_bad_regions() -> None:
-    for bad in (np.zeros((4, 6)), np.full((4, 6), 2.0), np.ones(4), np.full((4, 6), -1.0)):
+    for bad in (
+        np.zeros((4, 6)),
+        np.full((4, 6), 2.0),
+        np.ones(4),
+        np.ones((0, 4)),
+        np.full((4, 6), -1.0),
+    ):
         with pytest.raises(ValueError, match="mask must"):
             Region(bad)
-    with pytest.raises(ValueError, match="does not divide"):
+    with pytest.raises(ValueError, match="a multiple of it"):
         Occlusion(ToyBackend()).attribute(TRAJECTORY, target=Region(np.ones((5, 5))))
 
 

@@ -842,7 +842,7 @@ def test_gradients_of_a_model_without_any() -> None:
     ("options", "message"),
     [
         ({"region": np.zeros((4, 6))}, "at least one pixel above 0"),
-        ({"region": np.ones((5, 6))}, "does not divide"),
+        ({"region": np.ones((5, 6))}, "a multiple of it"),
         ({"steps": [7]}, "step 7 is outside"),
         ({"baselines": "blank"}, "baselines must be"),
         ({"step_weighting": "none"}, "step_weighting must be"),
