@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
-from tests.flax import models
+from tests.flax import full_size, models
 from wordlight.backends.flax.attention import Site
 from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
 from wordlight.backends.flax.checkpoint import load_network
@@ -47,7 +49,7 @@ def compare_unet(
     ours = load_network(models.saved(theirs, folder), UNetConfig.read, UNet)
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((2, 4, *grid)).astype(np.float32)
-    text = rng.standard_normal((2, 11, models.TEXT_CHANNELS)).astype(np.float32)
+    text = rng.standard_normal((2, 11, config["cross_attention_dim"])).astype(np.float32)
     times = np.array([701, 3])
     added = {}
     if "addition_embed_type" in config:
@@ -64,11 +66,13 @@ def compare_unet(
             added_cond_kwargs={k: torch.tensor(v) for k, v in added.items()} or None,
         ).sample.numpy()
 
-    def run(latents: jax.Array, text: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        look = Look()
-        return ours(latents, jnp.asarray(times), text, added, look), look.seen
+    graph, weights = nnx.split(ours)
 
-    got, seen = jax.jit(run)(latents.transpose(0, 2, 3, 1), text)
+    def run(weights: Any, latents: Any, text: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        look, unet = Look(), nnx.merge(graph, weights)
+        return unet(latents, jnp.asarray(times), text, added, look), look.seen
+
+    got, seen = jax.jit(run)(weights, latents.transpose(0, 2, 3, 1), text)
     assert set(seen) == set(captured.probabilities)
     differences = {
         name: float(np.abs(np.asarray(seen[name]) - probs).max())
@@ -93,6 +97,22 @@ def test_unet(config: dict[str, Any], grid: tuple[int, int], tmp_path: Path) -> 
     assert output <= _UNET
     for name, difference in probabilities.items():
         assert difference <= _PROBABILITIES, name
+
+
+@pytest.mark.slow
+def test_the_unet_of_stable_diffusion_1_5(tmp_path: Path) -> None:
+    """At its full size, 860 million weights, on a smaller picture."""
+    config = {
+        key: value for key, value in full_size.UNETS["sd-1.5"].items() if not key.startswith("_")
+    }
+    try:
+        output, probabilities = compare_unet(config, tmp_path, (16, 16))
+    finally:
+        shutil.rmtree(tmp_path)  # gigabytes, which pytest would keep for some runs
+    # More terms in each sum than in the small ones, and still within their tolerance.
+    assert output <= _UNET
+    assert len(probabilities) == 32
+    assert max(probabilities.values()) <= _PROBABILITIES
 
 
 @pytest.mark.parametrize(
