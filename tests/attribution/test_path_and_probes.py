@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toys import ToyBackend, toy_trajectory
@@ -56,15 +57,12 @@ def test_path_rules_are_captums(rule: PathRule) -> None:
 
     weights, places = (np.array(v(9)) for v in approximation_parameters(rule))
     ours = path_nodes(rule, 9)
-    if rule == "riemann_trapezoid":
-        # Captum's end nodes weigh 1/(2n) and the others 1/n, which sums to less than 1.
-        assert np.allclose(ours[0], places)
-        assert ours[1].sum() == pytest.approx(1.0)
-        return
-    if rule == "gausslegendre":
-        assert np.allclose(ours[0], places)
-    assert np.allclose(np.sort(ours[1]), np.sort(weights))
+    # Captum's are float32.
+    assert np.allclose(ours[0], places, atol=1e-6)
+    # Captum's trapezoid has end nodes of 1/(2n) and others of 1/n, which sum to less than 1.
+    assert np.allclose(ours[1], weights / weights.sum(), atol=1e-6)
     assert ours[1].sum() == pytest.approx(1.0)
+    assert weights.sum() == pytest.approx(8 / 9 if rule == "riemann_trapezoid" else 1.0)
 
 
 def test_path_rules_refuse() -> None:
@@ -125,8 +123,6 @@ class Pairs(ToyBackend):
 
 
 def pairs_trajectory(prompt: str = "one two three four"):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
     made = toy_trajectory(prompt, steps=1)
     return replace(
         made,
@@ -158,6 +154,31 @@ def test_exact_enumeration_is_symmetric() -> None:
     assert np.allclose(np.asarray(exact["one"]), np.asarray(exact["two"]), atol=1e-6)
     assert np.allclose(np.asarray(exact["one"]), 2, atol=1e-6)
     assert exact.provenance.forward == 2 + 5 * math.factorial(6)
+
+
+#: Far enough from zero that float32 maps resolve them.
+SIZES = st.floats(0.25, 3).map(lambda size: round(size, 3))
+
+
+@settings(max_examples=20)
+@given(SIZES, SIZES, SIZES)
+def test_exact_shapley_values_are_symmetric_and_give_dummies_zero(
+    first: float, second: float, third: float
+) -> None:
+    """f = e1·e2 + e3 for any e: words 1 and 2 do the same for every set, and have half each."""
+    trajectory = pairs_trajectory("one two three")
+    embeddings = trajectory.embeddings.copy()
+    embeddings[1:4, 0] = first, second, third
+    trajectory = replace(trajectory, embeddings=embeddings)
+    exact = Shapley(Pairs(), n_samples=math.factorial(6)).attribute(trajectory)
+    wanted = {"one": first * second / 2, "two": first * second / 2, "three": third}
+    for word, value in wanted.items():
+        assert np.allclose(np.asarray(exact[word]), value, rtol=1e-5)
+    for dummy in ("<start>", "<end>", "<pad>"):
+        assert np.abs(np.asarray(exact[dummy])).max() < 1e-6
+    # An order alone: dummies have zero all the same.
+    once = Shapley(Pairs(), n_samples=1).attribute(trajectory)
+    assert np.abs(np.asarray(once["<pad>"])).max() < 1e-6
 
 
 @given(st.integers(1, 6), st.integers(0, 10))
