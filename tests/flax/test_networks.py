@@ -177,5 +177,7 @@ def test_the_comparison_sees_small_errors(
 ) -> None:
     """Both stood in the former Flax code of diffusers."""
     mutate(monkeypatch)
-    output, _ = compare_unet(models.SD2, tmp_path, (13, 10))
-    assert output > _UNET
+    output, probabilities = compare_unet(models.SD2, tmp_path, (13, 10))
+    # The first shows in the output, four times the tolerance; the second in the probabilities.
+    worst = max(output / _UNET, max(probabilities.values()) / _PROBABILITIES)
+    assert worst > 3
