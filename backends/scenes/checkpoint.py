@@ -23,17 +23,24 @@ def save_checkpoint(
 ) -> None:
     """Write everything a run needs to go on exactly where it was.
 
-    ``compact`` halves the moving average and the second moments (bfloat16) and leaves out the first
-    moments, which a few steps rebuild: small enough to keep under version control, no longer exact
-    to the bit.
+    ``compact`` keeps a seventh of it, small enough for version control and no longer exact: the
+    moving average (float16), which stands for the weights too, and the second moments (bfloat16,
+    whose range they need). A few hundred steps make up for the rest.
     """
-    small = torch.bfloat16 if compact else torch.float32
     names = {id(p): name for name, p in model.named_parameters()}
-    tensors = {f"model.{k}": v.detach().clone().contiguous() for k, v in model.state_dict().items()}
-    tensors |= {f"average.{k}": v.to(small).contiguous() for k, v in average.items()}
+    if compact:
+        tensors = {f"average.{k}": _narrow(v, torch.float16) for k, v in average.items()}
+    else:
+        tensors = {f"model.{k}": v.detach().clone() for k, v in model.state_dict().items()}
+        tensors |= {f"average.{k}": v.clone() for k, v in average.items()}
     for parameter, state in optimizer.state.items():
-        for key in ("exp_avg_sq",) if compact else ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}.{names[id(parameter)]}"] = state[key].to(small).clone().contiguous()
+        name = names[id(parameter)]
+        if compact:
+            tensors[f"exp_avg_sq.{name}"] = _narrow(state["exp_avg_sq"], torch.bfloat16)
+        else:
+            tensors[f"exp_avg.{name}"] = state["exp_avg"].clone()
+            tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"].clone()
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     meta = {"step": str(step), "settings": json.dumps(settings)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -55,7 +62,9 @@ def load_checkpoint(
         meta = file.metadata()
         step = int(meta["step"])
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    model.load_state_dict({k: stored[f"model.{k}"] for k in model.state_dict()})
+    whole = f"model.{next(iter(average))}" in stored
+    kind = "model" if whole else "average"
+    model.load_state_dict({k: stored[f"{kind}.{k}"] for k in model.state_dict()})
     for name, tensor in average.items():
         tensor.copy_(stored[f"average.{name}"])
     # A fused optimizer counts its steps on the device, any other on the CPU.
@@ -79,3 +88,7 @@ def _laid_out_as(parameter: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     another order (a channels-last model, a file is always contiguous) it pairs the wrong elements.
     """
     return torch.empty_like(parameter, requires_grad=False).copy_(values)
+
+
+def _narrow(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor.clone()

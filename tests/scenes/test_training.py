@@ -134,18 +134,19 @@ def restored(path: Path):
 
 def test_a_compact_checkpoint_is_smaller_and_nearly_the_same(unbroken):
     full, compact = unbroken / "denoiser.safetensors", unbroken / "compact-denoiser.safetensors"
-    # Of four float32 a weight, one and two halves are left.
-    assert compact.stat().st_size < 0.55 * full.stat().st_size
+    # Of four float32 a weight, two halves are left, and the names.
+    assert compact.stat().st_size < 0.4 * full.stat().st_size
     weights, average, optimizer, step, settings = restored(full)
     small_weights, small_average, small_optimizer, small_step, small_settings = restored(compact)
     assert (small_step, small_settings) == (step, settings)
     assert (step, settings["widths"]) == (8, list(WIDTHS))
-    for name, weight in weights.items():
-        assert torch.equal(small_weights[name], weight), name
-        # bfloat16 keeps 8 bits.
-        torch.testing.assert_close(small_average[name], average[name], rtol=2**-8, atol=0)
+    for name in weights:
+        # float16 keeps 11 bits, down to 2^-24.
+        torch.testing.assert_close(small_average[name], average[name], rtol=2**-11, atol=2**-24)
+        assert torch.equal(small_weights[name], small_average[name]), name
     pairs = zip(small_optimizer.state.values(), optimizer.state.values(), strict=True)
     for small, state in pairs:
+        # bfloat16 keeps 8 bits.
         assert small["step"] == state["step"] == 8
         torch.testing.assert_close(small["exp_avg_sq"], state["exp_avg_sq"], rtol=2**-8, atol=1e-38)
         assert not small["exp_avg"].any()
