@@ -17,6 +17,7 @@ from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends import load
 from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.entries import step_options
 
 DOCS = Path(__file__).parent
 #: What every method is shown on: a prompt, its image's seed, the words.
@@ -51,8 +52,8 @@ def main() -> None:
     backend = load("scenes")
     trajectories = [backend.sample(prompt, seed=seed) for prompt, seed, _ in SHOWN]
     for name, kind in tqdm(methods.items(), desc="pictures"):
-        steps = {} if name == "regeneration" else {"steps": _STEPS}
-        draw(DOCS / "images" / "methods" / f"{name}.png", kind(backend, **steps), trajectories)
+        method = kind(backend, **step_options(kind, _STEPS))
+        draw(DOCS / "images" / "methods" / f"{name}.png", method, trajectories)
     for name in methods:
         fill(DOCS / "methods" / f"{name}.md", "scores", scores(name, summary, sanity))
     fill(DOCS / "methods" / "README.md", "table", table(methods, summary, settings, sanity))
