@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,10 @@ from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigErr
 from wordlight.backends.flax.schedulers import Schedule
 from wordlight.backends.flax.unet import UNet, UNetConfig
 from wordlight.backends.loading import EMBEDDED, ModelLoadError
+from wordlight.backends.model_folder import is_there, revision_of
 
 _INDEX = "model_index.json"
 _WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
-#: What makes a model: a folder's revision is the digest of these.
-_MODEL_FILES = {".safetensors", ".json", ".txt"}
 _PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _SETTINGS = [_INDEX, *(f"{part}/*{ending}" for part in _PARTS for ending in (".json", ".txt"))]
 _WEIGHTS = ["*/model*.safetensors", "*/diffusion_pytorch_model*.safetensors"]
@@ -66,10 +64,10 @@ def load_model(
         )
     name = str(model)
     folder = EMBEDDED.get(name) or Path(model)
-    if _exists(folder):
+    if is_there(folder):
         if revision is not None:
             raise ModelLoadError("a revision is of a Hub id; a folder holds what it holds")
-        return read_folder(folder, name, _digest(folder), scheduler)
+        return read_folder(folder, name, revision_of(folder), scheduler)
     if name in EMBEDDED:
         raise ModelLoadError(f"this installation lacks the weights of {name!r} ({folder})")
     if isinstance(model, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -160,19 +158,3 @@ def _download(name: str, revision: str | None) -> Path:
             f"{name!r} is neither a folder here nor a model that the Hub gives: {reason}"
         ) from None
     return folder
-
-
-def _exists(folder: Path) -> bool:
-    try:
-        return folder.exists()
-    except OSError:  # A name that is too long for one.
-        return False
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in _MODEL_FILES):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]

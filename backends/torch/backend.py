@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.loading import RECOMMENDED
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
@@ -45,8 +46,6 @@ _ALWAYS = frozenset(
         "attention_keys trace"
     ).split()
 )
-#: What the cards of the embedded models recommend.
-_RECOMMENDED: dict[str, dict[str, Any]] = {"scenes": {"steps": 20, "guidance_scale": 3.0}}
 
 
 class TorchBackend(Backend):
@@ -97,7 +96,7 @@ class TorchBackend(Backend):
     ) -> TorchBackend:
         """See ``wordlight.backends.load``."""
         found = load_pipeline(model, device, dtype, revision)
-        recommended = _RECOMMENDED.get(found.name, {})
+        recommended = RECOMMENDED.get(found.name, {})
         return cls(found.pipe, model_id=found.name, revision=found.revision, **recommended)
 
     @property

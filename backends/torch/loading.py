@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,11 @@ from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from wordlight.backends.loading import EMBEDDED, ModelLoadError
+from wordlight.backends.model_folder import is_there, revision_of
 
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _INDEX = "model_index.json"
-_MODEL_FILES = {".safetensors", ".json", ".txt"}
 _WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
 
 
@@ -59,10 +58,10 @@ def load_pipeline(
     folder = EMBEDDED.get(name) or Path(model)
     if name in EMBEDDED and not folder.exists():
         raise ModelLoadError(f"this installation lacks the weights of {name!r} ({folder})")
-    if _exists(folder):
+    if is_there(folder):
         if revision is not None:
             raise ModelLoadError("a revision is of a Hub id; a folder holds what it holds")
-        found = LoadedPipeline(_read_folder(folder, dtype), name, _digest(folder))
+        found = LoadedPipeline(_read_folder(folder, dtype), name, revision_of(folder))
     elif isinstance(model, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelLoadError(
             f"no model {name!r}: there is no such folder, and a Hub id looks like 'owner/name'; "
@@ -75,23 +74,6 @@ def load_pipeline(
         return replace(found, pipe=found.pipe.to(where))
     except (RuntimeError, AssertionError) as error:
         raise ModelLoadError(f"device {where!r} can't be used: {_first(error)}") from None
-
-
-def _exists(folder: Path) -> bool:
-    try:
-        return folder.exists()
-    except OSError:  # A name that is too long for one.
-        return False
-
-
-def _digest(folder: Path) -> str:
-    """Of all that makes the model: weights, configurations, tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in _MODEL_FILES):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]
 
 
 def _read_hub(name: str, dtype: str | None, revision: str | None) -> LoadedPipeline:
