@@ -81,12 +81,11 @@ class Saliency(StepwiseAttributor):
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         xp = array_namespace(step.point)
         _, tokens, channels = step.point.shape
-        maps = []
-        for player in players:
-            probes = self.backend.asarray(self._directions(step, player, tokens, channels))
-            slopes = step.slopes(step.point, probes)
-            maps.append(xp.sqrt(xp.mean(slopes * slopes, axis=0)))
-        return xp.stack(maps) / root_mean_square_bias(self.probes)
+        # All words' probes together fill the denoiser's passes.
+        probes = [self._directions(step, player, tokens, channels) for player in players]
+        slopes = step.slopes(step.point, self.backend.asarray(np.concatenate(probes)))
+        apart = xp.reshape(slopes, (len(players), self.probes, *slopes.shape[1:]))
+        return xp.sqrt(xp.mean(apart * apart, axis=1)) / root_mean_square_bias(self.probes)
 
     def _directions(self, step: Step, player: Word, tokens: int, channels: int) -> npt.NDArray[Any]:
         rng = step_rng(self.seed, step.timestep, player.tokens[0], player.tokens[-1])
