@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from wordlight.backends.scenes.grammar import (
@@ -15,12 +14,6 @@ from wordlight.backends.scenes.grammar import (
     Group,
     Scene,
 )
-
-# Deadlines measure how busy the machine is; the examples are the same in every run.
-settings.register_profile(
-    "wordlight", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("wordlight")
 
 _COUNTS = {1: [(1,), (2,), (3,)], 2: [(1, 1), (1, 2), (2, 1), (2, 2)], 3: [(1, 1, 1)]}
 

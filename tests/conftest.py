@@ -1,0 +1,11 @@
+"""How property tests run, in every room."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# Deadlines measure how busy the machine is; the examples are the same in every run.
+settings.register_profile(
+    "wordlight", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("wordlight")
