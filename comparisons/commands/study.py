@@ -111,11 +111,11 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     """Randomise stage by stage, compare and print."""
     from wordlight.attribution import registry
     from wordlight.backends.loading import load
-    from wordlight.comparisons.studies.sanity import study_sanity, write_sanity
+    from wordlight.comparisons.studies.sanity import cascade_stages, study_sanity, write_sanity
 
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
     methods = arguments.methods.split(",") if arguments.methods else testable(registry.available())
-    cells = len(methods) * (1 + len(backend.stages))
+    cells = len(methods) * (1 + len(cascade_stages(backend)))
     with tqdm(desc="comparing maps", total=cells, unit="cell", disable=arguments.quiet) as bar:
         cascades = study_sanity(
             backend,

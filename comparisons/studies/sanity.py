@@ -22,6 +22,8 @@ from wordlight.comparisons.entries import step_options
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 
+#: The stage of ``Backend.stages`` that is no part of the denoiser.
+TEXT_ENCODER = "text_encoder"
 #: From this similarity on under a wholly random model, a method is said not to depend on it.
 UNCHANGED = 0.9
 
@@ -83,7 +85,7 @@ def study_sanity(
             if position == 0:
                 samples += [scenes.sample_name(index)] * len(found)
     on_cell(len(methods))
-    stages = backend.stages
+    stages = cascade_stages(backend)
     similarity: dict[str, list[Estimate]] = {name: [] for name in methods}
     for stage in stages:
         with backend.randomized(stage, seed):
@@ -96,6 +98,12 @@ def study_sanity(
                 similarity[name].append(mean_over_words(samples, values, seed=seed))
                 on_cell(1)
     return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
+
+
+def cascade_stages(backend: Backend) -> tuple[str, ...]:
+    """The denoiser's stages from the output down. The embeddings stay the trained encoder's, so
+    another encoder would be another question."""
+    return tuple(stage for stage in backend.stages if stage != TEXT_ENCODER)
 
 
 def _word_maps(attributor: TextImageAttributor, trajectory: Trajectory) -> list[FloatArray]:

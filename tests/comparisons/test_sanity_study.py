@@ -29,7 +29,7 @@ class TwoStages(ToyBackend):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return ("bias", "everything")
+        return ("bias", "everything", "text_encoder")
 
     @contextmanager
     def _randomized(self, stages: tuple[str, ...], seed: int) -> Iterator[None]:
