@@ -42,7 +42,7 @@ IMAGES := -n 48 --calibration 24
 methods: install ## remake the pictures and numbers of docs/methods
 	$(BIN)/wordlight compare $(IMAGES) --budget 240 $(METHODS:%=--method %) -o out/methods
 	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word -o out/regeneration
-	$(BIN)/wordlight study sanity -n 4 --steps 1 -o out/sanity
+	$(BIN)/wordlight study sanity -n 2 --steps 1 -o out/sanity
 	$(BIN)/python docs/make_methods.py out/methods out/regeneration --sanity out/sanity
 
 lint: install ## lint, format, types and import rules

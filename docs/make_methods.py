@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from textwrap import fill as fill_text
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def draw(path: Path, method: TextImageAttributor, trajectories: list[Trajectory]
         maps = method.attribute(trajectory)
         first = 3 * index
         cells[first].imshow(trajectory.image, interpolation="nearest")
-        cells[first].set_title(prompt.split(" on ")[0], fontsize=6, loc="left", wrap=True)
+        cells[first].set_title(fill_text(prompt.split(" on ")[0], 24), fontsize=6, loc="left")
         for cell, word in zip(cells[first + 1 : first + 3], words, strict=True):
             cell.imshow(np.asarray(maps[word].overlay()))
             cell.set_title(word, fontsize=8)
@@ -162,17 +163,22 @@ def table(
         lines.append("| " + " | ".join(cells) + " |")
     norm = estimate(summary, "guidance-norm", "miou@best")
     kept = norm["n"] if norm else 0
-    budget = settings.get("budget")
+    budget = settings["settings"].get("budget")
     lines += [
         "",
         f"{summary['n']} test images of `scenes`, {kept} headline words (shape nouns in images of "
         "two or more objects); thresholds chosen on images of their own; every method at the same "
         f"{len(summary['steps'])} steps"
-        + (f" and at most {budget} forward-equivalents an image" if budget else "")
+        + (
+            f" and with as much effort as {budget} forward-equivalents an image pay for (but "
+            "`regeneration`, whose cost is what it is)"
+            if budget
+            else ""
+        )
         + f". The control `guidance-norm` has {interval(norm)}, `center` "
         f"{interval(estimate(summary, 'center', 'miou@best'))}, the ceiling is "
         f"{summary['ceiling']['miou@best']:.3f}. The last column is the rank correlation of a "
-        "method's maps with those of a model whose every weight is random.",
+        "method's maps with those of the same denoiser with random weights.",
     ]
     return "\n".join(lines)
 
