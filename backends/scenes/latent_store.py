@@ -1,4 +1,4 @@
-"""Latents and token ids of the training images, encoded once, shard by shard, kept in a folder."""
+"""What the denoiser is trained on, encoded once, shard by shard, kept in a folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from wordlight.backends.scenes.places import place_targets
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.tokenizer import build_tokenizer
 from wordlight.backends.scenes.train_autoencoder import pixels
@@ -36,7 +37,8 @@ def _encode(
 
 
 class LatentStore:
-    """Scaled latents ``(n, 4, 16, 16)`` float16 and ids ``(n, context)`` of a split's images."""
+    """A split's images: ``latents`` ``(n, 4, 16, 16)`` float16, scaled, ``ids`` ``(n, context)``,
+    and the places of ``place_targets``."""
 
     def __init__(
         self, folder: Path, autoencoder: AutoencoderKL, split: str, images: int, device: str
@@ -49,12 +51,12 @@ class LatentStore:
         self._tokenizer = build_tokenizer()
         self._shards: dict[int, dict[str, torch.Tensor]] = {}
 
-    def batch(self, shard: int, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents and ids of some items of a shard."""
+    def batch(self, shard: int, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Some items of a shard, latents in float32."""
         if shard not in self._shards:
             self._shards[shard] = self._load(shard)
-        data = self._shards[shard]
-        return data["latents"][places].float(), data["ids"][places]
+        data = {name: values[chosen] for name, values in self._shards[shard].items()}
+        return {**data, "latents": data["latents"].float()}
 
     def _load(self, shard: int) -> dict[str, torch.Tensor]:
         path = self._folder / f"latents-{self._split}-{shard:03d}.safetensors"
@@ -64,8 +66,12 @@ class LatentStore:
         indices = list(range(first, min(first + SHARD, self.images)))
         latents = _encode(self._autoencoder, self._split, indices, self._device)
         latents = latents * self._autoencoder.config.scaling_factor
-        prompts = [rendered(self._split, i).scene.prompt for i in indices]
-        data = {"latents": latents.half().contiguous(), "ids": token_ids(self._tokenizer, prompts)}
+        scenes = [rendered(self._split, i) for i in indices]
+        data = {
+            "latents": latents.half().contiguous(),
+            "ids": token_ids(self._tokenizer, [s.scene.prompt for s in scenes]),
+            **place_targets(self._tokenizer, scenes),
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file(data, partial)

@@ -11,14 +11,16 @@ from wordlight.backends.scenes.drawing import draw
 from wordlight.backends.scenes.following import follow, total
 from wordlight.backends.scenes.latent_store import SHARD, LatentStore, latent_scale, token_ids
 from wordlight.backends.scenes.networks import (
+    TEXT_WIDTH,
     build_autoencoder,
     build_scheduler,
     build_text_encoder,
     build_unet,
 )
+from wordlight.backends.scenes.places import PLACES_WEIGHT, PlacesHead
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.segment import segment
-from wordlight.backends.scenes.tokenizer import build_tokenizer
+from wordlight.backends.scenes.tokenizer import EOS_ID, build_tokenizer
 from wordlight.backends.scenes.training import (
     Recipe,
     Run,
@@ -54,18 +56,26 @@ def draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 class Denoiser(torch.nn.Module):
-    """Text encoder and UNet as one module: ids and noisy latents in, prediction out."""
+    """Text encoder and UNet as one module: ids and noisy latents in, prediction out.
+
+    ``places`` only helps in training (see ``places.py``).
+    """
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.text_encoder = build_text_encoder()
         self.unet = build_unet(widths)
+        self.places = PlacesHead(TEXT_WIDTH, EOS_ID)
+
+    def encode(self, ids: torch.Tensor) -> torch.Tensor:
+        """The text encoder's output, ``(batch, context, width)``."""
+        output: torch.Tensor = self.text_encoder(ids).last_hidden_state
+        return output
 
     def forward(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor
     ) -> torch.Tensor:
         """The UNet's prediction, ``(batch, 4, height, width)``."""
-        text = self.text_encoder(ids).last_hidden_state
         output: torch.Tensor = self.unet(latents, timesteps, text).sample
         return output
 
@@ -85,7 +95,8 @@ class _Validation:
     def __init__(self, folder: Path, autoencoder: AutoencoderKL, device: str, prompts: int) -> None:
         self._autoencoder, self._device, self._prompts = autoencoder, device, prompts
         store = LatentStore(folder, autoencoder, "validation", _LOSS_IMAGES, device)
-        self._latents, self._ids = store.batch(0, torch.arange(_LOSS_IMAGES))
+        held_out = store.batch(0, torch.arange(_LOSS_IMAGES))
+        self._latents, self._ids = held_out["latents"], held_out["ids"]
         self._scheduler = build_scheduler()
 
     def loss(self, model: Denoiser) -> dict[str, float]:
@@ -93,13 +104,12 @@ class _Validation:
         noise = torch.randn(self._latents.shape, generator=step_generator(1, 0))
         losses = {}
         with torch.no_grad():
+            text = model.encode(self._ids.to(self._device))
             for t in _LOSS_STEPS:
                 times = torch.full((_LOSS_IMAGES,), t)
                 noisy = self._scheduler.add_noise(self._latents, noise, times)
                 goal = self._scheduler.get_velocity(self._latents, noise, times)
-                output = model(
-                    noisy.to(self._device), times.to(self._device), self._ids.to(self._device)
-                )
+                output = model(noisy.to(self._device), times.to(self._device), text)
                 losses[f"loss@{t}"] = float((output.cpu() - goal).square().mean())
         return losses
 
@@ -131,7 +141,8 @@ def train_denoiser(
     autoencoder = load_trained_autoencoder(folder, device)
     # Convolutions are a fifth faster with the channels last.
     model = Denoiser(widths).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(folder, "denoiser", model, recipe, {"images": images, "widths": list(widths)})
+    facts = {"images": images, "widths": list(widths), "places_weight": PLACES_WEIGHT}
+    run = Run(folder, "denoiser", model, recipe, facts)
     store = LatentStore(folder, autoencoder, "train", images, device)
     empty = token_ids(build_tokenizer(), [""])
     scheduler = build_scheduler()
@@ -139,25 +150,33 @@ def train_denoiser(
     judged = Denoiser(widths).to(device).eval()
     shard_size = min(SHARD, images)
     shards = images // shard_size
-    losses: list[float] = []
+    losses: list[tuple[float, float]] = []
     while run.step < recipe.steps:
         visit, place = divmod(run.step, shard_size // recipe.batch)
         order = epoch_order(shard_size, recipe.seed, visit)
         chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
-        latents, ids = store.batch(visit % shards, chosen)
+        batch = store.batch(visit % shards, chosen)
+        latents = batch["latents"]
         generator = step_generator(recipe.seed, run.step)
         noise = torch.randn(latents.shape, generator=generator)
         times = draw_timesteps(recipe.batch, generator)
         dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
-        ids = torch.where(dropped[:, None], empty, ids)
+        ids = torch.where(dropped[:, None], empty, batch["ids"]).to(device)
+        goals = {
+            name: batch[name].masked_fill(dropped[:, None, None], float("nan")).to(device)
+            for name in ("token_places", "colour_places")
+        }
         noisy = scheduler.add_noise(latents, noise, times)
         goal = scheduler.get_velocity(latents, noise, times)
-        output = model(noisy.to(device), times.to(device), ids.to(device))
+        text = model.encode(ids)
+        output = model(noisy.to(device), times.to(device), text)
         loss = (output - goal.to(device)).square().mean()
-        run.update(loss)
-        losses.append(float(loss.detach()))
+        places_loss = model.places.loss(text, ids, goals)
+        run.update(loss + PLACES_WEIGHT * places_loss)
+        losses.append((float(loss.detach()), float(places_loss.detach())))
         if run.step % 100 == 0:
-            run.log(loss=mean(losses), rate=recipe.rate_at(run.step - 1))
+            of_images, of_places = (mean(column) for column in zip(*losses, strict=True))
+            run.log(loss=of_images, places=of_places, rate=recipe.rate_at(run.step - 1))
             losses.clear()
         if run.step % save_every == 0 or run.step == recipe.steps:
             run.save()
