@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wordlight.backends.backend import Backend
-from wordlight.backends.scenes.grammar import SPLITS, Scene
+from wordlight.backends.scenes.grammar import DATA_VERSION, SPLITS, Scene
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets import DatasetItem, scene_item
@@ -64,6 +65,16 @@ class GeneratedScenes:
         """What each image was asked to show."""
         return tuple(rendered(self.split, index).scene for index in range(self.n))
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The same in words."""
+        return tuple(scene.prompt for scene in self.scenes)
+
+    def identity(self) -> Any:
+        """All that tells these images from others, beside the model, as plain data."""
+        other = "" if self.split in ("calibration", "test") else f", {self.split}"
+        return f"scenes, version {DATA_VERSION}{other}"
+
     @cached_property
     def first_batch(self) -> tuple[Trajectory, ...]:
         """The first images, drawn and not yet kept: to see what the model gives."""
@@ -72,6 +83,12 @@ class GeneratedScenes:
     def items(
         self, folder: Path, on_image: Callable[[], object] = lambda: None
     ) -> list[DatasetItem]:
+        """What ``stream`` gives, all at once."""
+        return list(self.stream(folder, on_image))
+
+    def stream(
+        self, folder: Path, on_image: Callable[[], object] = lambda: None
+    ) -> Iterator[DatasetItem]:
         """Every image with its masks; what ``folder`` doesn't hold is drawn and kept there.
 
         Args:
@@ -82,7 +99,6 @@ class GeneratedScenes:
             OSError: the folder can't be written.
             ValueError: a file there is damaged, or of another prompt.
         """
-        items = []
         for start in range(0, self.n, BATCH):
             paths = [folder / f"{name}.safetensors" for name in self.samples[start : start + BATCH]]
             drawn: tuple[Trajectory, ...] = ()
@@ -94,11 +110,10 @@ class GeneratedScenes:
                 # What was kept is what is used, also in the run that drew it.
                 trajectory = Trajectory.load(path)
                 index = start + offset
-                items.append(
-                    scene_item(self.sample_name(index), self.split, self.scenes[index], trajectory)
+                yield scene_item(
+                    self.sample_name(index), self.split, self.scenes[index], trajectory
                 )
                 on_image()
-        return items
 
     def forget(self, folder: Path) -> None:
         """Remove from ``folder`` what ``items`` kept there, and the folder if nothing is left."""

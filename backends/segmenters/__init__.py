@@ -1,0 +1,1 @@
+"""Supervised segmenters: masks of words, from models that were trained on masks."""

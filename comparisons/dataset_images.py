@@ -1,0 +1,251 @@
+"""A data set's images as a model sees them, kept on disk once they were made ready."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wordlight.backends.backend import Backend
+from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.datasets.dataset import (
+    AnnotatedImage,
+    Annotation,
+    Dataset,
+    DatasetError,
+    Listed,
+)
+from wordlight.comparisons.datasets.item import DatasetItem
+from wordlight.comparisons.datasets.judged import judged_item, resized_image
+
+#: The share of the items that thresholds are chosen on, where a data set has no splits of its own.
+CALIBRATION_SHARE = 0.25
+#: Grey levels a pixel by which an image that is drawn again may differ: other devices round
+#: differently; another model or seed is further off by far.
+_SAME_IMAGE = 1.0
+
+
+class Annotator(Protocol):
+    """Gives masks to images that have none: a supervised segmenter."""
+
+    @property
+    def identity(self) -> str:
+        """What tells its masks from another's."""
+        ...
+
+    def annotate(
+        self, prompt: str, image: npt.NDArray[np.uint8]
+    ) -> tuple[list[Annotation], list[str]]:
+        """The words of a prompt that it finds in the image, and those that it doesn't."""
+        ...
+
+
+class DatasetImages:
+    """The first ``n`` items of a data set's split, each with a trajectory and scored words.
+
+    A given image's trajectory is its inversion, at the model's own size; a prompt without an image
+    is drawn. Splits are the data set's own, or a quarter of its items for calibration, chosen by a
+    hash of what must not be parted, so that more images leave the first ones as they are.
+
+    Args:
+        dataset: whose items.
+        backend: the model.
+        split: ``"calibration"`` or ``"test"``.
+        n: how many items; malformed ones that are skipped count among them.
+        seed: with the item's name it gives the seed of its noise.
+        segmenter: makes the masks of images that have none.
+        redraw: draw images again from their prompts and seeds, for maps of the very drawing;
+            they must come out as they are in the data set.
+
+    Raises:
+        ValueError: too few items, a bad number.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        backend: Backend,
+        split: str,
+        n: int,
+        seed: int = 0,
+        *,
+        segmenter: Annotator | None = None,
+        redraw: bool = False,
+    ) -> None:
+        if n < 1:
+            raise ValueError(f"at least one image of the {split} split is needed, not {n}")
+        if seed < 0:
+            raise ValueError(f"the seed must be 0 or more, not {seed}")
+        self.dataset = dataset
+        self.backend = backend
+        self.split = split
+        self.seed = seed
+        self.segmenter = segmenter
+        self.redraw = redraw
+        there = split_of_listing(dataset.listing, split)
+        if len(there) < n:
+            raise ValueError(
+                f"the {split} split of {dataset.root} has {len(there)} images of "
+                f"{len(dataset.listing)}, not {n}: ask for fewer"
+            )
+        self.listed = there[:n]
+
+    @property
+    def n(self) -> int:
+        """How many items."""
+        return len(self.listed)
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(one.sample for one in self.listed)
+
+    @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """Their prompts, of those that can be read."""
+        read = (self.dataset.attempt(sample) for sample in self.samples)
+        return tuple(item.prompt for item in read if item is not None)
+
+    @cached_property
+    def first_batch(self) -> tuple[Trajectory, ...]:
+        """The first item that can be read, made ready and not yet kept."""
+        for sample in self.samples:
+            item = self.dataset.attempt(sample)
+            if item is not None:
+                return (self._trajectory(item),)
+        raise DatasetError(f"no item of the {self.split} split of {self.dataset.root} can be read")
+
+    def identity(self) -> dict[str, Any]:
+        """All that tells these images from others, as plain data."""
+        return {
+            **self.dataset.identity(self.samples),
+            "masks": self.segmenter.identity if self.segmenter else "the data set's",
+            "images": "drawn again" if self.redraw else "as given",
+            "on-error": self.dataset.on_error,
+        }
+
+    def noise_seed(self, sample: str) -> int:
+        """The seed of an item's noise, where the data set has none."""
+        key = int.from_bytes(hashlib.sha256(sample.encode()).digest()[:4], "big")
+        return int(np.random.SeedSequence((self.seed, key)).generate_state(1)[0])
+
+    def stream(
+        self, folder: Path, on_image: Callable[[], object] = lambda: None
+    ) -> Iterator[DatasetItem]:
+        """Each item in turn, with its masks; what ``folder`` doesn't hold is made and kept there.
+
+        Args:
+            folder: of trajectories, ``<sample>.safetensors`` each.
+            on_image: called once an item, for a progress bar.
+
+        Raises:
+            DatasetError: a malformed item, where those aren't skipped.
+            OSError: the folder can't be written.
+            ValueError: a file there is damaged, or of another prompt.
+        """
+        for sample in self.samples:
+            annotated = self.dataset.attempt(sample)
+            item = None if annotated is None else self._item(annotated, folder)
+            if item is not None:
+                yield item
+            on_image()
+        self.dataset.report_skipped()
+
+    def items(
+        self, folder: Path, on_image: Callable[[], object] = lambda: None
+    ) -> list[DatasetItem]:
+        """What ``stream`` gives, all at once."""
+        return list(self.stream(folder, on_image))
+
+    def forget(self, folder: Path) -> None:
+        """Remove from ``folder`` what ``stream`` kept there, and the folder if nothing is left."""
+        for sample in self.samples:
+            (folder / f"{sample}.safetensors").unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def _item(self, annotated: AnnotatedImage, folder: Path) -> DatasetItem | None:
+        sample = annotated.sample
+        path = folder / f"{sample}.safetensors"
+        try:
+            if not path.exists():
+                self._trajectory(annotated).save(path)
+            trajectory = Trajectory.load(path)
+            if trajectory.prompt != annotated.prompt:
+                raise ValueError(
+                    f"{path} is of {trajectory.prompt!r}, and {sample} of {annotated.prompt!r}"
+                )
+            annotations, missed = self._annotations(annotated, trajectory)
+            item = judged_item(sample, self.split, trajectory, annotations)
+        except DatasetError as error:
+            self.dataset.leave_out(sample, str(error))
+            return None
+        not_found = ("object",) * len(missed)
+        return DatasetItem(
+            item.sample, item.split, item.trajectory, item.words, (*item.dropped, *not_found)
+        )
+
+    def _annotations(
+        self, annotated: AnnotatedImage, trajectory: Trajectory
+    ) -> tuple[tuple[Annotation, ...], list[str]]:
+        if annotated.annotations is not None:
+            return annotated.annotations, []
+        if self.segmenter is None:
+            raise DatasetError(
+                f"{annotated.sample} has no mask, and no segmenter was named to make them"
+            )
+        found, missed = self.segmenter.annotate(trajectory.prompt, trajectory.image)
+        return tuple(found), missed
+
+    def _trajectory(self, annotated: AnnotatedImage) -> Trajectory:
+        sample, prompt = annotated.sample, annotated.prompt
+        seed = self.noise_seed(sample) if annotated.seed is None else annotated.seed
+        try:
+            self.backend.tokenize(prompt)
+        except ValueError as error:
+            raise DatasetError(f"{sample}: {error}") from None
+        if annotated.image is None:
+            return self.backend.sample(prompt, seed=seed)
+        facts = self.backend.sampling
+        image = resized_image(annotated.image, (facts.height, facts.width))
+        if not self.redraw:
+            (inverted,) = self.backend.invert([image], [prompt], seed=seed)
+            return inverted
+        if annotated.seed is None:
+            raise DatasetError(f"{sample} has no seed to draw it again from")
+        drawn = self.backend.sample(prompt, seed=seed)
+        difference = float(np.abs(drawn.image.astype(np.float64) - image).mean())
+        if difference > _SAME_IMAGE:
+            raise DatasetError(
+                f"{sample}: {self.backend.model_id} draws another image of its prompt and seed "
+                f"({difference:.1f} grey levels a pixel): it was made by another model, or another "
+                "way; score its inversion instead"
+            )
+        return drawn
+
+
+def split_of_listing(listing: tuple[Listed, ...], split: str) -> tuple[Listed, ...]:
+    """The items of a split, in the order in which they are taken.
+
+    Raises DatasetError where some items say their split and others don't.
+    """
+    said = [one.split is not None for one in listing]
+    if all(said):
+        return tuple(one for one in listing if one.split == split)
+    if any(said):
+        silent = next(one.sample for one in listing if one.split is None)
+        raise DatasetError(f"some items say their split, and {silent} doesn't")
+    ranked = sorted(listing, key=lambda one: (_rank(one.group), one.sample))
+    wanted = max(1, round(CALIBRATION_SHARE * len(ranked)))
+    # The groups that the first quarter of items begins.
+    chosen = {one.group for one in ranked[:wanted]}
+    return tuple(one for one in ranked if (one.group in chosen) == (split == "calibration"))
+
+
+def _rank(group: str) -> str:
+    return hashlib.sha256(group.encode()).hexdigest()

@@ -1,0 +1,209 @@
+"""A plain folder: images, masks, and a list of items in JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wordlight.attribution.words import WordKey
+from wordlight.backends.segmenters.matching import places
+from wordlight.comparisons.datasets.dataset import (
+    AnnotatedImage,
+    Annotation,
+    Dataset,
+    DatasetError,
+    Listed,
+    OnError,
+)
+from wordlight.comparisons.datasets.files import inside, read_image, read_mask
+from wordlight.comparisons.datasets.item import Category
+
+_FIELDS = ("id", "prompt", "image", "masks", "seed", "split", "stuff")
+_SPLITS = ("calibration", "test")
+
+
+class PlainFolder(Dataset):
+    """Images and masks named by the lines of ``items.jsonl`` or the rows of ``*.parquet`` files.
+
+    An item has a ``prompt``, an ``image`` (a path), and ``masks``: an object of a path a word, or,
+    for one place of several, a list of ``{"word", "occurrence", "mask"}``. It may have an ``id``
+    (else the image's name), a ``seed``, a ``split`` (``calibration`` or ``test``), and ``stuff``
+    (which of its words name no countable thing). Without masks it is for a segmenter; with neither
+    image nor masks the prompt is drawn. A mask is where its image isn't black, or isn't
+    transparent.
+    """
+
+    format = "folder"
+
+    def __init__(self, root: str | Path, *, on_error: OnError = "raise") -> None:
+        super().__init__(root, on_error=on_error)
+        self._records: dict[str, dict[str, Any]] = {}
+
+    def _list(self) -> Iterable[Listed]:
+        if not self.root.is_dir():
+            raise DatasetError(f"{self.root} is no folder")
+        names = sorted(
+            path.name for path in self.root.iterdir() if path.suffix in (".jsonl", ".parquet")
+        )
+        if not names:
+            raise DatasetError(f"{self.root} has no items.jsonl and no .parquet file of items")
+        for name in names:
+            path = self._attempt(name, lambda name=name: inside(self.root, name))  # type: ignore[misc]
+            if path is not None:
+                yield from self._rows(path)
+
+    def _rows(self, path: Path) -> Iterator[Listed]:
+        found = self._lines(path) if path.suffix == ".jsonl" else self._parquet(path)
+        for where, record in found:
+            listed = self._attempt(where, lambda w=where, r=record: self._listed(w, r))  # type: ignore[misc]
+            if listed is not None:
+                self._records.setdefault(listed.sample, record)
+                yield listed
+
+    def _lines(self, path: Path) -> Iterator[tuple[str, Any]]:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                where = f"{path.name}, line {number}"
+                record = self._attempt(where, lambda w=where, li=line: _parsed(w, li))  # type: ignore[misc]
+                if record is not None:
+                    yield where, record
+
+    def _parquet(self, path: Path) -> Iterator[tuple[str, Any]]:
+        number = 0
+        try:
+            with pq.ParquetFile(path) as file:
+                if "prompt" not in file.schema_arrow.names:
+                    raise DatasetError(
+                        f"{path} has the columns {', '.join(file.schema_arrow.names)}, and no prompt"
+                    )
+                for batch in file.iter_batches(batch_size=1024):
+                    for record in batch.to_pylist():
+                        number += 1
+                        yield f"{path.name}, row {number}", _without_nulls(record)
+        except (pa.ArrowException, OSError) as error:
+            self._malformed(path.name, f"{path} is no Parquet that can be read: {error}")
+        except DatasetError as error:
+            self._malformed(path.name, str(error))
+
+    def _listed(self, where: str, record: Any) -> Listed:
+        if not isinstance(record, dict):
+            raise DatasetError(f"{where}: an item is a JSON object, not {type(record).__name__}")
+        if unknown := sorted(record.keys() - set(_FIELDS)):
+            raise DatasetError(f"{where}: unknown {unknown[0]!r}; an item has {', '.join(_FIELDS)}")
+        prompt, image, split = record.get("prompt"), record.get("image"), record.get("split")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise DatasetError(f"{where}: an item needs a prompt")
+        if image is not None and not isinstance(image, str):
+            raise DatasetError(f"{where}: image should be a path, not {image!r}")
+        if split is not None and split not in _SPLITS:
+            raise DatasetError(f"{where}: split should be calibration or test, not {split!r}")
+        sample = record.get("id", Path(image).stem if image else None)
+        if sample is None:
+            raise DatasetError(f"{where}: an item without an image needs an id")
+        return Listed(str(sample), image or prompt.strip().lower(), split)
+
+    def _read(self, sample: str) -> AnnotatedImage:
+        record = self._records[sample]
+        prompt = record["prompt"].strip()
+        image = None if record.get("image") is None else inside(self.root, record["image"])
+        pixels = None if image is None else read_image(image)
+        stuff = record.get("stuff", [])
+        if not isinstance(stuff, list):
+            raise DatasetError(f"{sample}: stuff should be a list of words, not {stuff!r}")
+        annotations = None
+        if record.get("masks") is not None:
+            annotations = tuple(
+                self._annotation(sample, prompt, word, occurrence, mask, stuff)
+                for word, occurrence, mask in _masks(sample, record["masks"])
+            )
+            if not annotations:
+                raise DatasetError(f"{sample}: masks names no word")
+        seed = record.get("seed")
+        if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
+            raise DatasetError(f"{sample}: the seed should be a whole number, not {seed!r}")
+        return AnnotatedImage(sample, prompt, pixels, annotations, seed)
+
+    def _annotation(
+        self,
+        sample: str,
+        prompt: str,
+        word: str,
+        occurrence: int | None,
+        mask: str | None,
+        stuff: list[Any],
+    ) -> Annotation:
+        if not mask:
+            raise DatasetError(f"{sample}: the word {word!r} has no mask")
+        found = places(prompt, word)
+        if not found or (occurrence is not None and not 0 <= occurrence < len(found)):
+            times = f" {len(found)} time(s)" if found else ""
+            raise DatasetError(
+                f"{sample}: a mask of {word!r}"
+                + (f", occurrence {occurrence} from 0" if occurrence is not None else "")
+                + f", which the prompt {prompt!r} "
+                + (f"has{times}" if found else "doesn't have")
+            )
+        place: WordKey = list(found) if len(found) > 1 else found[0]
+        if occurrence is not None:
+            place = found[occurrence]
+        path = inside(self.root, mask)
+        if not path.is_file():
+            raise DatasetError(f"{sample}: the word {word!r} has no mask: there is no {path}")
+        category: Category = "stuff" if word in stuff else "object"
+        return Annotation(place, read_mask(path), category)
+
+    def _files(self, sample: str) -> Iterable[Path]:
+        record = self._records[sample]
+        named = [record.get("image")]
+        try:
+            named += [mask for _, _, mask in _masks(sample, record.get("masks") or {})]
+            return [inside(self.root, name) for name in named if name]
+        except DatasetError:
+            return []  # Reading says what is wrong.
+
+
+def _parsed(where: str, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{where} is no JSON, or was cut short: {error}") from None
+
+
+def _masks(sample: str, masks: Any) -> list[tuple[str, int | None, str | None]]:
+    """(word, occurrence or None, path) of each mask, from either form."""
+    if isinstance(masks, dict):
+        found: list[tuple[Any, Any, Any]] = [(word, None, path) for word, path in masks.items()]
+    elif isinstance(masks, list):
+        # A map of Parquet reads as a list of pairs.
+        found = [
+            (one[0], None, one[1])
+            if isinstance(one, tuple) and len(one) == 2
+            else (one.get("word"), one.get("occurrence"), one.get("mask"))
+            if isinstance(one, dict)
+            else (None, None, None)
+            for one in masks
+        ]
+    else:
+        found = [(None, None, None)]
+    for word, occurrence, path in found:
+        if (
+            not isinstance(word, str)
+            or not isinstance(occurrence, int | None)
+            or not isinstance(path, str | None)
+        ):
+            raise DatasetError(
+                f"{sample}: masks should be an object of a path a word, or a list of objects of "
+                f"word, occurrence and mask, not {masks!r}"[:300]
+            )
+    return found
+
+
+def _without_nulls(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value is not None}
