@@ -9,12 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.cells import CellFolder, Score, write_scores
 from wordlight.comparisons.comparison import Comparison
-from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.datasets import DatasetItem, Mask
 from wordlight.comparisons.grid import draw_grid
+from wordlight.comparisons.table import notes
+from wordlight.comparisons.versions import installed_versions
 
 
 def write_reports(
@@ -26,7 +29,7 @@ def write_reports(
     """Everything that is made at the end of a run, each file by atomic rename.
 
     ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
-    kind), ``summary.json``, ``table.txt``, ``table.md`` and ``grid.png``.
+    kind, with its mask as a PNG), ``summary.json``, ``table.txt``, ``table.md`` and ``grid.png``.
     """
     out = comparison.out
     write_scores(out / "results.parquet", [s for of_method in scores.values() for s in of_method])
@@ -42,6 +45,7 @@ def _words(items: Sequence[DatasetItem]) -> bytes:
     rows = [
         {
             "sample": item.sample,
+            "split": item.split,
             "prompt": item.trajectory.prompt,
             "word": scored.word.text,
             "occurrence": scored.word.occurrence,
@@ -49,12 +53,19 @@ def _words(items: Sequence[DatasetItem]) -> bytes:
             "stop": scored.word.stop,
             "kind": scored.row,
             "mask_share": float(scored.mask.mean()),
+            "mask": _png(scored.mask),
         }
         for item in items
         for scored in item.words
     ]
     buffer = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+def _png(mask: Mask) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(mask).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
@@ -76,6 +87,19 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "sampling_steps": facts.sampling_steps,
         "budget": facts.budget,
         "methods": {entry.name: entry.settings() for entry in comparison.entries},
+        "rows": {
+            entry.name: {
+                "label": entry.label,
+                "family": entry.family,
+                "extra": entry.extra,
+                "shuffled": entry.shuffled,
+                # Under which name the maps lie that its scores are of.
+                "maps": comparison.choices[entry.name].variant.cell,
+            }
+            for entry in comparison.entries
+        },
+        "notes": notes(comparison),
+        "versions": installed_versions(),
         "n": facts.n,
         "seed": facts.seed,
     }
