@@ -14,6 +14,7 @@ import numpy.typing as npt
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.sampling import SamplingFacts, check_image, check_prompts, seeds_of
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
 
 #: An array of the backend's framework; methods handle it through array-api-compat.
@@ -171,6 +172,13 @@ class Backend(ABC):
         made = self._sample(asked, **request)
         return made[0] if isinstance(prompts, str) and images_per_prompt == 1 else made
 
+    def trace(
+        self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
+    ) -> Trace:
+        """Trace what is sampled inside a ``with`` block; see ``wordlight.backends.trace``."""
+        self.require(frozenset({"trace"}), "trace")
+        raise NotImplementedError
+
     def invert(
         self,
         images: Sequence[npt.NDArray[np.uint8]],
@@ -215,6 +223,7 @@ class Backend(ABC):
 
         A v-prediction is converted by the scheduler's alpha and sigma. One timestep for all rows.
         """
+        self.require(frozenset({"denoise"}), "denoise")
         self.evaluations.forward += int(latents.shape[0])
         return self._denoise(latents, timestep, conditioning)
 
@@ -228,6 +237,7 @@ class Backend(ABC):
         ``(directions, tokens, channels)``; gives ``(1, channels, height, width)`` and
         ``(directions, channels, height, width)``.
         """
+        self.require(frozenset({"denoise_jvp"}), "denoise_jvp")
         _one("denoise_jvp", latents)
         self.evaluations.jvp += int(tangents.shape[0])
         return self._denoise_jvp(latents, timestep, conditioning, tangents)
@@ -316,6 +326,7 @@ class Backend(ABC):
         the prompt's tokens, exp(score) over the prompt's own sum, so that a token of the prompt
         gets its own probability. The run itself is not changed.
         """
+        self.require(frozenset({"attention"}), "attention")
         trajectory.check_replayable()
         if query.kind == "self":
             self.require(frozenset({"self_attention"}), "self-attention")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Backend
+from wordlight.backends.traces import Trace
 
 if TYPE_CHECKING:
     from wordlight.backends.torch.tracing import Tracing
@@ -80,26 +81,45 @@ def load(
     return backend
 
 
+@overload
+def trace(
+    pipe: Backend, query: AttentionQuery | None = None, *, prompts: Sequence[str] | None = None
+) -> Trace: ...
+
+
+@overload
+def trace(
+    pipe: Any, query: AttentionQuery | None = None, *, prompts: Sequence[str] | None = None
+) -> Tracing: ...
+
+
 def trace(
     pipe: Any,
     query: AttentionQuery | None = None,
     *,
     prompts: Sequence[str] | None = None,
-) -> Tracing:
-    """Trace any call of a diffusers pipeline, without changing what it draws.
+) -> Trace:
+    """Trace any call of a diffusers pipeline, or of a backend's ``sample``, without changing what
+    it draws.
 
         with trace(pipe) as traced:
             image = pipe("a dog and a cat", num_inference_steps=30).images[0]
         maps = DAAM.from_trace(traced)["dog"]
 
+    Attention is averaged while it is drawn, on the device: memory doesn't grow with the number of
+    steps, unless they are kept apart.
+
     Args:
         pipe: a Stable Diffusion 1.x or 2.x pipeline, with whatever LoRA, ControlNet or attention
-            processor it carries.
+            processor it carries; or a backend that ``load`` made, on any framework, whose
+            ``sample`` is called inside the block. On Flax it is one compiled run.
         query: which layers and heads are averaged, and what is kept apart; all, as one, if None.
             Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need
             cross-attention.
         prompts: the words, where the pipeline is given embeddings instead.
     """
+    if isinstance(pipe, Backend):
+        return pipe.trace(query, prompts)
     from wordlight.backends.torch.backend import TorchBackend
 
     return TorchBackend(pipe).trace(query, prompts)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.trajectory import Trajectory
 
 
 class Trace(ABC):
-    """What a pipeline went through inside a ``with trace(pipe) as trace`` block.
+    """What a pipeline, or a backend, went through inside a ``with trace(pipe) as trace`` block.
 
-    ``query`` says which attention was averaged while the pipeline ran.
+    ``query`` says which attention was averaged while it ran.
     """
 
     query: AttentionQuery
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
 
     @property
     @abstractmethod

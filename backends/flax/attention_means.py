@@ -55,6 +55,13 @@ class AttentionSums:
         made.counts = {key: count + other.counts[key] for key, count in self.counts.items()}
         return made
 
+    def counted(self, times: int) -> AttentionSums:
+        """The same sums, of so many times as many maps."""
+        made = AttentionSums()
+        made.sums = dict(self.sums)
+        made.counts = {key: count * times for key, count in self.counts.items()}
+        return made
+
     def means(self, image: int, step: int | None = None) -> list[AttentionMean]:
         """What was averaged for one image."""
         found = []
@@ -92,6 +99,19 @@ def merge(
     return AttentionMeans(tuple(total.means(0)))
 
 
+def means_of_run(sums: AttentionSums, images: int, query: AttentionQuery) -> list[AttentionMeans]:
+    """The averages of a whole run, for each of its images; sums are ``(steps, images, ...)`` where
+    the query keeps steps apart."""
+    if "step" not in query.keep:
+        return [AttentionMeans(tuple(sums.means(image))) for image in range(images)]
+    steps = len(next(iter(sums.sums.values()), ()))
+    each = [jax.tree.map(lambda array, k=step: array[k], sums) for step in range(steps)]
+    return [
+        AttentionMeans(tuple(m for step, one in enumerate(each) for m in one.means(image, step)))
+        for image in range(images)
+    ]
+
+
 class _Chosen:
     """Wants the attention that a query asks for."""
 
@@ -109,19 +129,29 @@ class _Chosen:
 
 
 class Averaging(_Chosen):
-    """Adds up the probabilities, or what other embeddings ``(others, channels)`` would get."""
+    """Adds up the probabilities, or what other embeddings ``(others, channels)`` would get.
+
+    ``guided``: rows come in pairs of which only the second is of the prompt.
+    """
 
     def __init__(
-        self, query: AttentionQuery, latent_grid: tuple[int, int], keys: Array | None = None
+        self,
+        query: AttentionQuery,
+        latent_grid: tuple[int, int],
+        keys: Array | None = None,
+        *,
+        guided: bool = False,
     ) -> None:
         super().__init__(query, latent_grid)
-        self.keys = keys
+        self.keys, self.guided = keys, guided
         self.sums = AttentionSums()
 
     def __call__(
         self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
     ) -> None:
         maps = probabilities if self.keys is None else scores_of(self.keys)
+        if self.guided:
+            maps = maps.reshape(-1, 2, *maps.shape[1:])[:, 1]
         self.sums.add(self.query, site, maps)
 
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
-from wordlight.backends.flax.attention_means import AttentionSums, merge
+from wordlight.backends.flax.attention_means import AttentionSums, means_of_run, merge
 from wordlight.backends.flax.loading import LoadedModel, load_model
-from wordlight.backends.flax.programs import Point, Programs, parameters_of
+from wordlight.backends.flax.programs import Point, Programs, Told, parameters_of
 from wordlight.backends.flax.randomizing import randomize, stages_of
+from wordlight.backends.flax.tracing import Tracing
 from wordlight.backends.loading import RECOMMENDED, ModelLoadError
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokenizing import tokens_of
@@ -62,6 +63,7 @@ class FlaxBackend(Backend):
         # The weights are kept once, where and as they are computed with.
         self._model = model.without_weights()
         self._steps, self._guidance_scale = steps, guidance_scale
+        self._tracing: Tracing | None = None
         self._programs = Programs(self._model, self._dtype)
         self._parameters = jax.device_put(parameters_of(model, self._dtype), self._device)
 
@@ -91,7 +93,7 @@ class FlaxBackend(Backend):
         return frozenset(
             (
                 "sample invert encode encode_from denoise denoise_jvp denoise_vjp attention "
-                "self_attention attention_keys attention_vjp decode randomized"
+                "self_attention attention_keys attention_vjp decode randomized trace"
             ).split()
         )
 
@@ -197,20 +199,22 @@ class FlaxBackend(Backend):
             "add": table.add,
         }
         noise = table.start * np.stack([self._noise(seed, size) for seed in seeds])
+        tracing = self._tracing
         # Memory for one image at a time would do; all at once is what a batch is for.
-        seen, end = self._programs.sample(
+        seen, end, sums = self._programs.sample(
             self._parameters["unet"],
             self._float32(noise),
             {name: self._float32(column) for name, column in rows.items()},
             self._float32(guidance_scale),
-            embeddings,
-            negative,
+            Told(embeddings, {}),
+            None if negative is None else Told(negative, {}),
+            query=None if tracing is None else tracing.query,
         )
         images = self._images_of(end)
         self.evaluations.forward += len(table.timesteps) * len(every) * (2 if guided else 1)
-        latents = np.asarray(seen)
+        latents = np.array(seen)
         away = self.to_numpy(encoded[-2]) if guided else None
-        return [
+        made = [
             self._trajectory(
                 prompt,
                 self.to_numpy(embeddings[k]),
@@ -225,6 +229,37 @@ class FlaxBackend(Backend):
             )
             for k, prompt in enumerate(every)
         ]
+        if tracing is not None:
+            on_host: AttentionSums = jax.tree.map(np.asarray, sums)
+            tracing.add(made, means_of_run(on_host, len(every), tracing.query))
+        return made
+
+    def trace(
+        self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
+    ) -> Tracing:
+        """Trace what is sampled inside a ``with`` block; see ``wordlight.backends.trace``.
+
+        Attention is averaged inside the compiled run, on the device. ``query`` is part of the
+        program: another one compiles anew.
+
+        Raises:
+            ValueError: layers or heads that the model hasn't; ``prompts``, which ``sample`` knows.
+        """
+        if prompts is not None:
+            raise ValueError("prompts are for a pipeline that is given embeddings; sample has them")
+        chosen = query or AttentionQuery()
+        chosen.check(self._layers(chosen.kind))
+        return Tracing(self._traced_by, chosen)
+
+    @contextmanager
+    def _traced_by(self, tracing: Tracing) -> Iterator[None]:
+        if self._tracing is not None:
+            raise ValueError("this backend is being traced: end that block first")
+        self._tracing = tracing
+        try:
+            yield
+        finally:
+            self._tracing = None
 
     def _invert(
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int

@@ -38,6 +38,13 @@ class Point(NamedTuple):
     added: Mapping[str, Array]
 
 
+class Told(NamedTuple):
+    """What the denoiser is told besides latents and timestep: see ``Conditioning``."""
+
+    embeddings: Array
+    added: Mapping[str, Array]
+
+
 def parameters_of(model: LoadedModel, dtype: Any) -> dict[str, Params]:
     """A model's parameters, part by part. The autoencoder always computes in float32."""
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
@@ -81,7 +88,7 @@ class Programs:
         self.predict_vjp = jax.jit(_exact(self._predict_vjp))
         self.look = jax.jit(_exact(self._look), static_argnames="query")
         self.look_vjp = jax.jit(_exact(self._look_vjp), static_argnames="query")
-        self.sample = jax.jit(_exact(self._sample))
+        self.sample = jax.jit(_exact(self._sample), static_argnames="query")
         self.encode_pixels = jax.jit(_exact(self._encode_pixels))
         self.decode = jax.jit(_exact(self._decode))
         self.decode_jvp = jax.jit(_exact(self._decode_jvp))
@@ -185,9 +192,11 @@ class Programs:
         noise: Array,
         table: Mapping[str, Array],
         guidance: Array,
-        embeddings: Array,
-        negative: Array | None,
-    ) -> tuple[Array, Array]:
+        told: Told,
+        away: Told | None,
+        *,
+        query: AttentionQuery | None = None,
+    ) -> tuple[Array, Array, AttentionSums]:
         """From noise to clean latents, in one scan.
 
         Args:
@@ -195,26 +204,48 @@ class Programs:
             noise: ``(images, channels, height, width)``, standard normal times the table's start.
             table: timesteps, scale, keep and add, ``(steps,)`` each: see ``StepTable``.
             guidance: the scale.
-            embeddings: ``(images, tokens, channels)``.
-            negative: of the same shape what is guided away from; None for no guidance.
+            told: what the denoiser is told of each image.
+            away: the same of what is guided away from; None for no guidance.
+            query: which attention to the prompt is added up on the way, if any.
 
-        Gives what the denoiser saw before each step, ``(steps, images, ...)``, and the end.
+        Gives what the denoiser saw before each step, ``(steps, images, ...)``, the end, and sums
+        over the steps (or ``(steps, ...)``, where the query keeps these apart).
         """
-        told = embeddings if negative is None else _interleave(negative, embeddings)
+        guided = away is not None
+        both = told if away is None else jax.tree.map(_interleave, away, told)
+        apart = query is not None and "step" in query.keep
 
-        def step(x: Array, row: Mapping[str, Array]) -> tuple[Array, Array]:
+        def step(x: Array, row: Mapping[str, Array]) -> tuple[Array, Array, AttentionSums]:
             seen = row["scale"] * x
-            rows = seen if negative is None else _interleave(seen, seen)
+            rows = _interleave(seen, seen) if guided else seen
             nothing = jnp.zeros(())
-            point = Point(rows, row["timesteps"], nothing, nothing, told, {})
-            output = self._output(params, point)
-            if negative is not None:
-                away, towards = output[0::2], output[1::2]
-                output = away + guidance * (towards - away)
-            return row["keep"] * x + row["add"] * output, seen
+            point = Point(
+                rows, row["timesteps"], nothing, nothing, both.embeddings, dict(both.added)
+            )
+            hook = None if query is None else Averaging(query, _grid(point), guided=guided)
+            output = self._output(params, point, hook)
+            if guided:
+                from_, towards = _pairs(output)
+                output = from_ + guidance * (towards - from_)
+            sums = AttentionSums() if hook is None else hook.sums
+            return row["keep"] * x + row["add"] * output, seen, sums
 
-        end, seen = jax.lax.scan(step, noise, dict(table))
-        return seen, end
+        def body(
+            carry: tuple[Array, AttentionSums], row: Mapping[str, Array]
+        ) -> tuple[tuple[Array, AttentionSums], tuple[Array, AttentionSums]]:
+            x, total = carry
+            x, seen, sums = step(x, row)
+            if apart:
+                return (x, total), (seen, sums)
+            return (x, jax.tree.map(jnp.add, total, sums)), (seen, AttentionSums())
+
+        total = AttentionSums()
+        if query is not None and not apart:
+            first = {name: column[0] for name, column in table.items()}
+            shapes = jax.eval_shape(step, noise, first)[2]
+            total = jax.tree.map(lambda sum_: jnp.zeros(sum_.shape, sum_.dtype), shapes)
+        (end, total), (seen, each) = jax.lax.scan(body, (noise, total), dict(table))
+        return seen, end, each if apart else total.counted(len(table["timesteps"]))
 
     # The autoencoder.
 
@@ -245,6 +276,12 @@ def _along(function: Callable[[Array], Array], x: Array, tangents: Array) -> tup
 def _interleave(first: Array, second: Array) -> Array:
     """Rows in turn. Pairs side by side stay on one device when the batch is cut up over many."""
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+def _pairs(rows: Array) -> tuple[Array, Array]:
+    """What was interleaved."""
+    pairs = rows.reshape(-1, 2, *rows.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _grid(point: Point) -> tuple[int, int]:
