@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from wordlight.comparisons.datasets.dataset import (
     DatasetError,
     Listed,
 )
-from wordlight.comparisons.datasets.item import DatasetItem
+from wordlight.comparisons.datasets.item import Category, DatasetItem
 from wordlight.comparisons.datasets.judged import judged_item, resized_image
 
 #: The share of the items that thresholds are chosen on, where a data set has no splits of its own.
@@ -181,14 +182,14 @@ class DatasetImages:
                     f"{path} is of {trajectory.prompt!r}, and {sample} of {annotated.prompt!r}"
                 )
             annotations, missed = self._annotations(annotated, trajectory)
-            item = judged_item(sample, self.split, trajectory, annotations)
+            item = judged_item(
+                sample, self.split, trajectory, annotations, one_object=self.dataset.one_object
+            )
         except DatasetError as error:
             self.dataset.leave_out(sample, str(error))
             return None
-        not_found = ("object",) * len(missed)
-        return DatasetItem(
-            item.sample, item.split, item.trajectory, item.words, (*item.dropped, *not_found)
-        )
+        not_found: list[Category] = ["object"] * len(missed)
+        return replace(item, dropped=(*item.dropped, *not_found))
 
     def _annotations(
         self, annotated: AnnotatedImage, trajectory: Trajectory

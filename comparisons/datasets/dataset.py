@@ -113,6 +113,8 @@ class Dataset(ABC):
 
     #: The name of the format, as ``open_dataset`` takes it.
     format: ClassVar[str]
+    #: Whether every image shows one object by design, so that its word is what counts.
+    one_object: ClassVar[bool] = False
 
     def __init__(self, root: str | Path, *, on_error: OnError = "raise") -> None:
         if on_error not in ("raise", "skip"):

@@ -16,8 +16,8 @@ from wordlight.comparisons.datasets.item import Mask
 
 #: What an image may be; others have decoders that few look after.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
-#: More is no text of a prompt.
-_LONGEST_TEXT = 100_000
+#: In bytes; more is no prompt.
+_LONGEST_PROMPT = 100_000
 
 
 def inside(root: Path, name: str) -> Path:
@@ -37,15 +37,18 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def read_text(path: Path) -> str:
-    """A text in UTF-8, without the blanks around it; raises DatasetError where it isn't one."""
+def read_text(path: Path, most: int = _LONGEST_PROMPT) -> str:
+    """A text in UTF-8 of at most so many bytes, without the blanks around it.
+
+    Raises DatasetError where it isn't one.
+    """
     try:
         with path.open("rb") as file:
-            data = file.read(_LONGEST_TEXT + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise DatasetError(f"{path} can't be read: {error.strerror}") from None
-    if len(data) > _LONGEST_TEXT:
-        raise DatasetError(f"{path} has more than {_LONGEST_TEXT} bytes: it is no prompt")
+    if len(data) > most:
+        raise DatasetError(f"{path} has more than {most} bytes: it is something else")
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
@@ -83,7 +86,8 @@ def read_mask(path: Path) -> Mask:
     if "A" in image.getbands():
         return np.asarray(image.getchannel("A")) > 0
     values = np.asarray(image)
-    return values > 0 if values.ndim == 2 else (values > 0).any(axis=2)
+    mask: Mask = values > 0
+    return mask if mask.ndim == 2 else np.logical_or.reduce(mask, axis=2)
 
 
 def read_labels(path: Path) -> npt.NDArray[np.intp]:

@@ -81,7 +81,7 @@ class PlainFolder(Dataset):
             with pq.ParquetFile(path) as file:
                 if "prompt" not in file.schema_arrow.names:
                     raise DatasetError(
-                        f"{path} has the columns {', '.join(file.schema_arrow.names)}, and no prompt"
+                        f"{path} has no column prompt, but {', '.join(file.schema_arrow.names)}"
                     )
                 for batch in file.iter_batches(batch_size=1024):
                     for record in batch.to_pylist():

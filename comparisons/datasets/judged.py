@@ -19,13 +19,19 @@ _OBJECTS = ("shape-noun", "object")
 
 
 def judged_item(
-    sample: str, split: str, trajectory: Trajectory, annotations: Sequence[Annotation]
+    sample: str,
+    split: str,
+    trajectory: Trajectory,
+    annotations: Sequence[Annotation],
+    *,
+    one_object: bool = False,
 ) -> DatasetItem:
     """The words of an image with the masks that their maps should find.
 
     Masks of another size are brought to the image's: a pixel belongs to it where at least half of
     its area does. A word whose mask has no pixel left is dropped. Words of one mask are of one
-    object.
+    object. Those of objects count for the headline where several were found, or where the data set
+    has one object an image by design.
 
     Raises DatasetError for a word that the prompt, as the model sees it, doesn't have.
     """
@@ -40,7 +46,7 @@ def judged_item(
         else:
             dropped.append(one.category)
     referents = _referents(found)
-    several = len(set(referents) - {-1}) > 1
+    several = one_object or len(set(referents) - {-1}) > 1
     scored: list[ScoredWord] = []
     for (one, mask), referent in zip(found, referents, strict=True):
         try:

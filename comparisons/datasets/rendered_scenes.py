@@ -33,10 +33,8 @@ class RenderedScenes(Dataset):
 
     def __init__(self, *, test: str = "test", on_error: OnError = "raise") -> None:
         if test not in SPLITS or test == "calibration":
-            raise ValueError(
-                f"the test split must be one of {', '.join(s for s in SPLITS if s != 'calibration')}"
-                f", not {test!r}"
-            )
+            others = ", ".join(split for split in SPLITS if split != "calibration")
+            raise ValueError(f"the test split must be one of {others}, not {test!r}")
         super().__init__(Path("."), on_error=on_error)
         self.root = Path(self.format)
         self.test = test

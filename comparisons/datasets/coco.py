@@ -1,0 +1,260 @@
+"""COCO: photographs, captions, and masks of things (instances), of stuff, or of both (panoptic)."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wordlight.attribution.words import WordKey
+from wordlight.backends.segmenters.matching import mentions
+from wordlight.comparisons.datasets.dataset import (
+    AnnotatedImage,
+    Annotation,
+    Dataset,
+    DatasetError,
+    Listed,
+    OnError,
+)
+from wordlight.comparisons.datasets.files import inside, read_image, read_json
+from wordlight.comparisons.datasets.item import Category, Mask
+
+KINDS = ("instances", "stuff", "panoptic")
+#: What COCO appends to the names of stuff, which no caption does.
+_SUFFIXES = ("-merged", "-other", "-stuff")
+
+Record = dict[str, Any]
+
+
+class Coco(Dataset):
+    """``annotations/captions_<subset>.json``, masks beside it, and images in ``<subset>/``.
+
+    Of an image's captions the one that names most of its classes is its prompt, the first of equal
+    ones; images of which no caption names a class aren't listed. A class's mask is of all its
+    objects, crowds too. Words name classes by name, plural and synonym.
+    Lin et al., arXiv 1405.0312; Kirillov et al., Panoptic Segmentation, arXiv 1801.00868.
+
+    Args:
+        root: the folder.
+        subset: ``"val2017"``, ...; need not be said where there is only one.
+        kind: ``"instances"``, ``"stuff"`` or ``"panoptic"``, whose PNG files lie in
+            ``annotations/panoptic_<subset>/``.
+    """
+
+    format = "coco"
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        subset: str = "",
+        kind: str = "instances",
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(root, on_error=on_error)
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        self.kind = kind
+        self.subset = subset or self._only_subset()
+        self._prompts: dict[str, tuple[int, str]] = {}
+
+    def _only_subset(self) -> str:
+        found = sorted((self.root / "annotations").glob("captions_*.json"))
+        if len(found) != 1:
+            names = ", ".join(path.stem.removeprefix("captions_") for path in found) or "none"
+            raise DatasetError(
+                f"say which subset of {self.root} is meant, as subset=NAME: there are {names}"
+            )
+        return found[0].stem.removeprefix("captions_")
+
+    @cached_property
+    def _images(self) -> dict[int, Record]:
+        return {_number(one, "id"): one for one in self._table(self._masks_file, "images")}
+
+    @cached_property
+    def _masks_file(self) -> Record:
+        return self._json(f"{self.kind}_{self.subset}.json")
+
+    @cached_property
+    def _classes(self) -> dict[int, tuple[str, Category]]:
+        """The classes' names in plain words, and whether they are things."""
+        classes: dict[int, tuple[str, Category]] = {}
+        for one in self._table(self._masks_file, "categories"):
+            name = one.get("name")
+            if not isinstance(name, str) or not name:
+                raise DatasetError(f"{self.root}: a category without a name: {one!r}"[:300])
+            thing = one.get("isthing", 0 if self.kind == "stuff" else 1)
+            for suffix in _SUFFIXES:
+                name = name.removesuffix(suffix)
+            if name != "other":
+                classes[_number(one, "id")] = (name, "object" if thing else "stuff")
+        return classes
+
+    @cached_property
+    def _annotations(self) -> dict[int, list[Record]]:
+        by_image: dict[int, list[Record]] = defaultdict(list)
+        for one in self._table(self._masks_file, "annotations"):
+            by_image[_number(one, "image_id")].append(one)
+        return dict(by_image)
+
+    def _json(self, name: str) -> Record:
+        found = read_json(inside(self.root, f"annotations/{name}"))
+        if not isinstance(found, dict):
+            raise DatasetError(f"{self.root}/annotations/{name} should hold an object")
+        return found
+
+    def _table(self, found: Record, key: str) -> list[Record]:
+        table = found.get(key)
+        if not isinstance(table, list) or not all(isinstance(one, dict) for one in table):
+            raise DatasetError(f"{self.root}: the annotations have no list of {key}")
+        return table
+
+    def _list(self) -> Iterable[Listed]:
+        captions: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for one in self._table(self._json(f"captions_{self.subset}.json"), "annotations"):
+            caption = self._attempt(f"caption {one.get('id')}", lambda one=one: _caption(one))  # type: ignore[misc]
+            if caption is not None:
+                captions[_number(one, "image_id")].append(caption)
+        for number, image in sorted(self._images.items()):
+            names = self._names_of(number)
+            best, most = "", 0
+            for _, text in sorted(captions.get(number, [])):
+                if (count := len(mentions(text, names))) > most:
+                    best, most = text, count
+            if not most:
+                continue
+            sample = Path(str(image.get("file_name", ""))).stem
+            self._prompts[sample] = (number, best)
+            yield Listed(sample, sample)
+
+    def _names_of(self, number: int) -> dict[str, list[int]]:
+        """The classes that an image shows, each with the numbers of its categories."""
+        names: dict[str, list[int]] = {}
+        for one in self._annotations.get(number, []):
+            parts = one.get("segments_info", []) if self.kind == "panoptic" else [one]
+            for part in parts:
+                category = part.get("category_id")
+                if category in self._classes:
+                    numbers = names.setdefault(self._classes[category][0], [])
+                    if category not in numbers:
+                        numbers.append(category)
+        return names
+
+    def _read(self, sample: str) -> AnnotatedImage:
+        number, prompt = self._prompts[sample]
+        image = read_image(self._image_path(number))
+        names = self._names_of(number)
+        by_category = self._category_masks(number, (image.shape[0], image.shape[1]))
+        annotations = []
+        for name, found in mentions(prompt, names).items():
+            masks = [by_category[category] for category in names[name]]
+            place: WordKey = found[0] if len(found) == 1 else list(found)
+            category: Category = self._classes[names[name][0]][1]
+            annotations.append(Annotation(place, np.logical_or.reduce(masks), category))
+        return AnnotatedImage(sample, prompt, image, tuple(annotations))
+
+    def _category_masks(self, number: int, size: tuple[int, int]) -> dict[int, Mask]:
+        if self.kind == "panoptic":
+            return self._panoptic_masks(number)
+        masks: dict[int, Mask] = {}
+        for one in self._annotations[number]:
+            mask = _decoded(one, size)
+            category = _number(one, "category_id")
+            masks[category] = masks[category] | mask if category in masks else mask
+        return masks
+
+    def _panoptic_masks(self, number: int) -> dict[int, Mask]:
+        masks: dict[int, Mask] = {}
+        for one in self._annotations[number]:
+            path = self._panoptic_path(one)
+            colours = read_image(path).astype(np.int64)
+            ids = colours[..., 0] + 256 * colours[..., 1] + 256 * 256 * colours[..., 2]
+            for part in one.get("segments_info", []):
+                mask = ids == _number(part, "id")
+                category = _number(part, "category_id")
+                masks[category] = masks[category] | mask if category in masks else mask
+        return masks
+
+    def _panoptic_path(self, one: Record) -> Path:
+        return inside(self.root, f"annotations/panoptic_{self.subset}/{one.get('file_name')}")
+
+    def _image_path(self, number: int) -> Path:
+        return inside(self.root, f"{self.subset}/{self._images[number].get('file_name')}")
+
+    def _files(self, sample: str) -> Iterable[Path]:
+        number, _ = self._prompts[sample]
+        return (
+            self._image_path(number),
+            inside(self.root, f"annotations/{self.kind}_{self.subset}.json"),
+            inside(self.root, f"annotations/captions_{self.subset}.json"),
+        )
+
+
+def _caption(one: Record) -> tuple[int, str]:
+    text = one.get("caption")
+    if not isinstance(text, str) or not text.strip():
+        raise DatasetError(f"caption {one.get('id')} has no text")
+    return _number(one, "id"), " ".join(text.split())
+
+
+def _number(one: Record, key: str) -> int:
+    value = one.get(key)
+    if type(value) is not int:
+        raise DatasetError(f"{key} should be a whole number, not {value!r}, in {one!r}"[:300])
+    return value
+
+
+def _decoded(one: Record, size: tuple[int, int]) -> Mask:
+    """A segmentation as a mask: polygons, or runs, compressed or not."""
+    try:
+        from pycocotools import mask as coco_mask
+    except ImportError:
+        raise DatasetError("COCO's masks need pycocotools: pip install 'wordlight[coco]'") from None
+    where = f"annotation {one.get('id')}"
+    found = one.get("segmentation")
+    height, width = size
+    if isinstance(found, dict):
+        if found.get("size") != [height, width]:
+            raise DatasetError(
+                f"{where}: its mask is {found.get('size')}, and the image is {[height, width]}"
+            )
+        counts = found.get("counts")
+        if isinstance(counts, list) and (
+            not all(type(run) is int and run >= 0 for run in counts)
+            or sum(counts) != height * width
+        ):
+            raise DatasetError(f"{where}: its runs don't add up to the image's pixels")
+        polygons: Any = found
+    else:
+        polygons = found
+        if (
+            not isinstance(found, list)
+            or not found
+            or not all(
+                isinstance(polygon, list)
+                and len(polygon) >= 6
+                and len(polygon) % 2 == 0
+                and all(isinstance(place, int | float) and abs(place) < 1e6 for place in polygon)
+                for polygon in found
+            )
+        ):
+            raise DatasetError(f"{where}: segmentation should be polygons or runs")
+    try:
+        with warnings.catch_warnings():
+            # pycocotools' arrays don't know numpy 2's `copy` yet.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if isinstance(polygons, dict) and isinstance(polygons.get("counts"), str):
+                runs = {**polygons, "counts": polygons["counts"].encode()}
+            else:
+                runs = coco_mask.frPyObjects(polygons, height, width)
+                if isinstance(runs, list):
+                    runs = coco_mask.merge(runs)
+            mask = coco_mask.decode(runs)
+    except Exception as error:
+        raise DatasetError(f"{where}: its mask can't be decoded: {error}") from None
+    return np.asarray(mask, dtype=bool)
