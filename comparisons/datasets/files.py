@@ -105,8 +105,8 @@ def _opened(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # A decompression bomb is refused, and not only warned of.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=IMAGE_FORMATS)
-            image.load()
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                image.load()
     except FileNotFoundError:
         raise DatasetError(f"there is no {path}") from None
     except Exception as error:
