@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,14 @@ from wordlight.comparisons.ceiling import ceiling_map
 from wordlight.comparisons.cells import Score
 from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.entries import Entry, Variant
-from wordlight.comparisons.segmentation import THRESHOLD_GRID, threshold_curve
+from wordlight.comparisons.segmentation import (
+    ABSOLUTE_CURVE,
+    ABSOLUTE_GRID,
+    NORMALISED_CURVE,
+    THRESHOLD_GRID,
+    Thresholds,
+    threshold_curve,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +26,18 @@ class Choice:
     """What the calibration split chose for a row: ``miou`` is what it reached there."""
 
     variant: Variant
-    threshold: float
+    thresholds: Thresholds
     miou: float
+
+    @property
+    def threshold(self) -> float:
+        """Where its normalised maps are cut."""
+        return self.thresholds.normalised
 
 
 def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:
-    """The variant and threshold with the highest mIoU over the calibration split's headline words.
+    """The variant and threshold with the highest mIoU over the calibration split's headline words,
+    and that variant's best absolute threshold.
 
     The first of equals, so a constant map gets the lowest threshold.
 
@@ -37,37 +50,38 @@ def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:
     """
     best: Choice | None = None
     for variant, of_variant in zip(entry.variants, scores, strict=True):
-        curves: dict[str, list[float]] = {f"miou@{t:g}": [] for t in THRESHOLD_GRID}
+        curves: dict[str, list[float]] = {}
         for one in of_variant:
-            if one.metric in curves:
-                curves[one.metric].append(one.value)
-        threshold, miou = _highest(list(curves.values()), entry.label)
+            curves.setdefault(one.metric, []).append(one.value)
+        thresholds, miou = _best(curves, entry.label)
         if best is None or miou > best.miou:
-            best = Choice(variant, threshold, miou)
+            best = Choice(variant, thresholds, miou)
     if best is None:
         raise ValueError(f"{entry.label} has no variant to choose from")
     return best
 
 
-def ceiling_threshold(items: Sequence[DatasetItem]) -> float:
-    """The threshold of the ceiling, chosen as any row's is."""
-    curves: list[list[float]] = [[] for _ in THRESHOLD_GRID]
+def ceiling_thresholds(items: Sequence[DatasetItem]) -> Thresholds:
+    """The thresholds of the ceiling, chosen as any row's are."""
+    curves: dict[str, list[float]] = {}
     for item in items:
         for scored in item.words:
             if scored.headline:
-                curve = threshold_curve(ceiling_map(item, scored), scored.mask)
-                for values, value in zip(curves, curve.values(), strict=True):
-                    values.append(value)
-    return _highest(curves, "any method")[0]
+                for name, value in threshold_curve(ceiling_map(item, scored), scored.mask).items():
+                    curves.setdefault(name, []).append(value)
+    return _best(curves, "any method")[0]
 
 
-def _highest(curves: Sequence[Sequence[float]], who: str) -> tuple[float, float]:
-    if not curves[0]:
+def _best(curves: Mapping[str, Sequence[float]], who: str) -> tuple[Thresholds, float]:
+    if not curves.get(NORMALISED_CURVE[0]):
         raise ValueError(
             f"no word to choose the threshold of {who} on: no calibration image shows two of the "
             "objects that were asked for; take more calibration images, or a model that follows "
             "such prompts better"
         )
-    means = [float(np.mean(values)) for values in curves]
-    place = int(np.argmax(means))
-    return THRESHOLD_GRID[place], means[place]
+    means = [float(np.mean(curves[name])) for name in NORMALISED_CURVE]
+    absolute = [float(np.mean(curves[name])) for name in ABSOLUTE_CURVE]
+    thresholds = Thresholds(
+        THRESHOLD_GRID[int(np.argmax(means))], ABSOLUTE_GRID[int(np.argmax(absolute))]
+    )
+    return thresholds, max(means)

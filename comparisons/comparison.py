@@ -13,8 +13,10 @@ from wordlight.comparisons.ceiling import ceiling_map
 from wordlight.comparisons.cells import COST_METRICS, Score
 from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
 from wordlight.comparisons.entries import Entry
-from wordlight.comparisons.segmentation import BEST, METRICS, score
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.judging import judge
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.segmentation import BEST, METRICS, Thresholds
+from wordlight.comparisons.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -142,40 +144,43 @@ def summarise(
     rows: list[Row] = []
     other: dict[str, list[Row]] = {kind: [] for kind in OTHER_ROWS}
     for entry in entries:
-        of_kind: dict[tuple[str, str], tuple[list[str], list[float]]] = {}
+        found = _Means(seed)
         for one in scores[entry.name]:
             cost = one.metric in COST_METRICS
             kind = "headline" if cost else kinds[one.sample, one.word, one.occurrence]
-            samples, values = of_kind.setdefault((kind, one.metric), ([], []))
-            samples.append(one.sample)
-            values.append(one.value)
+            found.add(kind, one.metric, one.sample, one.value)
         framework = scores[entry.name][0].framework if scores[entry.name] else ""
         for metric in (*METRICS, *COST_METRICS):
-            found = mean_over_words(*of_kind.get(("headline", metric), ([], [])), seed=seed)
-            rows.append(Row(framework, entry.name, metric, found))
+            rows.append(Row(framework, entry.name, metric, found.mean("headline", metric)))
         for kind, of in other.items():
-            found = mean_over_words(*of_kind.get((kind, BEST), ([], [])), seed=seed)
-            of.append(Row(framework, entry.name, BEST, found))
+            of.append(Row(framework, entry.name, BEST, found.mean(kind, BEST)))
     return tuple(rows), {kind: tuple(of) for kind, of in other.items()}
 
 
 def summarise_ceiling(
-    items: Sequence[DatasetItem], threshold: float, seed: int
+    items: Sequence[DatasetItem], thresholds: Thresholds, seed: int
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """The ceiling of every metric over headline words, and of mIoU by kind of other words."""
-    found: dict[tuple[str, str], tuple[list[str], list[float]]] = {}
+    found = _Means(seed)
     for item in items:
-        for scored in item.words:
-            of_word = score(ceiling_map(item, scored), scored.mask, threshold)
-            for metric, value in of_word.items():
-                samples, values = found.setdefault((scored.row, metric), ([], []))
-                samples.append(item.sample)
-                values.append(value)
-
-    def estimate(kind: str, metric: str) -> Estimate:
-        return mean_over_words(*found.get((kind, metric), ([], [])), seed=seed)
-
+        pairs = [(scored, ceiling_map(item, scored)) for scored in item.words]
+        for scored, metric, value in judge(pairs, thresholds):
+            found.add(scored.row, metric, item.sample, value)
     return (
-        {metric: estimate("headline", metric) for metric in METRICS},
-        {kind: estimate(kind, BEST) for kind in OTHER_ROWS},
+        {metric: found.mean("headline", metric) for metric in METRICS},
+        {kind: found.mean(kind, BEST) for kind in OTHER_ROWS},
     )
+
+
+class _Means:
+    """One row's metrics by kind of word."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._of: dict[tuple[str, str], Metric] = {}
+
+    def add(self, kind: str, metric: str, sample: str, value: float) -> None:
+        self._of.setdefault((kind, metric), Metric(metric)).add(sample, value)
+
+    def mean(self, kind: str, metric: str) -> Estimate:
+        return self._of.get((kind, metric), Metric(metric)).compute(seed=self._seed)

@@ -17,7 +17,7 @@ from wordlight.attribution.words import PromptWords
 from wordlight.comparisons.cells import CellFolder
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
-from wordlight.comparisons.segmentation import iou
+from wordlight.comparisons.metrics.overlap import iou
 
 ROWS = 6
 _TILE = 1.55  # inches

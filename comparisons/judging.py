@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from wordlight.attribution.maps import AttributionMaps, WordMap
 from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS, CellFolder, Score
-from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
+from wordlight.comparisons.datasets import DatasetItem, ScoredWord
 from wordlight.comparisons.entries import Entry, Variant
-from wordlight.comparisons.segmentation import score, threshold_curve
+from wordlight.comparisons.metrics.shown_map import ShownMap
+from wordlight.comparisons.segmentation import (
+    Thresholds,
+    image_metrics,
+    threshold_curve,
+    word_metrics,
+)
 
-Measure = Callable[[WordMap, Mask], dict[str, float]]
+#: The words of an image, each with the map that it is scored on.
+Pairs = Sequence[tuple[ScoredWord, WordMap]]
+#: Scores them: word, metric, value.
+Measure = Callable[[Pairs], Iterable[tuple[ScoredWord, str, float]]]
 
 
 def calibration_cell(
@@ -20,18 +29,46 @@ def calibration_cell(
 ) -> list[Score]:
     """The IoU at every threshold, of the headline words."""
     name = entry.name if entry.shuffled else variant.cell
-    return _cell(folder, item, entry, variant, name, threshold_curve, headline_only=True)
+
+    def measure(pairs: Pairs) -> Iterator[tuple[ScoredWord, str, float]]:
+        for scored, word_map in pairs:
+            if scored.headline:
+                for metric, value in threshold_curve(word_map, scored.mask).items():
+                    yield scored, metric, value
+
+    return _cell(folder, item, entry, variant, name, measure)
 
 
 def judged_cell(
-    folder: CellFolder, item: DatasetItem, entry: Entry, variant: Variant, threshold: float
+    folder: CellFolder, item: DatasetItem, entry: Entry, variant: Variant, thresholds: Thresholds
 ) -> list[Score]:
     """Every metric of every word, and the cost."""
 
-    def measure(word_map: WordMap, mask: Mask) -> dict[str, float]:
-        return score(word_map, mask, threshold)
+    def measure(pairs: Pairs) -> Iterator[tuple[ScoredWord, str, float]]:
+        return judge(pairs, thresholds)
 
-    return _cell(folder, item, entry, variant, entry.name, measure, headline_only=False)
+    return _cell(folder, item, entry, variant, entry.name, measure)
+
+
+def judge(pairs: Pairs, thresholds: Thresholds) -> Iterator[tuple[ScoredWord, str, float]]:
+    """Every score of an image's words: of each by itself, and of the headline words together.
+
+    Args:
+        pairs: the words, each with the map that it is scored on.
+        thresholds: the row's.
+    """
+    shown = [(scored, ShownMap(word_map)) for scored, word_map in pairs]
+    of_words = word_metrics(thresholds)
+    for scored, one in shown:
+        for metric in of_words:
+            value = metric.score(one, scored.mask)
+            if value is not None:
+                yield scored, metric.name, value
+    headline = [(scored, one) for scored, one in shown if scored.headline]
+    maps, masks = [one for _, one in headline], [scored.mask for scored, _ in headline]
+    for together in image_metrics(thresholds):
+        for (scored, _), value in zip(headline, together.scores(maps, masks), strict=True):
+            yield scored, together.name, value
 
 
 def partner(item: DatasetItem, scored: ScoredWord) -> ScoredWord | None:
@@ -66,8 +103,6 @@ def _cell(
     variant: Variant,
     name: str,
     measure: Measure,
-    *,
-    headline_only: bool,
 ) -> list[Score]:
     finished = folder.read(item.sample, name)
     if finished is not None:
@@ -75,12 +110,9 @@ def _cell(
     maps = variant.source.maps(item, folder.maps_path(item.sample, variant.cell))
     cell = (folder.framework, item.sample, name)
     scores = []
-    for scored, word_map in _pairs(item, maps, shuffled=entry.shuffled):
-        if headline_only and not scored.headline:
-            continue
-        for metric, value in measure(word_map, scored.mask).items():
-            word = scored.word
-            scores.append(Score(*cell, word.text, word.occurrence, metric, value))
+    for scored, metric, value in measure(list(_pairs(item, maps, shuffled=entry.shuffled))):
+        word = scored.word
+        scores.append(Score(*cell, word.text, word.occurrence, metric, value))
     for metric, value in _cost(maps).items():
         scores.append(Score(*cell, "", -1, metric, value))
     folder.write(item.sample, name, scores)

@@ -12,7 +12,7 @@ import wordlight
 from wordlight.backends.backend import Backend
 from wordlight.backends.scenes.grammar import DATA_VERSION
 from wordlight.comparisons.budget import Workload
-from wordlight.comparisons.calibration import Choice, ceiling_threshold, choose
+from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose
 from wordlight.comparisons.ceiling import mask_on_grid
 from wordlight.comparisons.cells import CellFolder, Score
 from wordlight.comparisons.comparison import (
@@ -28,7 +28,7 @@ from wordlight.comparisons.generated_scenes import GeneratedScenes
 from wordlight.comparisons.judging import calibration_cell, judged_cell
 from wordlight.comparisons.output_folder import claimed
 from wordlight.comparisons.reports import write_reports
-from wordlight.comparisons.segmentation import THRESHOLD_GRID
+from wordlight.comparisons.segmentation import METRICS, THRESHOLD_GRID
 from wordlight.comparisons.settings_file import (
     Settings,
     forget_settings,
@@ -111,6 +111,7 @@ def compare(
         "seed": seed,
         "steps": steps,
         "thresholds": list(THRESHOLD_GRID),
+        "metrics": list(METRICS),
         "methods": {entry.name: entry.settings() for entry in entries},
     }
     if budget is not None:
@@ -125,7 +126,7 @@ def compare(
         with _bar("drawing images", len(samples), progress) as bar:
             tuning, test = (one.items(root / "samples", bar.update) for one in sets)
         try:
-            threshold = ceiling_threshold(tuning)
+            of_ceiling = ceiling_thresholds(tuning)
             check_headline(test)
         except ValueError:
             # Such images can't be judged on: they don't stand in the way of other settings.
@@ -140,7 +141,7 @@ def compare(
         choices = _calibrate(cells, tuning, entries, bar)
         scores = _judge(cells, test, entries, choices, bar)
     rows, other = summarise(entries, scores, test, seed)
-    ceiling, other_ceiling = summarise_ceiling(test, threshold, seed)
+    ceiling, other_ceiling = summarise_ceiling(test, of_ceiling, seed)
     trajectory = test[0].trajectory
     comparison = Comparison(
         rows=rows,
@@ -149,7 +150,7 @@ def compare(
         other_ceiling=other_ceiling,
         entries=entries,
         choices=choices,
-        ceiling_threshold=threshold,
+        ceiling_threshold=of_ceiling.normalised,
         facts=Facts(
             model_id=model.model_id,
             revision=model.revision,
@@ -244,7 +245,7 @@ def _judge(
     for item in items:
         for entry in entries:
             choice = choices[entry.name]
-            scores[entry.name] += judged_cell(cells, item, entry, choice.variant, choice.threshold)
+            scores[entry.name] += judged_cell(cells, item, entry, choice.variant, choice.thresholds)
         bar.update()
     return scores
 

@@ -1,103 +1,85 @@
-"""How well one map finds one mask: the segmentation metrics, each on its own.
-
-A map has the image's size and any scale; a mask is boolean, of the same size, and not empty.
-"""
+"""The segmentation metrics of a comparison, by the names of results and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from sklearn.metrics import average_precision_score
+from dataclasses import dataclass
 
 from wordlight.attribution.maps import WordMap
-
-Mask = npt.NDArray[np.bool_]
-Map = npt.NDArray[np.floating[Any]]
+from wordlight.comparisons.metrics.assignment import ArgmaxIoU, ImageMetric, MatchedIoU
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.overlap import IoU, iou_at
+from wordlight.comparisons.metrics.pointing import EnergyPointingGame, PointingGame
+from wordlight.comparisons.metrics.ranking import Auroc, AveragePrecision
+from wordlight.comparisons.metrics.shown_map import Mask, ShownMap
+from wordlight.comparisons.metrics.word_metric import WordMetric
 
 #: The thresholds at which the paper of origin reports (Tang et al., arXiv 2210.04885).
 PAPER_THRESHOLDS = (0.3, 0.4, 0.5)
 #: Among these the calibration split chooses.
 THRESHOLD_GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
+#: And among these the absolute threshold: maps of all methods' units, each a quarter above the
+#: last.
+ABSOLUTE_GRID = tuple(float(f"{1e-6 * 1.25**k:.3g}") for k in range(96))
+
+#: The names of ``threshold_curve``, in the order of the grids.
+NORMALISED_CURVE = tuple(f"miou@{t:g}" for t in THRESHOLD_GRID)
+ABSOLUTE_CURVE = tuple(f"miou@absolute-{t:g}" for t in ABSOLUTE_GRID)
 
 BEST = "miou@best"
-POINTING_GAME = "pointing-game"
+ABSOLUTE = "miou@absolute"
+ARGMAX = "miou@argmax"
+MATCHED = "miou@matched"
 AVERAGE_PRECISION = "ap"
-#: Every metric of a word, by the names of results and tables.
-METRICS = (*(f"miou@{t:g}" for t in PAPER_THRESHOLDS), BEST, POINTING_GAME, AVERAGE_PRECISION)
+AUROC = "auroc"
+POINTING_GAME = "pointing-game"
+ENERGY = "ebpg"
 
 
-def iou(first: Mask, second: Mask) -> float:
-    """Intersection over union, 0 to 1; symmetric.
+@dataclass(frozen=True)
+class Thresholds:
+    """What the calibration split chose for a row: where its maps are cut, normalised and as they
+    are."""
 
-    Raises ValueError for masks of different sizes, and where both are empty.
-    """
-    _check_sizes(first, second)
-    union = int(np.logical_or(first, second).sum())
-    if not union:
-        raise ValueError("both masks are empty: their overlap isn't defined")
-    return int(np.logical_and(first, second).sum()) / union
+    normalised: float
+    absolute: float
 
 
-def iou_at(normalised: Map, mask: Mask, thresholds: Sequence[float]) -> tuple[float, ...]:
-    """The IoU of a min-max normalised map, cut at each threshold, with the mask.
-
-    A pixel counts from the threshold on (``>=``), so a constant map, which normalises to all
-    ones, is the whole image at every threshold.
-    """
-    return tuple(iou(normalised >= threshold, mask) for threshold in thresholds)
-
-
-def pointing_game(values: Map, mask: Mask) -> float:
-    """The share of the map's maximal pixels that lie inside the mask, 0 to 1.
-
-    So ties are scored in expectation: a constant map gets the mask's share of the image.
-    Zhang et al., Top-down Neural Attention by Excitation Backprop, arXiv 1608.00507.
-    """
-    _check(values, mask)
-    return float(mask[values == values.max()].mean())
+def word_metrics(thresholds: Thresholds) -> list[WordMetric]:
+    """A row's metrics of one word at a time, new ones."""
+    return [
+        *(IoU(f"miou@{t:g}", t) for t in PAPER_THRESHOLDS),
+        *(IoU(f"miou@max-{t:g}", t, "max") for t in PAPER_THRESHOLDS),
+        IoU(BEST, thresholds.normalised),
+        IoU(ABSOLUTE, thresholds.absolute, "absolute"),
+        PointingGame(POINTING_GAME),
+        EnergyPointingGame(ENERGY),
+        AveragePrecision(AVERAGE_PRECISION),
+        Auroc(AUROC),
+    ]
 
 
-def average_precision(values: Map, mask: Mask) -> float:
-    """Area under the precision-recall curve of the raw map's pixels, 0 to 1; no threshold.
-
-    A constant map gets the mask's share of the image.
-    """
-    _check(values, mask)
-    # A sum of rounded shares: a perfect map would score 1.0000000000000002 now and then.
-    return min(1.0, float(average_precision_score(mask.ravel(), values.ravel())))
+def image_metrics(thresholds: Thresholds) -> list[ImageMetric]:
+    """A row's metrics of all headline words of an image, new ones."""
+    return [ArgmaxIoU(ARGMAX, thresholds.normalised), MatchedIoU(MATCHED, thresholds.normalised)]
 
 
-def score(word_map: WordMap, mask: Mask, best_threshold: float) -> dict[str, float]:
-    """Every metric of one word's map, by name.
+def all_metrics(thresholds: Thresholds) -> list[Metric]:
+    """Both kinds."""
+    return [*word_metrics(thresholds), *image_metrics(thresholds)]
 
-    Args:
-        word_map: the map; it is brought to the image's size.
-        mask: ``(height, width)`` of the image.
-        best_threshold: the method's, as the calibration split chose it.
-    """
-    raw = word_map.resized()
-    _check(raw, mask)
-    cuts = iou_at(word_map.normalised(), mask, (*PAPER_THRESHOLDS, best_threshold))
-    return dict(
-        zip(METRICS, (*cuts, pointing_game(raw, mask), average_precision(raw, mask)), strict=True)
-    )
+
+#: Every metric, by name.
+METRICS = tuple(metric.name for metric in all_metrics(Thresholds(1.0, 1.0)))
 
 
 def threshold_curve(word_map: WordMap, mask: Mask) -> dict[str, float]:
-    """The IoU at every threshold of the grid, by name: the calibration split chooses one."""
-    cuts = iou_at(word_map.normalised(), mask, THRESHOLD_GRID)
-    return {f"miou@{t:g}": value for t, value in zip(THRESHOLD_GRID, cuts, strict=True)}
-
-
-def _check(values: Map, mask: Mask) -> None:
-    _check_sizes(values, mask)
-    if not mask.any():
-        raise ValueError("the mask is empty: there is nothing to find")
-
-
-def _check_sizes(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
-    if first.shape != second.shape:
-        raise ValueError(f"sizes differ: {first.shape} and {second.shape}")
+    """The IoU at every threshold of both grids, by name: the calibration split chooses."""
+    shown = ShownMap(word_map)
+    return {
+        name: value
+        for names, values in (
+            (NORMALISED_CURVE, iou_at(shown.normalised, mask, THRESHOLD_GRID)),
+            (ABSOLUTE_CURVE, iou_at(shown.on("absolute"), mask, ABSOLUTE_GRID)),
+        )
+        for name, value in zip(names, values, strict=True)
+    }

@@ -83,7 +83,9 @@ def test_the_complement_scores_near_nothing(finished, share):
 
 def test_the_uniform_control_scores_the_masks_share(finished, share):
     for metric in METRICS:
-        assert finished.estimate("uniform", metric).mean == pytest.approx(share)
+        # A map without an order ranks every second pair right.
+        wanted = 0.5 if metric == "auroc" else share
+        assert finished.estimate("uniform", metric).mean == pytest.approx(wanted)
 
 
 def test_the_center_scores_what_its_formula_says(finished, headline_words):

@@ -1,0 +1,65 @@
+"""A word's map as metrics look at it: at the image's size, on the scales that they cut it on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from wordlight.attribution.maps import WordMap, normalise
+
+Mask = npt.NDArray[np.bool_]
+Map = npt.NDArray[np.floating[Any]]
+
+#: ``"min-max"``: from a map's least to its greatest value. ``"max"``: as a share of its greatest
+#: value, as the paper of origin writes it. ``"absolute"``: as it is.
+Scale = Literal["min-max", "max", "absolute"]
+
+
+class ShownMap:
+    """One word's map at the image's size, resized and scaled once for all metrics.
+
+    On every scale a constant map is one everywhere, so that any threshold up to 1 leaves the whole
+    image.
+    """
+
+    def __init__(self, word_map: WordMap) -> None:
+        self._map = word_map
+
+    @cached_property
+    def raw(self) -> Map:
+        """The map as it is, ``(height, width)``."""
+        return self._map.resized()
+
+    @cached_property
+    def normalised(self) -> Map:
+        """From 0 to 1; of a signed map the positive part."""
+        return normalise(self.raw, signed=self._map.signed)
+
+    @cached_property
+    def energy(self) -> Map:
+        """The positive part."""
+        return np.maximum(self.raw, 0)
+
+    def on(self, scale: Scale) -> Map:
+        """The map on one of the scales."""
+        if scale == "min-max":
+            return self.normalised
+        if self.energy.min() == self.energy.max():
+            return np.ones_like(self.energy)
+        return self.energy / self.energy.max() if scale == "max" else self.raw
+
+
+def check(values: Map, mask: Mask) -> None:
+    """Raises ValueError for different sizes, and for a mask that is empty."""
+    check_sizes(values, mask)
+    if not mask.any():
+        raise ValueError("the mask is empty: there is nothing to find")
+
+
+def check_sizes(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
+    """Raises ValueError for arrays of different sizes."""
+    if first.shape != second.shape:
+        raise ValueError(f"sizes differ: {first.shape} and {second.shape}")
