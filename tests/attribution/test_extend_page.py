@@ -8,6 +8,7 @@ from typing import Any
 
 from wordlight.attribution import NoiseTunnel
 from wordlight.attribution.testing import attributor_checks, check_attributor
+from wordlight.attribution.testing_model import ToyModel
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -19,7 +20,7 @@ def run(source: str, names: dict[str, Any]) -> None:
 
 
 def test_the_methods_of_the_page_pass() -> None:
-    inclusion, text_share, check, suite = BLOCKS
+    inclusion, text_share, check, suite, _ = BLOCKS
     assert max(len(block.splitlines()) for block in (inclusion, text_share)) < 40
     names: dict[str, Any] = {"__name__": "page"}
     for block in (inclusion, text_share, check, suite):
@@ -28,6 +29,10 @@ def test_the_methods_of_the_page_pass() -> None:
     for one in attributor_checks():
         names["test_conformance"](one)
     check_attributor(lambda backend: NoiseTunnel(names["Inclusion"](backend), nt_samples=2))
+
+
+def test_the_check_of_backends_runs() -> None:
+    run(BLOCKS[-1], {"backend": ToyModel()})
 
 
 def test_the_page_lists_every_check() -> None:

@@ -1,0 +1,354 @@
+"""A backend under test: what it is asked, what that must cost, and how a failure is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
+from wordlight.backends.trajectory import Trajectory
+
+#: Two prompts that any tokenizer reads, of different lengths.
+PROMPTS = ("a red circle", "a blue square above a circle")
+SEEDS = (5, 6)
+STEPS = 2
+#: How far two ways to the same number may be apart, relative to its norm: sums are taken in another
+#: order, through a network. What is wrong is wrong by more.
+_ROUNDING = {"float64": 1e-9, "float32": 2e-4}
+_HALF_ROUNDING = 0.1
+
+
+class Primitive(NamedTuple):
+    """One way to ask a backend.
+
+    ``spends`` is what asking must count.
+    """
+
+    name: str
+    capability: str
+    ask: Callable[[], Any]
+    spends: Evaluations
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """What came of asking once: an answer or an exception, and what was counted."""
+
+    answer: Any
+    spent: Evaluations
+
+
+class Subject:
+    """A backend and what it is tested with.
+
+    Args:
+        backend: the model.
+        trajectory: of an image of its own; drawn where None.
+        size: height and width of the images that are drawn.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        trajectory: Trajectory | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.given, self._size = trajectory, size
+        self._tried: dict[str, Tried] = {}
+        if trajectory is not None and (
+            trajectory.steps < STEPS or trajectory.negative_embeddings is None
+        ):
+            raise ValueError(f"the trajectory must have {STEPS} steps or more, and guidance")
+
+    # How a failure is told.
+
+    def fail(self, what: str) -> NoReturn:
+        """Raises AssertionError, in the backend's name."""
+        raise AssertionError(f"{type(self.backend).__name__}: {what}")
+
+    def expect(self, right: object, what: str) -> None:
+        """Raises AssertionError where something isn't right."""
+        if not right:
+            self.fail(what)
+
+    def near(self, one: Array, other: Array, what: str, at_least: float = 0.0) -> None:
+        """Raises AssertionError where two arrays differ by more than rounding, or ``at_least``."""
+        first, second = self.numpy(one), self.numpy(other)
+        if first.shape != second.shape:
+            self.fail(f"{what}: one is {first.shape}, the other {second.shape}")
+        apart, rounding = distance(first, second), max(self.rounding, at_least)
+        self.expect(
+            apart <= rounding,
+            f"{what}: they are {apart:.1e} of their norm apart, and rounding in "
+            f"{self.backend.dtype} explains {rounding:.0e}",
+        )
+
+    def shaped(self, array: Array, shape: tuple[int, ...], what: str) -> None:
+        """Raises AssertionError where an array has another shape, or values that aren't finite."""
+        self.expect(
+            tuple(array.shape) == shape, f"{what} is {tuple(array.shape)}, and should be {shape}"
+        )
+        self.expect(np.isfinite(self.numpy(array)).all(), f"{what} has NaN or infinite values")
+
+    # What it is.
+
+    @property
+    def rounding(self) -> float:
+        """See ``_ROUNDING``."""
+        return _ROUNDING.get(self.backend.dtype, _HALF_ROUNDING)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it computes in half precision."""
+        return self.backend.dtype not in _ROUNDING
+
+    def has(self, *capabilities: str) -> bool:
+        """Whether the backend claims all of these."""
+        return set(capabilities) <= self.backend.capabilities
+
+    def numpy(self, array: Array) -> npt.NDArray[Any]:
+        """In float64, whatever it was."""
+        taken = array if isinstance(array, np.ndarray) else self.backend.to_numpy(array)
+        return np.asarray(taken, np.float64)
+
+    # What it is tested with.
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that are drawn, in pixels."""
+        facts = self.backend.sampling
+        half = max(1, round(facts.width / 2 / facts.multiple)) * facts.multiple
+        return self._size or (facts.height, half)
+
+    def draw(self, prompts: Any, seed: Any, **options: Any) -> Any:
+        """``sample`` with a few steps, in the size of the test."""
+        height, width = self.size
+        return self.backend.sample(
+            prompts, seed=seed, **{"steps": STEPS, "height": height, "width": width, **options}
+        )
+
+    @cached_property
+    def trajectory(self) -> Trajectory:
+        """A run of the first prompt and seed."""
+        if self.given is not None:
+            return self.given
+        if not self.has("sample"):
+            raise ValueError("this backend can't sample: pass a trajectory of its own")
+        drawn: Trajectory = self.answer("sample")
+        return drawn
+
+    @cached_property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """An image to be inverted."""
+        rng = np.random.default_rng(0)
+        return rng.integers(0, 256, (*self.size, 3)).astype(np.uint8)
+
+    @cached_property
+    def latents(self) -> Array:
+        """Of the trajectory's middle, ``(1, channels, height, width)``."""
+        return self.backend.asarray(self.trajectory.latents[self.step][None])
+
+    @property
+    def step(self) -> int:
+        """The step that is looked at."""
+        return self.trajectory.steps // 2
+
+    @property
+    def timestep(self) -> float:
+        """Of that step."""
+        return float(self.trajectory.timesteps[self.step])
+
+    @cached_property
+    def conditioning(self) -> Conditioning:
+        """The trajectory's, one row."""
+        return self.conditioned(self.trajectory.embeddings[None])
+
+    def conditioned(self, embeddings: Any) -> Conditioning:
+        """Any embeddings, with what else the trajectory's model is told."""
+        rows = len(embeddings)
+        added = {
+            name: self.backend.asarray(np.repeat(value[None], rows, axis=0))
+            for name, value in self.trajectory.added.items()
+        }
+        given = isinstance(embeddings, np.ndarray)
+        return Conditioning(self.backend.asarray(embeddings) if given else embeddings, added)
+
+    @cached_property
+    def other_embeddings(self) -> npt.NDArray[Any]:
+        """Of another prompt, ``(tokens, channels)``."""
+        negative = self.trajectory.negative_embeddings
+        return self.trajectory.empty_embeddings if negative is None else negative
+
+    def random(self, shape: tuple[int, ...], like: Array, seed: int = 0) -> Array:
+        """Random numbers, each row with the norm of ``like``'s first."""
+        drawn = np.random.default_rng(seed).standard_normal(shape)
+        flat = np.linalg.norm(drawn.reshape(shape[0], -1), axis=1)
+        norm = np.linalg.norm(self.numpy(like)[0])
+        return self.backend.asarray(drawn * (norm / flat).reshape(-1, *[1] * (len(shape) - 1)))
+
+    @cached_property
+    def tangents(self) -> Array:
+        """Two directions in embedding space, ``(2, tokens, channels)``."""
+        shape = self.conditioning.embeddings.shape
+        return self.random((2, *shape[1:]), self.conditioning.embeddings, seed=1)
+
+    @cached_property
+    def cotangent(self) -> Array:
+        """A direction among predictions, ``(1, channels, height, width)``."""
+        return self.random(tuple(self.latents.shape), self.latents, seed=2)
+
+    @cached_property
+    def input_embeddings(self) -> Array:
+        """Of the first prompt, ``(1, tokens, channels)``; some numbers where there are none."""
+        if self.has("encode_from"):
+            return self.backend.token_embeddings(PROMPTS[0])[None]
+        return self.conditioning.embeddings
+
+    @cached_property
+    def input_tangents(self) -> Array:
+        """Two directions there."""
+        return self.random((2, *self.input_embeddings.shape[1:]), self.input_embeddings, seed=3)
+
+    @cached_property
+    def latent_tangents(self) -> Array:
+        """Two directions among latents."""
+        return self.random((2, *self.latents.shape[1:]), self.latents, seed=4)
+
+    # What it is asked.
+
+    @cached_property
+    def primitives(self) -> dict[str, Primitive]:
+        """Every primitive, asked once, by name."""
+        backend, count = self.backend, Evaluations
+
+        def randomize() -> Any:
+            with backend.randomized(backend.stages[0], seed=1):
+                return backend.denoise(self.latents, self.timestep, self.conditioning)
+
+        def at() -> tuple[Array, float, Conditioning]:
+            return self.latents, self.timestep, self.conditioning
+
+        def look(query: AttentionQuery, keys: Array | None = None) -> Any:
+            return backend.attention(self.trajectory, query, (0, self.step), keys)
+
+        asked = (
+            Primitive(
+                "sample",
+                "sample",
+                lambda: self.draw(PROMPTS[0], SEEDS[0]),
+                count(forward=2 * STEPS),
+            ),
+            Primitive(
+                "invert",
+                "invert",
+                lambda: backend.invert([self.image], [PROMPTS[0]], seed=SEEDS[0], steps=3),
+                count(),
+            ),
+            Primitive("encode", "encode", lambda: backend.encode(PROMPTS[:1]), count()),
+            Primitive(
+                "token_embeddings",
+                "encode_from",
+                lambda: backend.token_embeddings(PROMPTS[0]),
+                count(),
+            ),
+            Primitive(
+                "encode_from",
+                "encode_from",
+                lambda: backend.encode_from(self.input_embeddings),
+                count(),
+            ),
+            Primitive(
+                "encode_from_jvp",
+                "encode_from",
+                lambda: backend.encode_from_jvp(self.input_embeddings, self.input_tangents),
+                count(),
+            ),
+            Primitive("denoise", "denoise", lambda: backend.denoise(*at()), count(forward=1)),
+            Primitive(
+                "denoise_jvp",
+                "denoise_jvp",
+                lambda: backend.denoise_jvp(*at(), self.tangents),
+                count(jvp=2),
+            ),
+            Primitive(
+                "denoise_vjp",
+                "denoise_vjp",
+                lambda: backend.denoise_vjp(*at(), self.cotangent),
+                count(vjp=1),
+            ),
+            Primitive(
+                "attention", "attention", lambda: look(AttentionQuery()), count(forward=STEPS)
+            ),
+            Primitive(
+                "attention with kind='self'",
+                "self_attention",
+                lambda: look(AttentionQuery(kind="self")),
+                count(forward=STEPS),
+            ),
+            Primitive(
+                "attention with keys",
+                "attention_keys",
+                lambda: look(AttentionQuery(), self.conditioning.embeddings[0]),
+                count(forward=STEPS),
+            ),
+            Primitive(
+                "attention_vjp",
+                "attention_vjp",
+                lambda: backend.attention_vjp(*at(), self.cotangent, AttentionQuery()),
+                count(vjp=1),
+            ),
+            Primitive("decode", "decode", lambda: backend.decode(self.latents), count()),
+            Primitive(
+                "decode_jvp",
+                "decode",
+                lambda: backend.decode_jvp(self.latents, self.latent_tangents),
+                count(),
+            ),
+            Primitive("randomized", "randomized", randomize, count(forward=1)),
+        )
+        return {primitive.name: primitive for primitive in asked}
+
+    def tried(self, name: str) -> Tried:
+        """What came of asking for a primitive; asked once for all checks."""
+        if name not in self._tried:
+            self._tried[name] = self._try(self.primitives[name])
+        return self._tried[name]
+
+    def _try(self, primitive: Primitive) -> Tried:
+        if primitive.capability != "sample":
+            self._prepare()
+        before = replace(self.backend.evaluations)
+        try:
+            answer = primitive.ask()
+        except Exception as error:
+            answer = error
+        return Tried(answer, self.backend.evaluations - before)
+
+    def _prepare(self) -> None:
+        # Made beforehand, so that what it costs isn't counted as the primitive's.
+        _ = self.latents, self.conditioning, self.input_embeddings
+        _ = self.tangents, self.cotangent, self.input_tangents, self.latent_tangents
+
+    def answer(self, name: str) -> Any:
+        """What a primitive answers; AssertionError where it raises instead."""
+        answer = self.tried(name).answer
+        if isinstance(answer, Exception):
+            raise AssertionError(
+                f"{type(self.backend).__name__}: it claims {self.primitives[name].capability}, and "
+                f"{name} raises {type(answer).__name__} ({answer})"
+            ) from answer
+        return answer
+
+
+def distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """How far two arrays are apart, relative to the norm of the second; of zeros, absolutely."""
+    norm = float(np.linalg.norm(other))
+    apart = float(np.linalg.norm(one - other))
+    return apart / norm if norm else apart
