@@ -187,7 +187,7 @@ def test_a_malformed_item_is_named_or_skipped_and_counted(tmp_path, spoil, says)
 
 def test_a_data_set_of_nothing_good_says_why(tmp_path):
     (tmp_path / "items.jsonl").write_text('{"prompt": "a d')
-    with pytest.raises(DatasetError, match="holds no item.*line 1 is no JSON"):
+    with pytest.raises(DatasetError, match=r"holds no item.*line 1 is no JSON"):
         list(open_dataset(tmp_path, on_error="skip"))
 
 
@@ -393,7 +393,7 @@ def test_malformed_imagenet_segmentation(tmp_path, spoil, says):
 def test_images_too_large_to_be_honest_are_refused(tmp_path, monkeypatch):
     save(tmp_path / "large.png", np.zeros((40, 50, 3), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1999)
-    with pytest.raises(DatasetError, match="large.png is no image that can be read"):
+    with pytest.raises(DatasetError, match=r"large\.png is no image that can be read"):
         read_image(tmp_path / "large.png")
 
 
