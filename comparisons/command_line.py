@@ -1,4 +1,4 @@
-"""The command line: ``wordlight attribute | compare | data | methods | models | study``."""
+"""The command line: ``wordlight attribute | compare | report | data | methods | models | study``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import wordlight
 from wordlight.backends.backend import MissingCapabilityError
-from wordlight.comparisons.commands import attribute, compare, data, methods, models, study
+from wordlight.comparisons.commands import attribute, compare, data, methods, models, report, study
 
 BAD_INPUT = 2
 
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=wordlight.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (attribute, compare, data, methods, models, study):
+    for command in (attribute, compare, report, data, methods, models, study):
         command.add_to(commands)
     return parser
 
@@ -45,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status, 2 for bad input."""
     arguments = build_parser().parse_args(argv)
+    # What was typed, for commands that keep it with their results.
+    arguments.command_line = ["wordlight", *(sys.argv[1:] if argv is None else argv)]
     try:
         arguments.run(arguments)
         sys.stdout.flush()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
+from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_budget,
@@ -20,9 +22,10 @@ Draws images of prompts that name coloured shapes, finds the shapes in the pixel
 well each method's map of a word finds what the word names. Thresholds are chosen on images of
 their own. Run again with the same --out and settings, it goes on where it was stopped.
 
-In the output folder: results.parquet (every score), table.txt, table.md, summary.json, grid.png
-(a picture), cells/ and maps/ (by framework, image and method), samples/ (the images with all that
-made them), words.parquet (which words are scored), settings.json.
+In the output folder: report.html (a page to read and to pass on, which needs no other file),
+results.parquet (every score), table.txt, table.md, summary.json, grid.png (a picture), cells/ and
+maps/ (by framework, image and method), samples/ (the images with all that made them),
+words.parquet (which words are scored, with their masks), settings.json, command.txt.
 
 examples:
   wordlight compare --out out/compare
@@ -101,6 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Compare, and print the table or the headline rows as JSON."""
     maps = _folders(arguments.maps)
     # scikit-learn and SciPy take seconds to import: not for `--help`.
+    from wordlight.comparisons.report import write_report
+    from wordlight.comparisons.report.finished_run import COMMAND
     from wordlight.comparisons.runner import compare
 
     comparison = compare(
@@ -117,11 +122,14 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         progress=not arguments.quiet,
     )
+    typed = shlex.join(arguments.command_line) + "\n"
+    write_atomically(comparison.out / COMMAND, typed.encode("utf-8", "surrogateescape"))
+    page = write_report(comparison.out)
     if arguments.json:
         print(json.dumps(comparison.to_json(), indent=2))
     else:
         print(comparison.text)
-        print(f"\nresults, maps and grid.png are in {comparison.out}")
+        print(f"\nresults, maps and pictures are in {comparison.out}; {page.name} shows them all")
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
