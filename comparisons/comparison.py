@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,20 @@ from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
 from wordlight.comparisons.entries import Entry
 from wordlight.comparisons.judging import judge
 from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.paired_tests import PairedTest, Standing, paired_tests, standings
 from wordlight.comparisons.segmentation import BEST, METRICS, Thresholds
 from wordlight.comparisons.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's estimate of one metric."""
+    """One method's estimate of one metric; its standing is that of its headline mIoU."""
 
     framework: str
     method: str
     metric: str
     estimate: Estimate
+    standing: Standing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
@@ -39,7 +41,12 @@ class Row:
             )
         }
         who = {"framework": self.framework, "method": self.method, "metric": self.metric}
-        return {**who, **numbers, "n": self.estimate.n}
+        standing = {
+            "rank": self.standing and self.standing.rank,
+            "tied": self.standing and self.standing.tied,
+            "groups": self.standing and self.standing.groups,
+        }
+        return {**who, **numbers, "n": self.estimate.n, **standing}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,9 @@ class Facts:
 
     ``steps`` are the indices of the denoising steps that the table's methods looked at, of
     ``sampling_steps``; ``prompts_followed`` is left to the model's own card. ``budget`` is the most
-    that an image might cost, in forward-equivalents, where there was one.
+    that an image might cost, in forward-equivalents, where there was one. ``data`` is what a table
+    calls the data set; None where the model drew the scenes' prompts. ``headline`` says which words
+    the headline rows are over.
     """
 
     model_id: str
@@ -63,6 +72,8 @@ class Facts:
     accounting: Accounting
     calibration_accounting: Accounting
     budget: int | None = None
+    data: str | None = None
+    headline: str = "shape nouns in images of two or more objects"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +88,7 @@ class Comparison:
         entries: the methods, in order.
         choices: what the calibration split chose, by method.
         ceiling_threshold: the same for the ceiling.
+        tests: every pair of ranked methods, tested on the headline mIoU.
         facts: the rest that a reader must know.
         out: the folder of the results.
     """
@@ -88,6 +100,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     choices: dict[str, Choice]
     ceiling_threshold: float
+    tests: tuple[PairedTest, ...]
     facts: Facts
     out: Path
 
@@ -97,6 +110,13 @@ class Comparison:
             if (row.method, row.metric) == (method, metric):
                 return row.estimate
         raise KeyError(f"no {metric!r} of {method!r} here")
+
+    def standing(self, method: str) -> Standing | None:
+        """A method's rank by the headline mIoU; None for one that looks at other steps."""
+        for row in self.rows:
+            if (row.method, row.metric) == (method, BEST):
+                return row.standing
+        raise KeyError(f"no {method!r} here")
 
     def to_json(self) -> list[dict[str, Any]]:
         """The headline rows as plain data."""
@@ -108,6 +128,20 @@ class Comparison:
         from wordlight.comparisons.table import plain
 
         return plain(self)
+
+    @property
+    def latex(self) -> str:
+        """The table, for LaTeX with booktabs."""
+        from wordlight.comparisons.table import latex
+
+        return latex(self)
+
+    @property
+    def csv(self) -> str:
+        """Every estimate, a line each."""
+        from wordlight.comparisons.table import csv
+
+        return csv(self)
 
     @property
     def markdown(self) -> str:
@@ -134,8 +168,9 @@ def summarise(
     scores: dict[str, list[Score]],
     items: Sequence[DatasetItem],
     seed: int,
-) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]]]:
-    """Headline rows, and rows by kind of other words, of the test split's scores by method."""
+) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]], tuple[PairedTest, ...]]:
+    """Headline rows, rows by kind of other words, and the tests between the methods that are
+    ranked, of the test split's scores by method."""
     kinds = {
         (item.sample, scored.word.text, scored.word.occurrence): scored.row
         for item in items
@@ -154,7 +189,33 @@ def summarise(
             rows.append(Row(framework, entry.name, metric, found.mean("headline", metric)))
         for kind, of in other.items():
             of.append(Row(framework, entry.name, BEST, found.mean(kind, BEST)))
-    return tuple(rows), {kind: tuple(of) for kind, of in other.items()}
+    tests, ranked = _ranking(entries, scores, kinds, rows, seed)
+    rows = [
+        replace(row, standing=ranked.get(row.method)) if row.metric == BEST else row for row in rows
+    ]
+    return tuple(rows), {kind: tuple(of) for kind, of in other.items()}, tests
+
+
+def _ranking(
+    entries: Sequence[Entry],
+    scores: dict[str, list[Score]],
+    kinds: dict[tuple[str, str, int], str],
+    rows: Sequence[Row],
+    seed: int,
+) -> tuple[tuple[PairedTest, ...], dict[str, Standing]]:
+    means = {row.method: row.estimate.mean for row in rows if row.metric == BEST}
+    # Rows that look at other steps stand apart, and are compared with none.
+    names = [e.name for e in entries if not e.extra and not math.isnan(means[e.name])]
+    values = {
+        name: {
+            (one.sample, (one.word, one.occurrence)): one.value
+            for one in scores[name]
+            if one.metric == BEST and kinds[one.sample, one.word, one.occurrence] == "headline"
+        }
+        for name in sorted(names)
+    }
+    tests = paired_tests(values, seed=seed)
+    return tests, standings(sorted(names, key=lambda name: -means[name]), tests)
 
 
 def summarise_ceiling(

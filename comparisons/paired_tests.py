@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ PATTERNS = 9999
 _HELD = 2**21
 
 #: A method's values: of each word, which is named by its image and whatever else.
-Values = Mapping[tuple[str, Hashable], float]
+Values = Mapping[tuple[str, Any], float]
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,22 @@ def paired_tests(values: Mapping[str, Values], *, seed: int = 0) -> tuple[Paired
     ranks = np.array(
         [_wilcoxon(s[c > 0] / c[c > 0]) for s, c in zip(sums.T, counts.T, strict=True)]
     )
-    found = zip(
-        pairs,
-        sums.sum(axis=0) / np.maximum(words, 1),
-        (counts > 0).sum(axis=0),
-        *(flips, holm(flips), ranks, holm(ranks)),
-        strict=True,
+    differences = sums.sum(axis=0) / np.maximum(words, 1)
+    images = (counts > 0).sum(axis=0)
+    adjusted, ranks_adjusted = holm(flips), holm(ranks)
+    return tuple(
+        PairedTest(
+            first=first,
+            second=second,
+            difference=float(differences[k]),
+            images=int(images[k]),
+            p=float(flips[k]),
+            adjusted=float(adjusted[k]),
+            wilcoxon=float(ranks[k]),
+            wilcoxon_adjusted=float(ranks_adjusted[k]),
+        )
+        for k, (first, second) in enumerate(pairs)
     )
-    return tuple(PairedTest(*pair, float(d), int(n), *map(float, ps)) for pair, d, n, *ps in found)
 
 
 def sign_flip_test(

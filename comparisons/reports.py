@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from io import BytesIO
 from typing import Any
 
@@ -29,7 +30,8 @@ def write_reports(
     """Everything that is made at the end of a run, each file by atomic rename.
 
     ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
-    kind, with its mask as a PNG), ``summary.json``, ``table.txt``, ``table.md`` and ``grid.png``.
+    kind, with its mask as a PNG), ``summary.json``, ``table.txt``, ``table.md``, ``table.csv``
+    (every estimate), ``table.tex`` and ``grid.png``.
     """
     out = comparison.out
     write_scores(out / "results.parquet", [s for of_method in scores.values() for s in of_method])
@@ -38,6 +40,8 @@ def write_reports(
     write_atomically(out / "summary.json", summary.encode())
     write_atomically(out / "table.txt", (comparison.text + "\n").encode())
     write_atomically(out / "table.md", comparison.markdown.encode())
+    write_atomically(out / "table.csv", comparison.csv.encode())
+    write_atomically(out / "table.tex", comparison.latex.encode())
     write_atomically(out / "grid.png", draw_grid(comparison, items, cells))
 
 
@@ -75,8 +79,14 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "headline": comparison.to_json(),
         "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
         "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
+        "tests": [asdict(test) for test in comparison.tests],
         "chosen": {
-            name: {"threshold": c.threshold, "calibration_miou": c.miou, **c.variant.options}
+            name: {
+                "threshold": c.threshold,
+                "absolute_threshold": c.thresholds.absolute,
+                "calibration_miou": c.miou,
+                **c.variant.options,
+            }
             for name, c in comparison.choices.items()
         },
         "kept": facts.accounting.kept,

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 import wordlight
 from wordlight.backends.backend import Backend
-from wordlight.backends.scenes.grammar import DATA_VERSION
 from wordlight.comparisons.budget import Workload
 from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose
 from wordlight.comparisons.ceiling import mask_on_grid
@@ -22,9 +21,16 @@ from wordlight.comparisons.comparison import (
     summarise,
     summarise_ceiling,
 )
-from wordlight.comparisons.datasets import Accounting, DatasetItem
+from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
+from wordlight.comparisons.datasets.dataset import OnError
 from wordlight.comparisons.entries import Entry, Methods, build_entries
-from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.images import (
+    ImageSet,
+    data_settings,
+    describe,
+    headline_words,
+    open_images,
+)
 from wordlight.comparisons.judging import calibration_cell, judged_cell
 from wordlight.comparisons.output_folder import claimed
 from wordlight.comparisons.reports import write_reports
@@ -42,6 +48,9 @@ def compare(
     methods: Methods | None = None,
     *,
     out: str | Path,
+    data: str | Path | Dataset = "scenes",
+    on_error: OnError = "raise",
+    redraw: bool = False,
     n: int = 32,
     seed: int = 0,
     steps: int = 4,
@@ -52,9 +61,10 @@ def compare(
     device: str | None = None,
     progress: bool = True,
 ) -> Comparison:
-    """Score attribution methods against each other on images that a model draws.
+    """Score attribution methods against each other, on images that a model draws or on a data set.
 
-    Prompts are those of ``scenes``, masks come from the pixels of what the model drew. What can
+    By default prompts are those of ``scenes``, and masks come from the pixels of what the model
+    drew. What can
     be chosen (each row's threshold, the centre's width) is chosen on the calibration split; the
     test split is read once. A run that was stopped goes on where it was when it is called again
     with the same settings.
@@ -65,6 +75,11 @@ def compare(
             None. ``"shuffled-word"`` adds a row for each method that is no control.
         out: the folder of the results: ``results.parquet`` and the cells it is made of, the maps,
             the images, the tables, and a picture of them.
+        data: ``"scenes"``, or a data set, as ``open_dataset`` takes it.
+        on_error: whether what is malformed in a data set raises (``"raise"``), or is left out and
+            counted (``"skip"``).
+        redraw: draw a data set's images again from their seeds, for maps of the very drawing, where
+            else they are inverted.
         n: images of the test split.
         seed: of the images' noise and of the resampling.
         steps: how many evenly spaced denoising steps every named method looks at.
@@ -87,15 +102,14 @@ def compare(
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
     model = _loaded(backend, framework, device)
-    sets = [
-        GeneratedScenes(model, "calibration", calibration, seed),
-        GeneratedScenes(model, "test", n, seed),
-    ]
+    sets = open_images(
+        data, model, calibration=calibration, n=n, seed=seed, on_error=on_error, redraw=redraw
+    )
     samples = [name for one in sets for name in one.samples]
     folders = {name: Path(folder) for name, folder in (maps or {}).items()}
     workload = None
     if budget is not None:
-        prompts = [scene.prompt for one in sets for scene in one.scenes]
+        prompts = [prompt for one in sets for prompt in one.prompts]
         workload = Workload.of(model, prompts)
     entries = build_entries(model, methods, folders, samples, steps, budget, workload)
     settings: Settings = {
@@ -105,7 +119,7 @@ def compare(
         "framework": model.framework,
         "device": model.device,
         "dtype": model.dtype,
-        "data": f"scenes, version {DATA_VERSION}",
+        "data": data_settings(*sets),
         "n": n,
         "calibration": calibration,
         "seed": seed,
@@ -140,7 +154,7 @@ def compare(
     with _bar("making maps", len(samples), progress) as bar:
         choices = _calibrate(cells, tuning, entries, bar)
         scores = _judge(cells, test, entries, choices, bar)
-    rows, other = summarise(entries, scores, test, seed)
+    rows, other, tests = summarise(entries, scores, test, seed)
     ceiling, other_ceiling = summarise_ceiling(test, of_ceiling, seed)
     trajectory = test[0].trajectory
     comparison = Comparison(
@@ -151,19 +165,22 @@ def compare(
         entries=entries,
         choices=choices,
         ceiling_threshold=of_ceiling.normalised,
+        tests=tests,
         facts=Facts(
             model_id=model.model_id,
             revision=model.revision,
             framework=model.framework,
             device=model.device,
             seed=seed,
-            n=n,
-            calibration=calibration,
+            n=len(test),
+            calibration=len(tuning),
             steps=trajectory.at_steps(steps),
             sampling_steps=trajectory.steps,
             accounting=Accounting.of(test),
             calibration_accounting=Accounting.of(tuning),
             budget=budget,
+            data=describe(sets[1]),
+            headline=headline_words(sets[1]),
         ),
         out=root,
     )
@@ -190,9 +207,9 @@ def _sweep(root: Path) -> None:
         path.unlink()
 
 
-def _try_first_image(scenes: GeneratedScenes, steps: int) -> None:
+def _try_first_image(images: ImageSet, steps: int) -> None:
     """Raises ValueError for a step set or an image size that can't be, before anything is kept."""
-    trajectory = scenes.first_batch[0]
+    trajectory = images.first_batch[0]
     trajectory.at_steps(steps)
     height, width = trajectory.image.shape[:2]
     blank = trajectory.image[..., 0] > 255
@@ -200,7 +217,7 @@ def _try_first_image(scenes: GeneratedScenes, steps: int) -> None:
         mask_on_grid(blank, trajectory.grid)
     except ValueError:
         raise ValueError(
-            f"{scenes.backend.model_id} draws {height}x{width} pixels on latents of "
+            f"{images.backend.model_id} draws {height}x{width} pixels on latents of "
             f"{trajectory.grid[0]}x{trajectory.grid[1]}, which don't divide them"
         ) from None
 

@@ -1,9 +1,8 @@
-"""The table of a comparison, for a terminal and in Markdown."""
+"""The tables of a comparison: for a terminal, in Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from textwrap import fill
 
 from wordlight.comparisons.budget import effort_of
@@ -11,33 +10,90 @@ from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.entries import Entry
-from wordlight.comparisons.segmentation import AVERAGE_PRECISION, BEST, POINTING_GAME
+from wordlight.comparisons.paired_tests import ALPHA, Standing
+from wordlight.comparisons.segmentation import (
+    ABSOLUTE,
+    ARGMAX,
+    AUROC,
+    AVERAGE_PRECISION,
+    BEST,
+    ENERGY,
+    MATCHED,
+    POINTING_GAME,
+)
 from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.table_formats import Lines, aligned, comma_separated, piped, tabular
 
 #: No value: nothing was scored, or maps from elsewhere don't say what they cost.
 NONE = "-"
 #: Of the lines around the table.
 _WIDTH = 104
 
-Lines = list[list[str]]
+#: Metrics of the second table, and how it calls them.
+_MORE = {
+    "miou@0.3": "mIoU@0.3",
+    "miou@0.5": "mIoU@0.5",
+    "miou@max-0.4": "mIoU@0.4 max",
+    ABSOLUTE: "mIoU@abs",
+    ARGMAX: "argmax mIoU",
+    MATCHED: "matched mIoU",
+    AUROC: "AUROC",
+    ENERGY: "EBPG",
+}
 
 
 def plain(comparison: Comparison) -> str:
     """Aligned columns, with what must be known about them below."""
     extra = sum(entry.extra for entry in comparison.entries)
-    parts = [fill(_title(comparison), _WIDTH), "", _aligned(headline(comparison), extra), ""]
-    parts += ["mIoU@best of other words, at the same thresholds:", ""]
-    parts += [_aligned(others(comparison), extra), ""]
+    parts = [fill(_title(comparison), _WIDTH), "", aligned(headline(comparison), extra), ""]
+    for heading, lines in _further(comparison):
+        parts += [f"{heading}:", "", aligned(lines, extra), ""]
     parts += [fill(note, _WIDTH, subsequent_indent="  ") for note in notes(comparison)]
     return "\n".join(parts)
 
 
 def markdown(comparison: Comparison) -> str:
     """The same, as Markdown."""
-    parts = [f"**{_title(comparison)}**", "", _piped(headline(comparison)), ""]
-    parts += ["mIoU@best of other words, at the same thresholds:", ""]
-    parts += [_piped(others(comparison)), "", *(f"- {note}" for note in notes(comparison))]
-    return "\n".join(parts) + "\n"
+    parts = [f"**{_title(comparison)}**", "", piped(headline(comparison)), ""]
+    for heading, lines in _further(comparison):
+        parts += [f"{heading}:", "", piped(lines), ""]
+    return "\n".join([*parts, *(f"- {note}" for note in notes(comparison))]) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """The same, as LaTeX tables with booktabs; the notes are comments."""
+    extra = sum(entry.extra for entry in comparison.entries)
+    parts = [tabular(headline(comparison), _title(comparison), extra)]
+    parts += [tabular(lines, heading, extra) for heading, lines in _further(comparison)]
+    remarks = [f"% {line}" for note in notes(comparison) for line in note.splitlines()]
+    return "\n".join([*parts, *remarks]) + "\n"
+
+
+def csv(comparison: Comparison) -> str:
+    """Every estimate, a line each: the headline's and those by kind of other words."""
+    labels = {entry.name: entry.label for entry in comparison.entries}
+    lines = [["words", "label", *comparison.rows[0].to_json()]]
+    kinds = {"headline": comparison.rows, **comparison.other}
+    for kind, rows in kinds.items():
+        for row in rows:
+            lines.append([kind, labels[row.method], *row.to_json().values()])
+    return comma_separated(lines)
+
+
+def _further(comparison: Comparison) -> list[tuple[str, Lines]]:
+    return [
+        ("Other metrics of the same words", more_metrics(comparison)),
+        ("mIoU@best of other words, at the same thresholds", others(comparison)),
+    ]
+
+
+def more_metrics(comparison: Comparison) -> Lines:
+    """Header and one line a method: the metrics that the headline has no room for."""
+    lines = [["method", *_MORE.values()]]
+    for entry in _ranked(comparison):
+        means = [comparison.estimate(entry.name, metric).mean for metric in _MORE]
+        lines.append([entry.label, *map(_number, means)])
+    return lines
 
 
 def headline(comparison: Comparison) -> Lines:
@@ -46,6 +102,7 @@ def headline(comparison: Comparison) -> Lines:
         [
             "method",
             "mIoU@best [95 %]",
+            "rank (group)",
             "mIoU@0.4",
             "pointing game [95 %]",
             "AP",
@@ -62,6 +119,7 @@ def headline(comparison: Comparison) -> Lines:
             [
                 entry.label,
                 _with_interval(get(BEST)),
+                _place(comparison.standing(entry.name)),
                 _number(get("miou@0.4").mean),
                 _with_interval(get(POINTING_GAME)),
                 _number(get(AVERAGE_PRECISION).mean),
@@ -112,8 +170,13 @@ def notes(comparison: Comparison) -> list[str]:
         f"ceiling {comparison.ceiling_threshold:g}",
         f"steps {steps} of {facts.sampling_steps}, counted from 0"
         + (", but for rows that say otherwise" if any(e.extra for e in comparison.entries) else ""),
+        "mIoU@0.4 max: cut at a share of the map's maximum; mIoU@abs: at a value of the map as it "
+        "is, chosen like the threshold; argmax: a pixel goes to the word that is highest there; "
+        "matched: objects and maps matched one to one, whichever word it is",
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words",
     ]
+    if comparison.tests:
+        lines.append(_told_apart(comparison))
     if facts.budget is not None:
         lines.append(_budget(comparison, facts.budget))
     if not any(entry.family == "control" for entry in comparison.entries):
@@ -134,6 +197,20 @@ def notes(comparison: Comparison) -> list[str]:
     return lines
 
 
+def _told_apart(comparison: Comparison) -> str:
+    tests = comparison.tests
+    images = max(test.images for test in tests)
+    line = (
+        "rows that share a group's letter are tied: their mIoU@best can't be told apart (paired "
+        f"sign-flip permutation tests over {images} images, Holm's correction over {len(tests)} "
+        f"pairs, {ALPHA:.0%} family-wise); a rank is one more than the number of rows that are "
+        "better"
+    )
+    if len(tests) * 2.0 ** (1 - images) > ALPHA:
+        line += f"; with so few images nothing could be: {len(tests)} pairs need more"
+    return line
+
+
 def _budget(comparison: Comparison, budget: int) -> str:
     rows = [(e, e.method) for e in comparison.entries if not e.shuffled and e.method is not None]
     chosen = [f"{e.label} {effort_of(m)}" for e, m in rows if m.effort is not None]
@@ -148,10 +225,11 @@ def _budget(comparison: Comparison, budget: int) -> str:
 def _title(comparison: Comparison) -> str:
     facts = comparison.facts
     revision = f" at {facts.revision}" if facts.revision else ""
+    images = "drawn by" if facts.data is None else f"of {facts.data} by"
     return (
-        f"Which pixels does each word light up? {facts.n} test images drawn by {facts.model_id}"
-        f"{revision} ({facts.framework}), {comparison.ceiling[BEST].n} shape nouns in images of "
-        "two or more objects"
+        f"Which pixels does each word light up? {facts.n} test images {images} "
+        f"{facts.model_id}"
+        f"{revision} ({facts.framework}), {comparison.ceiling[BEST].n} {facts.headline}"
     )
 
 
@@ -174,6 +252,10 @@ def _ranked(comparison: Comparison) -> list[Entry]:
     return sorted(comparison.entries, key=place)
 
 
+def _place(standing: Standing | None) -> str:
+    return NONE if standing is None else f"{standing} ({standing.groups})"
+
+
 def _number(value: float, digits: int = 3) -> str:
     return NONE if math.isnan(value) else f"{value:.{digits}f}"
 
@@ -182,25 +264,3 @@ def _with_interval(estimate: Estimate) -> str:
     if math.isnan(estimate.low):
         return _number(estimate.mean)
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _aligned(lines: Lines, extra: int) -> str:
-    """Columns in line; the last ``extra`` lines stand below a rule of their own."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    rule = "  ".join("-" * width for width in widths)
-    header, *body = ("  ".join(_fit(line, widths)).rstrip() for line in lines)
-    ranked = len(body) - extra
-    apart = [rule] if 0 < ranked < len(body) else []
-    return "\n".join([header, rule, *body[:ranked], *apart, *body[ranked:]])
-
-
-def _fit(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    first, *rest = line
-    # Names to the left, numbers to the right.
-    return [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
-
-
-def _piped(lines: Lines) -> str:
-    header, *body = (f"| {' | '.join(line)} |" for line in lines)
-    rule = f"|{'---|' + '---:|' * (len(lines[0]) - 1)}"
-    return "\n".join([header, rule, *body])

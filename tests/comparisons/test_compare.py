@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 
@@ -124,7 +126,8 @@ def test_the_shuffled_word_of_the_true_mask_finds_nothing(finished):
 def test_json_has_one_row_a_method_and_metric(finished, headline_words):
     rows = finished.to_json()
     assert len(rows) == len(finished.entries) * (len(METRICS) + len(COST_METRICS))
-    assert list(rows[0]) == ["framework", "method", "metric", "mean", "low", "high", "n"]
+    estimate = ["framework", "method", "metric", "mean", "low", "high", "n"]
+    assert list(rows[0]) == [*estimate, "rank", "tied", "groups"]
     planted = next(r for r in rows if (r["method"], r["metric"]) == ("planted", BEST))
     assert planted["n"] == len(headline_words)
     assert planted["low"] < planted["mean"] < planted["high"]
@@ -170,7 +173,57 @@ def test_the_table_tells_what_must_be_known(finished):
     ]
     assert len(means) == 7
     assert means == sorted(means, reverse=True)
-    assert finished.markdown.count("|---|") == 2
+    assert finished.markdown.count("|---|") == 3
+
+
+def test_ranks_are_of_the_headline_and_say_what_is_tied(finished):
+    ranked = {row["method"]: row for row in finished.to_json() if row["rank"] is not None}
+    assert {row["metric"] for row in ranked.values()} == {BEST}
+    assert set(ranked) == {e.name for e in finished.entries if not e.extra}
+    # The true masks score best everywhere, but the signs of so few images can't say it of 21
+    # pairs: no p is below 2 / 2**images.
+    images = finished.tests[0].images
+    assert 21 * 2 / 2**images > 0.05
+    assert {(row["rank"], row["tied"], row["groups"]) for row in ranked.values()} == {
+        (1, True, "a")
+    }
+    assert len(finished.tests) == len(ranked) * (len(ranked) - 1) // 2
+    summary = json.loads((finished.out / "summary.json").read_text())
+    assert len(summary["tests"]) == len(finished.tests)
+    assert "1 tied (a)" in finished.text
+    assert "with so few images nothing could be" in " ".join(finished.text.split())
+
+
+def test_what_is_better_on_every_image_is_ranked_above(backend, tmp_path):
+    found = run(backend, [Planted(backend, steps=4), "uniform"], tmp_path, calibration=4)
+    best, control = found.standing("planted"), found.standing("uniform")
+    assert (str(best), best.groups, str(control), control.groups) == ("1", "a", "2", "b")
+    (test,) = found.tests
+    assert test.p == 2 / 2**test.images
+    assert "1 (a)" in found.text
+    assert "nothing could be" not in found.text
+
+
+def test_the_other_formats_hold_the_same_numbers(finished):
+    table = finished.latex
+    assert (finished.out / "table.tex").read_text() == table
+    assert table.count(r"\begin{tabular}") == table.count(r"\bottomrule") == 3
+    planted = finished.estimate("planted")
+    assert (
+        f"planted & {planted.mean:.3f} [{planted.low:.3f}, {planted.high:.3f}] & 1 tied (a)"
+        in table
+    )
+    assert (finished.out / "table.csv").read_bytes() == finished.csv.encode()
+    lines = list(csv.DictReader(io.StringIO(finished.csv)))
+    assert len(lines) == len(finished.rows) + sum(map(len, finished.other.values()))
+    (line,) = [
+        one
+        for one in lines
+        if (one["words"], one["method"], one["metric"]) == ("headline", "planted", BEST)
+    ]
+    # In full, not as the table rounds them.
+    assert (float(line["mean"]), float(line["low"])) == (planted.mean, planted.low)
+    assert (line["rank"], line["groups"]) == ("1", "a")
 
 
 def test_thresholds_are_chosen_on_the_calibration_split(finished):
