@@ -1,0 +1,212 @@
+"""``compare`` on data sets: what is inverted, drawn again, skipped and refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.comparisons import dataset_files as files
+from tests.comparisons.fakes import CONTEXT, STEPS, FakeBackend, tokenize
+from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons import compare
+from wordlight.comparisons.dataset_images import DatasetImages, split_of_listing
+from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed, open_dataset
+from wordlight.comparisons.datasets.judged import judged_item, resized_mask
+from wordlight.comparisons.images import open_images
+
+
+class Inverting(FakeBackend):
+    """Takes any image of its size."""
+
+    capabilities = frozenset({"denoise", "invert"})
+
+    def __init__(self):
+        super().__init__()
+        self.inverted = []
+
+    def invert(self, images, prompts, *, seed=0, steps=None):
+        made = []
+        for image, prompt in zip(images, prompts, strict=True):
+            self.inverted.append((prompt, seed))
+            made.append(
+                Trajectory(
+                    prompt=prompt,
+                    tokens=tokenize(prompt),
+                    embeddings=np.zeros((CONTEXT, 4), np.float32),
+                    empty_embeddings=np.zeros((CONTEXT, 4), np.float32),
+                    timesteps=np.arange(STEPS, 0, -1).astype(np.float32),
+                    latents=np.zeros((STEPS, 4, 16, 16), np.float32),
+                    image=image,
+                    guidance_scale=1.0,
+                    model_id=self.model_id,
+                    framework=self.framework,
+                    seed=seed,
+                    noise_source="noising",
+                )
+            )
+        return made
+
+
+def test_images_and_masks_come_at_the_models_size(tmp_path):
+    backend = Inverting()
+    root = files.coco_gen(tmp_path / "set", 4)
+    images = DatasetImages(open_dataset(root), backend, "test", 3)
+    items = images.items(tmp_path / "kept")
+    assert len(items) == 3
+    for item in items:
+        assert item.trajectory.image.shape == (64, 64, 3)
+        cat, dogs = item.words
+        assert {cat.word.text, dogs.word.text} == {"Cat", "dog … dog"}
+        assert cat.headline
+        assert cat.referent != dogs.referent
+        # 24 x 32 became 64 x 64: a box's share of the image stays, to a row of pixels.
+        assert dogs.mask.mean() == pytest.approx(files.DOG.mean(), abs=1 / 64)
+    # The data set's own seeds, and once each.
+    assert sorted(seed for _, seed in backend.inverted) == sorted(
+        int((root / item.sample / "seed.txt").read_text()) for item in items
+    )
+    images.items(tmp_path / "kept")
+    assert len(backend.inverted) == 3
+
+
+def test_halves_of_pixels_belong_to_a_mask():
+    mask = np.zeros((4, 4), bool)
+    mask[:, 0] = True
+    mask[0, 2] = True
+    np.testing.assert_array_equal(resized_mask(mask, (2, 2)), [[True, False], [True, False]])
+    np.testing.assert_array_equal(resized_mask(mask, (8, 8)), np.kron(mask, np.ones((2, 2), bool)))
+
+
+def test_a_word_whose_mask_has_no_pixel_left_is_dropped(tmp_path):
+    dataset = open_dataset(files.coco_gen(tmp_path / "set", 1))
+    (annotated,) = dataset
+    (trajectory,) = Inverting().invert([np.zeros((8, 8, 3), np.uint8)], [annotated.prompt])
+    speck = np.zeros((files.HEIGHT, files.WIDTH), bool)
+    speck[0, 0] = True
+    first, second = annotated.annotations
+    item = judged_item(
+        "it", "test", trajectory, [first, type(second)(second.place, speck, "object")]
+    )
+    assert item.dropped == ("object",)
+    assert [scored.headline for scored in item.words] == [False]
+    assert item.words[0].row == "one-object"
+
+
+def test_splits_part_no_group_and_do_not_move():
+    listing = tuple(Listed(f"{i}-{k}", f"group {i}") for i in range(20) for k in range(3))
+    calibration = split_of_listing(listing, "calibration")
+    test = split_of_listing(listing, "test")
+    assert sorted(one.sample for one in calibration + test) == sorted(o.sample for o in listing)
+    assert not {one.group for one in calibration} & {one.group for one in test}
+    assert 15 <= len(calibration) <= 17
+    # The order in which a format lists them doesn't matter.
+    assert split_of_listing(listing[::-1], "test") == test
+
+
+def test_a_data_sets_own_splits_are_kept():
+    listing = (Listed("a", "a", "test"), Listed("b", "b", "calibration"))
+    assert split_of_listing(listing, "calibration") == listing[1:]
+    with pytest.raises(DatasetError, match="some items say their split, and c doesn't"):
+        split_of_listing((*listing, Listed("c", "c")), "test")
+
+
+def run(data, out, backend=None, **options):
+    options = {"n": 3, "calibration": 1, "progress": False, **options}
+    return compare(backend or Inverting(), ["uniform"], data=data, out=out, **options)
+
+
+def test_a_comparison_on_coco_gen(tmp_path):
+    root = files.coco_gen(tmp_path / "set", 4)
+    found = run(f"coco-gen:{root}", tmp_path / "out")
+    # The uniform control scores each mask's share.
+    shares = [
+        scored.mask.mean()
+        for item in DatasetImages(open_dataset(root), Inverting(), "test", 3).items(tmp_path / "k")
+        for scored in item.words
+    ]
+    assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(np.mean(shares))
+    assert found.facts.accounting.kept == {"object": 6}
+    assert "3 test images of coco-gen (set), seen by renderer" in found.text
+    assert "6 objects' names in images of two or more objects" in found.text
+    settings = json.loads((tmp_path / "out/settings.json").read_text())["settings"]
+    assert settings["data"]["format"] == "coco-gen"
+    # Other masks are other settings.
+    files.save_alpha(root / "101/cat.gt.png", files.SKY)
+    files.save_alpha(root / "102/cat.gt.png", files.SKY)
+    with pytest.raises(ValueError, match="data.*digest was"):
+        run(f"coco-gen:{root}", tmp_path / "out")
+
+
+def test_malformed_items_stop_a_comparison_or_are_counted(tmp_path):
+    root = files.coco_gen(tmp_path / "set", 6)
+    _, test = open_images(f"coco-gen:{root}", Inverting(), calibration=1, n=4, seed=0)
+    spoiled = test.samples[2]
+    files.save_alpha(root / spoiled / "dog.gt.png", files.DOG[:-2])
+    with pytest.raises(DatasetError, match=f"{spoiled}: the mask of 'dog' and 'dog' is 22x32"):
+        run(root, tmp_path / "out", n=4)
+    with pytest.warns(DatasetWarning, match="1 of .* skipped"):
+        found = run(root, tmp_path / "skipping", n=4, on_error="skip")
+    assert found.facts.n == 3
+
+
+def test_one_object_an_image_is_the_headline_where_the_data_set_is_so(tmp_path):
+    path = files.imagenet_segmentation(tmp_path / "segs.mat", ["n02084071_1"] * 2 + ["n02121808_1"])
+    spec = f"{path},names={path.with_name('names.txt')}"
+    found = run(spec, tmp_path / "out", n=1)
+    assert "1 names of the one object that each image shows" in found.text
+    assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(files.DOG.mean(), abs=1 / 64)
+
+
+def test_images_that_are_drawn_again_must_come_out_the_same(tmp_path):
+    root = tmp_path / "set"
+    backend = Inverting()
+    prompts = ["a red circle and a blue square"] * 1 + [f"a dog and cat {i}" for i in range(3)]
+    for index, prompt in enumerate(prompts):
+        drawn = backend.sample(prompt, seed=index)
+        folder = root / str(index)
+        files.save(folder / "output.png", drawn.image)
+        (folder / "prompt.txt").write_text(prompt)
+        (folder / "seed.txt").write_text(str(index))
+        words = ("circle", "square") if index == 0 else ("dog", "cat")
+        for k, word in enumerate(words):
+            files.save_alpha(
+                folder / f"{word}.gt.png", files.box(k * 20, 0, k * 20 + 9, 9, (64, 64))
+            )
+    backend.drawn.clear()
+    found = run(root, tmp_path / "out", backend, redraw=True)
+    assert len(backend.drawn) >= 4
+    assert not backend.inverted
+    assert "drawn again by renderer" in found.text
+    for folder in root.iterdir():
+        files.save(folder / "output.png", files.picture(1, (64, 64)))
+    with pytest.raises(DatasetError, match="draws another image of its prompt and seed"):
+        run(root, tmp_path / "other", redraw=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "says"),
+    [
+        ("scenes,test=tests", {}, "no split 'tests'"),
+        ("scenes,test=calibration", {}, "can't be tested on"),
+        ("scenes,train=test", {}, "no option 'train'"),
+        ("scenes", {"redraw": True}, "nothing to redraw"),
+        ("{set}", {"n": 9}, "the test split of .* has 3 images of 4, not 9"),
+        ("{set}", {"calibration": 0}, "at least one image of the calibration split"),
+        ("nowhere", {}, "there is no data set at nowhere"),
+    ],
+)
+def test_what_can_not_be_judged_on_leaves_nothing(tmp_path, data, options, says):
+    root = files.coco_gen(tmp_path / "set", 4)
+    with pytest.raises(ValueError, match=says):
+        run(data.replace("{set}", str(root)), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_scenes_of_another_split(tmp_path):
+    backend = Inverting()
+    tuning, test = open_images("scenes,test=unseen-pairs", backend, calibration=1, n=2, seed=0)
+    assert test.samples == ("scenes-unseen-pairs-0000", "scenes-unseen-pairs-0001")
+    assert tuning.samples == ("scenes-calibration-0000",)
+    assert test.identity() != tuning.identity()
