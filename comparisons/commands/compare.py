@@ -32,6 +32,7 @@ examples:
   wordlight compare -n 8 --method daam --method occlusion --method shuffled-word --out out/few
   wordlight compare --method integrated-gradients --method shapley --budget 200 --out out/equal
   wordlight compare --maps mine=path/to/maps --out out/mine
+  wordlight compare --data voc:VOCdevkit/VOC2012 --model MODEL --out out/voc
 """
 
 
@@ -54,6 +55,29 @@ def add_to(commands: Commands) -> None:
         help=(
             "a method, repeatable (default: daam, input-x-gradient, occlusion and the controls); "
             "shuffled-word adds a row for each method that is no control"
+        ),
+    )
+    parser.add_argument(
+        "--data",
+        default="scenes",
+        metavar="DATA",
+        help=(
+            "what to judge on: scenes (default; the model draws), scenes,test=SPLIT, "
+            "rendered-scenes, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
+            "imagenet-segmentation, voc; see docs/datasets.md)"
+        ),
+    )
+    parser.add_argument(
+        "--skip-malformed",
+        action="store_true",
+        help="leave out and count what is malformed in a data set, instead of stopping at it",
+    )
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help=(
+            "draw a data set's images again from their prompts and seeds, for maps of the very "
+            "drawing; else they are inverted"
         ),
     )
     parser.add_argument(
@@ -112,6 +136,9 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         arguments.method,
         out=arguments.out,
+        data=arguments.data,
+        on_error="skip" if arguments.skip_malformed else "raise",
+        redraw=arguments.redraw,
         n=arguments.n,
         seed=arguments.seed,
         steps=arguments.steps,
