@@ -179,16 +179,17 @@ class Dataset(ABC):
         return self._attempt(sample, lambda: self.read(sample))
 
     def identity(self, samples: Iterable[str]) -> dict[str, Any]:
-        """What tells these items from others: a digest of their files' names and sizes."""
+        """What tells these items from others: a digest of their files' names and contents."""
         digest = hashlib.sha256()
+        # Some formats keep many items in a file.
+        seen: set[Path] = set()
         for sample in samples:
             digest.update(f"{sample}\0".encode())
             for path in self._files(sample):
-                try:
-                    size = path.stat().st_size
-                except OSError:
-                    size = -1
-                digest.update(f"{path.name}\0{size}\0".encode())
+                digest.update(f"{path.name}\0".encode())
+                if path not in seen:
+                    seen.add(path)
+                    digest.update(_digest_of(path))
         return {"format": self.format, "root": self.root.name, "digest": digest.hexdigest()[:16]}
 
     def leave_out(self, sample: str, reason: str) -> None:
@@ -219,6 +220,14 @@ class Dataset(ABC):
         if self.on_error == "raise":
             raise DatasetError(reason)
         self.skipped[what] = reason
+
+
+def _digest_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b"unreadable"  # Reading says why.
 
 
 def _named(prompt: str, place: WordKey) -> str:
