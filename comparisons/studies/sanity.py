@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.stats import rankdata
 
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
@@ -20,6 +18,7 @@ from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.entries import step_options
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.
@@ -110,16 +109,6 @@ def _word_maps(attributor: TextImageAttributor, trajectory: Trajectory) -> list[
     maps = attributor.attribute(trajectory)
     words = [i for i, player in enumerate(maps.players) if player.is_text]
     return [maps.data.values[i] for i in words]
-
-
-def rank_correlation(one: FloatArray, other: FloatArray) -> float:
-    """Spearman's rank correlation of two maps; 1 where they are equal, 0 where one is constant."""
-    if np.array_equal(one, other):
-        return 1.0
-    first, second = rankdata(one), rankdata(other)
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    return float(np.corrcoef(first, second)[0, 1])
 
 
 def write_sanity(folder: Path, cascades: Sequence[Cascade]) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from tests.toys import ToyBackend, toy_trajectory
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.comparisons.command_line import main
-from wordlight.comparisons.studies.sanity import rank_correlation, study_sanity
+from wordlight.comparisons.metrics.rank_correlation import rank_correlation
+from wordlight.comparisons.studies.sanity import study_sanity
 
 
 class TwoStages(ToyBackend):
