@@ -44,6 +44,11 @@ class TorchBridge(Backend):
         """See ``Backend.capabilities``: what goes through tensors here."""
         return self.inner.capabilities & {"denoise", "attention", "self_attention"}
 
+    @property
+    def added_names(self) -> frozenset[str]:
+        """See ``Backend.added_names``."""
+        return self.inner.added_names
+
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
         """See ``Backend.asarray``."""
         dtype = torch.float64 if self.dtype == "float64" else torch.float32

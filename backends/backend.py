@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
@@ -74,6 +74,11 @@ class Backend(ABC):
     @abstractmethod
     def capabilities(self) -> frozenset[str]:
         """Which primitives this backend has, for the model as it stands."""
+
+    @property
+    def added_names(self) -> frozenset[str]:
+        """Which further conditioning the denoiser takes, and needs: none, but on some models."""
+        return frozenset()
 
     def __init__(self) -> None:
         self.evaluations = Evaluations()
@@ -224,6 +229,7 @@ class Backend(ABC):
         A v-prediction is converted by the scheduler's alpha and sigma. One timestep for all rows.
         """
         self.require(frozenset({"denoise"}), "denoise")
+        self._check_added(conditioning.added)
         self.evaluations.forward += int(latents.shape[0])
         return self._denoise(latents, timestep, conditioning)
 
@@ -239,6 +245,7 @@ class Backend(ABC):
         """
         self.require(frozenset({"denoise_jvp"}), "denoise_jvp")
         _one("denoise_jvp", latents)
+        self._check_added(conditioning.added)
         self.evaluations.jvp += int(tangents.shape[0])
         return self._denoise_jvp(latents, timestep, conditioning, tangents)
 
@@ -250,6 +257,7 @@ class Backend(ABC):
         ``cotangent`` is ``(batch, channels, height, width)``; gives ``(batch, tokens, channels)``.
         """
         self.require(frozenset({"denoise_vjp"}), "denoise_vjp")
+        self._check_added(conditioning.added)
         self.evaluations.vjp += int(latents.shape[0])
         return self._denoise_vjp(latents, timestep, conditioning, cotangent)
 
@@ -328,6 +336,7 @@ class Backend(ABC):
         """
         self.require(frozenset({"attention"}), "attention")
         trajectory.check_replayable()
+        self._check_added(trajectory.added)
         if query.kind == "self":
             self.require(frozenset({"self_attention"}), "self-attention")
         if keys is not None:
@@ -356,8 +365,17 @@ class Backend(ABC):
         if query.kind == "self":
             raise ValueError("attention_vjp is of cross-attention: not of self-attention")
         _one("attention_vjp", latents)
+        self._check_added(conditioning.added)
         self.evaluations.vjp += 1
         return self._attention_vjp(latents, timestep, conditioning, cotangent, query)
+
+    def _check_added(self, added: Mapping[str, object]) -> None:
+        if set(added) != self.added_names:
+            takes = ", ".join(sorted(self.added_names)) or "none"
+            raise ValueError(
+                f"{self.model_id} takes {takes} as further conditioning, not "
+                f"{', '.join(sorted(added)) or 'none'}: was the trajectory made by another model?"
+            )
 
     @abstractmethod
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array: ...

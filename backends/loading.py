@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
@@ -39,6 +39,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     scheduler: str | None = None,
+    mesh: Mapping[str, int] | Any | None = None,
 ) -> Backend:
     """Make a model ready for attribution.
 
@@ -53,10 +54,14 @@ def load(
         revision: of a Hub id.
         scheduler: on Flax ``"ddim"`` or ``"euler"``, with the noise that the checkpoint's own
             scheduler has; that scheduler itself if None.
+        mesh: on Flax several devices in place of one: ``{"data": 8}`` cuts batches up over eight,
+            ``{"data": 4, "fsdp": 2}`` also the weights over two each, for models that don't fit
+            one (-1: all that are left); or a ``jax.sharding.Mesh`` with such axes. For several
+            hosts see ``wordlight.backends.flax.devices.connect_hosts``.
 
     Raises:
-        ModelLoadError: no such model, not a Stable Diffusion 1.x or 2.x pipeline, no safetensors
-            weights, an unknown framework, device or dtype.
+        ModelLoadError: no such model, not a Stable Diffusion 1.x or 2.x pipeline (on Flax also
+            XL), no safetensors weights, an unknown framework, device or dtype.
     """
     found = {entry.name: entry for entry in entry_points(group="wordlight.backends")}
     if framework not in found:
@@ -70,13 +75,14 @@ def load(
             f"pip install 'wordlight[{framework}]'"
         ) from None
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-    if scheduler is not None:
-        if "scheduler" not in signature(backend_class.load).parameters:
-            raise ModelLoadError(
-                f"the {framework} backend takes no scheduler: load the pipeline, set its scheduler "
-                "and pass it as the model"
-            )
-        options["scheduler"] = scheduler
+    for option, value, way_out in (
+        ("scheduler", scheduler, ": load the pipeline, set its scheduler and pass it as the model"),
+        ("mesh", mesh, ""),
+    ):
+        if value is not None:
+            if option not in signature(backend_class.load).parameters:
+                raise ModelLoadError(f"the {framework} backend takes no {option}{way_out}")
+            options[option] = value
     backend: Backend = backend_class.load(model, **options)
     return backend
 

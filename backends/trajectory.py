@@ -36,6 +36,7 @@ class Trajectory:
         model_id, revision: what made it.
         framework: ``"torch"``, ``"flax"``, ...
         added: further conditioning by name (pooled embeddings, time ids), ``(...)`` without batch.
+        empty_added, negative_added: the same of the empty and the negative prompt.
         not_replayable: why a replay from the latents would differ from the run, or None.
         noise_source: ``"sampled"`` or ``"noising"`` (an image that was given).
     """
@@ -55,6 +56,8 @@ class Trajectory:
     seed: int | None = None
     revision: str | None = None
     added: dict[str, FloatArray] = field(default_factory=dict)
+    empty_added: dict[str, FloatArray] = field(default_factory=dict)
+    negative_added: dict[str, FloatArray] = field(default_factory=dict)
     not_replayable: str | None = None
     noise_source: str = "sampled"
 
@@ -118,7 +121,8 @@ class Trajectory:
         }
         if self.negative_embeddings is not None:
             arrays["negative_embeddings"] = self.negative_embeddings
-        arrays |= {f"added.{name}": value for name, value in self.added.items()}
+        for group in _ADDED:
+            arrays |= {f"{group}.{name}": v for name, v in getattr(self, group).items()}
         facts = {name: getattr(self, name) for name in _FACTS} | {"tokens": self.tokens.to_json()}
         write_arrays(Path(path), _KIND, _VERSION, arrays, facts)
 
@@ -129,19 +133,20 @@ class Trajectory:
         Raises FileNotFoundError, and FileFormatError on a damaged file or another version.
         """
         arrays, facts = read_arrays(Path(path), _KIND, _VERSION)
-        added = {
-            name.removeprefix("added."): arrays.pop(name)
-            for name in list(arrays)
-            if name.startswith("added.")
-        }
+        added: dict[str, dict[str, Any]] = {group: {} for group in _ADDED}
+        for name in list(arrays):
+            group, dot, own = name.partition(".")
+            if dot and group in added:
+                added[group][own] = arrays.pop(name)
         try:
             tokens = Tokens.from_json(facts.pop("tokens"))
-            fields: dict[str, Any] = {**arrays, **facts}
-            return cls(tokens=tokens, added=added, **fields)
+            fields: dict[str, Any] = {**arrays, **facts, **added}
+            return cls(tokens=tokens, **fields)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path} is no trajectory: {error}") from None
 
 
+_ADDED = ("added", "empty_added", "negative_added")
 _FACTS = (
     "prompt",
     "guidance_scale",

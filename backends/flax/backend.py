@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.sharding import Mesh
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.flax.attention_means import AttentionSums, means_of_run, merge
+from wordlight.backends.flax.batches import in_parts, products
+from wordlight.backends.flax.devices import Placement, make_mesh
 from wordlight.backends.flax.loading import LoadedModel, load_model
 from wordlight.backends.flax.programs import Point, Programs, Told, parameters_of
+from wordlight.backends.flax.prompts import PromptEncoder
 from wordlight.backends.flax.randomizing import randomize, stages_of
 from wordlight.backends.flax.tracing import Tracing
 from wordlight.backends.loading import RECOMMENDED, ModelLoadError
 from wordlight.backends.sampling import SamplingFacts
-from wordlight.backends.tokenizing import tokens_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-#: Most rows of one program: of the denoiser, of its forward products, of the autoencoder, whose
-#: features are as large as the image.
+#: Most rows of one program, on each device: of the denoiser, of its forward products, of the
+#: autoencoder, whose features are as large as the image.
 _ROWS, _DIRECTIONS, _IMAGES = 64, 32, 4
+_ALWAYS = frozenset(
+    (
+        "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
+        "attention_keys attention_vjp decode randomized trace"
+    ).split()
+)
+#: What diffusers draws with where Stable Diffusion XL is told nothing.
+_XL = {"guidance_scale": 5.0}
 
 
 class FlaxBackend(Backend):
-    """A Stable Diffusion 1.x or 2.x of this package's own networks.
+    """A Stable Diffusion 1.x, 2.x or XL of this package's own networks.
 
     Programs are compiled when they are first needed for arrays of some shapes. Batches are cut into
     powers of two, so that few are.
@@ -40,6 +51,7 @@ class FlaxBackend(Backend):
     Args:
         model: the parts.
         device: of JAX; its default one where None.
+        mesh: of several devices, in place of one: see ``make_mesh``.
         dtype: ``"float32"`` or ``"bfloat16"``, of UNet and text encoder.
         steps, guidance_scale: what ``sample`` uses when not told.
     """
@@ -51,21 +63,23 @@ class FlaxBackend(Backend):
         model: LoadedModel,
         *,
         device: jax.Device | None = None,
+        mesh: Mesh | None = None,
         dtype: str = "float32",
         steps: int = 50,
         guidance_scale: float = 7.5,
     ) -> None:
         super().__init__()
         self.model_id, self.revision = model.name, model.revision
-        self._device = device or jax.devices()[0]
-        self.device, self.dtype = self._device.platform, dtype
+        self._place = Placement(mesh or device or jax.devices()[0])
+        self.device, self.dtype = self._place.device.platform, dtype
         self._dtype = _DTYPES[dtype]
         # The weights are kept once, where and as they are computed with.
         self._model = model.without_weights()
         self._steps, self._guidance_scale = steps, guidance_scale
         self._tracing: Tracing | None = None
         self._programs = Programs(self._model, self._dtype)
-        self._parameters = jax.device_put(parameters_of(model, self._dtype), self._device)
+        self._parameters = self._place.parameters(parameters_of(model, self._dtype))
+        self._prompts = PromptEncoder(self._model, self._programs, self._place)
 
     @classmethod
     def load(
@@ -76,26 +90,36 @@ class FlaxBackend(Backend):
         dtype: str | None = None,
         revision: str | None = None,
         scheduler: str | None = None,
+        mesh: Mesh | Mapping[str, int] | None = None,
     ) -> FlaxBackend:
         """See ``wordlight.backends.load``."""
         if dtype is not None and dtype not in _DTYPES:
             raise ModelLoadError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
-        where = _find_device(device)
-        with jax.default_device(where):
+        where = None if mesh is not None else _find_device(device)
+        made = None if mesh is None else make_mesh(mesh, _devices(device))
+        # A model for a mesh may be too large for one device.
+        with jax.default_device(where or _host()):
             loaded = load_model(model, revision, scheduler)
-        return cls(
-            loaded, device=where, dtype=dtype or "float32", **RECOMMENDED.get(loaded.name, {})
-        )
+            recommended = _XL if loaded.text_encoder_2 is not None else {}
+            return cls(
+                loaded,
+                device=where,
+                mesh=made,
+                dtype=dtype or "float32",
+                **{**recommended, **RECOMMENDED.get(loaded.name, {})},
+            )
 
     @property
     def capabilities(self) -> frozenset[str]:
         """See ``Backend.capabilities``."""
-        return frozenset(
-            (
-                "sample invert encode encode_from denoise denoise_jvp denoise_vjp attention "
-                "self_attention attention_keys attention_vjp decode randomized trace"
-            ).split()
-        )
+        # Input embeddings of two encoders would be two arrays.
+        also = {"encode_from"} if self._model.text_encoder_2 is None else set()
+        return _ALWAYS | also
+
+    @property
+    def added_names(self) -> frozenset[str]:
+        """See ``Backend.added_names``."""
+        return frozenset({"text_embeds", "time_ids"} if self._model.text_encoder_2 else ())
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -110,53 +134,23 @@ class FlaxBackend(Backend):
 
     def tokenize(self, prompt: str) -> Tokens:
         """See ``Backend.tokenize``."""
-        return tokens_of(self._model.tokenizer, prompt)
+        return self._prompts.tokenize(prompt)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """See ``Backend.encode``."""
-        ids = jnp.array([self.tokenize(prompt).ids for prompt in prompts])
-        encode = self._programs.encode
-        states = _in_parts(
-            lambda ids: encode(self._parameters["text_encoder"], ids).last, _ROWS, ids
-        )
-        return Conditioning(states)
+        facts = self.sampling
+        return self._prompts.encode(self._parameters, prompts, (facts.height, facts.width))
 
     def _token_embeddings(self, text: str) -> Array:
-        ids = jnp.array([self.tokenize(text).ids])
-        return self._programs.embed(self._parameters["text_encoder"], ids)[0]
+        return self._prompts.token_embeddings(self._parameters, text)
 
     def _encode_from(self, token_embeddings: Array) -> Conditioning:
-        self._check_embeddings(token_embeddings)
-        states = _in_parts(
-            lambda rows: (
-                self._programs.encode(self._parameters["text_encoder"], _any_ids(rows), rows).last
-            ),
-            _ROWS,
-            token_embeddings,
-        )
-        return Conditioning(states)
+        return self._prompts.encode_from(self._parameters, token_embeddings)
 
     def _encode_from_jvp(
         self, token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
-        self._check_embeddings(token_embeddings)
-        ids, program = _any_ids(token_embeddings), self._programs.encode_jvp
-        states, changes = _products(
-            lambda some: program(self._parameters["text_encoder"], ids, token_embeddings, some),
-            _DIRECTIONS,
-            tangents,
-        )
-        return Conditioning(states), changes
-
-    def _check_embeddings(self, embeddings: Array) -> None:
-        config = self._model.text_encoder.config
-        most, channels = config.max_position_embeddings, config.hidden_size
-        shape = tuple(embeddings.shape)
-        if len(shape) != 3 or shape[1] > most or shape[2] != channels:
-            raise ValueError(
-                f"input embeddings must be (batch, up to {most} tokens, {channels} channels), "
-                f"not {shape}"
-            )
+        return self._prompts.encode_from_jvp(self._parameters, token_embeddings, tangents)
 
     # Runs.
 
@@ -188,51 +182,83 @@ class FlaxBackend(Backend):
         table = self._model.schedule.table(steps)
         # As in diffusers, at a scale of 1 or less the prompt alone is asked.
         guided = guidance_scale > 1.0
-        every = [prompt for prompt in prompts for _ in range(images_per_prompt)]
-        encoded = self.encode([*prompts, negative_prompt or "", ""]).embeddings
-        embeddings = jnp.repeat(encoded[: len(prompts)], images_per_prompt, axis=0)
-        negative = jnp.broadcast_to(encoded[-2], embeddings.shape) if guided else None
-        rows = {
+        every = np.repeat(np.arange(len(prompts)), images_per_prompt)
+        told, from_, empty = self._told(prompts, negative_prompt, size)
+        columns = {
             "timesteps": table.timesteps,
             "scale": table.scale,
             "keep": table.keep,
             "add": table.add,
         }
         noise = table.start * np.stack([self._noise(seed, size) for seed in seeds])
+        # On a mesh every device has as many images: the last one is drawn again.
+        filled = np.pad(np.arange(len(every)), (0, -len(every) % self._place.cuts), mode="edge")
         tracing = self._tracing
         # Memory for one image at a time would do; all at once is what a batch is for.
         seen, end, sums = self._programs.sample(
             self._parameters["unet"],
-            self._float32(noise),
-            {name: self._float32(column) for name, column in rows.items()},
+            self._rows(noise[filled]),
+            {name: self._float32(column) for name, column in columns.items()},
             self._float32(guidance_scale),
-            Told(embeddings, {}),
-            None if negative is None else Told(negative, {}),
+            self._told_rows(told, every[filled]),
+            self._told_rows(from_, filled * 0) if guided else None,
             query=None if tracing is None else tracing.query,
         )
         images = self._images_of(end)
         self.evaluations.forward += len(table.timesteps) * len(every) * (2 if guided else 1)
-        latents = np.array(seen)
-        away = self.to_numpy(encoded[-2]) if guided else None
+        latents = self._place.fetch(seen)
+        away = {
+            "negative_embeddings": from_.embeddings[0],
+            "negative_added": _row(from_.added, 0),
+        }
         made = [
             self._trajectory(
-                prompt,
-                self.to_numpy(embeddings[k]),
-                self.to_numpy(encoded[-1]),
+                prompts[k],
+                told.embeddings[k],
+                empty.embeddings[0],
                 timesteps=table.timesteps,
-                latents=latents[:, k],
-                image=images[k],
+                latents=latents[:, image],
+                image=images[image],
                 guidance_scale=float(guidance_scale),
-                seed=seeds[k],
-                negative_embeddings=away,
+                seed=seeds[image],
                 negative_prompt=negative_prompt,
+                added=_row(told.added, k),
+                empty_added=_row(empty.added, 0),
+                **(away if guided else {}),
             )
-            for k, prompt in enumerate(every)
+            for image, k in enumerate(every)
         ]
         if tracing is not None:
-            on_host: AttentionSums = jax.tree.map(np.asarray, sums)
+            on_host: AttentionSums = jax.tree.map(self._place.fetch, sums)
             tracing.add(made, means_of_run(on_host, len(every), tracing.query))
         return made
+
+    def _told(
+        self, prompts: Sequence[str], negative_prompt: str | None, size: tuple[int, int]
+    ) -> tuple[Conditioning, Conditioning, Conditioning]:
+        """What the denoiser is told of prompts, of what is guided away from, and of the empty
+        prompt: float32 on the host."""
+        made = self._prompts.encode(self._parameters, [*prompts, negative_prompt or "", ""], size)
+        host = Conditioning(
+            self.to_numpy(made.embeddings),
+            {name: self.to_numpy(value) for name, value in made.added.items()},
+        )
+        told, away, empty = (
+            Conditioning(host.embeddings[part], {n: v[part] for n, v in host.added.items()})
+            for part in (slice(-2), slice(-2, -1), slice(-1, None))
+        )
+        if negative_prompt is None and self._model.zeros_for_empty:
+            # Stable Diffusion XL was trained so; its sizes stay.
+            pooled = np.zeros_like(away.added["text_embeds"])
+            away = Conditioning(
+                np.zeros_like(away.embeddings), {**away.added, "text_embeds": pooled}
+            )
+        return told, away, empty
+
+    def _told_rows(self, told: Conditioning, rows: npt.NDArray[np.integer[Any]]) -> Told:
+        embeddings = np.asarray(told.embeddings[rows]).astype(self._dtype)
+        added = {name: self._rows(value[rows]) for name, value in told.added.items()}
+        return Told(self._place.rows(embeddings), added)
 
     def trace(
         self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
@@ -265,16 +291,18 @@ class FlaxBackend(Backend):
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
         pixels = self._float32(image.transpose(2, 0, 1)[None] / 255.0)
-        clean = np.asarray(self._programs.encode_pixels(self._parameters["autoencoder"], pixels))
+        clean = self.to_numpy(self._programs.encode_pixels(self._parameters["autoencoder"], pixels))
         noise = self._noise(seed, image.shape[:2])
         times = self._model.schedule.table(steps).timesteps
         levels = [self._model.schedule.level(time) for time in times]
         latents = np.concatenate([alpha * clean + sigma * noise for alpha, sigma in levels])
-        embeddings, empty = self.to_numpy(self.encode([prompt, ""]).embeddings)
+        told, _, empty = self._told([prompt], None, (image.shape[0], image.shape[1]))
         return self._trajectory(
             prompt,
-            embeddings,
-            empty,
+            told.embeddings[0],
+            empty.embeddings[0],
+            added=_row(told.added, 0),
+            empty_added=_row(empty.added, 0),
             timesteps=times,
             latents=latents.astype(np.float32),
             image=image,
@@ -327,23 +355,29 @@ class FlaxBackend(Backend):
             return self._programs.predict(self._parameters["unet"], point)
 
         rows = (latents, conditioning.embeddings, *conditioning.added.values())
-        return _in_parts(predict, _ROWS, *rows)
+        prediction: Array = in_parts(self._place, predict, _ROWS, *rows)
+        return prediction
 
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
     ) -> tuple[Array, Array]:
         point = self._point(latents, timestep, conditioning.embeddings, conditioning.added)
         program = self._programs.predict_jvp
-        return _products(
-            lambda some: program(self._parameters["unet"], point, some), _DIRECTIONS, tangents
+        return products(
+            self._place,
+            lambda some: program(self._parameters["unet"], point, some),
+            _DIRECTIONS,
+            tangents,
         )
 
     def _denoise_vjp(
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
     ) -> Array:
         _check_cotangent(latents, cotangent)
-        point = self._point(latents, timestep, conditioning.embeddings, conditioning.added)
-        return self._programs.predict_vjp(self._parameters["unet"], point, cotangent)
+        rows = self._place.rows
+        added = {name: rows(value) for name, value in conditioning.added.items()}
+        point = self._point(rows(latents), timestep, rows(conditioning.embeddings), added)
+        return self._programs.predict_vjp(self._parameters["unet"], point, rows(cotangent))
 
     def _attention(
         self,
@@ -365,7 +399,7 @@ class FlaxBackend(Backend):
                 sums[0] = sums[0].plus(looked)
             else:
                 sums.append(looked)
-        return merge(sums, steps, query)
+        return merge(jax.tree.map(self._place.fetch, sums), steps, query)
 
     def _check_keys(self, keys: Array | None) -> None:
         channels = self._model.unet.config.cross_attention_dim
@@ -384,7 +418,7 @@ class FlaxBackend(Backend):
         _check_cotangent(latents, cotangent)
         point = self._point(latents, timestep, conditioning.embeddings, conditioning.added)
         sums = self._programs.look_vjp(self._parameters["unet"], point, cotangent, query=query)
-        return merge([sums], (0,), query)
+        return merge([jax.tree.map(self._place.fetch, sums)], (0,), query)
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
         """See ``Backend.noise_level``."""
@@ -393,15 +427,18 @@ class FlaxBackend(Backend):
     # Pixels.
 
     def _decode(self, latents: Array) -> Array:
-        return _in_parts(
+        pixels: Array = in_parts(
+            self._place,
             lambda rows: self._programs.decode(self._parameters["autoencoder"], rows),
             _IMAGES,
             latents,
         )
+        return pixels
 
     def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
         program = self._programs.decode_jvp
-        return _products(
+        return products(
+            self._place,
             lambda some: program(self._parameters["autoencoder"], latents, some),
             _IMAGES,
             tangents,
@@ -419,7 +456,7 @@ class FlaxBackend(Backend):
 
     @contextmanager
     def _with_parameters(self, others: dict[str, Any]) -> Iterator[None]:
-        before, self._parameters = self._parameters, jax.device_put(others, self._device)
+        before, self._parameters = self._parameters, self._place.parameters(others)
         try:
             yield
         finally:
@@ -429,32 +466,48 @@ class FlaxBackend(Backend):
 
     def asarray(self, array: npt.ArrayLike) -> Array:
         """See ``Backend.asarray``."""
-        return jax.device_put(np.asarray(array).astype(self._dtype), self._device)
+        return self._place.whole(np.asarray(array).astype(self._dtype))
 
     def _float32(self, array: npt.ArrayLike) -> Array:
-        return jax.device_put(np.asarray(array, np.float32), self._device)
+        return self._place.whole(np.asarray(array, np.float32))
+
+    def _rows(self, array: npt.ArrayLike) -> Array:
+        return self._place.rows(np.asarray(array, np.float32))
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         """See ``Backend.to_numpy``."""
-        return np.asarray(array).astype(np.float32)
+        return self._place.fetch(array).astype(np.float32)
 
 
-def _find_device(name: str | None) -> jax.Device:
-    """A device by JAX's name of its platform; ``"cuda"`` and ``"cuda:1"`` mean GPUs."""
-    if name is None:
-        return jax.devices()[0]
-    platform, _, number = name.partition(":")
+def _devices(name: str | None) -> list[jax.Device]:
+    """All devices of a platform, by JAX's name or as ``"cuda"``."""
     try:
-        return jax.devices(platform)[int(number or 0)]
-    except (RuntimeError, ValueError, IndexError) as error:
+        return list(jax.devices(name))
+    except RuntimeError as error:
         there = ", ".join(dict.fromkeys(device.platform for device in jax.devices()))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelLoadError(f"device {name!r} can't be used: {reason}; JAX sees {there}") from None
 
 
-def _any_ids(embeddings: Array) -> Array:
-    """Which ids they are decides nothing but the pooled state, which isn't used."""
-    return jnp.zeros(embeddings.shape[:2], jnp.int32)
+def _find_device(name: str | None) -> jax.Device:
+    """One device of this host; ``"cuda:1"`` is the second."""
+    platform, _, number = (name or "").partition(":")
+    found = [d for d in _devices(platform or None) if d.process_index == jax.process_index()]
+    try:
+        return found[int(number or 0)]
+    except (ValueError, IndexError):
+        raise ModelLoadError(
+            f"device {name!r} can't be used: there are {len(found)}, numbered from 0; JAX sees "
+            + ", ".join(dict.fromkeys(device.platform for device in jax.devices()))
+        ) from None
+
+
+def _host() -> jax.Device:
+    """The processor's own memory, unless JAX was told to leave it alone."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def _check_cotangent(latents: Array, cotangent: Array) -> None:
@@ -465,25 +518,5 @@ def _check_cotangent(latents: Array, cotangent: Array) -> None:
         )
 
 
-def _parts(count: int, most: int) -> Iterator[slice]:
-    """Stretches of powers of two, so that few programs serve all sizes of batch."""
-    start = 0
-    while start < count:
-        size = min(most, 1 << (count - start).bit_length() - 1)
-        yield slice(start, start + size)
-        start += size
-
-
-def _in_parts(function: Callable[..., Array], most: int, *rows: Array) -> Array:
-    """A function of rows, part by part."""
-    count = rows[0].shape[0]
-    made = [function(*(array[part] for array in rows)) for part in _parts(count, most)]
-    return made[0] if len(made) == 1 else jnp.concatenate(made)
-
-
-def _products(
-    function: Callable[[Array], tuple[Array, Array]], most: int, tangents: Array
-) -> tuple[Array, Array]:
-    """A value, and its changes along the tangents, part by part."""
-    made = [function(tangents[part]) for part in _parts(tangents.shape[0], most)]
-    return made[0][0], jnp.concatenate([changes for _, changes in made])
+def _row(arrays: Mapping[str, Any], row: int) -> dict[str, Any]:
+    return {name: value[row] for name, value in arrays.items()}

@@ -19,10 +19,11 @@ from wordlight.backends.loading import EMBEDDED, ModelLoadError
 from wordlight.backends.model_folder import is_there, revision_of
 
 _INDEX = "model_index.json"
-_WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
-_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+_WANTED = "this backend reads Stable Diffusion 1.x, 2.x and XL pipelines"
+_PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
 _SETTINGS = [_INDEX, *(f"{part}/*{ending}" for part in _PARTS for ending in (".json", ".txt"))]
 _WEIGHTS = ["*/model*.safetensors", "*/diffusion_pytorch_model*.safetensors"]
+_FORMER_WEIGHTS = ["*/flax_model*.msgpack*", "*/diffusion_flax_model*.msgpack*"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,17 @@ class LoadedModel:
     text_encoder: TextEncoder
     unet: UNet
     autoencoder: Autoencoder
+    tokenizer_2: Any = None
+    text_encoder_2: TextEncoder | None = None
+    #: Whether guidance is away from zeros, where no negative prompt is given.
+    zeros_for_empty: bool = False
 
     def without_weights(self) -> LoadedModel:
         """The same with shapes in the place of the weights."""
         return replace(
             self,
             text_encoder=weightless(self.text_encoder),
+            text_encoder_2=self.text_encoder_2 and weightless(self.text_encoder_2),
             unet=weightless(self.unet),
             autoencoder=weightless(self.autoencoder),
         )
@@ -83,7 +89,7 @@ def read_folder(
     folder: Path, name: str, revision: str | None, scheduler: str | None = None
 ) -> LoadedModel:
     """Read a folder in diffusers' format; raises ModelLoadError."""
-    check_kind(folder)
+    index = check_kind(folder)
     path = folder / "scheduler" / "scheduler_config.json"
     try:
         schedule = Schedule(read_json(path), scheduler)
@@ -97,7 +103,23 @@ def read_folder(
         text_encoder=load_network(folder / "text_encoder", TextEncoderConfig.read, TextEncoder),
         unet=load_network(folder / "unet", UNetConfig.read, UNet),
         autoencoder=load_network(folder / "vae", AutoencoderConfig.read, Autoencoder),
+        **(_second_text(folder, index) if "XL" in index["_class_name"] else {}),
     )
+    for tokenizer, encoder in (
+        (loaded.tokenizer, loaded.text_encoder),
+        (loaded.tokenizer_2, loaded.text_encoder_2),
+    ):
+        if encoder is not None and max(tokenizer.get_vocab().values()) >= encoder.config.vocab_size:
+            raise CheckpointError(
+                f"{folder}: the tokenizer knows more words ({len(tokenizer)}) than its text "
+                f"encoder ({encoder.config.vocab_size})"
+            )
+    told = loaded.unet.config.addition_time_embed_dim is not None
+    if told != (loaded.text_encoder_2 is not None):
+        raise UnsupportedConfigError(
+            f"{folder}: a UNet that takes added conditioning has two text encoders (Stable "
+            "Diffusion XL), and any other one has one"
+        )
     seen, made = loaded.unet.config.in_channels, loaded.autoencoder.config.latent_channels
     if seen != made:
         raise UnsupportedConfigError(
@@ -107,14 +129,25 @@ def read_folder(
     return loaded
 
 
-def check_kind(folder: Path) -> None:
-    """Raises ModelLoadError for a folder that holds no Stable Diffusion 1.x or 2.x."""
+def _second_text(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """What Stable Diffusion XL has beside a 1.x or 2.x."""
+    encoder = load_network(folder / "text_encoder_2", TextEncoderConfig.read, TextEncoder)
+    return {
+        "tokenizer_2": _read_tokenizer(folder / "tokenizer_2"),
+        "text_encoder_2": encoder,
+        "zeros_for_empty": bool(index.get("force_zeros_for_empty_prompt", True)),
+    }
+
+
+def check_kind(folder: Path) -> Mapping[str, Any]:
+    """The folder's index; raises ModelLoadError where it holds nothing that is read here."""
     if not (folder / _INDEX).is_file():
         raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {_INDEX}")
     index: Mapping[str, Any] = read_json(folder / _INDEX)
     kind = str(index.get("_class_name"))
-    if not kind.startswith("StableDiffusion") or "XL" in kind or "3" in kind:
+    if not kind.startswith("StableDiffusion") or "3" in kind:
         raise ModelLoadError(f"{folder} holds a {kind}; {_WANTED}")
+    return index
 
 
 def _read_tokenizer(folder: Path) -> Any:
@@ -147,9 +180,11 @@ def _download(name: str, revision: str | None) -> Path:
         folder = fetch(*_SETTINGS)
         check_kind(folder)
         fetch(*_WEIGHTS, without=("*.fp16*", "*non_ema*", "safety_checker/*"))
-        for part in ("text_encoder", "unet", "vae"):
-            if not list((folder / part).glob("*.safetensors")):
+        for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+            if (folder / part).is_dir() and not list((folder / part).glob("*.safetensors")):
                 fetch(*(f"{part}/{stem[2:]}" for stem in _WEIGHTS), without=("*non_ema*",))
+            if (folder / part).is_dir() and not list((folder / part).glob("*.safetensors")):
+                fetch(*(f"{part}/{stem[2:]}" for stem in _FORMER_WEIGHTS))
     except (OSError, ValueError) as error:
         if isinstance(error, ModelLoadError):
             raise

@@ -6,7 +6,7 @@ may change without compiling anew is an argument: parameters, timestep, noise le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -48,11 +48,14 @@ class Told(NamedTuple):
 def parameters_of(model: LoadedModel, dtype: Any) -> dict[str, Params]:
     """A model's parameters, part by part. The autoencoder always computes in float32."""
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
-    return {
+    parts = {
         "text_encoder": cast(nnx.state(model.text_encoder)),
         "unet": cast(nnx.state(model.unet)),
         "autoencoder": nnx.state(model.autoencoder),
     }
+    if model.text_encoder_2 is not None:
+        parts["text_encoder_2"] = cast(nnx.state(model.text_encoder_2))
+    return parts
 
 
 def _exact(function: Callable[P, R]) -> Callable[P, R]:
@@ -78,9 +81,11 @@ class Programs:
         self._text, self._unet, self._autoencoder = (
             nnx.graphdef(network) for network in (model.text_encoder, model.unet, model.autoencoder)
         )
+        self._text_2 = None if model.text_encoder_2 is None else nnx.graphdef(model.text_encoder_2)
         self._prediction = model.schedule.prediction
         self._dtype = dtype
         self.encode = jax.jit(_exact(self._encode))
+        self.encode_two = jax.jit(_exact(self._encode_two))
         self.encode_jvp = jax.jit(_exact(self._encode_jvp))
         self.embed = jax.jit(_exact(self._embed))
         self.predict = jax.jit(_exact(self._predict))
@@ -99,6 +104,13 @@ class Programs:
         """The states of ids ``(batch, tokens)``, or of input embeddings in their place."""
         states: TextStates = nnx.merge(self._text, params)(ids, embeddings)
         return states
+
+    def _encode_two(self, params: Sequence[Params], ids: Sequence[Array]) -> tuple[Array, Array]:
+        """Of Stable Diffusion XL's two encoders: the states before their last layers side by side,
+        and the second's pooled one."""
+        states = self._encode(params[0], ids[0]).penultimate
+        more: TextStates = nnx.merge(self._text_2, params[1])(ids[1])
+        return jnp.concatenate([states, more.penultimate], axis=-1), more.pooled
 
     def _embed(self, params: Params, ids: Array) -> Array:
         """The input embeddings of ids."""

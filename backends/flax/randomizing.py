@@ -39,7 +39,9 @@ def randomize(parameters: Mapping[str, Any], stages: Sequence[str], seed: int) -
     """
     chosen = {**parameters, "unet": _drawn(parameters["unet"], seed, stages)}
     if TEXT_ENCODER in stages:
-        chosen[TEXT_ENCODER] = _drawn(parameters[TEXT_ENCODER], seed, None)
+        for part in parameters:
+            if part.startswith(TEXT_ENCODER):
+                chosen[part] = _drawn(parameters[part], seed, None)
     return chosen
 
 

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from wordlight.backends.scenes.tokenizer import BOS_ID, CONTEXT, EOS_ID, build_tokenizer, vocabulary
@@ -107,22 +114,37 @@ def torch_text_encoder(projects: bool = False, **changes: Any) -> CLIPTextModel:
     return perturbed(kind(CLIPTextConfig(**{**TEXT, **changes})))
 
 
-def torch_pipeline() -> StableDiffusionPipeline:
+#: For the tokenizer of the embedded model.
+_ITS_WORDS = {
+    "vocab_size": len(vocabulary()),
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": BOS_ID,
+    "eos_token_id": EOS_ID,
+    "pad_token_id": EOS_ID,
+    "num_hidden_layers": 2,
+}
+_SMALL_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+}
+
+
+#: The least that has a bottom and a way through it: what compiles soonest.
+ONE_LEVEL = {
+    **SD2,
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+    "block_out_channels": (16,),
+    "attention_head_dim": 4,
+}
+
+
+def torch_pipeline(unet: dict[str, Any] | None = None) -> StableDiffusionPipeline:
     """All of a small model: of 2.x's kind, v-prediction included."""
-    text = torch_text_encoder(
-        vocab_size=len(vocabulary()),
-        max_position_embeddings=CONTEXT,
-        bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID,
-        pad_token_id=EOS_ID,
-        num_hidden_layers=2,
-    )
-    vae = torch_autoencoder(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-    )
+    text = torch_text_encoder(**_ITS_WORDS)
+    vae = torch_autoencoder(**_SMALL_VAE)
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -136,11 +158,44 @@ def torch_pipeline() -> StableDiffusionPipeline:
         vae=vae,
         text_encoder=text,
         tokenizer=build_tokenizer(),
-        unet=torch_unet(SD2),
+        unet=torch_unet(unet or SD2),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def torch_xl_pipeline() -> StableDiffusionXLPipeline:
+    """All of a small Stable Diffusion XL: two text encoders of different widths, one with a gelu,
+    tokenizers that pad differently, and its own scheduler."""
+    padding_otherwise = build_tokenizer()
+    padding_otherwise.pad_token = "red</w>"
+    unet = {
+        **SDXL,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (16, 32),
+        "attention_head_dim": (2, 4),
+        "transformer_layers_per_block": (1, 2),
+    }
+    return StableDiffusionXLPipeline(
+        vae=torch_autoencoder(**_SMALL_VAE, scaling_factor=0.13025),
+        text_encoder=torch_text_encoder(**_ITS_WORDS, hidden_size=8),
+        text_encoder_2=torch_text_encoder(
+            projects=True, **_ITS_WORDS, hidden_size=16, hidden_act="gelu"
+        ),
+        tokenizer=build_tokenizer(),
+        tokenizer_2=padding_otherwise,
+        unet=torch_unet(unet),
+        scheduler=EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
     )
 
 

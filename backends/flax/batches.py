@@ -1,0 +1,66 @@
+"""Batches in parts, so that memory is bounded and few programs serve all sizes of batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wordlight.backends.flax.devices import Placement
+from wordlight.backends.flax.layers import Array
+
+
+def in_parts(place: Placement, function: Callable[..., Any], most: int, *rows: Array) -> Any:
+    """A function of rows, part by part; ``most`` rows a device at once."""
+    count = rows[0].shape[0]
+    made = [
+        function(*(place.rows(_filled(array[part], part)) for array in rows))
+        for part in _parts(count, most, place.cuts)
+    ]
+    return jax.tree.map(lambda *parts: _joined(parts)[:count], *made)
+
+
+def products(
+    place: Placement,
+    function: Callable[[Array], tuple[Array, Array]],
+    most: int,
+    tangents: Array,
+) -> tuple[Array, Array]:
+    """A value, and its changes along the tangents, part by part."""
+    values: list[Array] = []
+
+    def changes(some: Array) -> Array:
+        value, change = function(some)
+        values.append(value)
+        return change
+
+    made: Array = in_parts(place, changes, most, tangents)
+    return values[0], made
+
+
+def _parts(count: int, most: int, cuts: int) -> Iterator[slice]:
+    """Stretches of powers of two on each device; the last may reach beyond the end. One row alone
+    isn't worth more."""
+    if count == 1:
+        yield slice(0, 1)
+        return
+    start = 0
+    while start < count:
+        left = -(-(count - start) // cuts)
+        size = cuts * min(most, 1 << left.bit_length() - 1)
+        yield slice(start, start + size)
+        start += size
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def _filled(rows: Array, part: slice) -> Array:
+    """Up to the size of a part, with the last row again."""
+    lacking = part.stop - part.start - rows.shape[0]
+    if not lacking:
+        return rows
+    return jnp.concatenate([rows, jnp.repeat(rows[-1:], lacking, axis=0)])
