@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 #: The endings of all that makes a model: weights, configurations, tokenizer.
-_MODEL_FILES = {".safetensors", ".json", ".txt"}
+_MODEL_FILES = {".safetensors", ".msgpack", ".json", ".txt"}
 
 
 def is_there(folder: Path) -> bool:

@@ -1,5 +1,5 @@
-"""Reads a network's weights from a folder in diffusers' format: safetensors alone, and every tensor
-accounted for."""
+"""Reads a network's weights from a folder in diffusers' format: safetensors, or msgpack where there
+are none, never a pickle, and every tensor accounted for."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigError
+from wordlight.backends.flax.former import ENDING, FORMER_ATTENTION, as_today, read_former
 
 Network = TypeVar("Network", bound=nnx.Module)
 
 #: The names under which diffusers and transformers save weights.
 _STEMS = ("diffusion_pytorch_model", "model")
+_FORMER_STEMS = ("diffusion_flax_model", "flax_model")
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
-#: The attention of autoencoders saved before diffusers 0.17.
-_FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _MOST_NAMED = 5
 
 
@@ -47,7 +47,8 @@ def parameter_shapes(network: nnx.Module) -> dict[str, tuple[int, ...]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A configuration file; raises CheckpointError when it isn't there or isn't one."""
+    """A configuration file, as today's classes have it; raises CheckpointError when it isn't there
+    or isn't one."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -56,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is damaged: not a JSON object")
-    return content
+    return as_today(content)
 
 
 def load_network(
@@ -66,7 +67,8 @@ def load_network(
 
     Args:
         folder: with a config.json and safetensors files: one, or shards with their index; a
-            half-precision variant (``.fp16.``) where there is no other.
+            half-precision variant (``.fp16.``) where there is no other, and the msgpack file of a
+            former Flax class where there is no safetensors file.
         read: makes the network's configuration of config.json.
         make: makes the network of its configuration.
 
@@ -79,7 +81,7 @@ def load_network(
     except UnsupportedConfigError as error:
         raise UnsupportedConfigError(f"{folder / 'config.json'}: {error}") from None
     network = abstract(lambda: make(config))
-    return fill(network, _tensors(weight_files(folder)), str(folder))
+    return fill(network, _tensors(weight_files(folder), network), str(folder))
 
 
 def fill(network: Network, tensors: Iterable[tuple[str, Any]], where: str) -> Network:
@@ -121,7 +123,7 @@ def fill(network: Network, tensors: Iterable[tuple[str, Any]], where: str) -> Ne
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a network's weights; raises CheckpointError."""
+    """The files that hold a network's weights; raises CheckpointError."""
     for variant in ("", ".fp16"):
         for stem in _STEMS:
             whole = folder / f"{stem}{variant}.safetensors"
@@ -131,6 +133,11 @@ def weight_files(folder: Path) -> list[Path]:
                 index = folder / f"{stem}.{ending.removeprefix('.')}"
                 if index.is_file():
                     return _shards(index)
+    for stem in _FORMER_STEMS:
+        if (whole := folder / f"{stem}{ENDING}").is_file():
+            return [whole]
+        if (index := folder / f"{stem}{ENDING}.index.json").is_file():
+            return _shards(index)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing")
     pickles = sorted(path.name for kind in _PICKLES for path in folder.glob(kind))
@@ -146,15 +153,24 @@ def _shards(index: Path) -> list[Path]:
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise CheckpointError(f"{index} is damaged: no weight_map")
-    files = [index.parent / name for name in sorted(set(named.values()))]
+    names = sorted({str(name) for name in named.values()})
+    if outside := [name for name in names if Path(name).name != name]:
+        raise CheckpointError(f"{index} is damaged: {outside[0]!r} is no file beside it")
+    files = [index.parent / name for name in names]
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{index} names {file.name}, which is missing")
     return files
 
 
-def _tensors(files: list[Path]) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[Any]]]]:
+def _tensors(
+    files: list[Path], network: nnx.Module
+) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[Any]]]]:
     for file in files:
+        if file.suffix == ENDING:
+            paths = [path for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
+            yield from read_former(file, {path: _torch_name(path) for path in paths})
+            continue
         try:
             with safe_open(file, framework="numpy") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a dictionary
@@ -190,8 +206,8 @@ def _present_name(name: str, wanted: Mapping[str, Any]) -> str | None:
     if name == "embeddings.position_ids":  # 0, 1, 2, ...
         return None
     match = re.fullmatch(r"(.*mid_block\.attentions\.0\.)(\w+)(\.weight|\.bias)", name)
-    if match and match[2] in _FORMER:
-        return f"{match[1]}{_FORMER[match[2]]}{match[3]}"
+    if match and match[2] in FORMER_ATTENTION:
+        return f"{match[1]}{FORMER_ATTENTION[match[2]]}{match[3]}"
     return name
 
 
