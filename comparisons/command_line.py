@@ -1,4 +1,4 @@
-"""The command line: ``wordlight attribute | compare | report | data | methods | models | study``."""
+"""The command line: ``wordlight attribute | compare | report | data | methods | ...``."""
 
 from __future__ import annotations
 

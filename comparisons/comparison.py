@@ -57,7 +57,8 @@ class Facts:
     ``sampling_steps``; ``prompts_followed`` is left to the model's own card. ``budget`` is the most
     that an image might cost, in forward-equivalents, where there was one. ``data`` is what a table
     calls the data set; None where the model drew the scenes' prompts. ``headline`` says which words
-    the headline rows are over.
+    the headline rows are over; ``not_measured`` names rows that were asked for and can't be had,
+    each with why.
     """
 
     model_id: str
@@ -74,6 +75,7 @@ class Facts:
     budget: int | None = None
     data: str | None = None
     headline: str = "shape nouns in images of two or more objects"
+    not_measured: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 import wordlight
 from wordlight.backends.backend import Backend
+from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.budget import Workload
 from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose
 from wordlight.comparisons.ceiling import mask_on_grid
@@ -41,6 +42,7 @@ from wordlight.comparisons.settings_file import (
     holds_same_run,
     write_settings,
 )
+from wordlight.comparisons.supervised import mask_maker, supervised_rows
 
 
 def compare(
@@ -51,6 +53,8 @@ def compare(
     data: str | Path | Dataset = "scenes",
     on_error: OnError = "raise",
     redraw: bool = False,
+    masks: str | Segmenter | None = None,
+    segmenters: Mapping[str, str | Segmenter] | None = None,
     n: int = 32,
     seed: int = 0,
     steps: int = 4,
@@ -80,6 +84,10 @@ def compare(
             counted (``"skip"``).
         redraw: draw a data set's images again from their seeds, for maps of the very drawing, where
             else they are inverted.
+        masks: a supervised segmenter, as ``load_segmenter`` takes it, that makes the masks of
+            images that have none.
+        segmenters: rows of supervised segmenters, by name; one that can't be loaded is shown as
+            not measured, and the one that made the masks is refused.
         n: images of the test split.
         seed: of the images' noise and of the resampling.
         steps: how many evenly spaced denoising steps every named method looks at.
@@ -102,8 +110,16 @@ def compare(
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
     model = _loaded(backend, framework, device)
+    maker = mask_maker(masks, device)
     sets = open_images(
-        data, model, calibration=calibration, n=n, seed=seed, on_error=on_error, redraw=redraw
+        data,
+        model,
+        calibration=calibration,
+        n=n,
+        seed=seed,
+        on_error=on_error,
+        segmenter=maker,
+        redraw=redraw,
     )
     samples = [name for one in sets for name in one.samples]
     folders = {name: Path(folder) for name, folder in (maps or {}).items()}
@@ -112,6 +128,10 @@ def compare(
         prompts = [prompt for one in sets for prompt in one.prompts]
         workload = Workload.of(model, prompts)
     entries = build_entries(model, methods, folders, samples, steps, budget, workload)
+    supervised, not_measured = supervised_rows(
+        segmenters or {}, maker, [entry.name for entry in entries], device
+    )
+    entries = tuple(sorted((*entries, *supervised), key=lambda entry: entry.extra))
     settings: Settings = {
         "wordlight": wordlight.__version__,
         "model": model.model_id,
@@ -130,6 +150,8 @@ def compare(
     }
     if budget is not None:
         settings["budget"] = budget
+    if not_measured:
+        settings["not measured"] = [name for name, _ in not_measured]
     root = Path(out)
     with claimed(root):
         if holds_same_run(root, settings):
@@ -181,6 +203,7 @@ def compare(
             budget=budget,
             data=describe(sets[1]),
             headline=headline_words(sets[1]),
+            not_measured=not_measured,
         ),
         out=root,
     )

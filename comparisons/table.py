@@ -26,6 +26,7 @@ from wordlight.comparisons.table_formats import Lines, aligned, comma_separated,
 
 #: No value: nothing was scored, or maps from elsewhere don't say what they cost.
 NONE = "-"
+NOT_MEASURED = "not measured"
 #: Of the lines around the table.
 _WIDTH = 104
 
@@ -127,6 +128,9 @@ def headline(comparison: Comparison) -> Lines:
                 _number(get(SECONDS).mean, 2),
             ]
         )
+    last = len(lines) - sum(entry.extra for entry in comparison.entries)
+    blank = [NONE] * (len(lines[0]) - 2)
+    lines[last:last] = [[name, NOT_MEASURED, *blank] for name, _ in comparison.facts.not_measured]
     return lines
 
 
@@ -177,6 +181,7 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     if comparison.tests:
         lines.append(_told_apart(comparison))
+    lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.not_measured]
     if facts.budget is not None:
         lines.append(_budget(comparison, facts.budget))
     if not any(entry.family == "control" for entry in comparison.entries):

@@ -21,3 +21,32 @@ VOC = (
     "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa",
     "train", "tv monitor",
 )  # fmt: skip
+
+#: The 53 kinds of stuff of COCO's panoptic segmentations (Kirillov et al., arXiv 1801.00868).
+STUFF = (
+    "banner", "blanket", "bridge", "cardboard", "counter", "curtain", "door-stuff", "floor-wood",
+    "flower", "fruit", "gravel", "house", "light", "mirror-stuff", "net", "pillow", "platform",
+    "playingfield", "railroad", "river", "road", "roof", "sand", "sea", "shelf", "snow", "stairs",
+    "tent", "towel", "wall-brick", "wall-stone", "wall-tile", "wall-wood", "water-other",
+    "window-blind", "window-other", "tree-merged", "fence-merged", "ceiling-merged",
+    "sky-other-merged", "cabinet-merged", "table-merged", "floor-other-merged", "pavement-merged",
+    "mountain-merged", "grass-merged", "dirt-merged", "paper-merged", "food-other-merged",
+    "building-other-merged", "rock-merged", "wall-other-merged", "rug-merged",
+)  # fmt: skip
+#: What COCO appends to such names, which no caption does.
+_SUFFIXES = ("-merged", "-other", "-stuff")
+
+
+def plain(name: str) -> str:
+    """A class's name as a caption would have it: ``sky-other-merged`` is sky."""
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def is_stuff(name: str) -> bool:
+    """Whether a class is one of COCO's kinds of stuff."""
+    return plain(name.lower()) in _PLAIN_STUFF
+
+
+_PLAIN_STUFF = frozenset(plain(name) for name in STUFF)

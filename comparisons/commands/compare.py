@@ -81,6 +81,24 @@ def add_to(commands: Commands) -> None:
         ),
     )
     parser.add_argument(
+        "--masks",
+        metavar="SEGMENTER",
+        help=(
+            "what makes the masks of images that have none: mask2former:MODEL, oneformer:MODEL or "
+            "clipseg:MODEL, with a Hub id or a folder"
+        ),
+    )
+    parser.add_argument(
+        "--segmenter",
+        action="append",
+        default=[],
+        metavar="NAME=SEGMENTER",
+        help=(
+            "a row of a supervised segmenter, to compare with; repeatable. Without weights it is "
+            "shown as not measured"
+        ),
+    )
+    parser.add_argument(
         "--maps",
         action="append",
         default=[],
@@ -126,7 +144,8 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare, and print the table or the headline rows as JSON."""
-    maps = _folders(arguments.maps)
+    maps = {name: Path(folder) for name, folder in _named("--maps", arguments.maps).items()}
+    segmenters = _named("--segmenter", arguments.segmenter)
     # scikit-learn and SciPy take seconds to import: not for `--help`.
     from wordlight.comparisons.report import write_report
     from wordlight.comparisons.report.finished_run import COMMAND
@@ -139,6 +158,8 @@ def run(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         on_error="skip" if arguments.skip_malformed else "raise",
         redraw=arguments.redraw,
+        masks=arguments.masks,
+        segmenters=segmenters,
         n=arguments.n,
         seed=arguments.seed,
         steps=arguments.steps,
@@ -159,13 +180,14 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"\nresults, maps and pictures are in {comparison.out}; {page.name} shows them all")
 
 
-def _folders(given: list[str]) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
+def _named(flag: str, given: list[str]) -> dict[str, str]:
+    what = {"--maps": "NAME=FOLDER", "--segmenter": "NAME=SEGMENTER"}[flag]
+    named: dict[str, str] = {}
     for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise ValueError(f"--maps takes NAME=FOLDER, not {text!r}")
-        if name in folders:
-            raise ValueError(f"--maps names {name!r} twice")
-        folders[name] = Path(folder)
-    return folders
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{flag} takes {what}, not {text!r}")
+        if name in named:
+            raise ValueError(f"{flag} names {name!r} twice")
+        named[name] = value
+    return named

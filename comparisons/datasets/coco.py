@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wordlight.attribution.words import WordKey
+from wordlight.backends.segmenters.classes import plain
 from wordlight.backends.segmenters.matching import mentions
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
@@ -25,8 +26,6 @@ from wordlight.comparisons.datasets.files import inside, read_image, read_json
 from wordlight.comparisons.datasets.item import Category, Mask
 
 KINDS = ("instances", "stuff", "panoptic")
-#: What COCO appends to the names of stuff, which no caption does.
-_SUFFIXES = ("-merged", "-other", "-stuff")
 
 Record = dict[str, Any]
 
@@ -89,10 +88,8 @@ class Coco(Dataset):
             if not isinstance(name, str) or not name:
                 raise DatasetError(f"{self.root}: a category without a name: {one!r}"[:300])
             thing = one.get("isthing", 0 if self.kind == "stuff" else 1)
-            for suffix in _SUFFIXES:
-                name = name.removesuffix(suffix)
             if name != "other":
-                classes[_number(one, "id")] = (name, "object" if thing else "stuff")
+                classes[_number(one, "id")] = (plain(name), "object" if thing else "stuff")
         return classes
 
     @cached_property

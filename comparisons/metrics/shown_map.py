@@ -18,11 +18,22 @@ Map = npt.NDArray[np.floating[Any]]
 Scale = Literal["min-max", "max", "absolute"]
 
 
+class MaskMap(WordMap):
+    """A mask where others have a map, 0 and 1 at the image's size.
+
+    An empty one finds nothing, where a constant map would be the whole image.
+    """
+
+    def normalised(self) -> npt.NDArray[np.float32]:
+        """The mask as it is."""
+        return self.values
+
+
 class ShownMap:
     """One word's map at the image's size, resized and scaled once for all metrics.
 
     On every scale a constant map is one everywhere, so that any threshold up to 1 leaves the whole
-    image.
+    image; a mask is what it is on all of them.
     """
 
     def __init__(self, word_map: WordMap) -> None:
@@ -36,6 +47,8 @@ class ShownMap:
     @cached_property
     def normalised(self) -> Map:
         """From 0 to 1; of a signed map the positive part."""
+        if isinstance(self._map, MaskMap):
+            return self.raw
         return normalise(self.raw, signed=self._map.signed)
 
     @cached_property
@@ -47,6 +60,8 @@ class ShownMap:
         """The map on one of the scales."""
         if scale == "min-max":
             return self.normalised
+        if isinstance(self._map, MaskMap):
+            return self.raw
         if self.energy.min() == self.energy.max():
             return np.ones_like(self.energy)
         return self.energy / self.energy.max() if scale == "max" else self.raw

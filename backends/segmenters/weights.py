@@ -1,0 +1,60 @@
+"""Loads a segmenter's network and processor with transformers, and checks that they are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wordlight.backends.model_folder import is_there, revision_of
+from wordlight.backends.segmenters.segmenter import SegmenterLoadError
+
+
+def load_network(
+    kind: str, model: str, revision: str | None, device: str | None
+) -> tuple[Any, Any, str | None]:
+    """Network, processor and revision of a Hub id or a folder; safetensors only, none of its code.
+
+    Raises SegmenterLoadError where there are none, or not all weights, or those of another kind.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise SegmenterLoadError(
+            f"segmenters need packages that aren't installed ({error}): "
+            "pip install 'wordlight[torch]'"
+        ) from None
+    classes = {
+        "mask2former": transformers.Mask2FormerForUniversalSegmentation,
+        "oneformer": transformers.OneFormerForUniversalSegmentation,
+        "clipseg": transformers.CLIPSegForImageSegmentation,
+    }
+    folder = Path(model)
+    local = is_there(folder)
+    where: dict[str, Any] = {} if local else {"revision": revision}
+    try:
+        config = transformers.AutoConfig.from_pretrained(model, **where)
+        if config.model_type != kind:
+            raise SegmenterLoadError(f"{model} is a {config.model_type} model, and no {kind}")
+        network, report = classes[kind].from_pretrained(
+            model, config=config, use_safetensors=True, output_loading_info=True, **where
+        )
+        processor = _processor(transformers, kind, model, where)
+    except SegmenterLoadError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SegmenterLoadError(f"no {kind} can be loaded from {model}: {reason}") from None
+    # Weights that are missing would be random, and nobody would know.
+    parameters = {name for name, _ in network.named_parameters()}
+    if missing := sorted(parameters & set(report["missing_keys"])):
+        raise SegmenterLoadError(f"{model} lacks {len(missing)} weights, such as {missing[0]}")
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    found = revision_of(folder) if local else (getattr(config, "_commit_hash", None) or revision)
+    return network.to(chosen).eval(), processor, found
+
+
+def _processor(transformers: Any, kind: str, model: str, where: dict[str, Any]) -> Any:
+    if kind == "mask2former":
+        return transformers.AutoImageProcessor.from_pretrained(model, **where)
+    return transformers.AutoProcessor.from_pretrained(model, **where)
