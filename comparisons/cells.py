@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +30,12 @@ SCHEMA = pa.schema(
     ]
 )
 
+#: Where a cell's file says which run it is of.
+_RUN = b"wordlight.run"
+
+#: How many rows of the results are held at a time.
+_ROWS_HELD = 10_000
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 
 
@@ -46,6 +52,14 @@ class Score:
     value: float
 
 
+class DamagedFileError(ValueError):
+    """A file of a run isn't what the run wrote there; without it, it is made again."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{what}; delete it, and it is computed again")
+        self.path = path
+
+
 def check_name(name: str) -> str:
     """The name itself, if it can be a file's name everywhere; raises ValueError otherwise."""
     if not _FILE_NAME.fullmatch(name) or len(name) > 100:
@@ -58,10 +72,15 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class CellFolder:
-    """The files of a run's cells and maps, under one folder."""
+    """The files of a run's cells and maps, under one folder.
+
+    ``run`` is the hash of the run's settings: it stands in every cell, and a cell of another run is
+    refused.
+    """
 
     root: Path
     framework: str
+    run: str = ""
 
     def cell_path(self, sample: str, method: str) -> Path:
         """Where a cell's scores are."""
@@ -79,45 +98,60 @@ class CellFolder:
             (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
         ):
             raise ValueError("a cell's scores must all be of its framework, sample and method")
-        write_scores(self.cell_path(sample, method), scores)
+        write_scores(self.cell_path(sample, method), scores, self.run)
 
     def read(self, sample: str, method: str) -> list[Score] | None:
         """A cell's scores, or None where it isn't finished.
 
-        Raises ValueError when the file is damaged or of another cell.
+        Raises DamagedFileError when the file is damaged, or of another cell or run.
         """
         path = self.cell_path(sample, method)
         if not path.exists():
             return None
-        scores = read_scores(path)
+        scores = read_scores(path, self.run)
         if any(
             (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
         ):
-            raise ValueError(
-                f"{path} holds scores of another cell; delete it, and it is computed again"
-            )
+            raise DamagedFileError(path, f"{path} holds scores of another cell")
         return scores
 
 
-def write_scores(path: Path, scores: Sequence[Score]) -> None:
+def write_scores(path: Path, scores: Sequence[Score], run: str = "") -> None:
     """Write scores to one Parquet file, by atomic rename."""
+    schema = SCHEMA.with_metadata({_RUN: run.encode()}) if run else SCHEMA
     rows = [vars(score) for score in scores]
     buffer = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def read_scores(path: Path) -> list[Score]:
-    """Read what ``write_scores`` wrote; raises ValueError on anything else."""
+def write_results(path: Path, parts: Iterable[Sequence[Score]]) -> None:
+    """Write the scores of many cells to one Parquet file, a part at a time, by atomic rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(partial, SCHEMA) as writer:
+            rows: list[dict[str, object]] = []
+            for part in parts:
+                rows += [vars(score) for score in part]
+                if len(rows) >= _ROWS_HELD:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_scores(path: Path, run: str = "") -> list[Score]:
+    """Read what ``write_scores`` wrote; raises DamagedFileError on anything else, and on scores of
+    another run than ``run``."""
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged or truncated ({error}); delete it, and it is computed again"
-        ) from None
+        raise DamagedFileError(path, f"{path} is damaged or truncated ({error})") from None
     if not table.schema.equals(SCHEMA):
-        raise ValueError(
-            f"{path} has the columns {', '.join(table.schema.names)}, and not those of a cell; "
-            "delete it, and it is computed again"
-        )
+        columns = ", ".join(table.schema.names)
+        raise DamagedFileError(path, f"{path} has the columns {columns}, and not those of a cell")
+    if run and (table.schema.metadata or {}).get(_RUN) != run.encode():
+        raise DamagedFileError(path, f"{path} is of a run with other settings")
     return [Score(**row) for row in table.to_pylist()]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wordlight.comparisons.calibration import Choice
-from wordlight.comparisons.ceiling import ceiling_map
 from wordlight.comparisons.cells import COST_METRICS, Score
 from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
 from wordlight.comparisons.entries import Entry
-from wordlight.comparisons.judging import judge
+from wordlight.comparisons.failures import Failure
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.paired_tests import PairedTest, Standing, paired_tests, standings
-from wordlight.comparisons.segmentation import BEST, METRICS, Thresholds
+from wordlight.comparisons.segmentation import BEST, METRICS
 from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.surveys import Survey
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Facts:
     that an image might cost, in forward-equivalents, where there was one. ``data`` is what a table
     calls the data set; None where the model drew the scenes' prompts. ``headline`` says which words
     the headline rows are over; ``not_measured`` names rows that were asked for and can't be had,
-    each with why.
+    each with why. ``frameworks`` are all that made maps; ``framework`` is the one that made the
+    images' trajectories.
     """
 
     model_id: str
@@ -75,6 +77,7 @@ class Facts:
     budget: int | None = None
     data: str | None = None
     headline: str = "shape nouns in images of two or more objects"
+    frameworks: tuple[str, ...] = ()
     not_measured: tuple[tuple[str, str], ...] = ()
 
 
@@ -93,6 +96,10 @@ class Comparison:
         tests: every pair of ranked methods, tested on the headline mIoU.
         facts: the rest that a reader must know.
         out: the folder of the results.
+        failures: cells that failed; their images are left out of their rows.
+        lost: rows that aren't in the table, since nothing of them was left to choose a threshold
+            on.
+        damaged: files of the run that were damaged and were made again.
     """
 
     rows: tuple[Row, ...]
@@ -105,6 +112,9 @@ class Comparison:
     tests: tuple[PairedTest, ...]
     facts: Facts
     out: Path
+    failures: tuple[Failure, ...] = ()
+    lost: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     def estimate(self, method: str, metric: str = BEST) -> Estimate:
         """One headline estimate; raises KeyError for a method or metric that isn't there."""
@@ -156,7 +166,7 @@ class Comparison:
         return self.text
 
 
-def check_headline(items: Sequence[DatasetItem]) -> None:
+def check_headline(items: Iterable[DatasetItem]) -> None:
     """Raises ValueError when no image has a headline word."""
     if not any(scored.headline for item in items for scored in item.words):
         raise ValueError(
@@ -165,33 +175,51 @@ def check_headline(items: Sequence[DatasetItem]) -> None:
         )
 
 
+def account(surveys: Iterable[Survey]) -> Accounting:
+    """How many words were kept and dropped, by category."""
+    kept: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for survey in surveys:
+        kept.update(word.category for word in survey.words)
+        dropped.update(survey.dropped)
+    return Accounting.counted(kept, dropped)
+
+
 def summarise(
     entries: Sequence[Entry],
-    scores: dict[str, list[Score]],
-    items: Sequence[DatasetItem],
+    scores: Callable[[Entry, str], Sequence[Score]],
+    surveys: Iterable[Survey],
     seed: int,
 ) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]], tuple[PairedTest, ...]]:
     """Headline rows, rows by kind of other words, and the tests between the methods that are
-    ranked, of the test split's scores by method."""
-    kinds = {
-        (item.sample, scored.word.text, scored.word.occurrence): scored.row
-        for item in items
-        for scored in item.words
-    }
+    ranked.
+
+    Args:
+        entries: the rows.
+        scores: gives a row's scores of one sample.
+        surveys: of the test split's images; gone through once a row.
+        seed: of the resampling.
+    """
     rows: list[Row] = []
     other: dict[str, list[Row]] = {kind: [] for kind in OTHER_ROWS}
+    headline: dict[str, dict[tuple[str, Hashable], float]] = {}
     for entry in entries:
         found = _Means(seed)
-        for one in scores[entry.name]:
-            cost = one.metric in COST_METRICS
-            kind = "headline" if cost else kinds[one.sample, one.word, one.occurrence]
-            found.add(kind, one.metric, one.sample, one.value)
-        framework = scores[entry.name][0].framework if scores[entry.name] else ""
+        of_entry = headline[entry.name] = {}
+        for survey in surveys:
+            kinds = survey.kinds()
+            for one in scores(entry, survey.sample):
+                cost = one.metric in COST_METRICS
+                kind = "headline" if cost else kinds[one.word, one.occurrence]
+                found.add(kind, one.metric, survey.sample, one.value)
+                if kind == "headline" and one.metric == BEST:
+                    of_entry[survey.sample, (one.word, one.occurrence)] = one.value
         for metric in (*METRICS, *COST_METRICS):
-            rows.append(Row(framework, entry.name, metric, found.mean("headline", metric)))
+            mean = found.mean("headline", metric)
+            rows.append(Row(entry.framework, entry.name, metric, mean))
         for kind, of in other.items():
-            of.append(Row(framework, entry.name, BEST, found.mean(kind, BEST)))
-    tests, ranked = _ranking(entries, scores, kinds, rows, seed)
+            of.append(Row(entry.framework, entry.name, BEST, found.mean(kind, BEST)))
+    tests, ranked = _ranking(entries, headline, rows, seed)
     rows = [
         replace(row, standing=ranked.get(row.method)) if row.metric == BEST else row for row in rows
     ]
@@ -200,35 +228,26 @@ def summarise(
 
 def _ranking(
     entries: Sequence[Entry],
-    scores: dict[str, list[Score]],
-    kinds: dict[tuple[str, str, int], str],
+    headline: dict[str, dict[tuple[str, Hashable], float]],
     rows: Sequence[Row],
     seed: int,
 ) -> tuple[tuple[PairedTest, ...], dict[str, Standing]]:
     means = {row.method: row.estimate.mean for row in rows if row.metric == BEST}
     # Rows that look at other steps stand apart, and are compared with none.
     names = [e.name for e in entries if not e.extra and not math.isnan(means[e.name])]
-    values = {
-        name: {
-            (one.sample, (one.word, one.occurrence)): one.value
-            for one in scores[name]
-            if one.metric == BEST and kinds[one.sample, one.word, one.occurrence] == "headline"
-        }
-        for name in sorted(names)
-    }
-    tests = paired_tests(values, seed=seed)
+    tests = paired_tests({name: headline[name] for name in sorted(names)}, seed=seed)
     return tests, standings(sorted(names, key=lambda name: -means[name]), tests)
 
 
 def summarise_ceiling(
-    items: Sequence[DatasetItem], thresholds: Thresholds, seed: int
+    surveys: Iterable[Survey], seed: int
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """The ceiling of every metric over headline words, and of mIoU by kind of other words."""
     found = _Means(seed)
-    for item in items:
-        pairs = [(scored, ceiling_map(item, scored)) for scored in item.words]
-        for scored, metric, value in judge(pairs, thresholds):
-            found.add(scored.row, metric, item.sample, value)
+    for survey in surveys:
+        for word in survey.words:
+            for metric, value in word.ceiling.items():
+                found.add(word.kind, metric, survey.sample, value)
     return (
         {metric: found.mean("headline", metric) for metric in METRICS},
         {kind: found.mean(kind, BEST) for kind in OTHER_ROWS},

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from wordlight.backends.arrays_file import FileFormatError
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.cells import DamagedFileError
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
     Annotation,
@@ -23,6 +25,7 @@ from wordlight.comparisons.datasets.dataset import (
 )
 from wordlight.comparisons.datasets.item import Category, DatasetItem
 from wordlight.comparisons.datasets.judged import judged_item, resized_image
+from wordlight.comparisons.image_set import ImageSet
 
 #: The share of the items that thresholds are chosen on, where a data set has no splits of its own.
 CALIBRATION_SHARE = 0.25
@@ -46,7 +49,7 @@ class Annotator(Protocol):
         ...
 
 
-class DatasetImages:
+class DatasetImages(ImageSet):
     """The first ``n`` items of a data set's split, each with a trajectory and scored words.
 
     A given image's trajectory is its inversion, at the model's own size; a prompt without an image
@@ -101,7 +104,7 @@ class DatasetImages:
         """How many items."""
         return len(self.listed)
 
-    @property
+    @cached_property
     def samples(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(one.sample for one in self.listed)
@@ -149,34 +152,29 @@ class DatasetImages:
             OSError: the folder can't be written.
             ValueError: a file there is damaged, or of another prompt.
         """
-        for sample in self.samples:
-            annotated = self.dataset.attempt(sample)
-            item = None if annotated is None else self._item(annotated, folder)
-            if item is not None:
-                yield item
-            on_image()
+        yield from super().stream(folder, on_image)
         self.dataset.report_skipped()
 
-    def items(
-        self, folder: Path, on_image: Callable[[], object] = lambda: None
-    ) -> list[DatasetItem]:
-        """What ``stream`` gives, all at once."""
-        return list(self.stream(folder, on_image))
-
-    def forget(self, folder: Path) -> None:
-        """Remove from ``folder`` what ``stream`` kept there, and the folder if nothing is left."""
-        for sample in self.samples:
-            (folder / f"{sample}.safetensors").unlink(missing_ok=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-    def _item(self, annotated: AnnotatedImage, folder: Path) -> DatasetItem | None:
-        sample = annotated.sample
-        path = folder / f"{sample}.safetensors"
+    def make(self, start: int, folder: Path) -> None:
+        path = self.path(start, folder)
+        annotated = None if path.exists() else self.dataset.attempt(self.samples[start])
+        if annotated is None:
+            return
         try:
-            if not path.exists():
-                self._trajectory(annotated).save(path)
+            self._trajectory(annotated).save(path)
+        except DatasetError as error:
+            self.dataset.leave_out(annotated.sample, str(error))
+
+    def item(self, index: int, folder: Path) -> DatasetItem | None:
+        sample, path = self.samples[index], self.path(index, folder)
+        annotated = self.dataset.attempt(sample)
+        if annotated is None or sample in self.dataset.skipped:
+            return None
+        try:
             trajectory = Trajectory.load(path)
+        except FileFormatError as error:
+            raise DamagedFileError(path, str(error)) from None
+        try:
             if trajectory.prompt != annotated.prompt:
                 raise ValueError(
                     f"{path} is of {trajectory.prompt!r}, and {sample} of {annotated.prompt!r}"

@@ -15,7 +15,10 @@ from wordlight.comparisons.budget import Workload, fit
 from wordlight.comparisons.cells import check_name
 from wordlight.comparisons.sources import LiveMaps, MapSource, PrecomputedMaps
 
-Methods = Sequence[str | TextImageAttributor] | Mapping[str, TextImageAttributor]
+#: A name; a name with options, ``{"method": "integrated-gradients", "name": "ig", "n_steps": 16}``;
+#: or an attributor.
+Method = str | Mapping[str, Any] | TextImageAttributor
+Methods = Sequence[Method] | Mapping[str, TextImageAttributor]
 
 DEFAULT_METHODS = (
     "daam",
@@ -46,12 +49,14 @@ class Entry:
     """A row of the table.
 
     Attributes:
-        name: in results and file names, such as ``"daam-all-steps"``.
-        label: in tables, such as ``"daam (all steps)"``.
+        name: of this row alone, such as ``"daam-all-steps"``; with several frameworks
+            ``"daam-all-steps@flax"``.
+        label: in tables, such as ``"daam (all steps)"`` or ``"daam (all steps, flax)"``.
         variants: where the maps come from; several where the calibration split chooses one.
         family: the method's, ``"control"`` for controls, ``"precomputed"`` for files.
         extra: whether it looks at other steps than the table's, and so stands apart.
         shuffled: whether each word is scored on the map of another object's word.
+        framework: whose backend makes the maps; the run's first where none does.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Entry:
     family: str
     extra: bool = False
     shuffled: bool = False
+    framework: str = ""
 
     @property
     def method(self) -> TextImageAttributor | None:
@@ -67,6 +73,14 @@ class Entry:
         first: they have all options in common but the one that is calibrated."""
         source = self.variants[0].source
         return source.attributor if isinstance(source, LiveMaps) else None
+
+    def on_framework(self) -> Entry:
+        """The same row where there are several frameworks: its name and label say which it is."""
+        if self.label.endswith(")"):
+            label = f"{self.label[:-1]}, {self.framework})"
+        else:
+            label = f"{self.label} ({self.framework})"
+        return replace(self, name=f"{self.name}@{self.framework}", label=label)
 
     def settings(self) -> dict[str, Any]:
         """All that changes its scores, as plain data."""
@@ -86,7 +100,7 @@ def build_entries(
     budget: int | None = None,
     workload: Workload | None = None,
 ) -> tuple[Entry, ...]:
-    """The rows that were asked for, in order.
+    """The rows that were asked for on one backend, in order.
 
     Args:
         backend: what named methods are constructed on.
@@ -103,15 +117,12 @@ def build_entries(
         ValueError: an unknown method, two rows of one name, an attributor of another backend, rows
             that the budget doesn't pay for.
     """
-    wanted = DEFAULT_METHODS if methods is None else methods
-    if isinstance(wanted, str):
-        raise ValueError(f"methods must be a list of methods, not the string {wanted!r}")
     entries: list[Entry] = []
     shuffle = False
-    pairs: Iterable[tuple[str | None, str | TextImageAttributor]]
-    pairs = wanted.items() if isinstance(wanted, Mapping) else ((None, one) for one in wanted)
-    for name, method in pairs:
-        if isinstance(method, str):
+    for name, method in _pairs(methods):
+        if isinstance(method, Mapping):
+            entries.append(_specified(backend, method, steps))
+        elif isinstance(method, str):
             if method == SHUFFLED:
                 shuffle = True
             else:
@@ -121,7 +132,9 @@ def build_entries(
     samples = tuple(samples)
     for name, folder in maps.items():
         source = PrecomputedMaps(check_name(name), Path(folder), samples)
-        entries.append(Entry(name, name, (Variant(name, source),), "precomputed"))
+        variants = (Variant(name, source),)
+        framework = backend.framework
+        entries.append(Entry(name, name, variants, "precomputed", framework=framework))
     if budget is not None:
         if workload is None:
             raise ValueError("a budget needs the images that it is for")
@@ -141,6 +154,53 @@ def build_entries(
             )
     # Extra rows come last, so that nobody ranks them with the others.
     return tuple(sorted(entries, key=lambda entry: entry.extra))
+
+
+def entries_on(
+    backends: Sequence[Backend],
+    methods: Methods | None,
+    maps: Mapping[str, Path],
+    samples: Iterable[str],
+    steps: int,
+    budget: int | None = None,
+    workload: Workload | None = None,
+) -> tuple[Entry, ...]:
+    """The rows that were asked for, on each of the backends.
+
+    Args are ``build_entries``'; names go to every backend, an attributor to the one that it was
+    constructed on, precomputed maps stand once. Raises as ``build_entries`` does.
+    """
+    if len(backends) == 1:
+        return build_entries(backends[0], methods, maps, samples, steps, budget, workload)
+    pairs = list(_pairs(methods))
+    for _, one in pairs:
+        if isinstance(one, TextImageAttributor) and one.backend not in backends:
+            raise ValueError(_other_backend(one))
+    entries: list[Entry] = []
+    for backend in backends:
+        here = [
+            (name, one)
+            for name, one in pairs
+            if not isinstance(one, TextImageAttributor) or one.backend is backend
+        ]
+        wanted: Methods = [one for _, one in here]
+        if isinstance(methods, Mapping):
+            wanted = {name: one for name, one in here if name is not None}  # type: ignore[misc]
+        given = maps if backend is backends[0] else {}
+        if not (wanted or given):
+            continue
+        built = build_entries(backend, wanted, given, samples, steps, budget, workload)
+        entries += [entry.on_framework() for entry in built]
+    return tuple(sorted(entries, key=lambda entry: entry.extra))
+
+
+def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:
+    wanted = DEFAULT_METHODS if methods is None else methods
+    if isinstance(wanted, str):
+        raise ValueError(f"methods must be a list of methods, not the string {wanted!r}")
+    if isinstance(wanted, Mapping):
+        return wanted.items()
+    return ((None, one) for one in wanted)
 
 
 def _fitted(entries: Sequence[Entry], budget: int, workload: Workload) -> list[Entry]:
@@ -179,27 +239,60 @@ def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list
         )
     else:
         variants = (Variant(name, LiveMaps(kind(backend, **options))),)
-    entries = [Entry(name, name, variants, kind.family)]
+    where = backend.framework
+    entries = [Entry(name, name, variants, kind.family, framework=where)]
     if name == "daam" and every_step:
-        every = LiveMaps(kind(backend, steps=None))
         slug, label = _step_names(name, None)
-        entries.append(Entry(slug, label, (Variant(slug, every),), kind.family, extra=True))
+        every = (Variant(slug, LiveMaps(kind(backend, steps=None))),)
+        entries.append(Entry(slug, label, every, kind.family, extra=True, framework=where))
     return entries
+
+
+def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry:
+    """A method by name with options of its own."""
+    options = dict(wanted)
+    method, name = options.pop("method", None), options.pop("name", None)
+    if not isinstance(method, str) or method == SHUFFLED:
+        raise ValueError(
+            f"a method with options needs the name of a method as 'method', not {method!r}"
+        )
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"the name of a row must be text, not {name!r}")
+    kind = registry.get(method)
+    taken = [p.name for p in inspect.signature(kind).parameters.values() if p.name != "backend"]
+    if unknown := sorted(options.keys() - set(taken)):
+        raise ValueError(f"{method} has no option {unknown[0]!r}; it has {', '.join(taken)}")
+    if isinstance(options.get("steps"), list):
+        options["steps"] = tuple(options["steps"])
+    try:
+        made = kind(backend, **{**step_options(kind, steps), **options})
+    except TypeError as error:
+        raise ValueError(f"{method} can't be had with {options}: {error}") from None
+    return _given(backend, name, made, steps)
 
 
 def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Entry:
     if not isinstance(method, TextImageAttributor):
         raise ValueError(f"a method is a name or an attributor, not {method!r}")
     if method.backend is not backend:
-        raise ValueError(
-            f"{method.name} was constructed on another backend than the one that is compared on"
-        )
+        raise ValueError(_other_backend(method))
     slug = label = name or method.name
     # A method that wraps another has no steps to construct it with, and looks at the inner one's.
     extra = "steps" in method.settings() and method.steps != steps
     if extra:
         slug, label = _step_names(slug, method.steps)
-    return Entry(slug, label, (Variant(slug, LiveMaps(method)),), method.family, extra=extra)
+    return Entry(
+        slug,
+        label,
+        (Variant(slug, LiveMaps(method)),),
+        method.family,
+        extra=extra,
+        framework=backend.framework,
+    )
+
+
+def _other_backend(method: TextImageAttributor) -> str:
+    return f"{method.name} was constructed on another backend than the one that is compared on"
 
 
 def _shuffled(entry: Entry) -> Entry:
@@ -212,6 +305,7 @@ def _shuffled(entry: Entry) -> Entry:
         (variant,),
         "control",
         shuffled=True,
+        framework=entry.framework,
     )
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wordlight.backends.arrays_file import FileFormatError
 from wordlight.backends.backend import Backend
 from wordlight.backends.scenes.grammar import DATA_VERSION, SPLITS, Scene
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.cells import DamagedFileError
 from wordlight.comparisons.datasets import DatasetItem, scene_item
+from wordlight.comparisons.image_set import ImageSet
 
 #: Images drawn at once. Fixed, so that a resumed run draws in the same company.
 BATCH = 8
 
 
-class GeneratedScenes:
+class GeneratedScenes(ImageSet):
     """What a backend draws of a split's first ``n`` prompts, with the masks found in it.
 
     Any text-to-image model that follows such prompts will do: masks come from the pixels alone.
@@ -45,12 +48,13 @@ class GeneratedScenes:
         self.split = split
         self.n = n
         self.seed = seed
+        self.batch = BATCH
 
     def sample_name(self, index: int) -> str:
         """The name of an image, the same whichever model draws it."""
         return f"scenes-{self.split}-{index:04d}"
 
-    @property
+    @cached_property
     def samples(self) -> tuple[str, ...]:
         """The names of all images."""
         return tuple(self.sample_name(index) for index in range(self.n))
@@ -63,69 +67,46 @@ class GeneratedScenes:
     @cached_property
     def scenes(self) -> tuple[Scene, ...]:
         """What each image was asked to show."""
-        return tuple(rendered(self.split, index).scene for index in range(self.n))
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The same in words."""
-        return tuple(scene.prompt for scene in self.scenes)
-
-    def identity(self) -> Any:
-        """All that tells these images from others, beside the model, as plain data."""
-        other = "" if self.split in ("calibration", "test") else f", {self.split}"
-        return f"scenes, version {DATA_VERSION}{other}"
+        return tuple(self.scene(index) for index in range(self.n))
 
     @cached_property
     def first_batch(self) -> tuple[Trajectory, ...]:
         """The first images, drawn and not yet kept: to see what the model gives."""
         return self.draw(0)
 
-    def items(
-        self, folder: Path, on_image: Callable[[], object] = lambda: None
-    ) -> list[DatasetItem]:
-        """What ``stream`` gives, all at once."""
-        return list(self.stream(folder, on_image))
+    @property
+    def prompts(self) -> Iterator[str]:
+        return (self.scene(index).prompt for index in range(self.n))
 
-    def stream(
-        self, folder: Path, on_image: Callable[[], object] = lambda: None
-    ) -> Iterator[DatasetItem]:
-        """Every image with its masks; what ``folder`` doesn't hold is drawn and kept there.
+    def identity(self) -> Any:
+        other = "" if self.split in ("calibration", "test") else f", {self.split}"
+        return f"scenes, version {DATA_VERSION}{other}"
 
-        Args:
-            folder: of trajectories, ``<sample>.safetensors`` each.
-            on_image: called once an image, for a progress bar.
+    def scene(self, index: int) -> Scene:
+        """What an image was asked to show."""
+        return rendered(self.split, index).scene
 
-        Raises:
-            OSError: the folder can't be written.
-            ValueError: a file there is damaged, or of another prompt.
-        """
-        for start in range(0, self.n, BATCH):
-            paths = [folder / f"{name}.safetensors" for name in self.samples[start : start + BATCH]]
-            drawn: tuple[Trajectory, ...] = ()
-            if not all(path.exists() for path in paths):
-                drawn = self.first_batch if start == 0 else self.draw(start)
-            for offset, path in enumerate(paths):
-                if not path.exists():
-                    drawn[offset].save(path)
-                # What was kept is what is used, also in the run that drew it.
-                trajectory = Trajectory.load(path)
-                index = start + offset
-                yield scene_item(
-                    self.sample_name(index), self.split, self.scenes[index], trajectory
-                )
-                on_image()
+    def make(self, start: int, folder: Path) -> None:
+        paths = [self.path(index, folder) for index in self.batch_from(start)]
+        if all(path.exists() for path in paths):
+            return
+        drawn = self.first_batch if start == 0 else self.draw(start)
+        for trajectory, path in zip(drawn, paths, strict=True):
+            if not path.exists():
+                trajectory.save(path)
 
-    def forget(self, folder: Path) -> None:
-        """Remove from ``folder`` what ``items`` kept there, and the folder if nothing is left."""
-        for name in self.samples:
-            (folder / f"{name}.safetensors").unlink(missing_ok=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    def item(self, index: int, folder: Path) -> DatasetItem:
+        path = self.path(index, folder)
+        try:
+            trajectory = Trajectory.load(path)
+        except FileFormatError as error:
+            raise DamagedFileError(path, str(error)) from None
+        return scene_item(self.sample_name(index), self.split, self.scene(index), trajectory)
 
     def draw(self, start: int) -> tuple[Trajectory, ...]:
         """One batch, from image number ``start`` on."""
-        indices = range(start, min(start + BATCH, self.n))
+        indices = self.batch_from(start)
         drawn = self.backend.sample(
-            [self.scenes[i].prompt for i in indices], seed=[self.noise_seed(i) for i in indices]
+            [self.scene(i).prompt for i in indices], seed=[self.noise_seed(i) for i in indices]
         )
         return (drawn,) if isinstance(drawn, Trajectory) else tuple(drawn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
@@ -26,7 +26,7 @@ _MASK_COLOURS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))
 _PAPER = (236, 236, 236)
 
 
-def draw_grid(comparison: Comparison, items: Sequence[DatasetItem], cells: CellFolder) -> bytes:
+def draw_grid(comparison: Comparison, items: Iterable[DatasetItem]) -> bytes:
     """A PNG: a row an image with the word that is shown, a column a method.
 
     The first images of the test split that have a headline word are shown, whatever the methods
@@ -34,6 +34,7 @@ def draw_grid(comparison: Comparison, items: Sequence[DatasetItem], cells: CellF
     The white line is the word's mask; below each map stands its IoU at the method's threshold.
     """
     entries = [entry for entry in comparison.entries if not entry.shuffled]
+    failed = {(one.framework, one.sample, one.method) for one in comparison.failures}
     shown = _choose(items)
     columns = 2 + len(entries)
     figure = Figure(
@@ -58,6 +59,11 @@ def draw_grid(comparison: Comparison, items: Sequence[DatasetItem], cells: CellF
         _show_masks(axes[1], item)
         for axis, entry in zip(axes[2:], entries, strict=True):
             choice = comparison.choices[entry.name]
+            if (entry.framework, item.sample, entry.name) in failed:
+                axis.text(0.5, 0.5, "failed", transform=axis.transAxes, ha="center", fontsize=8)
+                axis.set_axis_off()
+                continue
+            cells = CellFolder(comparison.out, entry.framework)
             kept = cells.maps_path(item.sample, choice.variant.cell)
             word_map = choice.variant.source.maps(item, kept).at(scored.word)
             picture = np.asarray(overlay(item.trajectory.image, word_map.normalised()))
@@ -77,12 +83,14 @@ def draw_grid(comparison: Comparison, items: Sequence[DatasetItem], cells: CellF
     return buffer.getvalue()
 
 
-def _choose(items: Sequence[DatasetItem]) -> list[tuple[DatasetItem, ScoredWord]]:
+def _choose(items: Iterable[DatasetItem]) -> list[tuple[DatasetItem, ScoredWord]]:
     shown: list[tuple[DatasetItem, ScoredWord]] = []
     for item in items:
         words = [scored for scored in item.words if scored.headline]
-        if words and len(shown) < ROWS:
+        if words:
             shown.append((item, words[len(shown) % len(words)]))
+        if len(shown) == ROWS:
+            break
     return shown
 
 

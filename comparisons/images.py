@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from wordlight.backends.backend import Backend
-from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.dataset_images import Annotator, DatasetImages
 from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
-from wordlight.comparisons.datasets.item import DatasetItem
 from wordlight.comparisons.datasets.opening import open_dataset, parse
 from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.image_set import ImageSet
 
 SCENES = "scenes"
-
-
-class ImageSet(Protocol):
-    """The images of one split: what the runner goes through."""
-
-    @property
-    def backend(self) -> Backend:
-        """The model that sees them."""
-        ...
-
-    @property
-    def samples(self) -> tuple[str, ...]:
-        """The names of all images."""
-        ...
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """Their prompts."""
-        ...
-
-    @property
-    def first_batch(self) -> Sequence[Trajectory]:
-        """The first images, not yet kept: to see what the model gives."""
-        ...
-
-    def identity(self) -> Any:
-        """All that tells these images from others, beside the model, as plain data."""
-        ...
-
-    def stream(self, folder: Path, on_image: Callable[[], object] = ...) -> Iterator[DatasetItem]:
-        """Each image in turn; what ``folder`` doesn't hold is made and kept there."""
-        ...
-
-    def items(self, folder: Path, on_image: Callable[[], object] = ...) -> list[DatasetItem]:
-        """All of them at once."""
-        ...
-
-    def forget(self, folder: Path) -> None:
-        """Remove from ``folder`` what was kept there."""
-        ...
 
 
 def open_images(

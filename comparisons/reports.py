@@ -3,74 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from io import BytesIO
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.cells import CellFolder, Score, write_scores
+from wordlight.comparisons.cells import Score, write_results
 from wordlight.comparisons.comparison import Comparison
-from wordlight.comparisons.datasets import DatasetItem, Mask
+from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.grid import draw_grid
+from wordlight.comparisons.surveys import Survey, write_words
 from wordlight.comparisons.table import notes
 from wordlight.comparisons.versions import installed_versions
 
 
 def write_reports(
     comparison: Comparison,
-    scores: Mapping[str, Sequence[Score]],
-    items: Sequence[DatasetItem],
-    cells: CellFolder,
+    scores: Iterable[Sequence[Score]],
+    surveys: Iterable[Survey],
+    items: Iterable[DatasetItem],
 ) -> None:
     """Everything that is made at the end of a run, each file by atomic rename.
 
     ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
     kind, with its mask as a PNG), ``summary.json``, ``table.txt``, ``table.md``, ``table.csv``
     (every estimate), ``table.tex`` and ``grid.png``.
+
+    Args:
+        comparison: what was found.
+        scores: of the test split, a cell at a time.
+        surveys: of its images.
+        items: its images, of which the first few are shown.
     """
     out = comparison.out
-    write_scores(out / "results.parquet", [s for of_method in scores.values() for s in of_method])
-    write_atomically(out / "words.parquet", _words(items))
+    write_results(out / "results.parquet", scores)
+    write_words(out / "words.parquet", surveys)
     summary = json.dumps(_summary(comparison), indent=2) + "\n"
     write_atomically(out / "summary.json", summary.encode())
     write_atomically(out / "table.txt", (comparison.text + "\n").encode())
     write_atomically(out / "table.md", comparison.markdown.encode())
     write_atomically(out / "table.csv", comparison.csv.encode())
     write_atomically(out / "table.tex", comparison.latex.encode())
-    write_atomically(out / "grid.png", draw_grid(comparison, items, cells))
-
-
-def _words(items: Sequence[DatasetItem]) -> bytes:
-    rows = [
-        {
-            "sample": item.sample,
-            "split": item.split,
-            "prompt": item.trajectory.prompt,
-            "word": scored.word.text,
-            "occurrence": scored.word.occurrence,
-            "start": scored.word.start,
-            "stop": scored.word.stop,
-            "kind": scored.row,
-            "mask_share": float(scored.mask.mean()),
-            "mask": _png(scored.mask),
-        }
-        for item in items
-        for scored in item.words
-    ]
-    buffer = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    return buffer.getvalue()
-
-
-def _png(mask: Mask) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(mask).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+    write_atomically(out / "grid.png", draw_grid(comparison, items))
 
 
 def _summary(comparison: Comparison) -> dict[str, Any]:
@@ -79,14 +52,8 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "headline": comparison.to_json(),
         "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
         "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
-        "tests": [asdict(test) for test in comparison.tests],
         "chosen": {
-            name: {
-                "threshold": c.threshold,
-                "absolute_threshold": c.thresholds.absolute,
-                "calibration_miou": c.miou,
-                **c.variant.options,
-            }
+            name: {"threshold": c.threshold, "calibration_miou": c.miou, **c.variant.options}
             for name, c in comparison.choices.items()
         },
         "kept": facts.accounting.kept,
@@ -100,6 +67,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "rows": {
             entry.name: {
                 "label": entry.label,
+                "framework": entry.framework,
                 "family": entry.family,
                 "extra": entry.extra,
                 "shuffled": entry.shuffled,
@@ -108,6 +76,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
             }
             for entry in comparison.entries
         },
+        "failed": [str(failure) for failure in comparison.failures],
         "notes": notes(comparison),
         "versions": installed_versions(),
         "n": facts.n,

@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
-import wordlight
 from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
-from wordlight.comparisons.budget import Workload
+from wordlight.comparisons import failures
 from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose
-from wordlight.comparisons.ceiling import mask_on_grid
-from wordlight.comparisons.cells import CellFolder, Score
+from wordlight.comparisons.cells import CellFolder, DamagedFileError, Score
 from wordlight.comparisons.comparison import (
     Comparison,
     Facts,
+    account,
     check_headline,
     summarise,
     summarise_ceiling,
 )
+from wordlight.comparisons.config_file import CONFIG, write_config
 from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
 from wordlight.comparisons.datasets.dataset import OnError
-from wordlight.comparisons.entries import Entry, Methods, build_entries
-from wordlight.comparisons.images import (
-    ImageSet,
-    data_settings,
-    describe,
-    headline_words,
-    open_images,
-)
-from wordlight.comparisons.judging import calibration_cell, judged_cell
+from wordlight.comparisons.entries import Entry, Methods
+from wordlight.comparisons.executors import Executor, InProcess
+from wordlight.comparisons.image_set import ImageSet
+from wordlight.comparisons.images import describe, headline_words
 from wordlight.comparisons.output_folder import claimed
+from wordlight.comparisons.plan import Bench, Plan
 from wordlight.comparisons.reports import write_reports
-from wordlight.comparisons.segmentation import METRICS, THRESHOLD_GRID
+from wordlight.comparisons.run_lock import locked
+from wordlight.comparisons.segmentation import Thresholds
 from wordlight.comparisons.settings_file import (
-    Settings,
+    KEPT,
     forget_settings,
     holds_same_run,
     write_settings,
 )
-from wordlight.comparisons.supervised import mask_maker, supervised_rows
+from wordlight.comparisons.surveys import Surveys
+from wordlight.comparisons.worker import (
+    SAMPLES,
+    Chosen,
+    Damaged,
+    Done,
+    Task,
+    Worker,
+    cell_names,
+)
+
+#: Makes the executor of a run: of its bench, its folder, and what becomes of damaged files.
+MakeExecutor = Callable[[Bench, Path, Damaged], Executor]
+
+
+class RunWarning(UserWarning):
+    """Something went wrong in a run that didn't stop it."""
 
 
 def compare(
-    backend: Backend | str = "scenes",
+    backend: Backend | str | Sequence[Backend] = "scenes",
     methods: Methods | None = None,
     *,
     out: str | Path,
@@ -61,9 +76,11 @@ def compare(
     calibration: int = 16,
     maps: Mapping[str, str | Path] | None = None,
     budget: int | None = None,
-    framework: str = "torch",
+    framework: str | Sequence[str] = "torch",
     device: str | None = None,
     progress: bool = True,
+    damaged: Damaged = "stop",
+    executor: MakeExecutor | None = None,
 ) -> Comparison:
     """Score attribution methods against each other, on images that a model draws or on a data set.
 
@@ -71,12 +88,13 @@ def compare(
     drew. What can
     be chosen (each row's threshold, the centre's width) is chosen on the calibration split; the
     test split is read once. A run that was stopped goes on where it was when it is called again
-    with the same settings.
+    with the same settings, and cells that failed are tried again.
 
     Args:
-        backend: a model, or the name of one as ``load`` takes it.
-        methods: names, attributors, or attributors by names of their own; the default ones for
-            None. ``"shuffled-word"`` adds a row for each method that is no control.
+        backend: a model, or the name of one as ``load`` takes it, or one backend a framework.
+        methods: names, names with options (``{"method": "integrated-gradients", "name": "ig",
+            "n_steps": 16}``), attributors, or attributors by names of their own; the default ones
+            for None. ``"shuffled-word"`` adds a row for each method that is no control.
         out: the folder of the results: ``results.parquet`` and the cells it is made of, the maps,
             the images, the tables, and a picture of them.
         data: ``"scenes"``, or a data set, as ``open_dataset`` takes it.
@@ -96,200 +114,273 @@ def compare(
             every image of both splits, as ``AttributionMaps.save`` writes it.
         budget: the most that an image may cost, in forward-equivalents: every method gets the most
             effort (``n_steps``, ``n_samples``, ...) for which no image of the run costs more.
-        framework, device: for a model that is named.
+        framework, device: for a model that is named. Of several frameworks the first draws the
+            images, and every one makes maps of them.
         progress: whether to show bars on stderr.
+        damaged: what becomes of a file of the run that can't be read: ``"stop"`` raises
+            ValueError, ``"recompute"`` makes it again and says so in a RunWarning.
+        executor: where the work is done; in this process for None. ``on_ray`` gives one.
 
     Returns:
-        The estimates; ``print`` shows them as a table.
+        The estimates; ``print`` shows them as a table. ``failures`` names the cells whose method
+        raised an error: they are recorded in the folder, and the run goes on without them.
 
     Raises:
-        ValueError: bad arguments, ``out`` holding a run with other settings, a damaged file
-            there, images without a word to score, methods that the budget doesn't pay for.
+        ValueError: bad arguments, ``out`` holding a run with other settings or being in use,
+            a damaged file there, images without a word to score, methods that the budget doesn't
+            pay for.
         OSError: a folder that can't be read or written.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, not {steps}")
-    model = _loaded(backend, framework, device)
-    maker = mask_maker(masks, device)
-    sets = open_images(
-        data,
-        model,
-        calibration=calibration,
-        n=n,
-        seed=seed,
+    frameworks = (framework,) if isinstance(framework, str) else tuple(framework)
+    plan = Plan(
+        model=(backend,) if isinstance(backend, Backend) else backend,
+        methods=methods,
+        frameworks=frameworks,
+        device=device,
+        data=data,
         on_error=on_error,
-        segmenter=maker,
         redraw=redraw,
+        masks=masks,
+        segmenters=dict(segmenters or {}),
+        n=n,
+        calibration=calibration,
+        seed=seed,
+        steps=steps,
+        maps={name: str(folder) for name, folder in (maps or {}).items()},
+        budget=budget,
     )
-    samples = [name for one in sets for name in one.samples]
-    folders = {name: Path(folder) for name, folder in (maps or {}).items()}
-    workload = None
-    if budget is not None:
-        prompts = [prompt for one in sets for prompt in one.prompts]
-        workload = Workload.of(model, prompts)
-    entries = build_entries(model, methods, folders, samples, steps, budget, workload)
-    supervised, not_measured = supervised_rows(
-        segmenters or {}, maker, [entry.name for entry in entries], device
-    )
-    entries = tuple(sorted((*entries, *supervised), key=lambda entry: entry.extra))
-    settings: Settings = {
-        "wordlight": wordlight.__version__,
-        "model": model.model_id,
-        "revision": model.revision,
-        "framework": model.framework,
-        "device": model.device,
-        "dtype": model.dtype,
-        "data": data_settings(*sets),
-        "n": n,
-        "calibration": calibration,
-        "seed": seed,
-        "steps": steps,
-        "thresholds": list(THRESHOLD_GRID),
-        "metrics": list(METRICS),
-        "methods": {entry.name: entry.settings() for entry in entries},
-    }
-    if budget is not None:
-        settings["budget"] = budget
-    if not_measured:
-        settings["not measured"] = [name for name, _ in not_measured]
+    bench = Bench(plan)
     root = Path(out)
-    with claimed(root):
-        if holds_same_run(root, settings):
-            _sweep(root)
-        else:
-            _try_first_image(sets[0], steps)
-            write_settings(root, settings)
-        with _bar("drawing images", len(samples), progress) as bar:
-            tuning, test = (one.items(root / "samples", bar.update) for one in sets)
+    with claimed(root), locked(root):
+        there = (executor or _in_process)(bench, root, damaged)
         try:
-            of_ceiling = ceiling_thresholds(tuning)
-            check_headline(test)
-        except ValueError:
-            # Such images can't be judged on: they don't stand in the way of other settings.
-            for one in sets:
-                one.forget(root / "samples")
-            forget_settings(root)
-            raise
-    if budget is not None:
-        _check_budget(entries, budget, [*tuning, *test])
-    cells = CellFolder(root, model.framework)
-    with _bar("making maps", len(samples), progress) as bar:
-        choices = _calibrate(cells, tuning, entries, bar)
-        scores = _judge(cells, test, entries, choices, bar)
-    rows, other, tests = summarise(entries, scores, test, seed)
-    ceiling, other_ceiling = summarise_ceiling(test, of_ceiling, seed)
-    trajectory = test[0].trajectory
-    comparison = Comparison(
-        rows=rows,
-        other=other,
-        ceiling=ceiling,
-        other_ceiling=other_ceiling,
-        entries=entries,
-        choices=choices,
-        ceiling_threshold=of_ceiling.normalised,
-        tests=tests,
-        facts=Facts(
-            model_id=model.model_id,
-            revision=model.revision,
-            framework=model.framework,
-            device=model.device,
-            seed=seed,
-            n=len(test),
-            calibration=len(tuning),
-            steps=trajectory.at_steps(steps),
-            sampling_steps=trajectory.steps,
-            accounting=Accounting.of(test),
-            calibration_accounting=Accounting.of(tuning),
-            budget=budget,
-            data=describe(sets[1]),
-            headline=headline_words(sets[1]),
-            not_measured=not_measured,
-        ),
-        out=root,
-    )
-    write_reports(comparison, scores, test, cells)
+            settings = there.settings()
+            if holds_same_run(root, settings):
+                _sweep(root)
+            else:
+                for _ in there.map([Task("try", "calibration", 0)]):
+                    pass
+                write_settings(root, settings, cells=bench.cells)
+            if plan.by_name:
+                write_config(root / CONFIG, plan)
+            failures.forget(root)
+            comparison = _Run(bench, root, damaged, there, progress).finish()
+        finally:
+            there.close()
+    if comparison.damaged:
+        warnings.warn(
+            f"{len(comparison.damaged)} damaged files of {root} were made again: "
+            f"{', '.join(comparison.damaged[:3])}{', ...' if len(comparison.damaged) > 3 else ''}",
+            RunWarning,
+            stacklevel=2,
+        )
     return comparison
 
 
-def _loaded(backend: Backend | str, framework: str, device: str | None) -> Backend:
-    if isinstance(backend, Backend):
-        return backend
-    # Frameworks are imported when a model is loaded, and not before.
-    from wordlight.backends.loading import load
-
-    loaded: Backend = load(backend, framework=framework, device=device)
-    return loaded
+def _in_process(bench: Bench, root: Path, damaged: Damaged) -> Executor:
+    return InProcess(Worker(bench, root, damaged))
 
 
 def _sweep(root: Path) -> None:
     """Remove what a run that was killed had begun to write; a folder is one run's at a time."""
     begun = [*root.glob(".*.partial")]
-    for ours in ("cells", "maps", "samples"):
+    for ours in KEPT:
         begun += (root / ours).rglob(".*.partial")
     for path in begun:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
-def _try_first_image(images: ImageSet, steps: int) -> None:
-    """Raises ValueError for a step set or an image size that can't be, before anything is kept."""
-    trajectory = images.first_batch[0]
-    trajectory.at_steps(steps)
-    height, width = trajectory.image.shape[:2]
-    blank = trajectory.image[..., 0] > 255
-    try:
-        mask_on_grid(blank, trajectory.grid)
-    except ValueError:
-        raise ValueError(
-            f"{images.backend.model_id} draws {height}x{width} pixels on latents of "
-            f"{trajectory.grid[0]}x{trajectory.grid[1]}, which don't divide them"
-        ) from None
+class _Run:
+    """A run whose settings are written, and what happened in it so far."""
 
+    def __init__(
+        self, bench: Bench, root: Path, damaged: Damaged, executor: Executor, progress: bool
+    ) -> None:
+        self.bench = bench
+        self.root = root
+        self.executor = executor
+        self.progress = progress
+        # What the tables need is read here, wherever the work is done.
+        self.worker = Worker(bench, root, damaged)
+        self.failed = 0
+        self.calibrated = 0
+        self.accounting = Accounting({}, {})
+        self.damaged: list[str] = []
 
-def _check_budget(entries: Sequence[Entry], budget: int, items: Sequence[DatasetItem]) -> None:
-    """Raises ValueError where images turn out larger than was foreseen when efforts were chosen, or
-    maps from files say that they cost more."""
-    for entry in entries:
-        for item in items:
-            method = entry.method
-            if method is None:
-                cost = entry.variants[0].source.maps(item, Path()).provenance.forward_equivalents
-            else:
-                cost = method.cost(method.size_of(item.trajectory)).forward_equivalents
-            if cost > budget:
-                raise ValueError(
-                    f"{entry.label} costs {cost} forward-equivalents for {item.sample}, and the "
-                    f"budget is {budget}"
+    def finish(self) -> Comparison:
+        """Do what is left of it, and write its tables."""
+        bench = self.bench
+        self._draw()
+        try:
+            tuning = list(self._items(bench.calibration))
+            self.calibrated, self.accounting = len(tuning), Accounting.of(tuning)
+            ceiling_at = ceiling_thresholds(tuning)
+            del tuning
+            check_headline(self._items(bench.test))
+        except DamagedFileError:
+            raise
+        except ValueError:
+            # Such images can't be judged on: they don't stand in the way of other settings.
+            for one in bench.sets:
+                one.forget(self.root / SAMPLES)
+            forget_settings(self.root)
+            raise
+        with self._bar("making maps", bench.cells, self._finished(), "cell") as bar:
+            self._do(self._calibrating(), bar)
+            choices, lost = self._choose()
+            bar.total = (bar.total or 0) - len(lost) * len(bench.test)
+            self._do(self._judging(choices, ceiling_at), bar)
+        return self._conclude(choices, lost, ceiling_at)
+
+    def _draw(self) -> None:
+        folder = self.root / SAMPLES
+        tasks = []
+        missing = 0
+        for images in self.bench.sets:
+            for start in range(0, len(images), images.batch):
+                lacking = images.lacking(start, folder)
+                missing += lacking
+                if lacking:
+                    tasks.append(Task("draw", images.split, start))
+        total = sum(len(images) for images in self.bench.sets)
+        with self._bar("drawing images", total, total - missing, "image") as bar:
+            self._do(tasks, bar)
+
+    def _calibrating(self) -> Iterator[Task]:
+        for index in range(len(self.bench.calibration)):
+            for framework in self.bench.frameworks:
+                yield Task("calibrate", "calibration", index, framework)
+
+    def _judging(self, choices: Mapping[str, Choice], ceiling: Thresholds) -> Iterator[Task]:
+        bench = self.bench
+        chosen = {
+            framework: {
+                entry.name: Chosen.of(entry, choices[entry.name])
+                for entry in bench.of_framework(framework)
+                if entry.name in choices
+            }
+            for framework in bench.frameworks
+        }
+        for index in range(len(bench.test)):
+            for framework in bench.frameworks:
+                first = framework == bench.frameworks[0]
+                yield Task(
+                    "judge", "test", index, framework, chosen[framework], ceiling if first else None
                 )
 
+    def _do(self, tasks: Iterable[Task], bar: tqdm[NoReturn]) -> None:
+        for done in self.executor.map(tasks):
+            self._note(done)
+            bar.update(min(done.units, (bar.total or 0) - bar.n))
+            if self.failed:
+                bar.set_postfix(failed=self.failed)
 
-def _calibrate(
-    cells: CellFolder, items: Sequence[DatasetItem], entries: Sequence[Entry], bar: tqdm[NoReturn]
-) -> dict[str, Choice]:
-    scores: dict[str, list[list[Score]]] = {e.name: [[] for _ in e.variants] for e in entries}
-    for item in items:
-        for entry in entries:
-            for variant, of_variant in zip(entry.variants, scores[entry.name], strict=True):
-                of_variant += calibration_cell(cells, item, entry, variant)
-        bar.update()
-    return {entry.name: choose(entry, scores[entry.name]) for entry in entries}
+    def _note(self, done: Done) -> None:
+        self.failed += len(done.failures)
+        self.damaged += done.damaged
 
+    def _items(self, images: ImageSet) -> Iterator[DatasetItem]:
+        done = Done(Task("judge", images.split, 0))
+        for index in range(len(images)):
+            item = self.worker.item(images, index, done)
+            if item is not None:
+                yield item
+        self._note(done)
 
-def _judge(
-    cells: CellFolder,
-    items: Sequence[DatasetItem],
-    entries: Sequence[Entry],
-    choices: Mapping[str, Choice],
-    bar: tqdm[NoReturn],
-) -> dict[str, list[Score]]:
-    scores: dict[str, list[Score]] = {entry.name: [] for entry in entries}
-    for item in items:
-        for entry in entries:
-            choice = choices[entry.name]
-            scores[entry.name] += judged_cell(cells, item, entry, choice.variant, choice.thresholds)
-        bar.update()
-    return scores
+    def _finished(self) -> int:
+        """How many cells there are already."""
+        found = 0
+        for images, kind in ((self.bench.calibration, True), (self.bench.test, False)):
+            for entry in self.bench.entries:
+                cells = CellFolder(self.root, entry.framework)
+                names = cell_names(entry, calibrating=kind)
+                found += sum(
+                    cells.cell_path(sample, name).exists()
+                    for sample in images.samples
+                    for name in names
+                )
+        return found
 
+    def _choose(self) -> tuple[dict[str, Choice], list[str]]:
+        """What the calibration split says, and the rows that it says nothing of since all of their
+        cells failed."""
+        choices: dict[str, Choice] = {}
+        lost: list[str] = []
+        samples = self.bench.calibration.samples
+        for entry in self.bench.entries:
+            cells = CellFolder(self.root, entry.framework, self.worker.run)
+            scores: list[list[Score]] = []
+            kept = []
+            for variant, name in zip(
+                entry.variants, cell_names(entry, calibrating=True), strict=True
+            ):
+                of_variant = [cells.read(sample, name) for sample in samples]
+                # A variant of which every cell failed can't be chosen.
+                if any(found is not None for found in of_variant):
+                    scores.append([score for found in of_variant for score in found or ()])
+                    kept.append(variant)
+            if not kept:
+                lost.append(entry.name)
+                continue
+            choices[entry.name] = choose(replace(entry, variants=tuple(kept)), scores)
+        if not choices:
+            first = next(iter(failures.recorded(self.root)), None)
+            raise ValueError(f"every cell of the calibration split failed; the first: {first}")
+        return choices, lost
 
-def _bar(what: str, total: int, progress: bool) -> tqdm[NoReturn]:
-    bar: tqdm[NoReturn] = tqdm(desc=what, total=total, unit="image", disable=not progress)
-    return bar
+    def _conclude(
+        self, choices: Mapping[str, Choice], lost: Sequence[str], ceiling_at: Thresholds
+    ) -> Comparison:
+        bench, root, plan = self.bench, self.root, self.bench.plan
+        first = bench.backends[0]
+        surveys = Surveys(root, bench.test.samples, self.worker.run)
+        entries = tuple(entry for entry in bench.entries if entry.name in choices)
+        rows, other, tests = summarise(entries, self._scores, surveys, plan.seed)
+        ceiling, other_ceiling = summarise_ceiling(surveys, plan.seed)
+        trajectory = next(self._items(bench.test)).trajectory
+        comparison = Comparison(
+            rows=rows,
+            other=other,
+            ceiling=ceiling,
+            other_ceiling=other_ceiling,
+            entries=entries,
+            choices=dict(choices),
+            ceiling_threshold=ceiling_at.normalised,
+            tests=tests,
+            facts=Facts(
+                model_id=first.model_id,
+                revision=first.revision,
+                framework=first.framework,
+                device=first.device,
+                seed=plan.seed,
+                n=sum(1 for _ in surveys),
+                calibration=self.calibrated,
+                steps=trajectory.at_steps(plan.steps),
+                sampling_steps=trajectory.steps,
+                accounting=account(surveys),
+                calibration_accounting=self.accounting,
+                budget=plan.budget,
+                data=describe(bench.test),
+                headline=headline_words(bench.test),
+                not_measured=bench.not_measured,
+                frameworks=bench.frameworks,
+            ),
+            out=root,
+            failures=tuple(replace(one, trace="") for one in failures.recorded(root)),
+            lost=tuple(lost),
+            damaged=tuple(self.damaged),
+        )
+        scores = (self._scores(entry, sample) for entry in entries for sample in bench.test.samples)
+        write_reports(comparison, scores, surveys, self._items(bench.test))
+        return comparison
+
+    def _scores(self, entry: Entry, sample: str) -> list[Score]:
+        """A finished cell's scores; none of one that failed."""
+        cells = CellFolder(self.root, entry.framework, self.worker.run)
+        return cells.read(sample, entry.name) or []
+
+    def _bar(self, what: str, total: int, finished: int, unit: str) -> tqdm[NoReturn]:
+        bar: tqdm[NoReturn] = tqdm(
+            desc=what, total=total, initial=finished, unit=unit, disable=not self.progress
+        )
+        return bar

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.versions import installed_versions
 
 NAME = "settings.json"
 #: Folders of a run's parts.
-KEPT = ("samples", "maps", "cells")
+KEPT = ("samples", "maps", "cells", "words", "failed")
 
 Settings = dict[str, Any]
 
@@ -54,9 +56,15 @@ def holds_same_run(folder: Path, settings: Settings) -> bool:
     return True
 
 
-def write_settings(folder: Path, settings: Settings) -> None:
-    """Write the settings into ``folder``, by atomic rename."""
-    data = {"hash": settings_hash(settings), "settings": settings}
+def write_settings(folder: Path, settings: Settings, **about: Any) -> None:
+    """Write the settings into ``folder``, by atomic rename; ``about`` is plain data that stands
+    beside them and isn't one of them, such as the number of cells."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    data = {
+        "hash": settings_hash(settings),
+        "settings": settings,
+        "about": {"started": started, "versions": installed_versions(), **about},
+    }
     text = json.dumps(data, indent=2, sort_keys=True) + "\n"
     write_atomically(folder / NAME, text.encode())
 

@@ -12,11 +12,21 @@ import numpy as np
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps
+from wordlight.backends.arrays_file import FileFormatError
+from wordlight.comparisons.cells import DamagedFileError
 from wordlight.comparisons.datasets import DatasetItem
 
 #: Maps of another image differ from ours by far more grey levels a pixel than another device's
 #: arithmetic does.
 _SAME_IMAGE = 1.0
+
+
+class MethodError(Exception):
+    """A method couldn't explain an image; what it raised is the cause."""
+
+
+class PrecomputedMapsError(ValueError):
+    """Maps from files aren't there, can't be read or are of something else."""
 
 
 class MapSource(ABC):
@@ -39,8 +49,14 @@ class LiveMaps(MapSource):
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
         if kept.exists():
-            return AttributionMaps.load(kept)
-        maps = self.attributor.attribute(item.trajectory)
+            try:
+                return AttributionMaps.load(kept)
+            except FileFormatError as error:
+                raise DamagedFileError(kept, str(error)) from None
+        try:
+            maps = self.attributor.attribute(item.trajectory)
+        except Exception as error:
+            raise MethodError(str(error)) from error
         maps.save(kept)
         return maps
 
@@ -62,7 +78,8 @@ class PrecomputedMaps(MapSource):
         samples: the images that will be asked for.
 
     Raises:
-        ValueError: no such folder, or a file that is missing.
+        PrecomputedMapsError: no such folder, or a file that is missing; later, files that don't
+            fit their images.
     """
 
     def __init__(self, name: str, folder: Path, samples: Iterable[str]) -> None:
@@ -70,10 +87,12 @@ class PrecomputedMaps(MapSource):
         self.folder = folder
         self.samples = tuple(samples)
         if not folder.is_dir():
-            raise ValueError(f"the maps of {name!r} should be in {folder}, which is no folder")
+            raise PrecomputedMapsError(
+                f"the maps of {name!r} should be in {folder}, which is no folder"
+            )
         missing = [s for s in self.samples if not self._path(s).is_file()]
         if missing:
-            raise ValueError(
+            raise PrecomputedMapsError(
                 f"the maps of {name!r} lack {self._path(missing[0])} ({len(missing)} of "
                 f"{len(self.samples)} files are missing)"
             )
@@ -83,23 +102,28 @@ class PrecomputedMaps(MapSource):
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
         path = self._path(item.sample)
-        maps = AttributionMaps.load(path)
+        try:
+            maps = AttributionMaps.load(path)
+        except (OSError, FileFormatError) as error:
+            raise PrecomputedMapsError(str(error)) from None
         trajectory = item.trajectory
         if maps.tokens != trajectory.tokens:
-            raise ValueError(
+            raise PrecomputedMapsError(
                 f"{path} holds maps of {maps.prompt!r}, but {item.sample} shows "
                 f"{trajectory.prompt!r} (or its tokens are another tokenizer's)"
             )
         grid = (maps.data.sizes["y"], maps.data.sizes["x"])
         if grid != trajectory.grid:
-            raise ValueError(f"{path} holds maps of {grid}, but the latents are {trajectory.grid}")
+            raise PrecomputedMapsError(
+                f"{path} holds maps of {grid}, but the latents are {trajectory.grid}"
+            )
         if maps.image.shape != trajectory.image.shape or _difference(maps, item) > _SAME_IMAGE:
-            raise ValueError(f"{path} holds maps of another image than {item.sample}")
+            raise PrecomputedMapsError(f"{path} holds maps of another image than {item.sample}")
         for scored in item.words:
             try:
                 maps.at(scored.word)
             except KeyError as error:
-                raise ValueError(f"{path}: {error.args[0]}") from None
+                raise PrecomputedMapsError(f"{path}: {error.args[0]}") from None
         return maps
 
     def settings(self) -> dict[str, Any]:

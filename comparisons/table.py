@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from textwrap import fill
 
 from wordlight.comparisons.budget import effort_of
@@ -179,6 +180,13 @@ def notes(comparison: Comparison) -> list[str]:
         "matched: objects and maps matched one to one, whichever word it is",
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words",
     ]
+    if len(facts.frameworks) > 1:
+        lines.append(
+            f"maps by {' and '.join(facts.frameworks)}, of the same images, sampled by "
+            f"{facts.framework}"
+        )
+    if comparison.failures:
+        lines.append(_failed(comparison))
     if comparison.tests:
         lines.append(_told_apart(comparison))
     lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.not_measured]
@@ -200,6 +208,22 @@ def notes(comparison: Comparison) -> list[str]:
             f"the map of): {', '.join(short)}"
         )
     return lines
+
+
+def _failed(comparison: Comparison) -> str:
+    labels: dict[tuple[str, str], str] = {}
+    for entry in comparison.entries:
+        names = [entry.name, *(variant.cell for variant in entry.variants if not entry.shuffled)]
+        labels |= {(entry.framework, name): entry.label for name in names}
+    counts = Counter(
+        labels.get((one.framework, one.method), one.method) for one in comparison.failures
+    )
+    lost = f"; nothing was left of {', '.join(comparison.lost)}" if comparison.lost else ""
+    return (
+        f"{len(comparison.failures)} cells failed, whose images are left out of their rows: "
+        f"{', '.join(f'{label} {count}' for label, count in counts.items())}{lost}; "
+        "the same command tries them again"
+    )
 
 
 def _told_apart(comparison: Comparison) -> str:

@@ -92,6 +92,11 @@ class Accounting:
         for item in items:
             kept.update(word.category for word in item.words)
             dropped.update(item.dropped)
+        return cls.counted(kept, dropped)
+
+    @classmethod
+    def counted(cls, kept: Counter[str], dropped: Counter[str]) -> Accounting:
+        """What was counted elsewhere."""
         other = [category for category in OTHER_CATEGORIES if kept[category] or dropped[category]]
         # A data set has words of one kind or of the other.
         scenes = [] if other else CATEGORIES

@@ -81,7 +81,7 @@ def _of_method(run: FinishedRun, row: MethodRow) -> Cases:
 
 
 def _maps_path(run: FinishedRun, row: MethodRow, sample: str) -> Any:
-    framework = check_name(str(run.settings.get("framework")))
+    framework = check_name(row.framework)
     name = f"{check_name(row.maps)}.safetensors"
     return run.path("maps", framework, check_name(sample), name)
 

@@ -34,6 +34,7 @@ class MethodRow:
     extra: bool
     shuffled: bool
     maps: str
+    framework: str
     threshold: float
     calibration_miou: float
     settings: dict[str, Any]
@@ -152,6 +153,7 @@ def _rows(summary: Mapping[str, Any]) -> tuple[MethodRow, ...]:
             extra=bool(row["extra"]),
             shuffled=bool(row["shuffled"]),
             maps=str(row["maps"]),
+            framework=str(row["framework"]),
             threshold=float(summary["chosen"][name]["threshold"]),
             calibration_miou=float(summary["chosen"][name]["calibration_miou"]),
             settings=dict(summary["methods"][name]),

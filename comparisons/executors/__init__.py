@@ -1,0 +1,5 @@
+"""Where the tasks of a run are done: in this process, or on the machines of a Ray cluster."""
+
+from wordlight.comparisons.executors.executor import Executor, InProcess
+
+__all__ = ["Executor", "InProcess"]

@@ -1,0 +1,105 @@
+"""The images of a run: made once, kept in the run's folder, read one at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.datasets import DatasetItem
+
+
+class ImageSet(ABC):
+    """The images of one split, each of them a trajectory's file in a folder once it is made.
+
+    Attributes:
+        split: its name.
+        batch: how many images are made at once; always the same ones, so that a resumed run makes
+            them in the same company.
+    """
+
+    split: str
+    batch: int = 1
+
+    @property
+    @abstractmethod
+    def samples(self) -> Sequence[str]:
+        """The names of all images."""
+
+    @property
+    @abstractmethod
+    def prompts(self) -> Iterable[str]:
+        """Their prompts, before anything is made."""
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """All that tells these images from others, beside the model, as plain data."""
+
+    @property
+    @abstractmethod
+    def first_batch(self) -> Sequence[Trajectory]:
+        """The first images, made and kept nowhere: to see what they are like."""
+
+    @abstractmethod
+    def make(self, start: int, folder: Path) -> None:
+        """Make the batch from image number ``start`` on, as far as the folder lacks it."""
+
+    @abstractmethod
+    def item(self, index: int, folder: Path) -> DatasetItem | None:
+        """An image with its masks, from the folder; None for one that is left out.
+
+        Raises DamagedFileError for a file that can't be read, FileNotFoundError for none, and
+        ValueError for one of another prompt.
+        """
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch_from(self, start: int) -> range:
+        """The numbers of a batch's images."""
+        return range(start, min(start + self.batch, len(self)))
+
+    def lacking(self, start: int, folder: Path) -> int:
+        """How many images of a batch the folder doesn't hold."""
+        return sum(not self.path(index, folder).exists() for index in self.batch_from(start))
+
+    def path(self, index: int, folder: Path) -> Path:
+        """Where an image is kept."""
+        return folder / f"{self.samples[index]}.safetensors"
+
+    def stream(
+        self, folder: Path, on_image: Callable[[], object] = lambda: None
+    ) -> Iterator[DatasetItem]:
+        """Each image in turn, with its masks; what ``folder`` doesn't hold is made and kept there.
+
+        Args:
+            folder: of trajectories, ``<sample>.safetensors`` each.
+            on_image: called once an image, for a progress bar.
+
+        Raises:
+            OSError: the folder can't be written.
+            ValueError: a file there is damaged, or of another prompt.
+        """
+        for start in range(0, len(self), self.batch):
+            self.make(start, folder)
+            for index in self.batch_from(start):
+                # What was kept is what is used, also in the run that made it.
+                item = self.item(index, folder)
+                if item is not None:
+                    yield item
+                on_image()
+
+    def items(
+        self, folder: Path, on_image: Callable[[], object] = lambda: None
+    ) -> list[DatasetItem]:
+        """What ``stream`` gives, all at once."""
+        return list(self.stream(folder, on_image))
+
+    def forget(self, folder: Path) -> None:
+        """Remove from ``folder`` what was kept there, and the folder if nothing is left."""
+        for index in range(len(self)):
+            self.path(index, folder).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,287 @@
+"""Does the tasks of a run: draws images, makes cells. What is finished on disk isn't done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from wordlight.comparisons import failures
+from wordlight.comparisons.calibration import Choice
+from wordlight.comparisons.ceiling import mask_on_grid
+from wordlight.comparisons.cells import CellFolder, DamagedFileError
+from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.entries import Entry, Variant
+from wordlight.comparisons.failures import Failure
+from wordlight.comparisons.image_set import ImageSet
+from wordlight.comparisons.judging import calibration_cell, judged_cell
+from wordlight.comparisons.plan import Bench
+from wordlight.comparisons.segmentation import Thresholds
+from wordlight.comparisons.settings_file import holds_same_run, settings_hash
+from wordlight.comparisons.sources import MethodError, PrecomputedMapsError
+from wordlight.comparisons.surveys import Survey, survey_path
+
+#: What becomes of a run's file that can't be read.
+Damaged = Literal["stop", "recompute"]
+SAMPLES = "samples"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the calibration split chose for a row: the number of its variant, and thresholds."""
+
+    variant: int
+    thresholds: Thresholds
+
+    @classmethod
+    def of(cls, entry: Entry, choice: Choice) -> Chosen:
+        """The same as plain data."""
+        return cls(entry.variants.index(choice.variant), choice.thresholds)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of a run, small enough to be done again when its worker is lost.
+
+    Attributes:
+        kind: ``"try"`` whether such images can be judged on, before anything is kept; ``"draw"`` a
+            batch of images; ``"calibrate"`` or ``"judge"`` one image's cells.
+        split: of the images.
+        index: of the image, or of the batch's first.
+        framework: whose cells.
+        chosen: for ``"judge"``, by row.
+        ceiling: for ``"judge"``, where the image's words are to be written down too.
+    """
+
+    kind: Literal["try", "draw", "calibrate", "judge"]
+    split: str
+    index: int
+    framework: str = ""
+    chosen: Mapping[str, Chosen] = field(default_factory=dict)
+    ceiling: Thresholds | None = None
+
+
+@dataclass
+class Done:
+    """What became of a task: how many images or cells weren't there before, cells that failed in
+    it, and damaged files that were made again."""
+
+    task: Task
+    units: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+class OverBudgetError(ValueError):
+    """An image costs more than any was foreseen to."""
+
+
+#: Errors of what a run was given, or of its disk, which other cells would run into as well.
+STOPPING = (OSError, PrecomputedMapsError, OverBudgetError)
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """One cell of a task: its row, the variant, its name."""
+
+    entry: Entry
+    variant: Variant
+    name: str
+
+
+def cells_of(bench: Bench, task: Task) -> list[CellTask]:
+    """The cells that a task makes, in order."""
+    found = []
+    for entry in bench.of_framework(task.framework):
+        if task.kind == "calibrate":
+            names = cell_names(entry, calibrating=True)
+            for variant, name in zip(entry.variants, names, strict=True):
+                found.append(CellTask(entry, variant, name))
+        elif task.kind == "judge" and entry.name in task.chosen:
+            variant = entry.variants[task.chosen[entry.name].variant]
+            found.append(CellTask(entry, variant, entry.name))
+    return found
+
+
+def cell_names(entry: Entry, *, calibrating: bool) -> list[str]:
+    """The cells of a row on one image: on the calibration split one a variant."""
+    if not calibrating or entry.shuffled:
+        return [entry.name]
+    return [variant.cell for variant in entry.variants]
+
+
+class Worker:
+    """Does tasks, one at a time, in this process.
+
+    Args:
+        bench: what they need.
+        root: the run's folder.
+        damaged: ``"stop"`` raises DamagedFileError for a file of the run that can't be read,
+            ``"recompute"`` makes it again.
+    """
+
+    def __init__(self, bench: Bench, root: Path, damaged: Damaged = "stop") -> None:
+        if damaged not in ("stop", "recompute"):
+            raise ValueError(f"damaged must be 'stop' or 'recompute', not {damaged!r}")
+        self.bench = bench
+        self.root = root
+        self.damaged = damaged
+
+    @cached_property
+    def run(self) -> str:
+        """The hash of the run's settings, as its folder has them.
+
+        Raises ValueError where the folder isn't there, or where this process would make another
+        run: with another release, say, or on another kind of device.
+        """
+        if not holds_same_run(self.root, self.bench.settings()):
+            raise ValueError(
+                f"{self.root} holds no run here: every worker must see the same folder"
+            )
+        return settings_hash(self.bench.settings())
+
+    def do(self, task: Task) -> Done:
+        """Do a task, or what is left of it.
+
+        A cell whose method fails is recorded and left out; everything else is raised.
+        """
+        done = Done(task)
+        images = self.bench.of_split(task.split)
+        if task.kind == "try":
+            _try(images, self.bench.plan.steps)
+            return done
+        assert self.run
+        if task.kind == "draw":
+            done.units = images.lacking(task.index, self.root / SAMPLES)
+            images.make(task.index, self.root / SAMPLES)
+            return done
+        kept = _Kept(self, images, task.index, done)
+        cells = CellFolder(self.root, task.framework, self.run)
+        broken: dict[str, BaseException] = {}
+        for one in cells_of(self.bench, task):
+            self._cell(one, task, cells, kept, broken, done)
+        if task.ceiling is not None:
+            self._survey(task.ceiling, kept, done)
+        return done
+
+    def item(self, images: ImageSet, index: int, done: Done) -> DatasetItem | None:
+        """An image of the run, made where it isn't there; None for one that is left out."""
+        return _Kept(self, images, index, done).item()
+
+    def _cell(
+        self,
+        one: CellTask,
+        task: Task,
+        cells: CellFolder,
+        kept: _Kept,
+        broken: dict[str, BaseException],
+        done: Done,
+    ) -> None:
+        sample = kept.sample
+        if failures.is_recorded(self.root, task.framework, sample, one.name):
+            return
+        if self.attempt(lambda: cells.read(sample, one.name), done) is not None:
+            return
+        done.units += 1
+        item = kept.item()
+        if item is None:
+            return
+        try:
+            if one.variant.cell in broken:
+                raise MethodError from broken[one.variant.cell]
+            _check_budget(one.entry, item, self.bench.plan.budget)
+            self.attempt(lambda: _make(one, task, cells, item), done)
+        except (*STOPPING, DamagedFileError):
+            raise
+        except Exception as error:
+            cause: BaseException = error
+            if isinstance(error, MethodError) and error.__cause__ is not None:
+                cause = broken[one.variant.cell] = error.__cause__
+            failure = Failure.of(task.framework, sample, one.name, cause)
+            failures.record(self.root, failure)
+            done.failures.append(failure)
+
+    def _survey(self, ceiling: Thresholds, kept: _Kept, done: Done) -> None:
+        path = survey_path(self.root, kept.sample)
+        if path.exists() and self.attempt(lambda: Survey.read(path, self.run), done) is not None:
+            return
+        item = kept.item()
+        if item is not None:
+            Survey.of(item, ceiling).write(path, self.run)
+
+    def attempt(self, make: Callable[[], T], done: Done) -> T:
+        """Do something that reads files of the run; a damaged one is removed, and it is tried
+        again, where that was asked for."""
+        seen: set[Path] = set()
+        while True:
+            try:
+                return make()
+            except DamagedFileError as error:
+                if self.damaged == "stop" or error.path in seen:
+                    raise
+                seen.add(error.path)
+                error.path.unlink(missing_ok=True)
+                done.damaged.append(str(error.path.relative_to(self.root)))
+
+
+class _Kept:
+    """An image of the run, read when it is first needed."""
+
+    def __init__(self, worker: Worker, images: ImageSet, index: int, done: Done) -> None:
+        self.worker, self.images, self.index, self.done = worker, images, index, done
+        self.sample = images.samples[index]
+        self._item: tuple[DatasetItem | None] | None = None
+
+    def item(self) -> DatasetItem | None:
+        if self._item is None:
+            self._item = (self.worker.attempt(self._read, self.done),)
+        return self._item[0]
+
+    def _read(self) -> DatasetItem | None:
+        folder = self.worker.root / SAMPLES
+        if not self.images.path(self.index, folder).exists():
+            self.images.make(self.index - self.index % self.images.batch, folder)
+        return self.images.item(self.index, folder)
+
+
+def _make(one: CellTask, task: Task, cells: CellFolder, item: DatasetItem) -> None:
+    if task.kind == "calibrate":
+        calibration_cell(cells, item, one.entry, one.variant)
+    else:
+        thresholds = task.chosen[one.entry.name].thresholds
+        judged_cell(cells, item, one.entry, one.variant, thresholds)
+
+
+def _check_budget(entry: Entry, item: DatasetItem, budget: int | None) -> None:
+    """Raises OverBudgetError where an image turns out larger than was foreseen when efforts were
+    chosen, or maps from files say that they cost more."""
+    if budget is None:
+        return
+    method = entry.method
+    if method is None:
+        cost = entry.variants[0].source.maps(item, Path()).provenance.forward_equivalents
+    else:
+        cost = method.cost(method.size_of(item.trajectory)).forward_equivalents
+    if cost > budget:
+        raise OverBudgetError(
+            f"{entry.label} costs {cost} forward-equivalents for {item.sample}, and the "
+            f"budget is {budget}"
+        )
+
+
+def _try(images: ImageSet, steps: int) -> None:
+    """Raises ValueError for a step set or an image size that can't be."""
+    trajectory = images.first_batch[0]
+    trajectory.at_steps(steps)
+    height, width = trajectory.image.shape[:2]
+    blank = trajectory.image[..., 0] > 255
+    try:
+        mask_on_grid(blank, trajectory.grid)
+    except ValueError:
+        raise ValueError(
+            f"{trajectory.model_id} draws {height}x{width} pixels on latents of "
+            f"{trajectory.grid[0]}x{trajectory.grid[1]}, which don't divide them"
+        ) from None
