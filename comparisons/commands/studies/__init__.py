@@ -1,0 +1,1 @@
+"""Studies of words, one a module: ``add_to`` adds its parser, whose ``run`` does it."""

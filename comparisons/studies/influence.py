@@ -1,0 +1,243 @@
+"""How much of an image the words of each part of speech take up, in maps and in fact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+
+from wordlight.attribution.noise_difference import without
+from wordlight.attribution.words import PromptWords
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.texts import StudyTexts, draw, method_for, place_words
+
+#: Where the paper's first version cuts a map that runs from 0 to 1.
+THRESHOLD = 0.4
+#: A pixel has changed when its colour has by more than this share of the way from black to white.
+CHANGED = 0.1
+#: Mean share of pixels above 0.4 by part of speech: arXiv 2210.04885v1, as its authors' plotting
+#: script has it (`run/plot_pos.py`, castorini/daam, commit 01d35db). Stable Diffusion 1.4, captions
+#: of COCO, tags of spaCy's `en_core_web_trf`.
+PAPER_SPREAD = {
+    "PUNCT": 0.4465,
+    "CCONJ": 0.3687,
+    "ADP": 0.3188,
+    "VERB": 0.2969,
+    "ADV": 0.2925,
+    "ADJ": 0.2886,
+    "NOUN": 0.2879,
+    "PRON": 0.2788,
+    "DET": 0.1942,
+    "NUM": 0.1585,
+}
+
+
+@dataclass(frozen=True)
+class ClassInfluence:
+    """One part of speech.
+
+    Attributes:
+        tag: of Universal Dependencies.
+        spread: over words, the share of pixels where the map, from 0 to 1, is at least 0.4.
+        words_out: how many words of it an image's prompt has, on average where it has any.
+        changed: over images, the share of pixels that change when all of them are taken out at the
+            same noise.
+        change: the mean change of a pixel, 0 to 1.
+        paper: the spread that the paper found, or None.
+    """
+
+    tag: str
+    spread: Estimate
+    words_out: float
+    changed: Estimate
+    change: Estimate
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class InfluenceStudy:
+    """What was found.
+
+    Attributes:
+        classes: by spread, the largest first.
+        other_noise: ``changed`` and ``change`` of the same prompt drawn from other noise: how
+            different two images of one prompt are.
+        not_placed: how many tagged words had no map of their own.
+    """
+
+    model: str
+    method: str
+    source: str
+    images: int
+    steps: int
+    seed: int
+    classes: tuple[ClassInfluence, ...]
+    other_noise: tuple[Estimate, Estimate]
+    not_placed: int
+
+    def rank_correlation(self, one: str, other: str) -> tuple[float, int]:
+        """Spearman's correlation of two of ``spread``, ``changed`` and ``paper`` over the parts of
+        speech that have both, and of how many; nan for fewer than three."""
+
+        def value(found: ClassInfluence, name: str) -> float:
+            there = getattr(found, name)
+            if there is None:
+                return np.nan
+            return float(there.mean) if isinstance(there, Estimate) else float(there)
+
+        pairs = np.array([[value(c, one), value(c, other)] for c in self.classes]).reshape(-1, 2)
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
+        if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
+            return np.nan, len(pairs)
+        return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic), len(pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; what can't be estimated is null."""
+        return {
+            **{name: getattr(self, name) for name in ("model", "method", "source", "images")},
+            **{name: getattr(self, name) for name in ("steps", "seed", "not_placed")},
+            "threshold": THRESHOLD,
+            "changed_from": CHANGED,
+            "classes": [
+                {
+                    "tag": c.tag,
+                    "spread": estimate_data(c.spread),
+                    "words_out": c.words_out,
+                    "changed": estimate_data(c.changed),
+                    "change": estimate_data(c.change),
+                    "paper_spread": c.paper,
+                }
+                for c in self.classes
+            ],
+            "other_noise": {
+                "changed": estimate_data(self.other_noise[0]),
+                "change": estimate_data(self.other_noise[1]),
+            },
+        }
+
+
+def study_influence(
+    backend: Backend,
+    texts: StudyTexts,
+    *,
+    method: str = "daam",
+    steps: int = 4,
+    seed: int = 0,
+    on_image: Callable[[int], object] = lambda count: None,
+) -> InfluenceStudy:
+    """The influence of parts of speech: the paper's measure, and what really changes.
+
+    The paper's is the share of an image's pixels where a word's map, min-max normalised, is at
+    least 0.4 (Tang et al., arXiv 2210.04885, first version). It says how far a map spreads, not
+    what the word does; so beside it stands how much of the image changes when all words of the
+    class are taken out of the prompt and it is drawn again from the same noise.
+
+    Args:
+        backend: the model.
+        texts: tagged prompts.
+        method: the name of a registered method.
+        steps: how many evenly spaced steps it looks at.
+        seed: of the resampling and of the other noise.
+        on_image: called with how many images are done.
+
+    Raises:
+        ValueError, KeyError: a method that isn't there.
+        MissingCapabilityError: a model that the method needs more of.
+    """
+    attributor = method_for(backend, method, steps)
+    spread: dict[str, tuple[list[str], list[float]]] = {}
+    changes: dict[str, tuple[list[str], list[float], list[float]]] = {}
+    words_out: dict[str, list[int]] = {}
+    noise_samples: list[str] = []
+    noise: list[tuple[float, float]] = []
+    not_placed = 0
+    drawn = draw(backend, [text.text for text in texts.texts], texts.seeds)
+    for sample, text, image_seed, trajectory in zip(
+        texts.samples, texts.texts, texts.seeds, drawn, strict=True
+    ):
+        words = PromptWords.of(trajectory.tokens)
+        placed = place_words(text, words)
+        not_placed += len(text.tokens) - len(placed)
+        maps = attributor.attribute(trajectory)
+        of_class: dict[str, list[int]] = {}
+        for index, word in placed.items():
+            tag = text.tokens[index].tag
+            samples, values = spread.setdefault(tag, ([], []))
+            samples.append(sample)
+            values.append(float(maps.at(word).mask(THRESHOLD).mean()))
+            of_class.setdefault(tag, []).append(index)
+        shorter: dict[str, str] = {}
+        for tag, indices in of_class.items():
+            group = words.find([slice(placed[i].start, placed[i].stop) for i in indices])
+            left = without(text.text, group)
+            if left:
+                shorter[tag] = left
+                words_out.setdefault(tag, []).append(len(indices))
+        # The last is the whole prompt at other noise.
+        other_seed = int(np.random.SeedSequence((seed, image_seed)).generate_state(1)[0])
+        again = draw(
+            backend,
+            [*shorter.values(), text.text],
+            [*[image_seed] * len(shorter), other_seed],
+        )
+        for tag, one in zip(shorter, again, strict=False):
+            names, shares, means = changes.setdefault(tag, ([], [], []))
+            names.append(sample)
+            share, mean = image_change(trajectory.image, one.image)
+            shares.append(share)
+            means.append(mean)
+        noise_samples.append(sample)
+        noise.append(image_change(trajectory.image, again[-1].image))
+        on_image(1)
+
+    def of(tag: str) -> ClassInfluence:
+        names, shares, means = changes.get(tag, ([], [], []))
+        return ClassInfluence(
+            tag=tag,
+            spread=mean_over_words(*spread[tag], seed=seed),
+            words_out=float(np.mean(words_out[tag])) if tag in words_out else 0.0,
+            changed=mean_over_words(names, shares, seed=seed),
+            change=mean_over_words(names, means, seed=seed),
+            paper=PAPER_SPREAD.get(tag),
+        )
+
+    classes = sorted((of(tag) for tag in spread), key=lambda c: (-c.spread.mean, c.tag))
+    return InfluenceStudy(
+        model=backend.model_id,
+        method=attributor.name,
+        source=texts.source,
+        images=len(texts),
+        steps=steps,
+        seed=seed,
+        classes=tuple(classes),
+        other_noise=(
+            mean_over_words(noise_samples, [share for share, _ in noise], seed=seed),
+            mean_over_words(noise_samples, [mean for _, mean in noise], seed=seed),
+        ),
+        not_placed=not_placed,
+    )
+
+
+def image_change(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """The share of pixels that differ by more than 0.1, and the mean difference, 0 to 1.
+
+    A pixel's is the root of its channels' mean squared difference, from black to white 1.
+    """
+    away = pixel_change(one, other)
+    return float((away > CHANGED).mean()), float(away.mean())
+
+
+def pixel_change(
+    one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float64]:
+    """How far each pixel's colour has moved, ``(height, width)``: 0 for not at all, 1 for from
+    black to white."""
+    difference = (one.astype(np.float64) - other) / 255.0
+    away: npt.NDArray[np.float64] = np.sqrt(np.square(difference).mean(axis=-1))
+    return away
