@@ -13,7 +13,7 @@ from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.budget import Workload
 from wordlight.comparisons.datasets.dataset import Dataset, OnError
-from wordlight.comparisons.entries import Methods, entries_on
+from wordlight.comparisons.entries import Entry, Methods, entries_on
 from wordlight.comparisons.image_set import ImageSet
 from wordlight.comparisons.images import data_settings, open_images
 from wordlight.comparisons.segmentation import METRICS, THRESHOLD_GRID
