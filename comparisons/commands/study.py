@@ -19,6 +19,7 @@ from wordlight.comparisons.commands.arguments import (
     add_output,
     whole_number,
 )
+from wordlight.comparisons.commands.studies import entanglement, influence, parity, relations
 
 _ASKED = {
     "colour": "objects asked for that are there in their colour",
@@ -79,6 +80,8 @@ def add_to(commands: Commands) -> None:
     )
     add_output(sanity, bars="progress bar")
     sanity.set_defaults(run=run_sanity)
+    for one in (influence, relations, entanglement, parity):
+        one.add_to(studies)
 
 
 def run_following(arguments: argparse.Namespace) -> None:
