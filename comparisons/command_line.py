@@ -19,8 +19,8 @@ examples:
   wordlight compare -n 32 --out out/compare
   wordlight methods
 
-`wordlight COMMAND --help` says more about each. Exit status: 0, or 2 for bad input, with one
-line on stderr that says what was wrong.
+`wordlight COMMAND --help` says more about each. Exit status: 0; 1 where a comparison's
+cells failed; 2 for bad input, with one line on stderr that says what was wrong.
 """
 
 
@@ -43,24 +43,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit status, 2 for bad input."""
+    """Run one command; gives the exit status, 2 for bad input, 1 where cells failed."""
     arguments = build_parser().parse_args(argv)
     # What was typed, for commands that keep it with their results.
     arguments.command_line = ["wordlight", *(sys.argv[1:] if argv is None else argv)]
     try:
-        arguments.run(arguments)
+        status: int | None = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has seen enough (`wordlight methods | head`). Python would
         # complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("wordlight: stopped", file=sys.stderr)
         return 130
     except (ValueError, KeyError, OSError, MissingCapabilityError) as error:
         print(f"wordlight: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    return 0
+    return status or 0
 
 
 def _one_line(error: Exception) -> str:

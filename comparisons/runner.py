@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -27,7 +27,8 @@ from wordlight.comparisons.config_file import CONFIG, write_config
 from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
 from wordlight.comparisons.datasets.dataset import OnError
 from wordlight.comparisons.entries import Entry, Methods
-from wordlight.comparisons.executors import Executor, InProcess
+from wordlight.comparisons.executors import Executor
+from wordlight.comparisons.executors.choice import MakeExecutor, make_executor
 from wordlight.comparisons.image_set import ImageSet
 from wordlight.comparisons.images import describe, headline_words
 from wordlight.comparisons.output_folder import claimed
@@ -51,9 +52,6 @@ from wordlight.comparisons.worker import (
     Worker,
     cell_names,
 )
-
-#: Makes the executor of a run: of its bench, its folder, and what becomes of damaged files.
-MakeExecutor = Callable[[Bench, Path, Damaged], Executor]
 
 
 class RunWarning(UserWarning):
@@ -119,7 +117,7 @@ def compare(
         progress: whether to show bars on stderr.
         damaged: what becomes of a file of the run that can't be read: ``"stop"`` raises
             ValueError, ``"recompute"`` makes it again and says so in a RunWarning.
-        executor: where the work is done; in this process for None. ``on_ray`` gives one.
+        executor: where the work is done; in this process for None; see ``make_executor``.
 
     Returns:
         The estimates; ``print`` shows them as a table. ``failures`` names the cells whose method
@@ -152,7 +150,7 @@ def compare(
     bench = Bench(plan)
     root = Path(out)
     with claimed(root), locked(root):
-        there = (executor or _in_process)(bench, root, damaged)
+        there = (executor or make_executor())(bench, root, damaged)
         try:
             settings = there.settings()
             if holds_same_run(root, settings):
@@ -175,10 +173,6 @@ def compare(
             stacklevel=2,
         )
     return comparison
-
-
-def _in_process(bench: Bench, root: Path, damaged: Damaged) -> Executor:
-    return InProcess(Worker(bench, root, damaged))
 
 
 def _sweep(root: Path) -> None:

@@ -11,7 +11,11 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_command(
-    commands: Commands, name: str, help_line: str, epilog: str = ""
+    commands: Commands,
+    name: str,
+    help_line: str,
+    epilog: str = "",
+    argument_default: str | None = None,
 ) -> argparse.ArgumentParser:
     """A command's parser, with its line in the overview."""
     return commands.add_parser(
@@ -19,15 +23,17 @@ def add_command(
         help=help_line,
         description=help_line[0].upper() + help_line[1:] + ".",
         epilog=epilog,
+        argument_default=argument_default,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model``, ``--framework`` and ``--device``."""
+def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """``--model``, ``--framework`` and ``--device``; with ``several`` frameworks may be named, and
+    what isn't typed isn't there."""
     parser.add_argument(
         "--model",
-        default="scenes",
+        default=argparse.SUPPRESS if several else "scenes",
         metavar="MODEL",
         help=(
             "the embedded model scenes (default), a folder in diffusers' format, or a Hub id "
@@ -37,8 +43,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framework",
         choices=("torch", "flax"),
-        default="torch",
-        help="whose backend runs the model (default: torch)",
+        action="append" if several else "store",
+        default=argparse.SUPPRESS if several else "torch",
+        help=(
+            "whose backend runs the model (default: torch)"
+            + ("; repeatable: the first draws, all make maps of the same images" * several)
+        ),
     )
     parser.add_argument(
         "--device",

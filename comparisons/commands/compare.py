@@ -1,11 +1,14 @@
-"""``wordlight compare``: methods against each other, on generated images."""
+"""``wordlight compare``: methods against each other, on generated images or a data set."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
+import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.commands.arguments import (
@@ -17,21 +20,43 @@ from wordlight.comparisons.commands.arguments import (
     whole_number,
 )
 
+#: The exit status when cells failed.
+FAILED = 1
+#: What `compare` takes as it is typed.
+_OPTIONS = (
+    "data", "redraw", "masks", "segmenters", "n", "seed", "steps", "calibration", "maps", "budget",
+    "framework", "device", "damaged",
+)  # fmt: skip
+
 _EPILOG = """\
 Draws images of prompts that name coloured shapes, finds the shapes in the pixels, and scores how
 well each method's map of a word finds what the word names. Thresholds are chosen on images of
 their own. Run again with the same --out and settings, it goes on where it was stopped.
 
+A method that raises an error on an image loses that cell, and not the run: the table says how many
+failed, failed/ says why, the exit status is 1, and the same command tries them again.
+
+A whole comparison can be described by a file (--config): TOML or YAML, with the long options'
+names as keys, and methods as a list in which options may be given. Flags override it.
+
+  model = "scenes"
+  framework = ["torch", "flax"]
+  n = 100
+  methods = ["daam", "occlusion", "shuffled-word", {method = "shapley", n_samples = 50}]
+
 In the output folder: report.html (a page to read and to pass on, which needs no other file),
 results.parquet (every score), table.txt, table.md, summary.json, grid.png (a picture), cells/ and
 maps/ (by framework, image and method), samples/ (the images with all that made them),
-words.parquet (which words are scored, with their masks), settings.json, command.txt.
+words.parquet (which words are scored, with their masks), words/ (the same by image),
+settings.json, command.txt, run.yaml (to repeat the run from with --config).
 
 examples:
   wordlight compare --out out/compare
   wordlight compare -n 8 --method daam --method occlusion --method shuffled-word --out out/few
   wordlight compare --method integrated-gradients --method shapley --budget 200 --out out/equal
   wordlight compare --maps mine=path/to/maps --out out/mine
+  wordlight compare --framework torch --framework flax --out out/both
+  wordlight compare --config run.toml --executor ray --workers 8 --out out/large
   wordlight compare --data voc:VOCdevkit/VOC2012 --model MODEL --out out/voc
 """
 
@@ -39,12 +64,23 @@ examples:
 def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(
-        commands, "compare", "score attribution methods against each other", _EPILOG
+        commands,
+        "compare",
+        "score attribution methods against each other",
+        _EPILOG,
+        # What isn't typed may stand in the file.
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a comparison's description (.toml or .yaml), which flags override",
     )
     parser.add_argument(
         "-n",
         type=whole_number(1),
-        default=32,
         metavar="IMAGES",
         help="test images (default: 32)",
     )
@@ -59,7 +95,6 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--data",
-        default="scenes",
         metavar="DATA",
         help=(
             "what to judge on: scenes (default; the model draws), scenes,test=SPLIT, "
@@ -91,7 +126,6 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--segmenter",
         action="append",
-        default=[],
         metavar="NAME=SEGMENTER",
         help=(
             "a row of a supervised segmenter, to compare with; repeatable. Without weights it is "
@@ -101,20 +135,16 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--maps",
         action="append",
-        default=[],
         metavar="NAME=FOLDER",
         help=(
             "a row of maps that you made: <sample>.safetensors files, saved by "
             "AttributionMaps.save, for the images of an earlier run's samples/; repeatable"
         ),
     )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
-    )
+    parser.add_argument("--seed", type=whole_number(0), help="of the images' noise (default: 0)")
     parser.add_argument(
         "--steps",
         type=whole_number(1),
-        default=4,
         help="how many evenly spaced denoising steps the methods look at (default: 4)",
     )
     add_budget(
@@ -125,7 +155,6 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--calibration",
         type=whole_number(1),
-        default=16,
         metavar="IMAGES",
         help="images on which thresholds are chosen (default: 16)",
     )
@@ -133,43 +162,70 @@ def add_to(commands: Commands) -> None:
         "-o",
         "--out",
         type=Path,
-        default=Path("out/compare"),
         metavar="FOLDER",
         help="where the results go (default: out/compare)",
     )
-    add_model(parser)
+    add_model(parser, several=True)
+    parser.add_argument(
+        "--damaged",
+        choices=("stop", "recompute"),
+        help=(
+            "what becomes of a file of the run that can't be read: stop and name it (default), or "
+            "make it again and say so"
+        ),
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        help="where the work is done: here (default), or on a Ray cluster (see docs/runs.md)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help="with ray: how many workers (default: one a GPU or TPU host, else one a machine)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="with ray: the cluster's (default: the one that RAY_ADDRESS names, else this machine)",
+    )
     add_output(parser, bars="progress bars")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, config=None, json=False, quiet=False)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     """Compare, and print the table or the headline rows as JSON."""
-    maps = {name: Path(folder) for name, folder in _named("--maps", arguments.maps).items()}
-    segmenters = _named("--segmenter", arguments.segmenter)
     # scikit-learn and SciPy take seconds to import: not for `--help`.
+    from wordlight.comparisons.config_file import read_config
+    from wordlight.comparisons.executors import make_executor
     from wordlight.comparisons.report import write_report
     from wordlight.comparisons.report.finished_run import COMMAND
     from wordlight.comparisons.runner import compare
 
-    comparison = compare(
-        arguments.model,
-        arguments.method,
-        out=arguments.out,
-        data=arguments.data,
-        on_error="skip" if arguments.skip_malformed else "raise",
-        redraw=arguments.redraw,
-        masks=arguments.masks,
-        segmenters=segmenters,
-        n=arguments.n,
-        seed=arguments.seed,
-        steps=arguments.steps,
-        calibration=arguments.calibration,
-        maps=maps,
-        budget=arguments.budget,
-        framework=arguments.framework,
-        device=arguments.device,
-        progress=not arguments.quiet,
-    )
+    typed_in = {key.replace("_", "-"): value for key, value in vars(arguments).items()}
+    for flag, key in (("method", "methods"), ("segmenter", "segmenters")):
+        if flag in typed_in:
+            typed_in[key] = typed_in.pop(flag)
+    for flag in ("maps", "segmenters"):
+        if flag in typed_in:
+            typed_in[flag] = _named(flag, typed_in[flag])
+    of_file = read_config(arguments.config) if arguments.config is not None else {}
+    asked: dict[str, Any] = {**of_file, **typed_in}
+    options = {key: asked[key] for key in _OPTIONS if key in asked}
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        comparison = compare(
+            asked.get("model", "scenes"),
+            asked.get("methods"),
+            out=Path(asked.get("out", "out/compare")),
+            on_error="skip" if asked.get("skip-malformed") else "raise",
+            executor=make_executor(
+                asked.get("executor", "local"), asked.get("workers"), asked.get("address")
+            ),
+            progress=not arguments.quiet,
+            **options,
+        )
     typed = shlex.join(arguments.command_line) + "\n"
     write_atomically(comparison.out / COMMAND, typed.encode("utf-8", "surrogateescape"))
     page = write_report(comparison.out)
@@ -178,10 +234,25 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(comparison.text)
         print(f"\nresults, maps and pictures are in {comparison.out}; {page.name} shows them all")
+    if comparison.failures:
+        print(
+            f"wordlight: {len(comparison.failures)} cells failed, the first: "
+            f"{comparison.failures[0]}",
+            file=sys.stderr,
+        )
+        return FAILED
+    return 0
 
 
-def _named(flag: str, given: list[str]) -> dict[str, str]:
-    what = {"--maps": "NAME=FOLDER", "--segmenter": "NAME=SEGMENTER"}[flag]
+def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
+    print(f"wordlight: warning: {message}", file=sys.stderr)
+
+
+def _named(key: str, given: list[str]) -> dict[str, str]:
+    flag, what = {
+        "maps": ("--maps", "NAME=FOLDER"),
+        "segmenters": ("--segmenter", "NAME=SEGMENTER"),
+    }[key]
     named: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

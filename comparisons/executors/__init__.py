@@ -1,5 +1,6 @@
 """Where the tasks of a run are done: in this process, or on the machines of a Ray cluster."""
 
+from wordlight.comparisons.executors.choice import make_executor
 from wordlight.comparisons.executors.executor import Executor, InProcess
 
-__all__ = ["Executor", "InProcess"]
+__all__ = ["Executor", "InProcess", "make_executor"]

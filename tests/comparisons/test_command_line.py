@@ -208,7 +208,7 @@ def test_compare_prints_the_table_and_resumes(tmp_path, capsys, backend):
     assert len(backend.drawn) == drawn
     rows = json.loads(captured.out)
     assert {row["method"] for row in rows} == {"uniform", "center"}
-    assert set(rows[0]) == {"framework", "method", "metric", "mean", "low", "high", "n"}
+    assert {"framework", "method", "metric", "mean", "low", "high", "n"} <= set(rows[0])
     assert "n was 3, now 2" in refused(capsys, *command, "-n", "2")
 
 
