@@ -77,6 +77,7 @@ class FlaxBackend(Backend):
         self._model = model.without_weights()
         self._steps, self._guidance_scale = steps, guidance_scale
         self._tracing: Tracing | None = None
+        self._peak_before = 0
         self._programs = Programs(self._model, self._dtype)
         self._parameters = self._place.parameters(parameters_of(model, self._dtype))
         self._prompts = PromptEncoder(self._model, self._programs, self._place)
@@ -222,7 +223,7 @@ class FlaxBackend(Backend):
                 guidance_scale=float(guidance_scale),
                 seed=seeds[image],
                 negative_prompt=negative_prompt,
-                added=_row(told.added, k),
+                added=_row(told.added, int(k)),
                 empty_added=_row(empty.added, 0),
                 **(away if guided else {}),
             )
@@ -477,6 +478,22 @@ class FlaxBackend(Backend):
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         """See ``Backend.to_numpy``."""
         return self._place.fetch(array).astype(np.float32)
+
+    def reset_peak_bytes(self) -> None:
+        """See ``Backend.reset_peak_bytes``."""
+        self._peak_before = _peak_bytes(self._place.device) or 0
+
+    def peak_bytes(self) -> int | None:
+        """See ``Backend.peak_bytes``: of the first device. JAX never forgets a peak, so one that
+        isn't above the last can't be told, and is None."""
+        peak = _peak_bytes(self._place.device)
+        return None if peak is None or peak <= self._peak_before else peak
+
+
+def _peak_bytes(device: jax.Device) -> int | None:
+    """The most memory that a device has held since the process began, where it tells."""
+    told = device.memory_stats() or {}
+    return int(told["peak_bytes_in_use"]) if "peak_bytes_in_use" in told else None
 
 
 def _devices(name: str | None) -> list[jax.Device]:

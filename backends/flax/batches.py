@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy.typing as npt
 
 from wordlight.backends.flax.devices import Placement
 from wordlight.backends.flax.layers import Array
 
+Rows = Array | npt.NDArray[Any]
 
-def in_parts(place: Placement, function: Callable[..., Any], most: int, *rows: Array) -> Any:
+
+def in_parts(place: Placement, function: Callable[..., Any], most: int, *rows: Rows) -> Any:
     """A function of rows, part by part; ``most`` rows a device at once."""
     count = rows[0].shape[0]
     made = [
@@ -58,7 +61,7 @@ def _joined(parts: Sequence[Array]) -> Array:
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
-def _filled(rows: Array, part: slice) -> Array:
+def _filled(rows: Rows, part: slice) -> Rows:
     """Up to the size of a part, with the last row again."""
     lacking = part.stop - part.start - rows.shape[0]
     if not lacking:

@@ -89,11 +89,11 @@ class Placement:
     def rows(self, array: Array | npt.NDArray[Any]) -> Array:
         """Rows cut up over the devices; a number of rows that can't be is on all of them."""
         even = array.shape[0] % self.cuts == 0
-        return self._put(array, PartitionSpec(DATA) if even else PartitionSpec())
+        return self._put(array, _spec(DATA) if even else _spec())
 
     def whole(self, array: Array | npt.NDArray[Any]) -> Array:
         """The same on all devices."""
-        return self._put(array, PartitionSpec())
+        return self._put(array, _spec())
 
     def parameters(self, tree: Any) -> Any:
         """Parameters: each matrix and kernel cut up by its outputs, or else its inputs; vectors,
@@ -109,13 +109,15 @@ class Placement:
 
     def _put(self, array: Array | npt.NDArray[Any], spec: PartitionSpec) -> Array:
         if self.mesh is None:
-            return jax.device_put(array, self.device)
+            there: Array = jax.device_put(array, self.device)
+            return there
         sharding = NamedSharding(self.mesh, spec)
         if self._several_hosts and getattr(array, "is_fully_addressable", True):
             # Each host has all of it, and gives its own devices their part.
             own = np.asarray(array)
             return jax.make_array_from_callback(own.shape, sharding, lambda part: own[part])
-        return jax.device_put(array, sharding)
+        spread: Array = jax.device_put(array, sharding)
+        return spread
 
 
 def _cut(shape: tuple[int, ...], pieces: int) -> PartitionSpec:
@@ -123,5 +125,9 @@ def _cut(shape: tuple[int, ...], pieces: int) -> PartitionSpec:
     axes = (len(shape) - 1, len(shape) - 2) if len(shape) > 1 and pieces > 1 else ()
     for axis in axes:
         if shape[axis] % pieces == 0:
-            return PartitionSpec(*(FSDP if i == axis else None for i in range(len(shape))))
-    return PartitionSpec()
+            return _spec(*(FSDP if i == axis else None for i in range(len(shape))))
+    return _spec()
+
+
+def _spec(*axes: str | None) -> PartitionSpec:
+    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]

@@ -108,6 +108,7 @@ class Programs:
     def _encode_two(self, params: Sequence[Params], ids: Sequence[Array]) -> tuple[Array, Array]:
         """Of Stable Diffusion XL's two encoders: the states before their last layers side by side,
         and the second's pooled one."""
+        assert self._text_2 is not None
         states = self._encode(params[0], ids[0]).penultimate
         more: TextStates = nnx.merge(self._text_2, params[1])(ids[1])
         return jnp.concatenate([states, more.penultimate], axis=-1), more.pooled
