@@ -1,0 +1,117 @@
+"""``wordlight study layers``: DAAM by layer and step."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from wordlight.comparisons.commands.arguments import (
+    Commands,
+    add_command,
+    add_model,
+    add_output,
+    whole_number,
+)
+from wordlight.comparisons.commands.studies.arguments import tell
+
+if TYPE_CHECKING:
+    from wordlight.comparisons.studies.layers import LayersStudy
+
+NAME = "layers"
+_EPILOG = """\
+DAAM averages the cross-attention of all layers and steps. This judges each layer at each step by
+itself, on the words that a comparison's headline is over, each cut at the threshold that is best
+for it on the calibration images. The best place is chosen there too; its score is of the others.
+
+example:
+  wordlight study layers -n 100 --calibration 50 -o out/layers
+"""
+
+
+def add_to(studies: Commands) -> None:
+    """Add the study."""
+    parser = add_command(
+        studies, NAME, "which layer's attention, at which step, does best", _EPILOG
+    )
+    add_model(parser)
+    parser.add_argument(
+        "-n", type=whole_number(1), default=32, metavar="N", help="test images (default: 32)"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=whole_number(1),
+        default=32,
+        metavar="N",
+        help="images on which thresholds and the best place are chosen (default: 32)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write the numbers (layers.json), the table (layers.txt) and the figure "
+        "(layers.png) there",
+    )
+    add_output(parser, bars="progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw, judge every layer and step, and print."""
+    from wordlight.backends.loading import load
+    from wordlight.comparisons.studies.layers import draw_layers, study_layers
+
+    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    total = arguments.calibration + arguments.n
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(desc="judging layers", total=total, unit="image", disable=arguments.quiet) as bar,
+    ):
+        found = study_layers(
+            backend,
+            Path(folder),
+            calibration=arguments.calibration,
+            n=arguments.n,
+            seed=arguments.seed,
+            on_image=bar.update,
+        )
+    if arguments.out is not None:
+        draw_layers(found, arguments.out / "layers.png")
+    tell(arguments, NAME, found.to_json(), table(found))
+
+
+def table(found: LayersStudy) -> str:
+    """The layers over all steps, the best place, and all layers over all steps, as text."""
+    from wordlight.comparisons.studies.layers import short
+    from wordlight.comparisons.studies.results import estimate_text
+    from wordlight.comparisons.table_formats import aligned
+
+    lines = [["layer", "over all steps [95 %]", "best step", "there [95 %]"]]
+    for layer in (*found.layers, None):
+        steps = [s for s in found.scores if s.layer == layer and s.step is not None]
+        best = max(steps, key=lambda score: score.tuning)
+        lines.append(
+            [
+                short(layer),
+                estimate_text(found.at(layer, None).miou),
+                f"t = {found.timesteps[best.step or 0]:.0f}",
+                estimate_text(best.miou),
+            ]
+        )
+    return "\n".join(
+        [
+            f"DAAM's mIoU on {found.images} images by {found.model}, by layer, over "
+            f"{found.at(None, None).miou.n} words",
+            "",
+            aligned(lines, extra=1),
+            "",
+            f"thresholds and best steps were chosen on {found.calibration} calibration images",
+        ]
+    )

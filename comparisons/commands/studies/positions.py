@@ -1,0 +1,100 @@
+"""``wordlight study positions``: what falls to words and what to special positions."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from wordlight.comparisons.commands.arguments import (
+    Commands,
+    add_command,
+    add_model,
+    add_output,
+    whole_number,
+)
+from wordlight.comparisons.commands.studies.arguments import tell
+
+if TYPE_CHECKING:
+    from wordlight.comparisons.studies.positions import PositionShares
+
+NAME = "positions"
+_EPILOG = """\
+A prompt's context has more positions than words: <start>, <end>, and <pad> for the rest. The text
+encoder writes into them too, and the denoiser reads them. This shares each method's answer out
+between the words, punctuation and those positions; a complete method's shares may be negative.
+
+example:
+  wordlight study positions -n 32 --methods daam,integrated-gradients,shapley -o out/positions
+"""
+
+
+def add_to(studies: Commands) -> None:
+    """Add the study."""
+    parser = add_command(studies, NAME, "what falls to words, and what to <end> and <pad>", _EPILOG)
+    add_model(parser)
+    parser.add_argument(
+        "--methods",
+        default="daam,integrated-gradients",
+        metavar="NAME,NAME,...",
+        help="which methods (default: daam,integrated-gradients)",
+    )
+    parser.add_argument(
+        "-n", type=whole_number(1), default=16, metavar="N", help="images (default: 16)"
+    )
+    parser.add_argument(
+        "--steps", type=whole_number(1), default=4, help="evenly spaced steps (default: 4)"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write the numbers (positions.json) and the table (positions.txt) there",
+    )
+    add_output(parser, bars="progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw, explain, share out and print."""
+    from wordlight.backends.loading import load
+    from wordlight.comparisons.studies.positions import study_positions
+
+    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    methods = arguments.methods.split(",")
+    total = len(methods) * arguments.n
+    with tqdm(desc="sharing out", total=total, unit="map", disable=arguments.quiet) as bar:
+        found = study_positions(
+            backend,
+            methods,
+            n=arguments.n,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            on_image=bar.update,
+        )
+    data = {
+        "model": backend.model_id,
+        **{name: getattr(arguments, name) for name in ("n", "steps", "seed")},
+        "methods": [one.to_json() for one in found],
+    }
+    title = f"{backend.model_id}, {arguments.n} images: shares by kind of position"
+    tell(arguments, NAME, data, f"{title}\n\n{table(found)}")
+
+
+def table(found: Sequence[PositionShares]) -> str:
+    """The shares as text."""
+    from wordlight.comparisons.studies.positions import KINDS
+    from wordlight.comparisons.studies.results import estimate_text
+    from wordlight.comparisons.table_formats import aligned
+
+    lines = [["method", *KINDS, "shares of"]]
+    for one in found:
+        lines.append([one.method, *(estimate_text(one.shares[k], 2) for k in KINDS), one.of])
+    return aligned(lines)

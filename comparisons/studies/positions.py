@@ -1,0 +1,118 @@
+"""How much of a method's answer falls to the words, and how much to positions that are no word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wordlight.attribution import registry
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.entries import step_options
+from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.studies.results import estimate_data
+
+KINDS = ("<start>", "words", "punctuation", "<end>", "<pad>")
+
+
+@dataclass(frozen=True)
+class PositionShares:
+    """One method's shares by kind of position, which sum to one in every image.
+
+    ``of`` says what was shared out.
+    """
+
+    method: str
+    of: str
+    shares: dict[str, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        shares = {kind: estimate_data(share) for kind, share in self.shares.items()}
+        return {"method": self.method, "of": self.of, "shares": shares}
+
+
+#: What is shared out, by how a method's maps of tokens become one.
+_SHARED = {
+    "mean": "the sum over tokens and pixels",
+    "sum": "the sum over tokens and pixels",
+    "root-sum-square": "the sum of squares over tokens and pixels",
+}
+
+
+def study_positions(
+    backend: Backend,
+    methods: Sequence[str],
+    *,
+    n: int,
+    steps: int = 4,
+    seed: int = 0,
+    on_image: Callable[[int], object] = lambda count: None,
+) -> tuple[PositionShares, ...]:
+    """Shares of the words, of punctuation and of the special positions.
+
+    The whole context is shared out: attention's rows sum to one over it, and complete methods' maps
+    (integrated gradients, Shapley values) sum to the target, so that a negative share pushes
+    against it. Of slopes (saliency) the squares are shared out.
+
+    Args:
+        backend: the model.
+        methods: names of registered methods.
+        n: how many images of the scenes' test split.
+        steps: how many evenly spaced steps the methods look at.
+        seed: of the images' noise.
+        on_image: called with how many pairs of method and image were done.
+
+    Raises:
+        ValueError, KeyError: bad numbers, a method that isn't there.
+    """
+    kinds = {name: registry.get(name) for name in methods}
+    attributors = {name: kind(backend, **step_options(kind, steps)) for name, kind in kinds.items()}
+    scenes = GeneratedScenes(backend, "test", n, seed)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    for start in range(0, n, BATCH):
+        for trajectory in scenes.draw(start):
+            for name, attributor in attributors.items():
+                found[name].append(shares(attributor.attribute(trajectory)))
+                on_image(1)
+    return tuple(
+        PositionShares(
+            name,
+            _SHARED[attributors[name].merge],
+            {
+                kind: mean_over_words(scenes.samples, [one[kind] for one in images], seed=seed)
+                for kind in KINDS
+            },
+        )
+        for name, images in found.items()
+    )
+
+
+def shares(maps: AttributionMaps) -> dict[str, float]:
+    """The share of each of ``KINDS`` in one image's maps.
+
+    Raises ValueError for maps that sum to nothing.
+    """
+    totals = dict.fromkeys(KINDS, 0.0)
+    for player, values in zip(maps.players, maps.data.values.astype(np.float64), strict=True):
+        if maps.merge == "root-sum-square":
+            values = np.square(values)
+        elif maps.merge == "mean":
+            values = values * len(player.tokens)
+        totals[kind_of(player)] += float(values.sum())
+    whole = sum(totals.values())
+    if whole == 0:
+        raise ValueError("the maps sum to nothing: there is nothing to share out")
+    return {kind: total / whole for kind, total in totals.items()}
+
+
+def kind_of(player: Word) -> str:
+    """Which of ``KINDS`` a player is."""
+    if not player.is_text:
+        return player.text
+    return "words" if any(c.isalnum() for c in player.text) else "punctuation"
