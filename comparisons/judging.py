@@ -113,7 +113,7 @@ def _cell(
     for scored, metric, value in measure(list(_pairs(item, maps, shuffled=entry.shuffled))):
         word = scored.word
         scores.append(Score(*cell, word.text, word.occurrence, metric, value))
-    for metric, value in _cost(maps).items():
+    for metric, value in cost_of(maps).items():
         scores.append(Score(*cell, "", -1, metric, value))
     folder.write(item.sample, name, scores)
     return scores
@@ -128,7 +128,8 @@ def _pairs(
             yield scored, maps.at(shown.word)
 
 
-def _cost(maps: AttributionMaps) -> dict[str, float]:
+def cost_of(maps: AttributionMaps) -> dict[str, float]:
+    """What maps cost, by the metrics of cells."""
     spent = maps.provenance
     if not spent.forward_equivalents and not spent.seconds:
         return {}  # Maps from elsewhere that don't say what they cost.

@@ -71,7 +71,8 @@ class WordGame:
     @property
     def full(self) -> Maps:
         """f(E), with all words, ``(y, x)``."""
-        return self.without(np.zeros((1, len(self.words)), bool))[0]
+        full: Maps = self.without(np.zeros((1, len(self.words)), bool))[0]
+        return full
 
     def without(self, removed: Sets) -> Maps:
         """f without some words: ``(rows, words)``, True for a word that is taken out, to
@@ -83,5 +84,6 @@ class WordGame:
             with self._backend.no_gradients():
                 kept = self._backend.asarray(1.0 - gone)
                 values = [self._backend.to_numpy(s.values_with(kept)) for s in self._steps]
-            self._known |= zip(new, np.mean(values, axis=0, dtype=np.float64), strict=True)
+            mean: Maps = np.mean(values, axis=0, dtype=np.float64)
+            self._known |= zip(new, mean, strict=True)
         return np.stack([self._known[key] for key in keys])

@@ -295,7 +295,8 @@ def test_sensitivity_is_captums(linear):
     def theirs(inputs):
         (inputs,) = inputs if isinstance(inputs, tuple) else (inputs,)
         rows = [explain(row.numpy()) for row in inputs]
-        return torch.as_tensor(np.stack(rows), dtype=torch.float64)
+        # Captum iterates over a tensor that isn't in a tuple.
+        return (torch.as_tensor(np.stack(rows), dtype=torch.float64),)
 
     def perturbed(inputs):
         (inputs,) = inputs if isinstance(inputs, tuple) else (inputs,)

@@ -1,0 +1,465 @@
+"""Whether maps say what the model does: words are taken out, and embeddings changed a little."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import wordlight
+from wordlight.attribution import registry
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.regeneration import Regeneration
+from wordlight.attribution.words import Word
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.ceiling import mask_on_grid
+from wordlight.comparisons.cells import COST_METRICS, CellFolder, Score
+from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.entries import DEFAULT_METHODS, SHUFFLED, step_options
+from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.judging import cost_of
+from wordlight.comparisons.metrics.faithfulness_infidelity import Infidelity, random_sets
+from wordlight.comparisons.metrics.faithfulness_order import Deletion, Insertion
+from wordlight.comparisons.metrics.faithfulness_removal import RemovalCorrelation, RemovalIoU
+from wordlight.comparisons.metrics.faithfulness_sensitivity import Sensitivity, nearby
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.word_game import Maps, WordGame
+from wordlight.comparisons.output_folder import claimed
+from wordlight.comparisons.paired_tests import PairedTest, Standing, paired_tests, standings
+from wordlight.comparisons.settings_file import holds_same_run, write_settings
+from wordlight.comparisons.sources import LiveMaps
+from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.studies.results import estimate_data
+
+#: What can be asked for, and the metrics that it gives.
+GROUPS = {
+    "order": ("deletion", "insertion"),
+    "removal": ("removal-rank", "removal-iou"),
+    "infidelity": ("infidelity", "infidelity@best-scale"),
+    "sensitivity": ("sensitivity",),
+}
+LOWER_IS_BETTER = frozenset({"deletion", "infidelity", "infidelity@best-scale", "sensitivity"})
+REFERENCE = Regeneration.name
+#: Metrics whose truth the reference is.
+OF_REFERENCE = frozenset(GROUPS["removal"])
+#: Primitives of methods that read the prompt's text, or draw anew, whatever the embeddings are.
+_READS_TEXT = frozenset({"encode", "encode_from", "sample"})
+
+
+@dataclass(frozen=True)
+class FaithfulnessOptions:
+    """How it is measured.
+
+    Attributes:
+        steps: evenly spaced denoising steps, of methods and metrics alike.
+        sets: random sets of words an image, for infidelity.
+        perturbations, radius: how many other embeddings an image, for sensitivity, and how far at
+            most, as a share of the embeddings' root mean square.
+        seed: of the images' noise, the sets, the perturbations and the resampling.
+    """
+
+    steps: int = 4
+    sets: int = 16
+    perturbations: int = 2
+    radius: float = 0.02
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FaithfulnessRow:
+    """One method: its estimates by metric, and where it stands by each."""
+
+    method: str
+    control: bool
+    reference: bool
+    estimates: dict[str, Estimate]
+    standings: dict[str, Standing]
+
+
+@dataclass(frozen=True)
+class FaithfulnessStudy:
+    """What was found: a row a method, and the tests between them by metric."""
+
+    model: str
+    images: int
+    words: int
+    options: FaithfulnessOptions
+    metrics: tuple[str, ...]
+    rows: tuple[FaithfulnessRow, ...]
+    tests: dict[str, tuple[PairedTest, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "model": self.model,
+            "images": self.images,
+            "words": self.words,
+            "options": asdict(self.options),
+            "rows": [
+                {
+                    "method": row.method,
+                    "control": row.control,
+                    "reference": row.reference,
+                    "metrics": {
+                        name: estimate_data(estimate)
+                        | (asdict(row.standings[name]) if name in row.standings else {})
+                        for name, estimate in row.estimates.items()
+                    },
+                }
+                for row in self.rows
+            ],
+            "tests": {name: [asdict(one) for one in tests] for name, tests in self.tests.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A method whose maps are judged; of a shuffled one each word has the next word's map."""
+
+    name: str
+    attributor: TextImageAttributor
+    shuffled: bool = False
+
+    @property
+    def control(self) -> bool:
+        return self.shuffled or self.attributor.family == "control"
+
+    def settings(self) -> dict[str, Any]:
+        return {**LiveMaps(self.attributor).settings(), "shuffled": self.shuffled}
+
+    def seen(self, maps: AttributionMaps) -> AttributionMaps:
+        return next_words(maps) if self.shuffled else maps
+
+
+def study_faithfulness(
+    backend: Backend,
+    methods: Sequence[str] | None = None,
+    *,
+    out: Path,
+    n: int = 8,
+    groups: Iterable[str] = tuple(GROUPS),
+    options: FaithfulnessOptions | None = None,
+    on_cell: Callable[[int], object] = lambda count: None,
+) -> FaithfulnessStudy:
+    """Hold methods' maps against what the model does without words, and from other embeddings.
+
+    Images are those that the model draws of the test split of ``scenes``. Each pair of method and
+    image is a cell that is kept when it is done: stopped, a study goes on where it was.
+
+    Args:
+        backend: the model.
+        methods: names of registered methods; those of ``compare`` for None. ``"shuffled-word"``
+            adds a row of the next word's maps for each that is no control.
+        out: the folder of cells, maps and images.
+        n: how many images.
+        groups: what is measured, of ``GROUPS``.
+        options: how.
+        on_cell: called with how many cells were done.
+
+    Raises:
+        ValueError: an unknown method or group, a bad number, a folder with another study.
+        MissingCapabilityError: a backend that can't take words out or draw anew.
+    """
+    options = options or FaithfulnessOptions()
+    asked = tuple(group for group in GROUPS if group in set(groups))
+    if unknown := sorted(set(groups) - set(GROUPS)):
+        raise ValueError(f"no metric {unknown[0]!r}; there are {', '.join(GROUPS)}")
+    _check(options)
+    rows = _rows(backend, methods, options.steps, asked)
+    scenes = GeneratedScenes(backend, "test", n, options.seed)
+    settings = {
+        "study": "faithfulness",
+        "wordlight": wordlight.__version__,
+        "model": backend.model_id,
+        "revision": backend.revision,
+        "framework": backend.framework,
+        "device": backend.device,
+        "dtype": backend.dtype,
+        "images": scenes.identity(),
+        "n": n,
+        "groups": list(asked),
+        "options": asdict(options),
+        "methods": {row.name: row.settings() for row in rows},
+    }
+    with claimed(out):
+        if not holds_same_run(out, settings):
+            scenes.first_batch[0].at_steps(options.steps)
+            write_settings(out, settings)
+    cells = CellFolder(out, backend.framework)
+    scores: dict[str, list[Score]] = {row.name: [] for row in rows}
+    words = 0
+    for item in scenes.stream(out / "samples"):
+        words += sum(scored.headline for scored in item.words)
+        subject = _Subject(backend, item, cells, options)
+        for row in rows:
+            scores[row.name] += _cell(subject, row, asked)
+            on_cell(1)
+    metrics = tuple(metric for group in asked for metric in GROUPS[group])
+    tests = {metric: _tests(rows, scores, metric, options.seed) for metric in metrics}
+    return FaithfulnessStudy(
+        model=backend.model_id,
+        images=n,
+        words=words,
+        options=options,
+        metrics=metrics,
+        rows=_summary(rows, scores, metrics, tests, options.seed),
+        tests=tests,
+    )
+
+
+def rows_of(methods: Sequence[str] | None, groups: Iterable[str]) -> list[str]:
+    """The names of the rows that such a study has, without a model.
+
+    Raises ValueError as the study does.
+    """
+    wanted = list(DEFAULT_METHODS if methods is None else methods)
+    names = [name for name in wanted if name != SHUFFLED]
+    kinds = {name: registry.get(name) for name in names}
+    if SHUFFLED in wanted:
+        names += [
+            f"{SHUFFLED}.{name}"
+            for name, kind in kinds.items()
+            if kind.family != "control" and name != REFERENCE
+        ]
+    if "removal" in groups and REFERENCE not in names:
+        names.append(REFERENCE)
+    if len(set(names)) < len(names):
+        raise ValueError("a method is named twice: name each once")
+    if not names:
+        raise ValueError("there is nothing to judge: name at least one method")
+    return names
+
+
+def next_words(maps: AttributionMaps) -> AttributionMaps:
+    """The same maps, each word's with the next one's (the last one's with the first's)."""
+    places = [index for index, player in enumerate(maps.players) if player.is_text]
+    data = maps.data.copy(deep=True)
+    data.values[places] = maps.data.values[np.roll(places, -1)]
+    return AttributionMaps(
+        data,
+        maps.players,
+        maps.tokens,
+        maps.image,
+        merge=maps.merge,
+        signed=maps.signed,
+        provenance=maps.provenance,
+    )
+
+
+def _rows(
+    backend: Backend, methods: Sequence[str] | None, steps: int, groups: Sequence[str]
+) -> list[_Row]:
+    rows = []
+    for name in rows_of(methods, groups):
+        shuffled = name.startswith(f"{SHUFFLED}.")
+        kind = registry.get(name.removeprefix(f"{SHUFFLED}."))
+        rows.append(_Row(name, kind(backend, **step_options(kind, steps)), shuffled))
+    return rows
+
+
+def _check(options: FaithfulnessOptions) -> None:
+    for name in ("steps", "sets", "perturbations"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} must be 1 or more, not {getattr(options, name)}")
+    if not 0 < options.radius < math.inf:
+        raise ValueError(f"radius must be above 0, not {options.radius}")
+
+
+class _Subject:
+    """One image, with what is asked of its model: for all methods the same, and once."""
+
+    def __init__(
+        self, backend: Backend, item: DatasetItem, cells: CellFolder, options: FaithfulnessOptions
+    ) -> None:
+        self.backend = backend
+        self.item = item
+        self.cells = cells
+        self.options = options
+        self.seed = int(
+            np.random.SeedSequence([options.seed, *item.sample.encode()]).generate_state(1)[0]
+        )
+
+    def maps(self, attributor: TextImageAttributor) -> AttributionMaps:
+        path = self.cells.maps_path(self.item.sample, attributor.name)
+        return LiveMaps(attributor).maps(self.item, path)
+
+    @cached_property
+    def game(self) -> WordGame:
+        return WordGame(self.backend, self.item.trajectory, steps=self.options.steps)
+
+    @cached_property
+    def regions(self) -> list[tuple[Word, Maps]]:
+        grid = self.item.trajectory.grid
+        return [
+            (scored.word, mask_on_grid(scored.mask, grid).astype(np.float64))
+            for scored in self.item.words
+            if scored.headline
+        ]
+
+    @cached_property
+    def changes(self) -> AttributionMaps:
+        """What changes in the image when it is drawn without a word."""
+        return self.maps(Regeneration(self.backend))
+
+
+def _cell(subject: _Subject, row: _Row, groups: Sequence[str]) -> list[Score]:
+    sample = subject.item.sample
+    finished = subject.cells.read(sample, row.name)
+    if finished is not None:
+        return finished
+    maps = subject.maps(row.attributor)
+    found: list[tuple[Word | None, str, float | None]] = []
+    for group in groups:
+        found += _MEASURES[group](subject, row, row.seen(maps))
+    found += [(None, metric, value) for metric, value in cost_of(maps).items()]
+    scores = [
+        Score(
+            subject.cells.framework,
+            sample,
+            row.name,
+            "" if word is None else word.text,
+            -1 if word is None else word.occurrence,
+            metric,
+            value,
+        )
+        for word, metric, value in found
+        if value is not None
+    ]
+    subject.cells.write(sample, row.name, scores)
+    return scores
+
+
+_Found = list[tuple[Word | None, str, float | None]]
+
+
+def _of_words(maps: AttributionMaps, game: WordGame) -> Maps:
+    return np.stack([np.asarray(maps.at(word), np.float64) for word in game.words])
+
+
+def _order(subject: _Subject, row: _Row, maps: AttributionMaps) -> _Found:
+    game, sample = subject.game, subject.item.sample
+    values = _of_words(maps, game)
+    found: _Found = []
+    for metric in (Deletion("deletion"), Insertion("insertion")):
+        regions = [region for _, region in subject.regions]
+        areas = metric.update(sample, game, values, regions, subject.seed)
+        found += [
+            (word, metric.name, area)
+            for (word, _), area in zip(subject.regions, areas, strict=True)
+        ]
+    return found
+
+
+def _removal(subject: _Subject, row: _Row, maps: AttributionMaps) -> _Found:
+    sample, found = subject.item.sample, _Found()
+    for scored in subject.item.words:
+        change = subject.changes.at(scored.word)
+        for metric in (RemovalCorrelation("removal-rank"), RemovalIoU("removal-iou")):
+            value = metric.update(sample, maps.at(scored.word), change)
+            found.append((scored.word, metric.name, value))
+    return found
+
+
+def _infidelity(subject: _Subject, row: _Row, maps: AttributionMaps) -> _Found:
+    game = subject.game
+    sets = random_sets(len(game.words), subject.options.sets, subject.seed)
+    values = _of_words(maps, game)
+    metrics = Infidelity("infidelity"), Infidelity("infidelity@best-scale", scale=True)
+    return [
+        (
+            None,
+            metric.name,
+            metric.update(subject.item.sample, game, values, sets, signed=maps.signed),
+        )
+        for metric in metrics
+    ]
+
+
+def _sensitivity(subject: _Subject, row: _Row, maps: AttributionMaps) -> _Found:
+    # Shuffled maps move as the method's own do.
+    if row.shuffled or row.attributor.needs & _READS_TEXT:
+        return []
+    trajectory, options = subject.item.trajectory, subject.options
+
+    def explain(embeddings: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        if embeddings is trajectory.embeddings:
+            return maps.data.values
+        other = row.attributor.attribute(replace(trajectory, embeddings=embeddings))
+        return other.data.values
+
+    others = nearby(
+        trajectory.embeddings,
+        radius=options.radius,
+        count=options.perturbations,
+        seed=subject.seed,
+    )
+    metric = Sensitivity("sensitivity")
+    value = metric.update(subject.item.sample, explain, trajectory.embeddings, others)
+    return [(None, metric.name, value)]
+
+
+_MEASURES: dict[str, Callable[[_Subject, _Row, AttributionMaps], _Found]] = {
+    "order": _order,
+    "removal": _removal,
+    "infidelity": _infidelity,
+    "sensitivity": _sensitivity,
+}
+
+
+def _ranked(row: _Row, metric: str) -> bool:
+    return not (row.name == REFERENCE and metric in OF_REFERENCE)
+
+
+def _tests(
+    rows: Sequence[_Row], scores: dict[str, list[Score]], metric: str, seed: int
+) -> tuple[PairedTest, ...]:
+    values = {
+        row.name: {
+            (one.sample, (one.word, one.occurrence)): one.value
+            for one in scores[row.name]
+            if one.metric == metric
+        }
+        for row in rows
+        if _ranked(row, metric)
+    }
+    return paired_tests({name: of for name, of in values.items() if of}, seed=seed)
+
+
+def _summary(
+    rows: Sequence[_Row],
+    scores: dict[str, list[Score]],
+    metrics: Sequence[str],
+    tests: dict[str, tuple[PairedTest, ...]],
+    seed: int,
+) -> tuple[FaithfulnessRow, ...]:
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for row in rows:
+        found = {name: Metric(name) for name in (*metrics, *COST_METRICS)}
+        for one in scores[row.name]:
+            found[one.metric].add(one.sample, one.value)
+        estimates[row.name] = {name: metric.compute(seed=seed) for name, metric in found.items()}
+    standing: dict[str, dict[str, Standing]] = {row.name: {} for row in rows}
+    for metric in metrics:
+        higher = metric not in LOWER_IS_BETTER
+        means = {
+            row.name: estimates[row.name][metric].mean
+            for row in rows
+            if _ranked(row, metric) and estimates[row.name][metric].n
+        }
+        order = sorted(means, key=lambda name: -means[name] if higher else means[name])
+        of_metric = standings(order, tests[metric], higher_is_better=higher)
+        for name, place in of_metric.items():
+            standing[name][metric] = place
+    return tuple(
+        FaithfulnessRow(
+            row.name, row.control, row.name == REFERENCE, estimates[row.name], standing[row.name]
+        )
+        for row in rows
+    )
