@@ -26,15 +26,20 @@ _WORD = ("sample", "word", "occurrence")
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One row of the table: a method with its settings, and its estimates by metric."""
+    """One row of the table: a method with its settings, and its estimates by metric.
+
+    ``standing`` is its rank and the letters that it shares with rows from which it can't be told
+    apart; "" for one that isn't ranked.
+    """
 
     name: str
     label: str
+    framework: str
+    standing: str
     family: str
     extra: bool
     shuffled: bool
     maps: str
-    framework: str
     threshold: float
     calibration_miou: float
     settings: dict[str, Any]
@@ -97,6 +102,7 @@ class FinishedRun:
                 **summary,
                 "notes": [str(note) for note in summary["notes"]],
                 "versions": {str(k): str(v) for k, v in summary["versions"].items()},
+                "failed": [str(failure) for failure in summary["failed"]],
             }
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
@@ -139,7 +145,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _rows(summary: Mapping[str, Any]) -> tuple[MethodRow, ...]:
     estimates: dict[str, dict[str, Estimate]] = {}
+    standing: dict[str, str] = {}
     for one in summary["headline"]:
+        if one["metric"] == BEST and one["rank"] is not None:
+            tied = " tied" if one["tied"] else ""
+            standing[one["method"]] = f"{int(one['rank'])}{tied} ({one['groups']})"
         estimates.setdefault(one["method"], {})[one["metric"]] = _estimate(one)
     other: dict[str, dict[str, Estimate]] = {}
     for kind, of_kind in summary["other"].items():
@@ -149,11 +159,12 @@ def _rows(summary: Mapping[str, Any]) -> tuple[MethodRow, ...]:
         MethodRow(
             name=name,
             label=str(row["label"]),
+            framework=str(row["framework"]),
+            standing=standing.get(name, ""),
             family=str(row["family"]),
             extra=bool(row["extra"]),
             shuffled=bool(row["shuffled"]),
             maps=str(row["maps"]),
-            framework=str(row["framework"]),
             threshold=float(summary["chosen"][name]["threshold"]),
             calibration_miou=float(summary["chosen"][name]["calibration_miou"]),
             settings=dict(summary["methods"][name]),

@@ -67,6 +67,7 @@ def _render(run: FinishedRun) -> str:
         metrics=[BEST, *(m for m in run.metrics if m != BEST)],
         ceiling=ceiling,
         kinds=[kind for kind in run.summary["other"] if run.most(kind)],
+        frameworks=list(dict.fromkeys(row.framework for row in run.rows)),
         splits=by_split(run),
         words=words,
         words_left_out=words_left_out,

@@ -195,6 +195,33 @@ def test_rows_stand_best_first_and_controls_show_no_cases(finished):
     assert {c.row.family for c in find_cases(run)} == {"attention"}
 
 
+def test_failed_cells_and_ranks_are_shown(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "failed cells" not in parsed(folder / "report.html").shown
+    summary["failed"] = ["planted of scenes-test-0000 (fake): MemoryError: <b>none</b> left"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    shown = parsed(write_report(folder)).shown
+    assert "1 failed cells" in shown
+    assert "MemoryError: <b>none</b> left" in shown
+    ranks = {r["method"]: r for r in summary["headline"] if r["metric"] == "miou@best"}
+    for row in FinishedRun.read(folder).rows:
+        told = ranks[row.name]
+        assert row.standing.startswith(str(told["rank"]))
+        assert row.standing.endswith(f"({told['groups']})")
+        assert row.standing in shown
+
+
+def test_each_frameworks_maps_are_its_own(folder):
+    run = FinishedRun.read(folder)
+    assert {row.framework for row in run.rows} == {"fake"}
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["rows"]["planted"]["framework"] = "other"
+    (folder / "summary.json").write_text(json.dumps(summary))
+    # There are no maps of that framework, and the first one's aren't taken for them.
+    missing = {c.row.name: bool(c.missing) for c in find_cases(FinishedRun.read(folder))}
+    assert missing == {"planted": True, "complement": False}
+
+
 def test_making_it_again_changes_nothing(folder, capsys):
     before = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
@@ -291,7 +318,7 @@ def test_the_page_in_chromium(folder):
             assert colour == ("rgb(21, 24, 29)" if dark else "rgb(255, 255, 255)")
         first = "document.querySelector('#scores tbody tr td.name').dataset.value"
         best = page.evaluate(first)
-        # The third column is the score: best first, then, clicked once more, worst first.
+        # The third to sort by is the score: best first, then, clicked once more, worst first.
         click = "document.querySelectorAll('#scores th button')[2].click()"
         page.evaluate(click)
         assert page.evaluate(first) == best
