@@ -325,7 +325,9 @@ def takes_the_steps_that_it_predicts(subject: Subject) -> None:
         return
     backend = subject.backend
     seen, following = subject.numpy(run.latents[0]), subject.numpy(run.latents[1])
-    rows = subject.conditioned(np.stack([run.embeddings, run.negative_embeddings]))
+    rows = subject.conditioned(
+        np.stack([run.embeddings, run.negative_embeddings]), (run.added, run.negative_added)
+    )
     time, later = (float(t) for t in run.timesteps[:2])
     both = subject.numpy(backend.denoise(backend.asarray(np.stack([seen] * 2)), time, rows))
     noise = both[1] + run.guidance_scale * (both[0] - both[1])

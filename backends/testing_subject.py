@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
@@ -170,12 +170,13 @@ class Subject:
         """The trajectory's, one row."""
         return self.conditioned(self.trajectory.embeddings[None])
 
-    def conditioned(self, embeddings: Any) -> Conditioning:
-        """Any embeddings, with what else the trajectory's model is told."""
-        rows = len(embeddings)
+    def conditioned(
+        self, embeddings: Any, told: Sequence[Mapping[str, npt.NDArray[Any]]] | None = None
+    ) -> Conditioning:
+        """Any embeddings, with what else each row is told; as the trajectory's if None."""
+        each = told or [self.trajectory.added] * len(embeddings)
         added = {
-            name: self.backend.asarray(np.repeat(value[None], rows, axis=0))
-            for name, value in self.trajectory.added.items()
+            name: self.backend.asarray(np.stack([row[name] for row in each])) for name in each[0]
         }
         given = isinstance(embeddings, np.ndarray)
         return Conditioning(self.backend.asarray(embeddings) if given else embeddings, added)

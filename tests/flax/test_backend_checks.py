@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from tests.flax import models
 from wordlight.backends import load
 from wordlight.backends.flax.backend import FlaxBackend
-from wordlight.backends.testing import Check, backend_checks
+from wordlight.backends.testing import Check, backend_checks, check_backend
 from wordlight.backends.testing_subject import Subject
 
 
 @pytest.fixture(scope="module")
-def subject(ours: FlaxBackend) -> Subject:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """What is asked once is asked once for all checks."""
-    # As large as in other tests, which have most of the same programs.
-    return Subject(ours, size=(ours.sampling.height, ours.sampling.width))
+    pipeline = models.torch_pipeline(models.ONE_LEVEL)
+    return Subject(FlaxBackend.load(models.saved(pipeline, tmp_path_factory.mktemp("model"))))
 
 
 @pytest.mark.parametrize("check", backend_checks(), ids=str)
@@ -24,9 +25,13 @@ def test_conformance(check: Check, subject: Subject) -> None:
 
 @pytest.mark.slow
 def test_the_embedded_model() -> None:
-    """In its own size, and on oblong images."""
-    backend = load("scenes", framework="flax")
-    for size in (None, (backend.sampling.height, backend.sampling.width)):
-        subject = Subject(backend, size=size)
-        for check in backend_checks():
-            check.examine(subject)
+    check_backend(load("scenes", framework="flax"))
+
+
+@pytest.mark.slow
+def test_stable_diffusion_xl(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With conditioning beside the embeddings, and without input embeddings to start from."""
+    folder = models.saved(models.torch_xl_pipeline(), tmp_path_factory.mktemp("xl"))
+    backend = FlaxBackend.load(folder)
+    assert "encode_from" not in backend.capabilities
+    check_backend(backend)
