@@ -1,4 +1,4 @@
-"""The command line: ``wordlight attribute | compare | report | data | methods | ...``."""
+"""The command line: ``wordlight attribute | compare | report | runs | data | methods | ...``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from collections.abc import Sequence
 
 import wordlight
 from wordlight.backends.backend import MissingCapabilityError
-from wordlight.comparisons.commands import attribute, compare, data, methods, models, report, study
+from wordlight.comparisons.commands import (
+    attribute,
+    compare,
+    data,
+    methods,
+    models,
+    report,
+    runs,
+    study,
+)
 
 BAD_INPUT = 2
 
@@ -37,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=wordlight.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (attribute, compare, report, data, methods, models, study):
+    for command in (attribute, compare, report, runs, data, methods, models, study):
         command.add_to(commands)
     return parser
 

@@ -38,22 +38,34 @@ def holds_same_run(folder: Path, settings: Settings) -> bool:
                 "another folder"
             )
         return False
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        held, held_hash = there["settings"], there["hash"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} can't be read ({error}): use another folder") from None
-    if held_hash != settings_hash(held):
-        raise ValueError(f"{path} was changed by hand: use another folder")
+    held, _ = read_settings(folder)
     # As they read back from the file: tuples are lists there.
     asked = json.loads(json.dumps(settings))
-    differences = _differences(held, asked)
-    if differences:
+    found = differences(held, asked)
+    if found:
         raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(differences)}): use another "
+            f"{folder} holds a run with other settings ({'; '.join(found)}): use another "
             "folder, or ask for the same"
         )
     return True
+
+
+def read_settings(folder: Path) -> tuple[Settings, dict[str, Any]]:
+    """A run's settings, and what else stands beside them.
+
+    Raises ValueError where there are none, or where they can't be read or were changed.
+    """
+    path = folder / NAME
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        held, held_hash, about = there["settings"], there["hash"], there.get("about", {})
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no run: it has no {NAME}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} can't be read ({error}): use another folder") from None
+    if held_hash != settings_hash(held):
+        raise ValueError(f"{path} was changed by hand: use another folder")
+    return held, about
 
 
 def write_settings(folder: Path, settings: Settings, **about: Any) -> None:
@@ -74,7 +86,8 @@ def forget_settings(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def _differences(held: Any, asked: Any, place: str = "") -> list[str]:
+def differences(held: Any, asked: Any, place: str = "") -> list[str]:
+    """The settings that differ, a line each."""
     if isinstance(held, dict) and isinstance(asked, dict):
         found: list[str] = []
         for key in sorted(held.keys() | asked.keys()):
@@ -84,6 +97,6 @@ def _differences(held: Any, asked: Any, place: str = "") -> list[str]:
             elif key not in held:
                 found.append(f"{here} is asked for now and wasn't there")
             else:
-                found += _differences(held[key], asked[key], here)
+                found += differences(held[key], asked[key], here)
         return found
     return [] if held == asked else [f"{place} was {held!r}, now {asked!r}"]
