@@ -75,9 +75,7 @@ def test_it_is_recorded_and_the_next_start_tries_it_again(backend, tmp_path, mon
 
 
 def test_a_row_of_which_nothing_is_left_is_not_in_the_table(backend, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        Brittle, "broken", prompts(backend, "calibration", *range(CALIBRATION))
-    )
+    monkeypatch.setattr(Brittle, "broken", prompts(backend, "calibration", *range(CALIBRATION)))
     found = run(backend, [Brittle(backend, steps=4), "uniform"], tmp_path / "out")
     assert [entry.name for entry in found.entries] == ["uniform"]
     assert found.lost == ("brittle",)

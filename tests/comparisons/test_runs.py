@@ -168,9 +168,7 @@ def test_a_file_describes_a_run_and_flags_override_it(tmp_path, capsys):
 )
 def test_a_file_that_says_something_else_is_refused(tmp_path, capsys, name, text, says):
     (tmp_path / name).write_text(text)
-    line = do(
-        capsys, "compare", "--config", tmp_path / name, "--out", tmp_path / "out", status=2
-    )
+    line = do(capsys, "compare", "--config", tmp_path / name, "--out", tmp_path / "out", status=2)
     assert says in line
     assert not (tmp_path / "out").exists()
 
