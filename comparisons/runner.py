@@ -274,12 +274,11 @@ class _Run:
         self.damaged += done.damaged
 
     def _items(self, images: ImageSet) -> Iterator[DatasetItem]:
-        done = Done(Task("judge", images.split, 0))
+        done = Done(Task("judge", images.split, 0), damaged=self.damaged)
         for index in range(len(images)):
             item = self.worker.item(images, index, done)
             if item is not None:
                 yield item
-        self._note(done)
 
     def _finished(self) -> int:
         """How many cells there are already."""
@@ -362,11 +361,11 @@ class _Run:
             out=root,
             failures=tuple(replace(one, trace="") for one in failures.recorded(root)),
             lost=tuple(lost),
-            damaged=tuple(self.damaged),
         )
         scores = (self._scores(entry, sample) for entry in entries for sample in bench.test.samples)
         write_reports(comparison, scores, surveys, self._items(bench.test))
-        return comparison
+        # The picture reads images that nothing else may have.
+        return replace(comparison, damaged=tuple(self.damaged))
 
     def _scores(self, entry: Entry, sample: str) -> list[Score]:
         """A finished cell's scores; none of one that failed."""

@@ -206,7 +206,11 @@ class Worker:
 
     def _survey(self, ceiling: Thresholds, kept: _Kept, done: Done) -> None:
         path = survey_path(self.root, kept.sample)
-        if path.exists() and self.attempt(lambda: Survey.read(path, self.run), done) is not None:
+
+        def read() -> Survey | None:
+            return Survey.read(path, self.run) if path.exists() else None
+
+        if self.attempt(read, done) is not None:
             return
         item = kept.item()
         if item is not None:

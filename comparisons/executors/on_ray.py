@@ -74,8 +74,9 @@ class RayExecutor(Executor):
         self._own = not ray.is_initialized()
         if self._own:
             address = address or os.environ.get("RAY_ADDRESS")
-            local = {} if address else {"include_dashboard": False}
-            ray.init(address=address, log_to_driver=False, **local)
+            # Of a cluster that is there, it isn't ours to say.
+            dashboard = None if address else False
+            ray.init(address=address, log_to_driver=False, include_dashboard=dashboard)
         self._root = root.resolve()
         # Paths that mean the same on every machine.
         maps = {name: str(Path(folder).resolve()) for name, folder in plan.maps.items()}
@@ -176,10 +177,11 @@ def _got(ref: Any) -> Any:
 def _resources() -> tuple[dict[str, Any], int]:
     """What each worker takes of its machine, and how many there is room for: one a GPU, else one a
     TPU host, else one a machine."""
-    cluster = ray.cluster_resources()
+    cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if gpus := int(cluster.get("GPU", 0)):
         return {"num_gpus": 1}, gpus
-    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    hosts = [node["Resources"] for node in nodes if node["Alive"]]
     if chips := [int(host["TPU"]) for host in hosts if host.get("TPU")]:
         return {"resources": {"TPU": min(chips)}}, len(chips)
     return {"num_cpus": 1}, len(hosts)

@@ -35,7 +35,7 @@ def test_what_was_made_here_can_not_be_sent_away(tmp_path):
 @pytest.fixture(scope="module")
 def cluster():
     # A busy machine takes its time to start it.
-    os.environ["RAY_raylet_start_wait_time_s"] = "300"
+    os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112
     ray = pytest.importorskip("ray")
     ray.init(
         num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False

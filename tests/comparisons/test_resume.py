@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,7 +78,7 @@ def killed_and_undisturbed(tmp_path: Path, kills: int, share: float, *asked: obj
     assert seen[-1]
     assert seen[0] < seen[-1], "nothing was kept from one attempt to the next"
     # Nothing that was finished is lost, however the run ends.
-    assert all(before <= after for before, after in zip(seen, seen[1:], strict=False))
+    assert all(before <= after for before, after in pairwise(seen))
     with start(kind, str(killed), *rest) as process:
         assert process.wait(7200) == 0
     return killed, undisturbed

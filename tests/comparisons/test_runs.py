@@ -203,9 +203,9 @@ def test_two_at_once_are_refused_and_a_dead_ones_lock_is_taken_over(tmp_path):
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunInUseError, match=f"in use by process {holder.pid} on "):
-            with locked(tmp_path):
-                pass
+        owner = f"in use by process {holder.pid} on "
+        with pytest.raises(RunInUseError, match=owner), locked(tmp_path):
+            pass
         holder.send_signal(signal.SIGKILL)
     with locked(tmp_path):
         assert list(tmp_path.iterdir())
