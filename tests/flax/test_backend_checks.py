@@ -18,6 +18,8 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(FlaxBackend.load(models.saved(pipeline, tmp_path_factory.mktemp("model"))))
 
 
+# Compiling every primitive takes a minute, on the smallest model too.
+@pytest.mark.slow
 @pytest.mark.parametrize("check", backend_checks(), ids=str)
 def test_conformance(check: Check, subject: Subject) -> None:
     check.examine(subject)

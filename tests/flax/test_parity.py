@@ -61,9 +61,9 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     written = json.loads((tmp_path / "parity.json").read_text())
     assert written["frameworks"] == ["torch", "flax"]
     for one in written["differences"]:
-        # Float32 rounding through a network; two frameworks are never equal to the bit.
+        # Float32 rounding through a network; two frameworks are never equal to the bit everywhere.
         assert 0 < one["largest_relative"] <= 1e-3
-        assert 0 < one["median_relative"] <= 1e-5
+        assert 0 <= one["median_relative"] <= 1e-5
     assert "occlusion" in (tmp_path / "parity.html").read_text("utf-8")
 
 
