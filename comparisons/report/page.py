@@ -23,6 +23,10 @@ from wordlight.comparisons.statistics import Estimate
 
 NAME = "report.html"
 _NONE = "–"
+#: The metrics that a reader looks for; the others stand to the right of them.
+_FIRST = (
+    BEST, "miou@0.4", POINTING_GAME, AVERAGE_PRECISION, FORWARD_EQUIVALENTS, SECONDS
+)  # fmt: skip
 #: How the page calls metrics; others go by their own names.
 _METRICS = {
     BEST: "mIoU@best",
@@ -64,7 +68,10 @@ def _render(run: FinishedRun) -> str:
         run=run,
         summary=run.summary,
         settings=run.settings,
-        metrics=[BEST, *(m for m in run.metrics if m != BEST)],
+        metrics=[
+            *(metric for metric in _FIRST if metric in run.metrics),
+            *(metric for metric in run.metrics if metric not in _FIRST),
+        ],
         ceiling=ceiling,
         kinds=[kind for kind in run.summary["other"] if run.most(kind)],
         frameworks=list(dict.fromkeys(row.framework for row in run.rows)),
