@@ -94,7 +94,7 @@ def check_same(killed: Path, undisturbed: Path) -> None:
 
 
 def test_killed_at_random_moments(tmp_path):
-    check_same(*killed_and_undisturbed(tmp_path, 6, 0.3, "fakes"))
+    check_same(*killed_and_undisturbed(tmp_path, 4, 0.3, "fakes"))
 
 
 @pytest.mark.slow
