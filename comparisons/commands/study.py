@@ -19,7 +19,15 @@ from wordlight.comparisons.commands.arguments import (
     add_output,
     whole_number,
 )
-from wordlight.comparisons.commands.studies import entanglement, influence, parity, relations
+from wordlight.comparisons.commands.studies import (
+    entanglement,
+    faithfulness,
+    influence,
+    layers,
+    parity,
+    positions,
+    relations,
+)
 
 _ASKED = {
     "colour": "objects asked for that are there in their colour",
@@ -80,7 +88,7 @@ def add_to(commands: Commands) -> None:
     )
     add_output(sanity, bars="progress bar")
     sanity.set_defaults(run=run_sanity)
-    for one in (influence, relations, entanglement, parity):
+    for one in (faithfulness, layers, positions, influence, relations, entanglement, parity):
         one.add_to(studies)
 
 
