@@ -153,6 +153,9 @@ class DatasetImages(ImageSet):
             ValueError: a file there is damaged, or of another prompt.
         """
         yield from super().stream(folder, on_image)
+        self.report_left_out()
+
+    def report_left_out(self) -> None:
         self.dataset.report_skipped()
 
     def make(self, start: int, folder: Path) -> None:

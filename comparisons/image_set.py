@@ -97,6 +97,9 @@ class ImageSet(ABC):
         """What ``stream`` gives, all at once."""
         return list(self.stream(folder, on_image))
 
+    def report_left_out(self) -> None:  # noqa: B027
+        """Warn once of the images that were left out, if any were."""
+
     def forget(self, folder: Path) -> None:
         """Remove from ``folder`` what was kept there, and the folder if nothing is left."""
         for index in range(len(self)):

@@ -165,6 +165,8 @@ def compare(
             comparison = _Run(bench, root, damaged, there, progress).finish()
         finally:
             there.close()
+    for images in bench.sets:
+        images.report_left_out()
     if comparison.damaged:
         warnings.warn(
             f"{len(comparison.damaged)} damaged files of {root} were made again: "
