@@ -12,7 +12,13 @@ from PIL import Image as Pictures
 
 from wordlight.backends.segmenters.cache import SegmentationCache
 from wordlight.backends.segmenters.classes import THINGS
-from wordlight.backends.segmenters.segmenter import Image, Mask, Segmenter, SegmenterLoadError
+from wordlight.backends.segmenters.segmenter import (
+    Image,
+    Mask,
+    Segmenter,
+    SegmenterLoadError,
+    digest_of,
+)
 from wordlight.backends.segmenters.weights import load_network
 
 
@@ -55,6 +61,8 @@ class ClipSeg(Segmenter):
         self.options = {}
         self.cache = SegmentationCache(cache, self.identity)
         self.options = {"threshold": threshold}
+        if self.classes != tuple(THINGS):
+            self.options["classes"] = digest_of(self.classes)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

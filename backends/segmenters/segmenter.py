@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,6 +19,11 @@ Image = npt.NDArray[np.uint8]
 
 class SegmenterLoadError(ValueError):
     """A segmenter that can't be loaded: no such model, other weights, missing packages."""
+
+
+def digest_of(words: Sequence[object]) -> str:
+    """What tells a list of words, or of words with their synonyms, from others."""
+    return hashlib.sha256(repr(tuple(words)).encode()).hexdigest()[:12]
 
 
 class Segmenter(ABC):
@@ -53,7 +59,10 @@ class Segmenter(ABC):
     @property
     def identity(self) -> str:
         """What tells its masks from those of others: kind, model, revision, options."""
-        options = "".join(f",{key}={value}" for key, value in sorted(self.options.items()))
+        found = dict(self.options)
+        if self.synonyms is not None:
+            found["synonyms"] = digest_of(sorted(self.synonyms.items()))
+        options = "".join(f",{key}={value}" for key, value in sorted(found.items()))
         return f"{self.kind}:{self.model_id}@{self.revision}{options}"
 
     def same_weights(self, other: Segmenter) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -178,13 +180,23 @@ class Dataset(ABC):
         """One item, or None where it is malformed and ``on_error`` is ``"skip"``."""
         return self._attempt(sample, lambda: self.read(sample))
 
+    def _record(self, sample: str) -> Any:
+        """What is known of an item from elsewhere than its files, as plain data."""
+        return None
+
     def identity(self, samples: Iterable[str]) -> dict[str, Any]:
-        """What tells these items from others: a digest of their files' names and contents."""
-        digest = hashlib.sha256()
+        """What tells these items from others: a digest of the options, of what the list says of
+        each item, and of its files' names and contents."""
+        options = {
+            name: getattr(self, name, None)
+            for name in signature(type(self)).parameters
+            if name not in ("root", "on_error")
+        }
+        digest = hashlib.sha256(_plain(options))
         # Some formats keep many items in a file.
         seen: set[Path] = set()
         for sample in samples:
-            digest.update(f"{sample}\0".encode())
+            digest.update(f"{sample}\0".encode() + _plain(self._record(sample)))
             for path in self._files(sample):
                 digest.update(f"{path.name}\0".encode())
                 if path not in seen:
@@ -220,6 +232,10 @@ class Dataset(ABC):
         if self.on_error == "raise":
             raise DatasetError(reason)
         self.skipped[what] = reason
+
+
+def _plain(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=repr).encode()
 
 
 def _digest_of(path: Path) -> bytes:

@@ -159,6 +159,9 @@ class PlainFolder(Dataset):
         category: Category = "stuff" if word in stuff else "object"
         return Annotation(place, read_mask(path), category)
 
+    def _record(self, sample: str) -> Any:
+        return self._records[sample]
+
     def _files(self, sample: str) -> Iterable[Path]:
         record = self._records[sample]
         named = [record.get("image")]

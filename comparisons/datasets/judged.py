@@ -53,6 +53,8 @@ def judged_item(
             word = words.find(one.place)
         except (KeyError, ValueError) as error:
             raise DatasetError(f"{sample}: {error.args[0]}") from None
+        if any(word.tokens == other.word.tokens for other in scored):
+            raise DatasetError(f"{sample}: {word.text!r} has two masks: unite them in one")
         headline = several and one.category in _OBJECTS
         scored.append(ScoredWord(word, one.category, referent, mask, headline))
     return DatasetItem(sample, split, trajectory, tuple(scored), tuple(dropped))
