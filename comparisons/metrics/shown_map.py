@@ -32,8 +32,8 @@ class MaskMap(WordMap):
 class ShownMap:
     """One word's map at the image's size, resized and scaled once for all metrics.
 
-    On every scale a constant map is one everywhere, so that any threshold up to 1 leaves the whole
-    image; a mask is what it is on all of them.
+    On every scale a constant map is the whole image, whatever the threshold: one everywhere where
+    scales end at 1, infinite on the absolute one. A mask is what it is on all of them.
     """
 
     def __init__(self, word_map: WordMap) -> None:
@@ -63,7 +63,7 @@ class ShownMap:
         if isinstance(self._map, MaskMap):
             return self.raw
         if self.energy.min() == self.energy.max():
-            return np.ones_like(self.energy)
+            return np.full_like(self.energy, np.inf if scale == "absolute" else 1.0)
         return self.energy / self.energy.max() if scale == "max" else self.raw
 
 

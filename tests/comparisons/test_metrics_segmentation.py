@@ -164,10 +164,10 @@ def test_ranking_metrics_are_torchmetrics_and_scikit_learns(array, mask):
         assert ours(array, mask) == pytest.approx(float(theirs(scaled, truth)), abs=1e-5)
 
 
-@given(st.floats(-1e6, 1e6, width=32), part_masks, st.booleans())
+@given(st.floats(-1e6, 1e6, width=32), part_masks, st.booleans(), st.sampled_from([0.5, 20.0]))
 @few
-def test_a_constant_map_is_the_whole_image(value, mask, signed):
-    found = score(word_map(np.full(SIZE, value), signed=signed), mask, 0.7)
+def test_a_constant_map_is_the_whole_image(value, mask, signed, absolute):
+    found = score(word_map(np.full(SIZE, value), signed=signed), mask, 0.7, absolute)
     assert found.pop("auroc") == 0.5
     assert found == pytest.approx(dict.fromkeys(found, mask.mean()))
 
