@@ -57,7 +57,11 @@ class DamagedFileError(ValueError):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(f"{what}; delete it, and it is computed again")
-        self.path = path
+        self.path, self._what = path, what
+
+    def __reduce__(self) -> tuple[type[DamagedFileError], tuple[Path, str]]:
+        # Workers in other processes raise it too.
+        return type(self), (self.path, self._what)
 
 
 def check_name(name: str) -> str:
@@ -114,6 +118,11 @@ class CellFolder:
         ):
             raise DamagedFileError(path, f"{path} holds scores of another cell")
         return scores
+
+
+def count_cells(root: Path) -> int:
+    """How many cells of a run are finished."""
+    return sum(1 for _ in (root / "cells").glob("*/*/*.parquet"))
 
 
 def write_scores(path: Path, scores: Sequence[Score], run: str = "") -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.cells import Score, write_results
+from wordlight.comparisons.cells import Score, count_cells, write_results
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.grid import draw_grid
@@ -80,5 +80,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "notes": notes(comparison),
         "versions": installed_versions(),
         "n": facts.n,
+        # Fewer than were planned where images were left out.
+        "cells": count_cells(comparison.out),
         "seed": facts.seed,
     }

@@ -216,10 +216,12 @@ class _Run:
         except DamagedFileError:
             raise
         except ValueError:
-            # Such images can't be judged on: they don't stand in the way of other settings.
-            for one in bench.sets:
-                one.forget(self.root / SAMPLES)
-            forget_settings(self.root)
+            # Such images can't be judged on: they don't stand in the way of other settings. Once
+            # there are cells the images could be, and the error is of something that may pass.
+            if not self._finished():
+                for one in bench.sets:
+                    one.forget(self.root / SAMPLES)
+                forget_settings(self.root)
             raise
         with self._bar("making maps", bench.cells, self._finished(), "cell") as bar:
             self._do(self._calibrating(), bar)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.comparisons import failures
-from wordlight.comparisons.cells import read_scores
+from wordlight.comparisons.cells import count_cells, read_scores
 from wordlight.comparisons.run_lock import is_locked
 from wordlight.comparisons.segmentation import BEST
 from wordlight.comparisons.settings_file import NAME, Settings, differences, read_settings
@@ -73,14 +73,14 @@ def find_runs(folder: Path) -> Iterator[Path]:
 def read_run(folder: Path) -> RunInfo:
     """What a folder says of its run; raises ValueError where it holds none, or a damaged one."""
     settings, about = read_settings(folder)
-    made = sum(1 for _ in (folder / "cells").glob("*/*/*.parquet"))
+    made = count_cells(folder)
     failed = sum(1 for _ in (folder / failures.FOLDER).glob("*/*/*.json"))
     cells = about.get("cells")
     if is_locked(folder):
         state = "running"
     elif failed:
         state = "failed cells"
-    elif made == cells and (folder / "summary.json").exists():
+    elif made == _concluded_with(folder, cells):
         state = "finished"
     else:
         state = "stopped"
@@ -103,6 +103,16 @@ def read_run(folder: Path) -> RunInfo:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / NAME} isn't a comparison's ({error})") from None
+
+
+def _concluded_with(folder: Path, planned: Any) -> int | None:
+    """How many cells a run had when its tables were made (as many as were planned, where they don't
+    say); None where there are no tables, or where some cells had failed."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return None if summary["failed"] else int(summary.get("cells", planned))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def read_table(folder: Path) -> str | None:

@@ -30,13 +30,15 @@ FOLDER = "words"
 
 @dataclass(frozen=True)
 class SurveyedWord:
-    """A scored word: ``kind`` is the table's row for it, ``mask`` a PNG (in base64), ``ceiling``
+    """A scored word: ``spans`` are its places in the prompt, several for a word that stands
+    there several times, ``kind`` is the table's row for it, ``mask`` a PNG (in base64), ``ceiling``
     what the latent grid allows, by metric."""
 
     word: str
     occurrence: int
     start: int
     stop: int
+    spans: tuple[tuple[int, int], ...]
     kind: str
     category: str
     mask_share: float
@@ -71,6 +73,7 @@ class Survey:
                 scored.word.occurrence,
                 scored.word.start,
                 scored.word.stop,
+                scored.word.spans,
                 scored.row,
                 scored.category,
                 float(scored.mask.mean()),
@@ -99,7 +102,10 @@ class Survey:
         try:
             facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             of_run = facts.pop("run")
-            words = tuple(SurveyedWord(**word) for word in facts.pop("words"))
+            words = tuple(
+                SurveyedWord(spans=tuple((a, b) for a, b in word.pop("spans")), **word)
+                for word in facts.pop("words")
+            )
             dropped = tuple(facts.pop("dropped"))
             found = cls(words=words, dropped=dropped, **facts)
         except FileNotFoundError:
@@ -140,6 +146,7 @@ _COLUMNS = pa.schema(
         ("occurrence", pa.int64()),
         ("start", pa.int64()),
         ("stop", pa.int64()),
+        ("spans", pa.list_(pa.list_(pa.int64()))),
         ("kind", pa.string()),
         ("mask_share", pa.float64()),
         ("mask", pa.binary()),

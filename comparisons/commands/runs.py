@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,13 @@ def _list(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.runs import COLUMNS, find_runs, one_line, read_run
     from wordlight.comparisons.table_formats import aligned
 
-    runs = [read_run(folder) for folder in find_runs(arguments.folder)]
+    runs = []
+    for folder in find_runs(arguments.folder):
+        try:
+            runs.append(read_run(folder))
+        except ValueError as error:
+            # A study's folder, a data set's, or a damaged one: it doesn't hide the others.
+            print(f"wordlight: left out: {error}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([run.to_json() for run in runs], indent=2))
     elif runs:

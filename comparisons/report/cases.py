@@ -100,7 +100,7 @@ def _pictured(
                 f"{path} is of an image of {maps.image.shape[:2]}, and the mask of "
                 f"{one['word']!r} of {mask.shape}"
             )
-        word_map = maps[one["word"], one["occurrence"]]
+        word_map = maps[[slice(start, stop) for start, stop in word["spans"]]]
         heat = np.asarray(overlay(maps.image, word_map.normalised()))
         cases.append(
             Case(

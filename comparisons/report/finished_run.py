@@ -197,7 +197,7 @@ def _scores(folder: Path) -> tuple[pa.Table, pa.Table]:
         words = pq.read_table(folder / "words.parquet")
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"the results in {folder} are damaged ({error}): {_AGAIN}") from None
-    lacking = {"sample", "split", "prompt", "word", "occurrence", "kind", "mask"} - set(
+    lacking = {"sample", "split", "prompt", "word", "occurrence", "spans", "kind", "mask"} - set(
         words.schema.names
     )
     if lacking:

@@ -9,12 +9,15 @@ import pytest
 
 from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import CONTEXT, STEPS, FakeBackend, tokenize
+from wordlight.attribution.controls import Uniform
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons import compare
 from wordlight.comparisons.dataset_images import DatasetImages, split_of_listing
 from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed, open_dataset
 from wordlight.comparisons.datasets.judged import judged_item, resized_mask
 from wordlight.comparisons.images import open_images
+from wordlight.comparisons.report import write_report
+from wordlight.comparisons.runs import read_run
 
 
 class Inverting(FakeBackend):
@@ -151,6 +154,57 @@ def test_malformed_items_stop_a_comparison_or_are_counted(tmp_path):
     with pytest.warns(DatasetWarning, match="1 of .* skipped"):
         found = run(root, tmp_path / "skipping", n=4, on_error="skip")
     assert found.facts.n == 3
+    # Nothing is left to do of it.
+    assert read_run(tmp_path / "skipping").state == "finished"
+
+
+def test_the_page_shows_a_word_that_stands_at_several_places(tmp_path):
+    root = files.coco_gen(tmp_path / "set", 4)
+    backend = Inverting()
+
+    class Flat(Uniform):
+        """No control, so that the page shows its cases."""
+
+        name = "flat"
+        family = "perturbation"
+
+    compare(
+        backend,
+        [Flat(backend)],
+        data=root,
+        out=tmp_path / "out",
+        n=3,
+        calibration=1,
+        progress=False,
+    )
+    page = write_report(tmp_path / "out").read_text()
+    assert "map of dog … dog, IoU" in page
+
+
+def test_other_options_and_other_records_are_other_items(tmp_path):
+    root = files.coco_gen(tmp_path / "set", 1)
+    every, narrow = (
+        open_dataset(f"coco-gen:{root},words={words}").identity(["100"])
+        for words in ("all", "coco80")
+    )
+    assert every != narrow
+    folder = files.plain_folder(tmp_path / "folder", 1)
+    there = open_dataset(folder)
+    assert len(there) == 1
+    before = there.identity(["0"])
+    items = folder / "items.jsonl"
+    items.write_text(items.read_text().replace('"stuff": ["sky"]', '"stuff": []'))
+    changed = open_dataset(folder)
+    assert len(changed) == 1
+    assert changed.identity(["0"]) != before
+
+
+def test_a_word_has_one_mask(tmp_path):
+    (annotated,) = open_dataset(files.coco_gen(tmp_path / "set", 1))
+    (trajectory,) = Inverting().invert([np.zeros((64, 64, 3), np.uint8)], [annotated.prompt])
+    first, _ = annotated.annotations
+    with pytest.raises(DatasetError, match="has two masks"):
+        judged_item("it", "test", trajectory, [first, first])
 
 
 def test_one_object_an_image_is_the_headline_where_the_data_set_is_so(tmp_path):

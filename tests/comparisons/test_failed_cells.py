@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from tests.comparisons.fakes import FakeBackend, Planted
 from wordlight.attribution import registry
 from wordlight.attribution.controls import Uniform
 from wordlight.comparisons import compare, failures
+from wordlight.comparisons.cells import DamagedFileError
 from wordlight.comparisons.command_line import main
 from wordlight.comparisons.generated_scenes import GeneratedScenes
 from wordlight.comparisons.runner import RunWarning
@@ -118,6 +121,23 @@ def test_a_damaged_file_stops_the_run_or_is_made_again(backend, tmp_path, path):
         again = run(backend, ["uniform"], tmp_path, damaged="recompute")
     assert without_seconds(again) == without_seconds(first)
     assert run(backend, ["uniform"], tmp_path).damaged == ()
+
+
+def test_an_image_of_another_prompt_stops_a_begun_run_and_costs_it_nothing(backend, tmp_path):
+    first = run(backend, ["uniform"], tmp_path)
+    image, other = (tmp_path / f"samples/scenes-test-000{k}.safetensors" for k in (1, 2))
+    own = image.read_bytes()
+    image.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="but its trajectory is of"):
+        run(backend, ["uniform"], tmp_path)
+    image.write_bytes(own)
+    assert without_seconds(run(backend, ["uniform"], tmp_path)) == without_seconds(first)
+
+
+def test_the_error_of_a_damaged_file_passes_between_processes(tmp_path):
+    error = pickle.loads(pickle.dumps(DamagedFileError(tmp_path / "cell", "it is damaged")))
+    assert error.path == tmp_path / "cell"
+    assert str(error) == "it is damaged; delete it, and it is computed again"
 
 
 def test_damaged_maps_are_made_again(backend, tmp_path):

@@ -83,6 +83,11 @@ def test_a_list_says_how_far_each_run_is(tmp_path, capsys):
         ("finished", 14, 14),
         ("stopped", 13, 14),
     ]
+    # A study's settings, or what another program calls so, hide no run.
+    for name, text in (("study", '{"hash": "", "settings": {}}'), ("other", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.json").write_text(text)
+    assert len(json.loads(do(capsys, "runs", "list", tmp_path, "--json"))) == 2
     assert "no runs in" in do(capsys, "runs", "list", tmp_path / "a/first/maps")
     assert "there is no folder" in do(capsys, "runs", "list", tmp_path / "c", status=2)
 
