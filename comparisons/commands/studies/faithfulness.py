@@ -192,6 +192,7 @@ def tables(found: FaithfulnessStudy) -> str:
         "order and infidelity ask for the very target that gradient and perturbation methods "
         "explain: of attention they say how far it tells of it",
         "sensitivity says nothing by itself: maps that never change have 0",
+        "order is over the shape nouns' regions, removal over every word that has a mask",
         "shuffled-word gives every word the next one's map; the centre has its default width",
     ]
     return "\n".join([*parts, "", *(fill(note, 104, subsequent_indent="  ") for note in notes)])
