@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         "--widths", default=levels, help=f"channels of the UNet's levels ({levels})"
     )
     denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
+    denoiser.add_argument(
+        "--timestep-shift", type=float, default=0.5, help="more noise the higher (0.5)"
+    )
     export = stages.add_parser("export", help="write a diffusers folder")
     export.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
     export.add_argument("--to", type=Path, required=True, help="folder to write")
@@ -76,7 +79,7 @@ def main() -> None:
         from wordlight.backends.scenes.train_denoiser import train_denoiser
 
         widths = tuple(int(w) for w in options.widths.split(","))
-        train_denoiser(*common, options.check_every, widths)
+        train_denoiser(*common, options.check_every, widths, timestep_shift=options.timestep_shift)
 
 
 if __name__ == "__main__":

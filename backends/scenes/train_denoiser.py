@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -40,15 +41,16 @@ _FOLLOWING_PROMPTS = 64
 _EVEN_SHARE = 0.2
 
 
-def draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Timesteps of a batch, stratified: mostly the middle, where what an image shows is decided.
+def draw_timesteps(count: int, shift: float, generator: torch.Generator) -> torch.Tensor:
+    """Timesteps of a batch, stratified: mostly where what an image shows is decided.
 
-    A fifth are even over 0 to 999; the others are ``1000 sigmoid(n + 1/2)``, n standard normal
-    (Esser et al. 2024, section 3.1): at the ends the prompt hardly changes what is predicted.
+    A fifth are even over 0 to 999; the others are ``1000 sigmoid(n + shift)``, n standard normal
+    (Esser et al. 2024, section 3.1). Shapes and counts are decided in the middle (a shift of
+    1/2), where things lie only above 850 or so (a shift of 2): below, the noisy image tells.
     """
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     normal = torch.special.ndtri(places.clamp(1e-6, 1 - 1e-6))
-    middle = torch.sigmoid(normal + 0.5)
+    middle = torch.sigmoid(normal + shift)
     even = torch.rand(count, generator=generator) < _EVEN_SHARE
     other = torch.rand(count, generator=generator)
     times: torch.Tensor = (torch.where(even, other, middle) * 1000).long().clamp(0, 999)
@@ -132,16 +134,23 @@ def train_denoiser(
     check_every: int,
     widths: tuple[int, ...],
     check_prompts: int = _FOLLOWING_PROMPTS,
+    timestep_shift: float = 0.5,
 ) -> None:
     """Train, or go on training, until ``recipe.steps``.
 
-    ``check_prompts`` is how many held-out prompts are drawn to see how well they are followed.
+    ``check_prompts`` is how many held-out prompts are drawn to see how well they are followed;
+    for ``timestep_shift`` see ``draw_timesteps``.
     """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(folder, device)
     # Convolutions are a fifth faster with the channels last.
     model = Denoiser(widths).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    facts = {"images": images, "widths": list(widths), "places_weight": PLACES_WEIGHT}
+    facts: dict[str, Any] = {
+        "images": images,
+        "widths": list(widths),
+        "places_weight": PLACES_WEIGHT,
+    }
+    facts["timestep_shift"] = timestep_shift
     run = Run(folder, "denoiser", model, recipe, facts)
     store = LatentStore(folder, autoencoder, "train", images, device)
     empty = token_ids(build_tokenizer(), [""])
@@ -159,7 +168,7 @@ def train_denoiser(
         latents = batch["latents"]
         generator = step_generator(recipe.seed, run.step)
         noise = torch.randn(latents.shape, generator=generator)
-        times = draw_timesteps(recipe.batch, generator)
+        times = draw_timesteps(recipe.batch, timestep_shift, generator)
         dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
         ids = torch.where(dropped[:, None], empty, batch["ids"]).to(device)
         goals = {

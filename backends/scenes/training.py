@@ -81,8 +81,9 @@ class Run:
 
     def _resume(self) -> None:
         self.step, before = load_checkpoint(self.path, self.model, self.average, self.optimizer)
-        # How long a run goes on may be changed when it resumes; what it learns from may not.
-        free = {"steps", "cooldown", "threads"}
+        # How long a run goes on, and which noise it looks at the most, may be changed when it
+        # resumes (the log tells); what it learns from may not.
+        free = {"steps", "cooldown", "threads", "timestep_shift"}
         differing = {
             key: (before.get(key), value)
             for key, value in self.settings.items()
@@ -90,7 +91,8 @@ class Run:
         }
         if differing:
             raise ValueError(f"{self.path} was made with other settings: {differing}")
-        self.log(event="resumed", at=self.step)
+        shift = {k: v for k, v in self.settings.items() if k == "timestep_shift"}
+        self.log(event="resumed", at=self.step, **shift)
 
     def update(self, loss: torch.Tensor) -> None:
         """One optimizer step; advances the moving average and the step count."""

@@ -1,6 +1,7 @@
 """The training, on next to nothing: it stops and goes on as if it had never stopped."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wordlight.backends.scenes.export import export
 from wordlight.backends.scenes.train_autoencoder import train_autoencoder
 from wordlight.backends.scenes.train_denoiser import (
     Denoiser,
+    draw_timesteps,
     load_trained_autoencoder,
     train_denoiser,
 )
@@ -218,3 +220,15 @@ def test_the_rate_rises_stays_and_falls():
     assert [plan.rate_at(step) for step in (9, 50, 80)] == [2.0, 2.0, 2.0]
     assert plan.rate_at(90) == pytest.approx(1.0)
     assert plan.rate_at(99) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("shift", [0.5, 2.0])
+def test_a_higher_shift_draws_noisier_timesteps(shift):
+    times = draw_timesteps(20_000, shift, torch.Generator().manual_seed(0))
+    assert times.min() >= 0
+    assert times.max() <= 999
+    # A fifth lie evenly; the others lie above their median, 1000 sigmoid(shift), every other time.
+    median = 1000 / (1 + math.exp(-shift))
+    expected = 0.2 * (1 - median / 1000) + 0.8 * 0.5
+    # One standard deviation of a share of 20 000 draws is at most 0.0036.
+    assert float((times > median).float().mean()) == pytest.approx(expected, abs=0.015)
