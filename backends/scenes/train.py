@@ -1,4 +1,4 @@
-"""Trains ``scenes``: ``python -m wordlight.backends.scenes.train autoencoder|denoiser|export``."""
+"""Trains ``scenes``, stage by stage: ``python -m wordlight.backends.scenes.train --help``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from wordlight.backends.scenes.training import Recipe
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m wordlight.backends.scenes.train",
-        description="Train the embedded model. Stages: the autoencoder first, then the denoiser "
-        "(text encoder and UNet together), then export to a diffusers folder. A stopped stage "
-        "goes on where its checkpoint was when the same command is given again.",
+        description="Train the embedded model. Stages: the autoencoder first, then its decoder "
+        "alone (at any time before the export) and the denoiser (text encoder and UNet together), "
+        "then export to a diffusers folder. A stopped stage goes on where its checkpoint was when "
+        "the same command is given again.",
     )
     stages = parser.add_subparsers(dest="stage", required=True)
 
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         return stage
 
     add_stage("autoencoder", "train the autoencoder", 14_000, 8, 2e-3)
+    add_stage("decoder", "train the autoencoder's decoder further", 12_000, 8, 2e-3)
     denoiser = add_stage("denoiser", "train text encoder and UNet", 20_000, 32, 1e-3)
     levels = ",".join(map(str, UNET_WIDTHS))
     denoiser.add_argument(
@@ -71,10 +73,11 @@ def main() -> None:
         seed=options.seed,
     )
     common = (options.run, recipe, options.images, options.device, options.save_every)
-    if options.stage == "autoencoder":
-        from wordlight.backends.scenes.train_autoencoder import train_autoencoder
+    if options.stage in ("autoencoder", "decoder"):
+        from wordlight.backends.scenes import train_autoencoder as stages
 
-        train_autoencoder(*common)
+        train = stages.train_decoder if options.stage == "decoder" else stages.train_autoencoder
+        train(*common)
     else:
         from wordlight.backends.scenes.train_denoiser import train_denoiser
 

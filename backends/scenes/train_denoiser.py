@@ -12,8 +12,8 @@ from wordlight.backends.scenes.drawing import draw
 from wordlight.backends.scenes.following import follow, total
 from wordlight.backends.scenes.latent_store import SHARD, LatentStore, latent_scale, token_ids
 from wordlight.backends.scenes.networks import (
+    BETA_END,
     TEXT_WIDTH,
-    build_autoencoder,
     build_scheduler,
     build_text_encoder,
     build_unet,
@@ -22,10 +22,10 @@ from wordlight.backends.scenes.places import PLACES_WEIGHT, PlacesHead
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.segment import segment
 from wordlight.backends.scenes.tokenizer import EOS_ID, build_tokenizer
+from wordlight.backends.scenes.train_autoencoder import trained_autoencoder
 from wordlight.backends.scenes.training import (
     Recipe,
     Run,
-    averaged_weights,
     epoch_order,
     mean,
     step_generator,
@@ -84,9 +84,7 @@ class Denoiser(torch.nn.Module):
 
 def load_trained_autoencoder(folder: Path, device: str) -> AutoencoderKL:
     """The autoencoder of a run, with its scaling factor set."""
-    autoencoder = build_autoencoder()
-    autoencoder.load_state_dict(averaged_weights(folder / "autoencoder.safetensors"))
-    autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+    autoencoder = trained_autoencoder(folder).to(device).eval().requires_grad_(False)
     autoencoder.register_to_config(scaling_factor=latent_scale(autoencoder, device))
     return autoencoder
 
@@ -149,8 +147,9 @@ def train_denoiser(
         "images": images,
         "widths": list(widths),
         "places_weight": PLACES_WEIGHT,
+        "beta_end": BETA_END,
+        "timestep_shift": timestep_shift,
     }
-    facts["timestep_shift"] = timestep_shift
     run = Run(folder, "denoiser", model, recipe, facts)
     store = LatentStore(folder, autoencoder, "train", images, device)
     empty = token_ids(build_tokenizer(), [""])
