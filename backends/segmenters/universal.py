@@ -76,12 +76,13 @@ class UniversalSegmenter(Segmenter):
         inputs = self._inputs(image).to(self.network.device)
         with torch.inference_mode():
             outputs = self.network(**inputs)
-        size = image.shape[:2]
+        size = (image.shape[0], image.shape[1])
         read = getattr(self.processor, f"post_process_{self.task}_segmentation")
         extra: dict[str, Any] = {}
         if self.task == "panoptic":
             extra["label_ids_to_fuse"] = set()
-        (answer,) = read(outputs, target_sizes=[size], **extra)
+        outputs, sizes = self._at_size(outputs, size)
+        (answer,) = read(outputs, target_sizes=sizes, **extra)
         if self.task == "semantic":
             return answer.cpu().numpy().astype(np.int32)  # type: ignore[no-any-return]
         segments = answer["segmentation"].cpu().numpy()
@@ -92,6 +93,12 @@ class UniversalSegmenter(Segmenter):
 
     def _inputs(self, image: Image) -> Any:
         return self.processor(images=image, return_tensors="pt")
+
+    def _at_size(
+        self, outputs: Any, size: tuple[int, int]
+    ) -> tuple[Any, list[tuple[int, int]] | None]:
+        """What the processor reads, with the size to which it brings the masks."""
+        return outputs, [size]
 
 
 class Mask2Former(UniversalSegmenter):
@@ -110,3 +117,22 @@ class OneFormer(UniversalSegmenter):
         # What only its training looks at.
         inputs.pop("text_inputs", None)
         return inputs
+
+    def _at_size(
+        self, outputs: Any, size: tuple[int, int]
+    ) -> tuple[Any, list[tuple[int, int]] | None]:
+        """The processor brings segments to a size with torchvision, which need not be there: it is
+        given masks of that size, resized as it would: of instances as they are, else as
+        probabilities."""
+        import torch
+
+        if self.task == "semantic":
+            return outputs, [size]
+        masks = outputs.masks_queries_logits
+        if self.task == "panoptic":
+            masks = masks.sigmoid()
+        masks = torch.nn.functional.interpolate(masks, size, mode="bilinear", antialias=True)
+        if self.task == "panoptic":
+            masks = torch.logit(masks.clamp(1e-7, 1 - 1e-7))
+        outputs.masks_queries_logits = masks
+        return outputs, None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from wordlight.backends.model_folder import is_there, revision_of
 from wordlight.backends.segmenters.segmenter import SegmenterLoadError
@@ -16,6 +20,10 @@ def load_network(
 
     Raises SegmenterLoadError where there are none, or not all weights, or those of another kind.
     """
+    folder = Path(model)
+    local = is_there(folder)
+    if not local and (model.startswith(("/", ".", "~")) or model.count("/") > 1):
+        raise SegmenterLoadError(f"there is no folder {model}, and it can't be a Hub id")
     try:
         import torch
         import transformers
@@ -29,20 +37,19 @@ def load_network(
         "oneformer": transformers.OneFormerForUniversalSegmentation,
         "clipseg": transformers.CLIPSegForImageSegmentation,
     }
-    folder = Path(model)
-    local = is_there(folder)
     where: dict[str, Any] = {} if local else {"revision": revision}
     try:
         config = transformers.AutoConfig.from_pretrained(model, **where)
         if config.model_type != kind:
             raise SegmenterLoadError(f"{model} is a {config.model_type} model, and no {kind}")
-        network, report = classes[kind].from_pretrained(
-            model, config=config, use_safetensors=True, output_loading_info=True, **where
-        )
+        with _without_bar(transformers):
+            network, report = classes[kind].from_pretrained(
+                model, config=config, use_safetensors=True, output_loading_info=True, **where
+            )
         processor = _processor(transformers, kind, model, where)
     except SegmenterLoadError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SegmenterLoadError(f"no {kind} can be loaded from {model}: {reason}") from None
     # Weights that are missing would be random, and nobody would know.
@@ -52,6 +59,19 @@ def load_network(
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found = revision_of(folder) if local else (getattr(config, "_commit_hash", None) or revision)
     return network.to(chosen).eval(), processor, found
+
+
+@contextmanager
+def _without_bar(transformers: Any) -> Iterator[None]:
+    """None for the second in which weights are loaded; what was set is put back."""
+    log = transformers.utils.logging
+    shown = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            log.enable_progress_bar()
 
 
 def _processor(transformers: Any, kind: str, model: str, where: dict[str, Any]) -> Any:
