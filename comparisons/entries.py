@@ -228,15 +228,7 @@ def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list
     kind = registry.get(name)
     options = step_options(kind, steps)
     if name in CALIBRATED:
-        option, values = CALIBRATED[name]
-        variants = tuple(
-            Variant(
-                f"{name}.{option}-{value:g}",
-                LiveMaps(kind(backend, **{**options, option: value})),
-                {option: value},
-            )
-            for value in values
-        )
+        variants = _calibrated(backend, name, name, options)
     else:
         variants = (Variant(name, LiveMaps(kind(backend, **options))),)
     where = backend.framework
@@ -246,6 +238,22 @@ def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list
         every = (Variant(slug, LiveMaps(kind(backend, steps=None))),)
         entries.append(Entry(slug, label, every, kind.family, extra=True, framework=where))
     return entries
+
+
+def _calibrated(
+    backend: Backend, method: str, name: str, options: Mapping[str, Any]
+) -> tuple[Variant, ...]:
+    """What the calibration split chooses from for a row of this name."""
+    option, values = CALIBRATED[method]
+    kind = registry.get(method)
+    return tuple(
+        Variant(
+            f"{name}.{option}-{value:g}",
+            LiveMaps(kind(backend, **{**options, option: value})),
+            {option: value},
+        )
+        for value in values
+    )
 
 
 def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry:
@@ -264,8 +272,13 @@ def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry
         raise ValueError(f"{method} has no option {unknown[0]!r}; it has {', '.join(taken)}")
     if isinstance(options.get("steps"), list):
         options["steps"] = tuple(options["steps"])
+    given = {**step_options(kind, steps), **options}
     try:
-        made = kind(backend, **{**step_options(kind, steps), **options})
+        if method in CALIBRATED and CALIBRATED[method][0] not in options:
+            row = name or method
+            variants = _calibrated(backend, method, row, given)
+            return Entry(row, row, variants, kind.family, framework=backend.framework)
+        made = kind(backend, **given)
     except TypeError as error:
         raise ValueError(f"{method} can't be had with {options}: {error}") from None
     return _given(backend, name, made, steps)

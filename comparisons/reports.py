@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
@@ -52,8 +53,14 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "headline": comparison.to_json(),
         "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
         "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
+        "tests": [asdict(test) for test in comparison.tests],
         "chosen": {
-            name: {"threshold": c.threshold, "calibration_miou": c.miou, **c.variant.options}
+            name: {
+                "threshold": c.threshold,
+                "absolute_threshold": c.thresholds.absolute,
+                "calibration_miou": c.miou,
+                **c.variant.options,
+            }
             for name, c in comparison.choices.items()
         },
         "kept": facts.accounting.kept,

@@ -85,7 +85,11 @@ def csv(comparison: Comparison) -> str:
 def _further(comparison: Comparison) -> list[tuple[str, Lines]]:
     return [
         ("Other metrics of the same words", more_metrics(comparison)),
-        ("mIoU@best of other words, at the same thresholds", others(comparison)),
+        *(
+            [("mIoU@best of other words, at the same thresholds", others(comparison))]
+            if any(comparison.other_ceiling[kind].n for kind in OTHER_ROWS)
+            else []
+        ),
     ]
 
 
@@ -170,7 +174,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"ceiling (the true mask reduced to the latent grid and back): mIoU@best "
         f"{_number(ceiling[BEST].mean)}, mIoU@0.4 {_number(ceiling['miou@0.4'].mean)}, pointing "
         f"game {_number(ceiling[POINTING_GAME].mean)}, AP "
-        f"{_number(ceiling[AVERAGE_PRECISION].mean)}; mIoU@best of {others}",
+        f"{_number(ceiling[AVERAGE_PRECISION].mean)}"
+        + (f"; mIoU@best of {others}" if others else ""),
         f"thresholds, chosen on {facts.calibration} calibration images: {_chosen(comparison)}, "
         f"ceiling {comparison.ceiling_threshold:g}",
         f"steps {steps} of {facts.sampling_steps}, counted from 0"
@@ -205,7 +210,7 @@ def notes(comparison: Comparison) -> list[str]:
     if short:
         lines.append(
             f"headline words scored, where fewer than {ceiling[BEST].n} (no other object to take "
-            f"the map of): {', '.join(short)}"
+            f"the map of{', or failed cells' if comparison.failures else ''}): {', '.join(short)}"
         )
     return lines
 

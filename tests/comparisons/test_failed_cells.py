@@ -62,6 +62,7 @@ def test_it_is_recorded_and_the_next_start_tries_it_again(backend, tmp_path, mon
     }
     assert "4 cells failed" in found.text
     assert "brittle 2" in found.text
+    assert "or failed cells)" in " ".join(found.text.split())
     # The method's own map wasn't asked for again for its shuffled words.
     (record, *_) = failures.recorded(tmp_path / "out")
     assert "_attribute" in record.trace
