@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import xarray as xr
 from array_api_compat import array_namespace
@@ -11,7 +11,7 @@ from wordlight.attribution.attention_average import average_on_grid, merge_words
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Inputs, Step, prepare_step
-from wordlight.attribution.stepwise import StepWeighting, average_steps
+from wordlight.attribution.stepwise import StepWeighting, average_steps, check_weighting
 from wordlight.attribution.targets import Guidance, PixelTarget, Region
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Array, Backend, Evaluations
@@ -60,9 +60,7 @@ class AttentionXGradient(TextImageAttributor):
         step_weighting: StepWeighting = "epsilon",
     ) -> None:
         super().__init__(backend, steps=steps)
-        if step_weighting not in get_args(StepWeighting):
-            raise ValueError(f"step_weighting must be 'epsilon' or 'equal', not {step_weighting!r}")
-        self.step_weighting: StepWeighting = step_weighting
+        self.step_weighting = check_weighting(step_weighting)
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""

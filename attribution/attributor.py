@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self, overload
 import numpy as np
 
 from wordlight.attribution.maps import AttributionMaps, Merge, Provenance
+from wordlight.attribution.options import step_set, whole
 from wordlight.attribution.question import Answer, ConvergenceDelta, Question, Size
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import PromptWords, Word, WordKey
@@ -50,7 +51,8 @@ class TextImageAttributor(ABC):
         merge: how the maps of several tokens become one.
         by_token: whether each token counts by itself, so that a phrase asked for as one player has
             exactly the merge of its words' maps.
-        takes_targets: whether it explains a pixel target, so that another can be asked for.
+        takes_targets: whether it explains a pixel target against a baseline, so that others can be
+            asked for.
         option_names: the constructor's options that belong to the settings.
         effort: the option, a whole number, with which the cost grows; None for a fixed cost.
     """
@@ -67,9 +69,18 @@ class TextImageAttributor(ABC):
     effort: ClassVar[str | None] = None
 
     def __init__(self, backend: Backend, *, steps: Steps = None) -> None:
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"{self.name} is constructed on a backend, such as load('scenes') gives, not on "
+                f"{backend!r}"
+            )
         backend.require(self.needs, self.name)
         self.backend = backend
-        self.steps = steps if steps is None or isinstance(steps, int) else tuple(steps)
+        self.steps = step_set(steps)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({options})"
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -130,8 +141,7 @@ class TextImageAttributor(ABC):
         def dearest(method: TextImageAttributor) -> int:
             return max(method.cost(size).forward_equivalents for size in sizes)
 
-        if budget < 1:
-            raise ValueError(f"a budget must be 1 or more, not {budget}")
+        whole("a budget", budget)
         if not sizes:
             raise ValueError("a budget needs the size of at least one image")
         option = self.effort
@@ -281,7 +291,7 @@ class TextImageAttributor(ABC):
         if budget is not None:
             fitted = self.within_budget(budget, self.size_of(trajectory, words))
             return fitted.attribute(trajectory, words, **common)
-        self._check_request(target, return_convergence_delta, internal_batch_size)
+        self._check_request(baselines, target, return_convergence_delta, internal_batch_size)
         question = Question(
             trajectory=trajectory,
             players=self.players(trajectory.tokens, words),
@@ -325,16 +335,24 @@ class TextImageAttributor(ABC):
         return (maps, answer.delta) if return_convergence_delta else maps
 
     def _check_request(
-        self, target: PixelTarget | None, delta: bool, internal_batch_size: int | None
+        self,
+        baselines: str,
+        target: PixelTarget | None,
+        delta: bool,
+        internal_batch_size: int | None,
     ) -> None:
+        if baselines == "negative" and not self.takes_targets:
+            raise ValueError(f"{self.name} compares with no baseline: leave baselines out")
         if target is not None:
             if not self.takes_targets:
                 raise ValueError(f"{self.name} explains no pixel target: leave target out")
+            if not isinstance(target, PixelTarget):
+                raise TypeError(f"a target is an object such as Guidance(), not {target!r}")
             self.backend.require(target.needs, f"the target {target.name}")
         if delta and not self.has_convergence_delta():
             raise ValueError(f"{self.name} has no convergence delta: its maps share nothing out")
-        if internal_batch_size is not None and internal_batch_size < 1:
-            raise ValueError(f"internal_batch_size must be 1 or more, not {internal_batch_size}")
+        if internal_batch_size is not None:
+            whole("internal_batch_size", internal_batch_size)
 
     @abstractmethod
     def _attribute(self, question: Question) -> Answer:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.attributor import Steps, choose_baseline, partition
+from wordlight.attribution.options import one_of, step_set, whole
 from wordlight.attribution.question import Question
 from wordlight.attribution.step import Inputs, InputSpace, Step, check_space, prepare_step, wide
-from wordlight.attribution.stepwise import StepWeighting
+from wordlight.attribution.stepwise import StepWeighting, check_weighting
 from wordlight.attribution.targets import Guidance, PixelTarget, Region
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.backend import Backend
@@ -200,15 +201,12 @@ def prepare_steps(
     backend.require(target.needs, f"the target {target.name}")
     if check_space(wrt) == "tokens":
         backend.require(frozenset({"encode_from"}), "wrt='tokens'")
-    if rows < 1:
-        raise ValueError(f"internal_batch_size must be 1 or more, not {rows}")
+    whole("internal_batch_size", rows)
     trajectory.check_replayable()
     question = Question(
         trajectory=trajectory,
         players=PromptWords.of(trajectory.tokens).players,
-        steps=trajectory.at_steps(
-            steps if steps is None or isinstance(steps, int) else tuple(steps)
-        ),
+        steps=trajectory.at_steps(step_set(steps)),
         baseline=choose_baseline(trajectory, baselines),
         baseline_text=(trajectory.negative_prompt or "") if baselines == "negative" else "",
         target=target,
@@ -222,8 +220,7 @@ def prepare_steps(
 
 def step_weights(steps: Sequence[Step], weighting: StepWeighting) -> tuple[float, ...]:
     """What each step's target is multiplied by, so that the sum is what ``average_steps`` gives."""
-    if weighting not in get_args(StepWeighting):
-        raise ValueError(f"step_weighting must be 'epsilon' or 'equal', not {weighting!r}")
+    check_weighting(weighting)
     sizes = [
         max(float(abs(step.total).mean()), 1e-30) if weighting == "equal" else 1.0 for step in steps
     ]
@@ -333,8 +330,7 @@ class WordInput:
         """
         import torch
 
-        if merge not in get_args(ScoreMerge):
-            raise ValueError(f"merge must be one of {', '.join(get_args(ScoreMerge))}: {merge!r}")
+        one_of("merge", merge, get_args(ScoreMerge))
         answer, shape = itp_attr.detach(), self.forward.steps[0].point.shape
         if answer.ndim == 2 and answer.shape[1] == len(self.players):
             return answer

@@ -18,12 +18,13 @@ from wordlight.attribution.captum_adapter import (
     require_captum,
     seeded,
 )
-from wordlight.attribution.question import Answer, Question
+from wordlight.attribution.options import whole
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import InputSpace, Step, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
 from wordlight.attribution.targets import PixelTarget, Predictions, StepTarget
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend
+from wordlight.backends.backend import Array, Backend, Evaluations
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,8 @@ class CaptumAttributor(StepwiseAttributor):
 
     Cost at a step: two forward passes and, for gradient methods, what the method asks for (one
     reverse-mode product for InputXGradient, ``n_steps`` for IntegratedGradients, ...) times the
-    number of pixels (or ``cells``); for perturbation methods a pass for each set of words.
+    number of pixels (or ``cells``); for perturbation methods a pass for each set of words. It is
+    counted, and not known beforehand: there is no ``budget``.
 
     Args:
         backend: the model; one that isn't torch's must give ``denoise_vjp`` for gradient methods.
@@ -106,8 +108,6 @@ class CaptumAttributor(StepwiseAttributor):
         from wordlight.attribution.captum_bridge import as_torch
 
         super().__init__(as_torch(backend), steps=steps, step_weighting=step_weighting, wrt=wrt)
-        if seed < 0:
-            raise ValueError(f"a seed must be 0 or more, not {seed}")
         self._class = find_class(captum_method)
         self._tunnel = self._class is NoiseTunnel
         if self._tunnel != (of is not None):
@@ -120,7 +120,9 @@ class CaptumAttributor(StepwiseAttributor):
                 f"a NoiseTunnel here takes a gradient method, not {named(self._inner)}"
             )
         if by_gradient and backend.framework != "torch":
-            self.backend.inner.require(frozenset({"denoise_vjp"}), named(self._inner))  # type: ignore[attr-defined]
+            by_products = frozenset({"denoise_vjp"})
+            self.backend.inner.require(by_products, named(self._inner))  # type: ignore[attr-defined]
+            self.needs = self.needs | by_products  # type: ignore[misc]
         self.captum_method = named(self._class)
         self.of = None if of is None else named(self._inner)
         self.arguments = dict(arguments or {})
@@ -129,20 +131,27 @@ class CaptumAttributor(StepwiseAttributor):
         self.cells = (cells, cells) if isinstance(cells, int) else cells
         if self.cells is not None and min(self.cells) < 1:
             raise ValueError(f"cells must be 1 or more, not {cells}")
-        self.seed = seed
+        self.seed = whole("seed", seed, 0)
         # What depends on the method that was chosen.
         self.family = "gradient" if by_gradient else "perturbation"  # type: ignore[misc]
-        self.by_token = by_gradient  # type: ignore[misc]
         shares = not by_gradient or self._make(lambda inputs: inputs).multiplies_by_inputs
         squared = self._tunnel and self.arguments.get("nt_type", "smoothgrad") != "smoothgrad"
         self.signed = shares and not squared  # type: ignore[misc]
         self.additive = self.signed  # type: ignore[misc]
         self.merge = "sum" if shares else "root-sum-square"  # type: ignore[misc]
+        # Norms don't add up over steps.
+        self.by_token = by_gradient and shares  # type: ignore[misc]
 
     @property
     def multiplies_by_inputs(self) -> bool:
         """Captum's meaning."""
         return self.merge == "sum"
+
+    def cost(self, size: Size) -> Evaluations:
+        """Raises NotImplementedError: what Captum will ask for is its own affair."""
+        raise NotImplementedError(
+            f"what Captum's {self.captum_method} costs is known when it is done: no budget for it"
+        )
 
     def _attribute(self, question: Question) -> Answer:
         if self.cells is not None:

@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import Merge
+from wordlight.attribution.options import number, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Step
 from wordlight.attribution.stepwise import StepwiseAttributor
@@ -59,9 +60,9 @@ class Center(_Control):
 
     def __init__(self, backend: Backend, *, width: float = 0.25) -> None:
         super().__init__(backend)
-        if not width > 0:
-            raise ValueError(f"width must be above 0, not {width}")
-        self.width = width
+        self.width = number("width", width)
+        if not self.width:
+            raise ValueError("width must be above 0, not 0")
 
     def _attribute(self, question: Question) -> Answer:
         height, width = question.trajectory.grid
@@ -85,9 +86,7 @@ class Random(_Control):
 
     def __init__(self, backend: Backend, *, seed: int = 0) -> None:
         super().__init__(backend)
-        if seed < 0:
-            raise ValueError(f"a seed must be 0 or more, not {seed}")
-        self.seed = seed
+        self.seed = whole("seed", seed, 0)
 
     def _attribute(self, question: Question) -> Answer:
         trajectory = question.trajectory
@@ -100,7 +99,10 @@ class Random(_Control):
 
 
 class GuidanceNorm(StepwiseAttributor):
-    """‖ε(E) - ε(E°)‖, the strength of the whole prompt's push: the same map for every word."""
+    """‖ε(E) - ε(E°)‖, the strength of the whole prompt's push: the same map for every word.
+
+    With another ``target`` than ``Guidance()``, how far the whole prompt moves that, |f(E)|.
+    """
 
     name: ClassVar[str] = "guidance-norm"
     family: ClassVar[Literal["control"]] = "control"
@@ -114,7 +116,7 @@ class GuidanceNorm(StepwiseAttributor):
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         xp = array_namespace(step.total)
-        return xp.broadcast_to(step.total, (len(players), *step.total.shape))
+        return xp.broadcast_to(xp.abs(step.total), (len(players), *step.total.shape))
 
 
 class ShuffledWord(_Control):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import xarray as xr
 
 from wordlight.attribution.attention_average import average_on_grid, merge_words
 from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
 from wordlight.attribution.maps import AttributionMaps, Provenance
+from wordlight.attribution.options import list_of, one_of
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
@@ -39,7 +40,7 @@ class DAAM(TextImageAttributor):
             ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
 
     Raises:
-        TypeError: one name in place of a list of names.
+        TypeError: one name or number in place of a list.
         ValueError: layers, heads or factors that the model hasn't (when asked).
     """
 
@@ -70,21 +71,17 @@ class DAAM(TextImageAttributor):
         clamp: Clamp = "mean",
     ) -> None:
         super().__init__(backend, steps=steps)
-        for option, names in (("layers", layers), ("without_layers", without_layers)):
-            if isinstance(names, str):
-                raise TypeError(f"{option} must be a list of names, such as [{names!r}]")
-        if clamp not in ("mean", "per-map"):
-            raise ValueError(f"clamp must be 'mean' or 'per-map', not {clamp!r}")
+        kept = list_of("keep", keep, "['layer']")
         query = AttentionQuery(
-            None if layers is None else tuple(layers),
-            tuple(without_layers),
-            None if heads is None else tuple(heads),
-            None if factors is None else tuple(factors),
-            tuple(axis for axis in AXES if axis in keep) if set(keep) <= set(AXES) else tuple(keep),
+            None if layers is None else list_of("layers", layers, "['up_blocks']"),
+            list_of("without_layers", without_layers, "['mid_block']"),
+            None if heads is None else list_of("heads", heads, "[0, 1]"),
+            None if factors is None else list_of("factors", factors, "[1, 2]"),
+            tuple(axis for axis in AXES if axis in kept) if set(kept) <= set(AXES) else kept,
         )
         self.layers, self.without_layers = query.layers, query.without_layers
         self.heads, self.factors, self.keep = query.heads, query.factors, query.keep
-        self.clamp: Clamp = clamp
+        self.clamp: Clamp = one_of("clamp", clamp, get_args(Clamp))
         self._query = query
 
     @classmethod

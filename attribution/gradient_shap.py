@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.options import number, whole
 from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
@@ -55,14 +56,9 @@ class GradientShap(StepwiseAttributor):
         seed: int = 0,
     ) -> None:
         super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        if n_samples < 1 or stdevs < 0 or seed < 0:
-            raise ValueError(
-                "n_samples must be 1 or more, stdevs and seed 0 or more, not "
-                f"{n_samples}, {stdevs} and {seed}"
-            )
-        self.n_samples = n_samples
-        self.stdevs = stdevs
-        self.seed = seed
+        self.n_samples = whole("n_samples", n_samples)
+        self.stdevs = number("stdevs", stdevs)
+        self.seed = whole("seed", seed, 0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations(jvp=self.n_samples * size.players)

@@ -13,6 +13,7 @@ import xarray as xr
 from wordlight.attribution.attention_average import Maps, average_on_grid
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.maps import WordMap
+from wordlight.attribution.options import list_of, number, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import PromptWords, WordPlace
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
@@ -73,9 +74,9 @@ class HeadSelection(TextImageAttributor):
         heads: Sequence[Head] | None = None,
     ) -> None:
         super().__init__(backend, steps=steps)
-        if not 0 < share <= 1:
+        self.share = number("share", share)
+        if not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, not {share}")
-        self.share = share
         self.heads = None if heads is None else _checked(heads)
 
     def cost(self, size: Size) -> Evaluations:
@@ -160,10 +161,16 @@ def rank_heads(
 
 
 def _checked(heads: Sequence[Head]) -> tuple[Head, ...]:
-    found = tuple((str(layer), int(head)) for layer, head in heads)
+    example = "[('mid_block.attentions.0', 3)]"
+    found: list[Head] = []
+    for one in list_of("heads", heads, example):
+        pair = list_of("a head", one, "('mid_block.attentions.0', 3)")
+        if len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"heads must be pairs of layer and number, such as {example}: {one!r}")
+        found.append((pair[0], whole("a head's number", pair[1], 0)))
     if not found or len(set(found)) != len(found):
         raise ValueError("heads must name at least one (layer, head), and none twice")
-    return found
+    return tuple(found)
 
 
 def _heads(means: AttentionMeans) -> list[Head]:

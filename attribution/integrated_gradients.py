@@ -51,7 +51,7 @@ class IntegratedGradients(StepwiseAttributor):
     ) -> None:
         super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
         self._nodes = path_nodes(method, n_steps)
-        self.n_steps = n_steps
+        self.n_steps = int(n_steps)
         self.method: PathRule = method
 
     def least_effort(self, size: Size) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
@@ -53,10 +54,8 @@ class KernelShap(StepwiseAttributor):
         seed: int = 0,
     ) -> None:
         super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        if seed < 0:
-            raise ValueError(f"a seed must be 0 or more, not {seed}")
-        self.n_samples = n_samples
-        self.seed = seed
+        self.n_samples = whole("n_samples", n_samples)
+        self.seed = whole("seed", seed, 0)
 
     def least_effort(self, size: Size) -> int:
         """See ``TextImageAttributor.least_effort``: fewer sets leave the answer open."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.options import number, one_of, whole
 from wordlight.attribution.question import Answer, InputNoise, Question, Size
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.backends.backend import Evaluations
@@ -54,28 +55,19 @@ class NoiseTunnel(TextImageAttributor):
     ) -> None:
         if not isinstance(attributor, StepwiseAttributor):
             raise TypeError(
-                "a noise tunnel takes a method that looks at the target step by step, not "
-                f"{type(attributor).__name__}"
+                "a noise tunnel takes an attributor that looks at the target step by step, such as "
+                f"InputXGradient(backend), not {attributor!r}"
             )
-        if nt_type not in get_args(NoiseTunnelType):
-            raise ValueError(
-                f"nt_type must be one of {', '.join(get_args(NoiseTunnelType))}, not {nt_type!r}"
-            )
-        if nt_samples < 1 or stdevs < 0 or seed < 0:
-            raise ValueError(
-                "nt_samples must be 1 or more, stdevs and seed 0 or more, not "
-                f"{nt_samples}, {stdevs} and {seed}"
-            )
+        self.nt_type: NoiseTunnelType = one_of("nt_type", nt_type, get_args(NoiseTunnelType))
         self.family = attributor.family  # type: ignore[misc]
         self.needs = attributor.needs  # type: ignore[misc]
         self.merge = attributor.merge  # type: ignore[misc]
         self.signed = attributor.signed and nt_type == "smoothgrad"  # type: ignore[misc]
         super().__init__(attributor.backend, steps=attributor.steps)
         self.attributor = attributor
-        self.nt_type: NoiseTunnelType = nt_type
-        self.nt_samples = nt_samples
-        self.stdevs = stdevs
-        self.seed = seed
+        self.nt_samples = whole("nt_samples", nt_samples)
+        self.stdevs = number("stdevs", stdevs)
+        self.seed = whole("seed", seed, 0)
 
     def _own_settings(self) -> dict[str, Any]:
         return {

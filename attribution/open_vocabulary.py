@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -67,11 +68,12 @@ class OpenVocabulary(TextImageAttributor):
 
     def __init__(self, backend: Backend, *, steps: Steps = None, context: str = "a {word}") -> None:
         super().__init__(backend, steps=steps)
-        self._template = CONTEXTS.get(context, context)
-        if self._template.count("{word}") != 1:
+        self._template = str(CONTEXTS.get(context, context))
+        others = set(re.findall(r"{.*?}", self._template)) - {"{word}", "{prompt}"}
+        if self._template.count("{word}") != 1 or others:
             raise ValueError(
                 f"context must be {' or '.join(map(repr, CONTEXTS))}, or a text with '{{word}}' "
-                f"once in it, not {context!r}"
+                f"once and perhaps '{{prompt}}' in it, not {context!r}"
             )
         self.context = context
 

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from wordlight.attribution.options import one_of, whole
+
 #: Captum's names.
 PathRule = Literal[
     "gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"
@@ -26,10 +28,8 @@ def path_nodes(rule: PathRule, count: int) -> tuple[Nodes, Nodes]:
 
     Raises ValueError for an unknown rule or too few nodes.
     """
-    if rule not in get_args(PathRule):
-        raise ValueError(f"method must be one of {', '.join(get_args(PathRule))}, not {rule!r}")
-    if count < (least := least_nodes(rule)):
-        raise ValueError(f"n_steps must be {least} or more for {rule}, not {count}")
+    one_of("method", rule, get_args(PathRule))
+    whole(f"n_steps of {rule}", count, least_nodes(rule))
     if rule == "gausslegendre":
         places, weights = np.polynomial.legendre.leggauss(count)
         return (places + 1) / 2, weights / 2

@@ -97,6 +97,12 @@ class ConvergenceDelta:
     values: npt.NDArray[np.float64]
     target: npt.NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return (
+            f"ConvergenceDelta(relative={np.array2string(self.relative, precision=3)}, "
+            f"maximum={np.array2string(self.maximum, precision=3)})"
+        )
+
     @property
     def relative(self) -> npt.NDArray[np.float64]:
         """Completeness error of each step: Σ_yx |values| / Σ_yx |target|."""

@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
 from wordlight.attribution.maps import Merge
+from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
@@ -58,12 +59,8 @@ class Saliency(StepwiseAttributor):
         seed: int = 0,
     ) -> None:
         super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        if probes < 1:
-            raise ValueError(f"probes must be 1 or more, not {probes}")
-        if seed < 0:
-            raise ValueError(f"a seed must be 0 or more, not {seed}")
-        self.probes = probes
-        self.seed = seed
+        self.probes = whole("probes", probes)
+        self.seed = whole("seed", seed, 0)
 
     @property
     def multiplies_by_inputs(self) -> bool:

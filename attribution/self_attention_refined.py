@@ -11,6 +11,7 @@ import xarray as xr
 
 from wordlight.attribution.attention_average import Maps, average_on_grid, merge_words
 from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.options import list_of, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
@@ -65,11 +66,9 @@ class SelfAttentionRefined(TextImageAttributor):
         factors: Sequence[int] | None = None,
     ) -> None:
         super().__init__(backend, steps=steps)
-        if power < 1:
-            raise ValueError(f"power must be 1 or more, not {power} (without it, this is daam)")
-        self.power = power
+        self.power = whole("power", power)
         self._self_query = AttentionQuery(
-            factors=None if factors is None else tuple(factors), kind="self"
+            factors=None if factors is None else list_of("factors", factors, "[1, 2]"), kind="self"
         )
         self.factors = self._self_query.factors
 

@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
@@ -53,12 +54,8 @@ class Shapley(StepwiseAttributor):
         seed: int = 0,
     ) -> None:
         super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be 1 or more, not {n_samples}")
-        if seed < 0:
-            raise ValueError(f"a seed must be 0 or more, not {seed}")
-        self.n_samples = n_samples
-        self.seed = seed
+        self.n_samples = whole("n_samples", n_samples)
+        self.seed = whole("seed", seed, 0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         orders = self._count(size.players)

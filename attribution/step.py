@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
+from wordlight.attribution.options import one_of
 from wordlight.attribution.question import Question
 from wordlight.attribution.targets import Predictions, StepTarget
 from wordlight.attribution.words import Word
@@ -213,7 +214,4 @@ def player_masks(players: Sequence[Word], tokens: int) -> npt.NDArray[np.float32
 
 def check_space(space: str) -> InputSpace:
     """Raises ValueError for anything but ``"embeddings"`` and ``"tokens"``."""
-    for known in get_args(InputSpace):
-        if space == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(f"wrt must be 'embeddings' or 'tokens', not {space!r}")
+    return one_of("wrt", space, get_args(InputSpace))

@@ -11,6 +11,7 @@ import xarray as xr
 
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.maps import Merge
+from wordlight.attribution.options import one_of
 from wordlight.attribution.question import Answer, ConvergenceDelta, Question, Size
 from wordlight.attribution.step import Inputs, InputSpace, Step, check_space, prepare_step
 from wordlight.attribution.words import Word
@@ -51,9 +52,7 @@ class StepwiseAttributor(TextImageAttributor):
         wrt: InputSpace = "embeddings",
     ) -> None:
         super().__init__(backend, steps=steps)
-        if step_weighting not in get_args(StepWeighting):
-            raise ValueError(f"step_weighting must be 'epsilon' or 'equal', not {step_weighting!r}")
-        self.step_weighting: StepWeighting = step_weighting
+        self.step_weighting = check_weighting(step_weighting)
         self.wrt: InputSpace = check_space(wrt)
         if wrt == "tokens":
             backend.require(frozenset({"encode_from"}), f"{self.name} with wrt='tokens'")
@@ -97,6 +96,11 @@ class StepwiseAttributor(TextImageAttributor):
     @abstractmethod
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         """The players' maps at one step, ``(players, y, x)``."""
+
+
+def check_weighting(step_weighting: str) -> StepWeighting:
+    """Raises ValueError for anything but ``"epsilon"`` and ``"equal"``."""
+    return one_of("step_weighting", step_weighting, get_args(StepWeighting))
 
 
 def average_steps(

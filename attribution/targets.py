@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
+from wordlight.attribution.options import one_of
 from wordlight.attribution.resize import average_down
 from wordlight.backends.backend import Array, Backend
 
@@ -202,9 +203,7 @@ class DecodedChannel(PixelTarget):
     needs: ClassVar[frozenset[str]] = frozenset({"decode"})
 
     def __init__(self, channel: Channel) -> None:
-        if channel not in get_args(Channel):
-            raise ValueError(f"channel must be 'red', 'green' or 'blue', not {channel!r}")
-        self.channel = channel
+        self.channel: Channel = one_of("channel", channel, get_args(Channel))
 
     def prepare(self, predictions: Predictions) -> StepTarget:
         """See ``PixelTarget.prepare``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,3 +125,47 @@ class ToyBackend(Backend):
 
     def to_numpy(self, array: Any) -> npt.NDArray[Any]:
         return np.asarray(array)
+
+
+class Formula(ToyBackend):
+    """``ε = x + h(e)`` in the first channel, at every pixel, with ``e`` the first numbers of the
+    tokens' embeddings, ``(rows, tokens)``; ``slope`` is h's gradient, of the same shape."""
+
+    def __init__(
+        self,
+        value: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+        slope: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    ) -> None:
+        super().__init__()
+        self._value, self._slope = value, slope
+
+    def _denoise(self, latents: Any, timestep: float, conditioning: Conditioning) -> Any:
+        return latents + self._pushed(self._value(conditioning.embeddings[:, :, 0]))
+
+    def _denoise_jvp(
+        self, latents: Any, timestep: float, conditioning: Conditioning, tangents: Any
+    ) -> Any:
+        change = (self._slope(conditioning.embeddings[:, :, 0]) * tangents[:, :, 0]).sum(1)
+        return self._denoise(latents, timestep, conditioning), self._pushed(change)
+
+    @staticmethod
+    def _pushed(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        first = np.array([1.0] + [0.0] * (CHANNELS - 1))
+        return numbers[:, None, None, None] * first[:, None, None]
+
+
+class Pairs(Formula):
+    """ε = x + (e1·e2 + e3): words 1 and 2 act only together, word 3 alone, others not at all."""
+
+    def __init__(self) -> None:
+        super().__init__(_product, _product_slope)
+
+
+def _product(e: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(e[:, 1] * e[:, 2] + e[:, 3])
+
+
+def _product_slope(e: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    slope = np.zeros_like(e)
+    slope[:, 1], slope[:, 2], slope[:, 3] = e[:, 2], e[:, 1], 1.0
+    return slope

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.attribution import broken
-from wordlight.attribution import DAAM, NoiseTunnel, Occlusion, ShuffledWord, TextImageAttributor
+from wordlight.attribution import (
+    DAAM,
+    AttentionXGradient,
+    NoiseTunnel,
+    Occlusion,
+    ShuffledWord,
+    TextImageAttributor,
+)
 from wordlight.attribution.registry import available
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.testing import Check, attributor_checks, check_attributor
 from wordlight.attribution.testing_audit import footprint
 from wordlight.attribution.testing_model import ToyModel
@@ -18,6 +27,8 @@ from wordlight.backends.backend import Backend, MissingCapabilityError
 
 #: shuffled-word exists in comparisons only.
 METHODS = {name: kind for name, kind in available().items() if kind is not ShuffledWord}
+
+STEPWISE = {name: kind for name, kind in METHODS.items() if issubclass(kind, StepwiseAttributor)}
 
 #: Which check finds each broken method first, and what it says.
 BROKEN: dict[type[TextImageAttributor], tuple[str, str]] = {
@@ -117,9 +128,22 @@ def test_checks_one_by_one(check: Check) -> None:
     check(Occlusion)
 
 
-def test_options_and_tunnels() -> None:
+def test_options() -> None:
     check_attributor(lambda b: DAAM(b, keep=("layer", "head"), clamp="per-map"))
-    check_attributor(lambda b: NoiseTunnel(Occlusion(b, wrt="tokens", step_weighting="equal")))
+    check_attributor(lambda b: AttentionXGradient(b, step_weighting="equal"))
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_through_the_encoder(name: str) -> None:
+    kind = STEPWISE[name]
+    check_attributor(lambda b: kind(b, wrt="tokens", step_weighting="equal"))
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+@pytest.mark.parametrize("nt_type", ["smoothgrad", "vargrad"])
+def test_a_noise_tunnel_over_every_method_that_takes_noise(name: str, nt_type: Any) -> None:
+    kind = STEPWISE[name]
+    check_attributor(lambda b: NoiseTunnel(kind(b), nt_samples=2, nt_type=nt_type))
 
 
 def test_given_trajectories() -> None:

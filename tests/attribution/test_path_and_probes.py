@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.toys import ToyBackend, toy_trajectory
+from tests.toys import Pairs, ToyBackend, toy_trajectory
 from wordlight.attribution import InputXGradient, IntegratedGradients, Saliency, Shapley
 from wordlight.attribution.path_rules import PathRule, path_nodes
 from wordlight.attribution.saliency import root_mean_square_bias
@@ -25,14 +25,6 @@ def norm_of_push(backend: ToyBackend) -> np.ndarray:
     both = np.stack([TRAJECTORY.embeddings, TRAJECTORY.empty_embeddings])
     asked, empty = backend._denoise(TRAJECTORY.latents, 0.0, Conditioning(both))
     return np.asarray(np.linalg.norm(asked - empty, axis=0))
-
-
-def test_on_a_linear_model_all_agree() -> None:
-    backend = ToyBackend()
-    reference = InputXGradient(backend).attribute(TRAJECTORY).data.values
-    for method in (IntegratedGradients(backend, n_steps=1), Shapley(backend, n_samples=2)):
-        # Maps are stored in float32.
-        assert np.allclose(method.attribute(TRAJECTORY).data.values, reference, atol=1e-4)
 
 
 def test_complete_where_the_model_saturates() -> None:
@@ -66,9 +58,9 @@ def test_path_rules_are_captums(rule: PathRule) -> None:
 
 
 def test_path_rules_refuse() -> None:
-    with pytest.raises(ValueError, match="n_steps must be 2"):
+    with pytest.raises(ValueError, match="n_steps of riemann_trapezoid must be 2"):
         path_nodes("riemann_trapezoid", 1)
-    with pytest.raises(ValueError, match="method must be one of"):
+    with pytest.raises(ValueError, match=r"'gausslegendre', .* or 'riemann_trapezoid', not"):
         IntegratedGradients(ToyBackend(), method="simpson")  # type: ignore[arg-type]
 
 
@@ -111,15 +103,6 @@ def test_saliency_merges_by_root_of_squares() -> None:
     both = [np.asarray(maps["red"]), np.asarray(maps["circle", 0])]
     assert np.allclose(np.asarray(maps["red circle"]), np.hypot(*both), rtol=1e-5)
     assert not Saliency(ToyBackend()).multiplies_by_inputs
-
-
-class Pairs(ToyBackend):
-    """ε = x + s·(e1·e2 + e3): words 1 and 2 act only together, word 3 alone, others not at all."""
-
-    def _denoise(self, latents, timestep, conditioning):  # type: ignore[no-untyped-def]
-        e = conditioning.embeddings[:, :, 0]
-        push = e[:, 1] * e[:, 2] + e[:, 3]
-        return latents + push[:, None, None, None] * np.array([1.0, 0, 0])[:, None, None]
 
 
 def pairs_trajectory(prompt: str = "one two three four"):  # type: ignore[no-untyped-def]

@@ -24,6 +24,7 @@ from wordlight.attribution.targets import DecodedChannel, PredictionNorm, Region
 from wordlight.backends.backend import Conditioning, MissingCapabilityError
 
 TRAJECTORY = toy_trajectory()
+NEGATIVE = "dull"
 DELTA = TRAJECTORY.embeddings - TRAJECTORY.empty_embeddings
 ADDITIVE = [InputXGradient, IntegratedGradients, Occlusion, Shapley, KernelShap]
 #: Maps are stored in float32; the toys' numbers are of order 10.
@@ -41,12 +42,20 @@ class FullToy(ToyBackend):
         rng = np.random.default_rng(11)
         self.mixing = np.tril(rng.standard_normal((12, 12)))
         self.colours = rng.standard_normal((3, CHANNELS))
-        self.inputs = {text: rng.standard_normal((12, 5)) for text in (TRAJECTORY.prompt, "")}
+        self.inputs = {
+            text: rng.standard_normal((12, 5)) for text in (TRAJECTORY.prompt, "", NEGATIVE)
+        }
 
     def trajectory(self) -> Any:
         """One whose embeddings are what the encoder makes of the tokens."""
         made = {text: self.mixing @ tokens for text, tokens in self.inputs.items()}
-        return replace(TRAJECTORY, embeddings=made[TRAJECTORY.prompt], empty_embeddings=made[""])
+        return replace(
+            TRAJECTORY,
+            embeddings=made[TRAJECTORY.prompt],
+            empty_embeddings=made[""],
+            negative_prompt=NEGATIVE,
+            negative_embeddings=made[NEGATIVE],
+        )
 
     def _token_embeddings(self, text: str) -> Any:
         return self.inputs[text]
@@ -165,6 +174,42 @@ def test_through_the_encoder_by_hand(method: type[InputXGradient]) -> None:
     assert np.abs(np.asarray(outside) - by_hand).max() > 1
 
 
+@pytest.mark.parametrize("wrt", ["embeddings", "tokens"])
+@pytest.mark.parametrize("method", ADDITIVE)
+def test_the_negative_prompt_as_baseline_by_hand(method: type[InputXGradient], wrt: Any) -> None:
+    """A token's share is what its way from the *negative* prompt's inputs changes."""
+    backend = FullToy()
+    trajectory = backend.trajectory()
+    displacement = backend.inputs[trajectory.prompt] - backend.inputs[NEGATIVE]
+    change = backend.mixing @ displacement
+    g = np.einsum("cyxtd,td->cyx", backend.jacobian, change)
+    norm = np.linalg.norm(g, axis=0)
+    if wrt == "tokens":
+        moved = backend.mixing[:, 2:3] * displacement[2]
+    else:
+        moved = np.zeros_like(change)
+        moved[2] = change[2]
+    by_hand = np.einsum("cyxtd,td,cyx->yx", backend.jacobian, moved, g / norm)
+    maps = method(backend, wrt=wrt).attribute(trajectory, baselines="negative")
+    assert np.allclose(np.asarray(maps["red"]), by_hand, rtol=1e-4, atol=1e-3)
+    assert np.allclose(maps.data.sum("word"), norm, rtol=1e-4)
+    assert maps.provenance.settings["baselines"] == "negative"
+
+
+def test_the_strength_of_another_target() -> None:
+    """The control is unsigned, also where a prompt weakens what is asked about."""
+    backend = ToyBackend()
+    step = 1
+    base = TRAJECTORY.latents[step] + np.einsum(
+        "cyxtd,td->cyx", backend.jacobian, TRAJECTORY.empty_embeddings
+    )
+    full = base + word_pushes(backend).sum(0)
+    total = np.linalg.norm(full, axis=0) - np.linalg.norm(base, axis=0)
+    assert total.min() < -1
+    maps = GuidanceNorm(backend, steps=(step,)).attribute(TRAJECTORY, target=PredictionNorm())
+    assert np.allclose(np.asarray(maps["red"]), np.abs(total), **CLOSE)
+
+
 def test_saliency_through_the_encoder() -> None:
     """The expected square of a probe is the squared norm of the row of the whole chain."""
     backend = FullToy()
@@ -280,7 +325,7 @@ def test_noise_tunnel_is_a_method_like_others() -> None:
     assert (first.data != other.data).any()
     # Two samples: each three forward passes and two nodes for each of ten players.
     assert (first.provenance.forward, first.provenance.jvp) == (2 * 3, 2 * 2 * 10)
-    with pytest.raises(TypeError, match="step by step, not DAAM"):
+    with pytest.raises(TypeError, match=r"step by step, .*, not DAAM\("):
         NoiseTunnel(DAAM(backend))  # type: ignore[arg-type]
     for bad in ({"nt_samples": 0}, {"stdevs": -1.0}, {"nt_type": "median"}, {"seed": -1}):
         with pytest.raises(ValueError, match="must be"):
