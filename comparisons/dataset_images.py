@@ -124,10 +124,15 @@ class DatasetImages(ImageSet):
                 return (self._trajectory(item),)
         raise DatasetError(f"no item of the {self.split} split of {self.dataset.root} can be read")
 
+    @cached_property
+    def _of_files(self) -> dict[str, Any]:
+        # Every file is read for it: once a process.
+        return self.dataset.identity(self.samples)
+
     def identity(self) -> dict[str, Any]:
         """All that tells these images from others, as plain data."""
         return {
-            **self.dataset.identity(self.samples),
+            **self._of_files,
             "masks": self.segmenter.identity if self.segmenter else "the data set's",
             "images": "drawn again" if self.redraw else "as given",
             "on-error": self.dataset.on_error,

@@ -21,8 +21,9 @@ from wordlight.comparisons.metrics.overlap import iou
 
 ROWS = 6
 _TILE = 1.55  # inches
-#: Of up to three objects; to be told apart without seeing red or green.
-_MASK_COLOURS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))
+#: Of objects, from the first one on again where there are more; to be told apart without seeing
+#: red or green.
+_MASK_COLOURS = ((0, 114, 178), (230, 159, 0), (204, 121, 167), (86, 180, 233), (0, 158, 115))
 _PAPER = (236, 236, 236)
 
 
@@ -96,6 +97,8 @@ def _choose(items: Iterable[DatasetItem]) -> list[tuple[DatasetItem, ScoredWord]
 
 def _name(item: DatasetItem, scored: ScoredWord) -> str:
     text = scored.word.text
+    if len(scored.word.spans) > 1:
+        return f"“{text}”"
     times = sum(word.text == text for word in PromptWords.of(item.trajectory.tokens).words)
     return f"“{text}”" if times == 1 else f"“{text}” ({scored.word.occurrence + 1} of {times})"
 
@@ -115,12 +118,14 @@ def _outline(axis: Axes, mask: Mask, times: int) -> None:
 
 
 def _show_masks(axis: Axes, item: DatasetItem) -> None:
-    """Each object's mask in a colour of its own, with the shape's word in the middle of it."""
-    nouns = [scored for scored in item.words if scored.category == "shape-noun"]
+    """Each object's mask in a colour of its own, the small ones on top, with the object's word in
+    the middle of it."""
+    nouns = [scored for scored in item.words if scored.category in ("shape-noun", "object")]
+    nouns.sort(key=lambda scored: -int(scored.mask.sum()))
     picture = np.empty((*item.trajectory.image.shape[:2], 3), np.uint8)
     picture[:] = _PAPER
-    for scored, colour in zip(nouns, _MASK_COLOURS, strict=False):
-        picture[scored.mask] = colour
+    for number, scored in enumerate(nouns):
+        picture[scored.mask] = _MASK_COLOURS[number % len(_MASK_COLOURS)]
     large = np.asarray(enlarge(picture))
     _show(axis, large)
     times = large.shape[0] / picture.shape[0]

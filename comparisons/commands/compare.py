@@ -45,9 +45,9 @@ names as keys, and methods as a list in which options may be given. Flags overri
   methods = ["daam", "occlusion", "shuffled-word", {method = "shapley", n_samples = 50}]
 
 In the output folder: report.html (a page to read and to pass on, which needs no other file),
-results.parquet (every score), table.txt, table.md, summary.json, grid.png (a picture), cells/ and
-maps/ (by framework, image and method), samples/ (the images with all that made them),
-words.parquet (which words are scored, with their masks), words/ (the same by image),
+results.parquet (every score), table.txt, table.md, table.csv, table.tex, summary.json, grid.png (a
+picture), cells/ and maps/ (by framework, image and method), samples/ (the images with all that made
+them), words.parquet (which words are scored, with their masks), words/ (the same by image),
 settings.json, command.txt, run.yaml (to repeat the run from with --config).
 
 examples:
@@ -183,7 +183,10 @@ def add_to(commands: Commands) -> None:
         "--workers",
         type=whole_number(1),
         metavar="N",
-        help="with ray: how many workers (default: one a GPU or TPU host, else one a machine)",
+        help=(
+            "with ray: how many workers (default: one a GPU or TPU host, else one a machine with "
+            "all its cores)"
+        ),
     )
     parser.add_argument(
         "--address",
@@ -198,10 +201,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, and print the table or the headline rows as JSON."""
     # scikit-learn and SciPy take seconds to import: not for `--help`.
     from wordlight.comparisons.config_file import read_config
-    from wordlight.comparisons.executors import make_executor
+    from wordlight.comparisons.datasets import DatasetWarning
+    from wordlight.comparisons.executors import WorkersWarning, make_executor
     from wordlight.comparisons.report import write_report
     from wordlight.comparisons.report.finished_run import COMMAND
-    from wordlight.comparisons.runner import compare
+    from wordlight.comparisons.runner import RunWarning, compare
 
     typed_in = {key.replace("_", "-"): value for key, value in vars(arguments).items()}
     for flag, key in (("method", "methods"), ("segmenter", "segmenters")):
@@ -215,6 +219,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = {key: asked[key] for key in _OPTIONS if key in asked}
     with warnings.catch_warnings():
         warnings.showwarning = _warn
+        for kind in (DatasetWarning, RunWarning, WorkersWarning):
+            warnings.simplefilter("always", kind)
         comparison = compare(
             asked.get("model", "scenes"),
             asked.get("methods"),

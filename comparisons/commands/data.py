@@ -32,6 +32,22 @@ examples:
   wordlight data make unreal-gen --captions captions_val2014.json --tags captions.conllu -o out/u
 """
 
+_CHECK_EPILOG = """\
+Says how many items there are and which split each is of, how many words have a mask, and what is
+malformed. Formats, told by the layout where they aren't said (see docs/datasets.md):
+
+  coco:FOLDER[,subset=val2017][,kind=instances|stuff|panoptic]
+  coco-gen:FOLDER[,words=all|coco80][,unannotated=yes]
+  folder:FOLDER                      items.jsonl or .parquet files, images and masks of your own
+  imagenet-segmentation:FILE,names=FILE[,prompt=TEMPLATE]
+  rendered-scenes[,test=SPLIT]
+  voc:FOLDER[,subset=val][,prompt=TEMPLATE][,classes=FILE]
+
+examples:
+  wordlight data check my-images
+  wordlight data check coco:coco2017,kind=panoptic --skip-malformed
+"""
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
@@ -57,7 +73,7 @@ def add_to(commands: Commands) -> None:
     add_model(make)
     add_output(make, bars="progress bar")
     make.set_defaults(run=run_make)
-    check = add_command(actions, "check", "read a data set from end to end")
+    check = add_command(actions, "check", "read a data set from end to end", _CHECK_EPILOG)
     check.add_argument("data", metavar="DATA", help="FORMAT:PATH, or a path; see docs/datasets.md")
     check.add_argument(
         "--skip-malformed", action="store_true", help="count what is malformed, and go on"
@@ -111,12 +127,16 @@ def run_make(arguments: argparse.Namespace) -> None:
 
 def run_check(arguments: argparse.Namespace) -> None:
     """Read every item, and say what there is."""
+    from wordlight.comparisons.dataset_images import split_of_listing
     from wordlight.comparisons.datasets import open_dataset
 
     dataset = open_dataset(arguments.data, on_error="skip" if arguments.skip_malformed else "raise")
     words: Counter[str] = Counter()
     items = bare = 0
     total = len(dataset)
+    splits = {
+        split: len(split_of_listing(dataset.listing, split)) for split in ("calibration", "test")
+    }
     for one in tqdm(dataset.listing, desc="reading", unit="item", disable=arguments.quiet):
         item = dataset.attempt(one.sample)
         if item is None:
@@ -129,6 +149,7 @@ def run_check(arguments: argparse.Namespace) -> None:
     facts = {
         "format": dataset.format,
         "listed": total,
+        "splits": splits,
         "read": items,
         "without_masks": bare,
         "words": dict(words),
@@ -140,5 +161,6 @@ def run_check(arguments: argparse.Namespace) -> None:
     kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(words.items())) or "none"
     print(
         f"{dataset.format}: {items} items, {bare} of them without masks; words with a mask: "
-        f"{kinds}; skipped: {len(dataset.skipped)}"
+        f"{kinds}; skipped: {len(dataset.skipped)}; for calibration {splits['calibration']}, "
+        f"to test on {splits['test']}"
     )

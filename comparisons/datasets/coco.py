@@ -116,26 +116,34 @@ class Coco(Dataset):
         for one in self._table(self._json(f"captions_{self.subset}.json"), "annotations"):
             caption = self._attempt(f"caption {one.get('id')}", lambda one=one: _caption(one))  # type: ignore[misc]
             if caption is not None:
-                captions[_number(one, "image_id")].append(caption)
-        for number, image in sorted(self._images.items()):
-            names = self._names_of(number)
-            best, most = "", 0
-            for _, text in sorted(captions.get(number, [])):
-                if (count := len(mentions(text, names))) > most:
-                    best, most = text, count
-            if not most:
-                continue
-            sample = Path(str(image.get("file_name", ""))).stem
-            self._prompts[sample] = (number, best)
-            yield Listed(sample, sample)
+                number, *which = caption
+                captions[number].append((which[0], which[1]))
+        for number in sorted(self._images):
+            listed = self._attempt(
+                f"image {number}",
+                lambda number=number: self._listed(number, sorted(captions.get(number, []))),  # type: ignore[misc]
+            )
+            if listed is not None:
+                yield listed
+
+    def _listed(self, number: int, captions: Iterable[tuple[int, str]]) -> Listed | None:
+        names = self._names_of(number)
+        best, most = "", 0
+        for _, text in captions:
+            if (count := len(mentions(text, names))) > most:
+                best, most = text, count
+        if not most:
+            return None
+        sample = Path(str(self._images[number].get("file_name", ""))).stem
+        self._prompts[sample] = (number, best)
+        return Listed(sample, sample)
 
     def _names_of(self, number: int) -> dict[str, list[int]]:
         """The classes that an image shows, each with the numbers of its categories."""
         names: dict[str, list[int]] = {}
         for one in self._annotations.get(number, []):
-            parts = one.get("segments_info", []) if self.kind == "panoptic" else [one]
-            for part in parts:
-                category = part.get("category_id")
+            for part in _segments(one) if self.kind == "panoptic" else [one]:
+                category = _number(part, "category_id")
                 if category in self._classes:
                     numbers = names.setdefault(self._classes[category][0], [])
                     if category not in numbers:
@@ -145,6 +153,7 @@ class Coco(Dataset):
     def _read(self, sample: str) -> AnnotatedImage:
         number, prompt = self._prompts[sample]
         image = read_image(self._image_path(number))
+        self._check_size(number, image.shape[:2])
         names = self._names_of(number)
         by_category = self._category_masks(number, (image.shape[0], image.shape[1]))
         annotations = []
@@ -154,6 +163,19 @@ class Coco(Dataset):
             category: Category = self._classes[names[name][0]][1]
             annotations.append(Annotation(place, np.logical_or.reduce(masks), category))
         return AnnotatedImage(sample, prompt, image, tuple(annotations))
+
+    def _check_size(self, number: int, size: tuple[int, ...]) -> None:
+        """Polygons don't say which size of the image they are of, the list of images does."""
+        told = tuple(
+            self._images[number].get(key, side)
+            for key, side in zip(("height", "width"), size, strict=True)
+        )
+        if told != size:
+            path = self._image_path(number)
+            raise DatasetError(
+                f"{path} is {size[0]}x{size[1]}, and its annotations are of {told[0]}x{told[1]} "
+                "(height x width)"
+            )
 
     def _category_masks(self, number: int, size: tuple[int, int]) -> dict[int, Mask]:
         if self.kind == "panoptic":
@@ -171,7 +193,7 @@ class Coco(Dataset):
             path = self._panoptic_path(one)
             colours = read_image(path).astype(np.int64)
             ids = colours[..., 0] + 256 * colours[..., 1] + 256 * 256 * colours[..., 2]
-            for part in one.get("segments_info", []):
+            for part in _segments(one):
                 mask = ids == _number(part, "id")
                 category = _number(part, "category_id")
                 masks[category] = masks[category] | mask if category in masks else mask
@@ -185,18 +207,28 @@ class Coco(Dataset):
 
     def _files(self, sample: str) -> Iterable[Path]:
         number, _ = self._prompts[sample]
+        panoptic = self._annotations[number] if self.kind == "panoptic" else []
         return (
             self._image_path(number),
+            *(self._panoptic_path(one) for one in panoptic),
             inside(self.root, f"annotations/{self.kind}_{self.subset}.json"),
             inside(self.root, f"annotations/captions_{self.subset}.json"),
         )
 
 
-def _caption(one: Record) -> tuple[int, str]:
+def _caption(one: Record) -> tuple[int, int, str]:
+    """The number of its image, its own, and its text."""
     text = one.get("caption")
     if not isinstance(text, str) or not text.strip():
         raise DatasetError(f"caption {one.get('id')} has no text")
-    return _number(one, "id"), " ".join(text.split())
+    return _number(one, "image_id"), _number(one, "id"), " ".join(text.split())
+
+
+def _segments(one: Record) -> list[Record]:
+    found = one.get("segments_info")
+    if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
+        raise DatasetError(f"the annotation of image {one.get('image_id')} has no segments_info")
+    return found
 
 
 def _number(one: Record, key: str) -> int:

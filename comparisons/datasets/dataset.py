@@ -72,6 +72,8 @@ class AnnotatedImage:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise DatasetError(f"{self.sample}: the prompt is empty")
+        if not is_text(self.prompt):
+            raise DatasetError(f"{self.sample}: the prompt is no text: {self.prompt!a}"[:300])
         if self.image is None and self.annotations is not None:
             raise DatasetError(f"{self.sample}: masks without an image")
         for one in self.annotations or ():
@@ -232,6 +234,15 @@ class Dataset(ABC):
         if self.on_error == "raise":
             raise DatasetError(reason)
         self.skipped[what] = reason
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written: JSON may have halves of characters, which no model reads."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> bytes:

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wordlight.comparisons.datasets.dataset import DatasetError
+from wordlight.comparisons.datasets.dataset import DatasetError, is_text
 from wordlight.comparisons.datasets.item import Mask
 
 #: What an image may be; others have decoders that few look after.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+#: What has 8 bits a channel, or fewer: Pillow cuts off what is above 255 in others.
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 #: In bytes; more is no prompt.
 _LONGEST_PROMPT = 100_000
 
@@ -27,8 +29,8 @@ def inside(root: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name)
     windows = PureWindowsPath(name)
-    if not name or "\0" in name:
-        raise DatasetError(f"{name!r} is no path")
+    if not name or "\0" in name or not is_text(name):
+        raise DatasetError(f"{name!a} is no path")
     if parts.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise DatasetError(f"{name!r} leads out of {root}: paths must lie inside the data set")
     path = root / name
@@ -67,7 +69,10 @@ def read_json(path: Path) -> Any:
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """An image as ``(height, width, 3)`` uint8; raises DatasetError where it can't be read."""
-    return np.asarray(_opened(path).convert("RGB"), dtype=np.uint8)
+    image = _opened(path)
+    if image.mode not in _EIGHT_BITS:
+        raise DatasetError(f"{path} should have 8 bits a channel: it is {image.mode}")
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def read_alpha_mask(path: Path) -> Mask:
@@ -85,6 +90,9 @@ def read_mask(path: Path) -> Mask:
     image = _opened(path)
     if "A" in image.getbands():
         return np.asarray(image.getchannel("A")) > 0
+    if image.mode in _EIGHT_BITS[1:]:
+        # Colours, where a palette has numbers for them.
+        image = image.convert("RGB")
     values = np.asarray(image)
     mask: Mask = values > 0
     return mask if mask.ndim == 2 else np.logical_or.reduce(mask, axis=2)

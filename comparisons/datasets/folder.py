@@ -19,6 +19,7 @@ from wordlight.comparisons.datasets.dataset import (
     DatasetError,
     Listed,
     OnError,
+    is_text,
 )
 from wordlight.comparisons.datasets.files import inside, read_image, read_mask
 from wordlight.comparisons.datasets.item import Category
@@ -73,7 +74,7 @@ class PlainFolder(Dataset):
                 where = f"{path.name}, line {number}"
                 record = self._attempt(where, lambda w=where, li=line: _parsed(w, li))  # type: ignore[misc]
                 if record is not None:
-                    yield where, record
+                    yield where, _without_nulls(record)
 
     def _parquet(self, path: Path) -> Iterator[tuple[str, Any]]:
         number = 0
@@ -102,6 +103,8 @@ class PlainFolder(Dataset):
             raise DatasetError(f"{where}: an item needs a prompt")
         if image is not None and not isinstance(image, str):
             raise DatasetError(f"{where}: image should be a path, not {image!r}")
+        if not is_text(prompt + (image or "")):
+            raise DatasetError(f"{where}: prompt and image should be texts: {prompt!a}, {image!a}")
         if split is not None and split not in _SPLITS:
             raise DatasetError(f"{where}: split should be calibration or test, not {split!r}")
         sample = record.get("id", Path(image).stem if image else None)
@@ -208,5 +211,8 @@ def _masks(sample: str, masks: Any) -> list[tuple[str, int | None, str | None]]:
     return found
 
 
-def _without_nulls(record: dict[str, Any]) -> dict[str, Any]:
+def _without_nulls(record: Any) -> Any:
+    """An item without the fields that say nothing; what is no item, as it is."""
+    if not isinstance(record, dict):
+        return record
     return {key: value for key, value in record.items() if value is not None}

@@ -20,6 +20,8 @@ from wordlight.comparisons.datasets.dataset import (
 from wordlight.comparisons.datasets.files import read_text
 from wordlight.comparisons.datasets.prompts import TEMPLATE, check_template, prompt_of
 
+#: Numbers of an array; an image of more would be none of these photographs.
+_LARGEST = 200_000_000
 #: ImageNet's list of all synsets has 3 million bytes.
 _LONGEST_LIST = 20_000_000
 _SYNSET = re.compile(r"n\d{8}")
@@ -70,7 +72,8 @@ class ImageNetSegmentation(Dataset):
                 name = self._attempt(f"image {index}", lambda i=index: self._name(file, ids, i))  # type: ignore[misc]
                 self._synsets.append(name or "")
                 if name is not None:
-                    yield Listed(f"{index:04d}", name)
+                    # Photographs of one synset have the same prompt.
+                    yield Listed(f"{index:04d}", name.partition("_")[0])
 
     def _read(self, sample: str) -> AnnotatedImage:
         index = int(sample)
@@ -110,8 +113,16 @@ class ImageNetSegmentation(Dataset):
     def _table(self, file: Any, name: str) -> Any:
         import h5py
 
-        table = file.get(f"value/{name}")
-        if not isinstance(table, h5py.Dataset) or h5py.check_ref_dtype(table.dtype) is None:
+        for path in ("value", f"value/{name}"):
+            # Links may lead into other files.
+            if not isinstance(file.get(path, getlink=True), h5py.HardLink):
+                raise DatasetError(f"{self.root} has no {path} of its own")
+        table = file[f"value/{name}"]
+        if (
+            not isinstance(table, h5py.Dataset)
+            or h5py.check_ref_dtype(table.dtype) is None
+            or not table.shape
+        ):
             raise DatasetError(f"{self.root} has no references in value/{name}")
         return table
 
@@ -120,7 +131,9 @@ class ImageNetSegmentation(Dataset):
         import h5py
 
         try:
-            target = file[np.asarray(table[index]).ravel()[0]]
+            reference = np.asarray(table[index]).ravel()[0]
+            # A text would be a path, which may lead into other files.
+            target = file[reference] if isinstance(reference, h5py.Reference) else None
         except (ValueError, IndexError, KeyError, OSError, RuntimeError) as error:
             raise DatasetError(f"{self.root}: the {what} of image {index}: {error}") from None
         # Data in other files would lie outside of the data set.
@@ -136,14 +149,19 @@ class ImageNetSegmentation(Dataset):
                 f"{self.root}: the {what} of image {index} should be {ndim}-dimensional numbers, "
                 f"not {target.ndim}-dimensional {target.dtype}"
             )
+        if target.size > _LARGEST:
+            raise DatasetError(f"{self.root}: the {what} of image {index} is {target.shape}")
         try:
             return np.asarray(target[()])
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise DatasetError(f"{self.root}: the {what} of image {index}: {error}") from None
 
     def _name(self, file: Any, table: Any, index: int) -> str:
         letters = self._array(file, table, index, "name", 2).ravel()
-        return "".join(chr(int(letter)) for letter in letters).strip()
+        try:
+            return bytes(letters.tolist()).decode("ascii").strip()
+        except (ValueError, TypeError):
+            raise DatasetError(f"{self.root}: the name of image {index} is no text") from None
 
 
 def _read_names(path: Path) -> dict[str, str]:

@@ -17,10 +17,11 @@ from PIL import Image
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.coco_gen import IMAGE, PROMPT, SEED
-from wordlight.comparisons.datasets.dataset import DatasetError
+from wordlight.comparisons.datasets.dataset import DatasetError, is_text
 from wordlight.comparisons.datasets.files import read_json
 from wordlight.comparisons.output_folder import claimed
-from wordlight.comparisons.parts_of_speech import TaggedText, TaggingError
+from wordlight.comparisons.parts_of_speech import TaggedText, TaggedToken, TaggingError
+from wordlight.comparisons.run_lock import locked
 from wordlight.comparisons.settings_file import holds_same_run, write_settings
 
 #: What Unreal-Gen replaces.
@@ -53,7 +54,12 @@ def read_captions(path: str | Path) -> list[Caption]:
             if isinstance(row, dict)
             else (None, None, None)
         )
-        if type(image) is not int or type(identity) is not int or not isinstance(text, str):
+        if (
+            type(image) is not int
+            or type(identity) is not int
+            or not isinstance(text, str)
+            or not is_text(text)
+        ):
             raise DatasetError(f"{path}: no caption: {row!r}"[:300])
         if text.strip():
             captions.append(Caption(image, identity, " ".join(text.split())))
@@ -73,7 +79,8 @@ def unreal(captions: Sequence[Caption], tagged: Iterable[TaggedText], seed: int)
     """Captions whose nouns and adjectives are replaced by others of all captions, at random.
 
     Each word is replaced where it stands, by one of the same part of speech; the more often a word
-    is used, the more often it is drawn. So nobody has seen such a scene, and the syntax stays.
+    is used, the more often it is drawn. Of words that are written as one, as in ``man's``, the
+    other stays. So nobody has seen such a scene, and the syntax stays.
     After Unreal-Gen (Tang et al., What the DAAM, arXiv 2210.04885). What replaces a word depends
     on the seed and its caption, not on how many captions are made.
 
@@ -97,14 +104,21 @@ def unreal(captions: Sequence[Caption], tagged: Iterable[TaggedText], seed: int)
         source = by_text[one.text]
         text, end = "", 0
         for token in source.tokens:
-            if token.tag in pools:
+            start, stop = _own_place(source.text, token, end)
+            if token.tag in pools and start >= end:
                 pool = pools[token.tag]
-                text += source.text[end : token.start] + pool[int(rng.integers(len(pool)))]
-                end = token.stop
+                text += source.text[end:start] + pool[int(rng.integers(len(pool)))]
+                end = stop
         made.append(Caption(one.image, one.identity, " ".join((text + source.text[end:]).split())))
     if not any(pools.values()):
         raise TaggingError("no caption has a noun or an adjective: there is nothing to replace")
     return made
+
+
+def _own_place(text: str, token: TaggedToken, after: int) -> tuple[int, int]:
+    """Where a word stands by itself, where it shares its place with another."""
+    start = text.find(token.text, max(token.start, after), token.stop)
+    return (token.start, token.stop) if start < 0 else (start, start + len(token.text))
 
 
 @dataclass(frozen=True)
@@ -142,7 +156,7 @@ def make(
         on_image: called once an image, for a progress bar.
 
     Raises:
-        ValueError: too few captions, or ``out`` holds a set with other settings.
+        ValueError: too few captions, or ``out`` holds a set with other settings or is in use.
         OSError: it can't be written.
     """
     if n < 1 or seed < 0:
@@ -152,9 +166,10 @@ def make(
     root = Path(out)
     settings = _settings(captions, backend, seed, kind)
     drawn, left_out, there = 0, [], 0
-    with claimed(root):
+    with claimed(root), locked(root):
         if not holds_same_run(root, settings):
-            if any(root.iterdir()):
+            # Of the lock's own files the names begin with a point.
+            if any(not path.name.startswith(".") for path in root.iterdir()):
                 raise ValueError(f"{root} holds something else: use an empty folder")
             write_settings(root, settings)
         for begun in root.glob(f"{_PARTIAL}*"):

@@ -106,7 +106,10 @@ def _yes_or_no(key: str, text: str) -> bool:
 
 def _told_by_layout(place: Path) -> str:
     if not place.exists():
-        raise DatasetError(f"there is no data set at {place}")
+        raise DatasetError(
+            f"there is no data set at {place}: give a path, or FORMAT:PATH with one of "
+            f"{', '.join(FORMATS)}"
+        )
     if place.is_file():
         if place.suffix in (".mat", ".h5", ".hdf5"):
             return "imagenet-segmentation"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from wordlight.backends.scenes.grammar import SPLITS
+from wordlight.backends.scenes.grammar import DATA_VERSION, SPLITS
 from wordlight.backends.scenes.render import rendered
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
@@ -55,6 +56,9 @@ class RenderedScenes(Dataset):
             if (category := category_of(word)) is not None and masks[place].any()
         )
         return AnnotatedImage(sample, drawn.scene.prompt, drawn.image, annotations)
+
+    def _record(self, sample: str) -> Any:
+        return DATA_VERSION
 
     def _files(self, sample: str) -> Iterable[Path]:
         return ()

@@ -9,6 +9,10 @@ from wordlight.comparisons.settings_file import Settings
 from wordlight.comparisons.worker import Done, Task, Worker
 
 
+class WorkersWarning(UserWarning):
+    """Fewer workers than were asked for."""
+
+
 class Executor(ABC):
     """Does tasks somewhere. What a task makes lies in the run's folder, not in what it answers."""
 

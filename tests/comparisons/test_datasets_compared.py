@@ -6,15 +6,19 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import CONTEXT, STEPS, FakeBackend, tokenize
 from wordlight.attribution.controls import Uniform
+from wordlight.backends.scenes.grammar import SPLITS, split_of
+from wordlight.backends.scenes.render import rendered
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons import compare
+from wordlight.comparisons import compare, grid
 from wordlight.comparisons.dataset_images import DatasetImages, split_of_listing
 from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed, open_dataset
 from wordlight.comparisons.datasets.judged import judged_item, resized_mask
+from wordlight.comparisons.datasets.scenes import category_of
 from wordlight.comparisons.images import open_images
 from wordlight.comparisons.report import write_report
 from wordlight.comparisons.runs import read_run
@@ -134,6 +138,8 @@ def test_a_comparison_on_coco_gen(tmp_path):
     text = " ".join(found.text.split())
     assert "3 test images of coco-gen (set), seen by renderer" in text
     assert "6 objects' names in images of two or more objects" in text
+    # There are no other words, so nothing is said of them.
+    assert "mIoU@best of" not in text
     settings = json.loads((tmp_path / "out/settings.json").read_text())["settings"]
     assert settings["data"]["format"] == "coco-gen"
     # Another mask is another setting, also where its file has the same size.
@@ -197,6 +203,100 @@ def test_other_options_and_other_records_are_other_items(tmp_path):
     changed = open_dataset(folder)
     assert len(changed) == 1
     assert changed.identity(["0"]) != before
+
+
+def test_every_file_that_masks_come_from_tells_a_run_from_others(tmp_path):
+    root = files.coco(tmp_path)
+    name = "000000000042"
+
+    def digest(kind):
+        dataset = open_dataset(f"coco:{root},kind={kind}")
+        assert len(dataset) == 1
+        return dataset.identity([name])["digest"]
+
+    for kind in ("instances", "stuff", "panoptic"):
+        before = digest(kind)
+        changed = root / f"annotations/{kind}_val2017.json"
+        changed.write_text(changed.read_text() + " ")
+        assert digest(kind) != before
+    before = digest("panoptic")
+    files.save(root / f"annotations/panoptic_val2017/{name}.png", files.picture(9))
+    assert digest("panoptic") != before
+
+
+def test_files_are_read_once_to_tell_a_run_from_others(tmp_path, monkeypatch):
+    from wordlight.comparisons.datasets import dataset
+
+    root = files.coco_gen(tmp_path / "set", 4)
+    read = []
+    original = dataset._digest_of
+    monkeypatch.setattr(dataset, "_digest_of", lambda path: read.append(path) or original(path))
+    run(f"coco-gen:{root}", tmp_path / "out")
+    assert len(read) == len(set(read)) == len(list(root.rglob("*.*")))
+
+
+TESTED = [split for split in SPLITS if split != "calibration"]
+
+
+@pytest.mark.parametrize("split", TESTED)
+def test_every_split_of_rendered_scenes_is_inverted_with_exact_masks(tmp_path, split):
+    backend = Inverting()
+    spec = f"rendered-scenes,test={split}"
+    _, test = open_images(spec, backend, calibration=1, n=3, seed=0)
+    for index, item in enumerate(test.items(tmp_path)):
+        drawn = rendered(split, index)
+        assert backend.inverted[index][0] == item.trajectory.prompt == drawn.scene.prompt
+        np.testing.assert_array_equal(item.trajectory.image, drawn.image)
+        exact = {drawn.scene.words[k].start: mask for k, mask in drawn.word_masks().items()}
+        assert {scored.word.start for scored in item.words} <= set(exact)
+        for scored in item.words:
+            np.testing.assert_array_equal(scored.mask, exact[scored.word.start])
+    assert not backend.drawn
+
+
+def test_a_comparison_on_rendered_scenes(tmp_path):
+    spec = "rendered-scenes,test=unseen-pairs"
+    found = run(spec, tmp_path, n=12, calibration=8)
+    # The uniform control scores the share of each exact mask of a shape's word.
+    shares = [
+        one.word_masks()[place].mean()
+        for one in (rendered("unseen-pairs", index) for index in range(12))
+        for place, word in enumerate(one.scene.words)
+        if len(one.scene.groups) > 1 and category_of(word) == "shape-noun"
+    ]
+    assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(np.mean(shares))
+    assert found.estimate("uniform", "miou@0.4").n == len(shares)
+    assert "12 test images of rendered-scenes" in " ".join(found.text.split())
+
+
+@pytest.mark.parametrize("split", TESTED)
+def test_every_split_of_scenes_is_drawn(tmp_path, split):
+    _, test = open_images(f"scenes,test={split}", FakeBackend(), calibration=1, n=2, seed=0)
+    assert [one.split for one in test.items(tmp_path)] == [split] * 2
+    assert {split_of(scene) for scene in test.scenes} == {split}
+
+
+def test_the_renderers_version_tells_rendered_scenes_from_others(monkeypatch):
+    from wordlight.comparisons.datasets import rendered_scenes
+
+    before = open_dataset("rendered-scenes").identity(["rendered-test-0000"])
+    monkeypatch.setattr(rendered_scenes, "DATA_VERSION", 999)
+    assert open_dataset("rendered-scenes").identity(["rendered-test-0000"]) != before
+
+
+def test_the_picture_shows_the_masks_of_a_data_sets_objects(tmp_path):
+    dataset = open_dataset(files.coco_gen(tmp_path / "set", 4))
+    (item, *_) = DatasetImages(dataset, Inverting(), "test", 1).items(tmp_path / "kept")
+    axis = Figure().subplots()
+    grid._show_masks(axis, item)
+    picture = np.asarray(axis.images[0].get_array())
+    times = picture.shape[0] // 64
+    for scored in item.words:
+        found = picture[::times, ::times][scored.mask]
+        assert (found != grid._PAPER).any(axis=1).all()
+    assert {text.get_text() for text in axis.texts} == {"Cat", "dog … dog"}
+    names = {grid._name(item, scored) for scored in item.words}
+    assert names == {"“Cat”", "“dog … dog”"}
 
 
 def test_a_word_has_one_mask(tmp_path):

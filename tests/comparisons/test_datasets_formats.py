@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.comparisons import dataset_files as files
 from tests.comparisons.dataset_files import CAT, DOG, SKY, picture
@@ -80,6 +81,27 @@ def test_a_plain_folder_tells_places_apart(tmp_path):
     (item,) = open_dataset(root)
     second, first = (one.place for one in item.annotations)
     assert (second, first) == (slice(20, 25), slice(2, 11))
+
+
+def test_fields_that_say_nothing_are_as_if_they_were_not_there(tmp_path):
+    root = files.plain_folder(tmp_path, 1)
+    line = json.loads((root / "items.jsonl").read_text())
+    nothing = dict.fromkeys(("id", "seed", "split"))
+    (root / "items.jsonl").write_text(json.dumps({**line, **nothing}))
+    (item,) = open_dataset(root)
+    assert (item.sample, item.seed) == ("0", None)
+
+
+@pytest.mark.parametrize("white_is", [0, 1])
+def test_a_mask_with_a_palette_is_where_its_colour_is_not_black(tmp_path, white_is):
+    root = files.plain_folder(tmp_path, 1)
+    numbers = np.where(DOG, white_is, 1 - white_is).astype(np.uint8)
+    image = Image.fromarray(numbers, "L").convert("P")
+    image.putdata(numbers.ravel().tolist())
+    image.putpalette([255, 255, 255, 0, 0, 0] if white_is == 0 else [0, 0, 0, 255, 255, 255])
+    image.save(root / "masks/0-dog.png")
+    (item,) = open_dataset(root)
+    check_masks(item, dog=DOG, sky=SKY)
 
 
 @pytest.mark.parametrize("masks_type", ["map", "structs"])

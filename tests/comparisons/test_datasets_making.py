@@ -16,6 +16,7 @@ from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons.command_line import main
 from wordlight.comparisons.datasets import DatasetError, open_dataset
 from wordlight.comparisons.datasets.making import (
+    Caption,
     make,
     noise_seed,
     read_captions,
@@ -28,6 +29,7 @@ from wordlight.comparisons.parts_of_speech import (
     tag_by_spacy,
     text_of_doc,
 )
+from wordlight.comparisons.run_lock import RunInUseError, locked
 
 TEXTS = (
     "a red circle on a black background",
@@ -172,11 +174,39 @@ def test_a_word_is_replaced_where_it_stands_and_not_inside_others(tmp_path):
         + "".join(f"{i}\t{w}\t_\t{t}\t_\t_\t0\t_\t_\t_\n" for i, (w, t) in enumerate(rows, 1))
         + "\n# text = a dog\n1\ta\t_\tX\t_\t_\t0\t_\t_\t_\n2\tdog\t_\tNOUN\t_\t_\t0\t_\t_\t_\n"
     )
-    from wordlight.comparisons.datasets.making import Caption
-
     captions = [Caption(1, 1, text), Caption(2, 2, "a dog")]
     results = {unreal(captions, read_conllu(path), seed)[0].text for seed in range(12)}
     assert results == {"cats like a cat", "cats like a dog"}
+
+
+def test_of_words_that_are_written_as_one_each_is_replaced_by_itself(tmp_path):
+    """A possessive keeps its ending, and words that can't be told apart are replaced once."""
+    path = tmp_path / "two.conllu"
+    path.write_text(
+        "# text = the man's hat\n"
+        "1\tthe\t_\tDET\t_\t_\t0\t_\t_\t_\n"
+        "2-3\tman's\t_\t_\t_\t_\t_\t_\t_\t_\n"
+        "2\tman\t_\tNOUN\t_\t_\t0\t_\t_\t_\n"
+        "3\t's\t_\tPART\t_\t_\t0\t_\t_\t_\n"
+        "4\that\t_\tNOUN\t_\t_\t0\t_\t_\t_\n"
+        "\n# text = ziehts am\n"
+        "1-2\tziehts\t_\t_\t_\t_\t_\t_\t_\t_\n"
+        "1\tman\t_\tNOUN\t_\t_\t0\t_\t_\t_\n"
+        "2\that\t_\tNOUN\t_\t_\t0\t_\t_\t_\n"
+        "3\tam\t_\tX\t_\t_\t0\t_\t_\t_\n"
+    )
+    captions = [Caption(1, 1, "the man's hat"), Caption(2, 2, "ziehts am")]
+    made = [unreal(captions, read_conllu(path), seed) for seed in range(16)]
+    nouns = ("man", "hat")
+    assert {one.text for one, _ in made} == {f"the {a}'s {b}" for a in nouns for b in nouns}
+    assert {one.text for _, one in made} == {f"{a} am" for a in nouns}
+
+
+def test_two_can_not_make_the_same_set_at_once(captions_file, tmp_path):
+    captions = shuffled(read_captions(captions_file), 0)
+    (tmp_path / "set").mkdir()
+    with locked(tmp_path / "set"), pytest.raises(RunInUseError, match="is in use by process"):
+        make(captions, FakeBackend(), tmp_path / "set", 1)
 
 
 def test_untagged_captions_are_named(captions_file, tags_file):

@@ -117,6 +117,14 @@ def no_prompt(root):
     edit(root, 1, prompt=" ")
 
 
+def half_a_character(root):
+    edit(root, 1, prompt="a dog under the sky \ud83d")
+
+
+def half_a_path(root):
+    edit(root, 1, masks={"dog": "masks/\ud83d.png"})
+
+
 def odd_field(root):
     edit(root, 1, promt="a dog")
 
@@ -132,6 +140,14 @@ def odd_masks(root):
 def a_list(root):
     lines = (root / "items.jsonl").read_text().splitlines()
     (root / "items.jsonl").write_text("\n".join([lines[0], "[1, 2]", lines[2]]))
+
+
+def deep_image(root):
+    save(root / "images/1.png", np.full((files.HEIGHT, files.WIDTH), 30000, np.uint16))
+
+
+def odd_stuff(root):
+    edit(root, 1, stuff="sky")
 
 
 def bad_parquet(root):
@@ -158,9 +174,13 @@ SPOILED = [
     (twice, "two items are called '2'"),
     (bad_name, "can't name an item"),
     (no_prompt, "line 2: an item needs a prompt"),
+    (half_a_character, "line 2: prompt and image should be texts: 'a dog under the sky"),
+    (half_a_path, "masks/.* is no path"),
     (odd_field, "unknown 'promt'"),
     (odd_seed, "the seed should be a whole number, not -1"),
     (odd_masks, "masks should be an object"),
+    (deep_image, "images/1.png should have 8 bits a channel: it is I;16"),
+    (odd_stuff, "stuff should be a list of words, not 'sky'"),
     (a_list, "line 2: an item is a JSON object, not list"),
     (bad_parquet, "more.parquet is no Parquet that can be read"),
 ]
@@ -317,6 +337,11 @@ def segmentation(value):
         (lambda d: d["categories"][0].pop("name"), "a category without a name"),
         (lambda d: d["images"][0].update(id="42"), "id should be a whole number, not '42'"),
         (lambda d: d["images"][0].update(file_name="../x.jpg"), "'val2017/../x.jpg' leads out of"),
+        (
+            lambda d: d["images"][0].update(height=48, width=64),
+            "42.jpg is 24x32, and its annotations are of 48x64",
+        ),
+        (lambda d: d["annotations"][0].update(category_id=[17]), "category_id should be a whole"),
     ],
 )
 def test_malformed_coco(tmp_path, change, says):
@@ -324,6 +349,47 @@ def test_malformed_coco(tmp_path, change, says):
     change_coco(root, "instances", change)
     with pytest.raises(DatasetError, match=says):
         list(open_dataset(root))
+
+
+@pytest.mark.parametrize(
+    ("segments", "says"),
+    [
+        (None, "the annotation of image 42 has no segments_info"),
+        ([3], "the annotation of image 42 has no segments_info"),
+        ([{"id": "1", "category_id": 18}], "id should be a whole number, not '1'"),
+        ([{"id": 5, "category_id": 18}], "the mask of 'dog' is empty"),
+    ],
+)
+def test_malformed_panoptic(tmp_path, segments, says):
+    root = files.coco(tmp_path)
+    change_coco(root, "panoptic", lambda d: d["annotations"][0].update(segments_info=segments))
+    change_coco(root, "captions", lambda d: d["annotations"][1].update(caption="a dog"))
+    with pytest.raises(DatasetError, match=says):
+        list(open_dataset(f"coco:{root},kind=panoptic"))
+
+
+def test_a_panoptic_picture_of_another_size(tmp_path):
+    root = files.coco(tmp_path)
+    save(root / "annotations/panoptic_val2017/000000000042.png", picture(0, (12, 32)))
+    with pytest.raises(DatasetError, match=r"the mask of .* is 12x32, and the image is 24x32"):
+        list(open_dataset(f"coco:{root},kind=panoptic"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["annotations"][0].update(caption=3), "caption 1 has no text"),
+        (lambda d: d["annotations"][0].update(image_id=None), "image_id should be a whole number"),
+    ],
+)
+def test_a_malformed_caption_of_coco_is_named_or_skipped(tmp_path, change, says):
+    root = files.coco(tmp_path)
+    change_coco(root, "captions", change)
+    with pytest.raises(DatasetError, match=says):
+        list(open_dataset(root))
+    with pytest.warns(DatasetWarning, match=f"1 of .* skipped: .*{says}"):
+        (item,) = open_dataset(root, on_error="skip")
+    assert item.prompt == "A puppy and two cats below the sky."
 
 
 def test_a_coco_file_cut_short(tmp_path):
@@ -358,6 +424,44 @@ def external(path):
         file["#refs#/c0"][0, 0] = other.ref
 
 
+def elsewhere(path):
+    files.imagenet_segmentation(path.with_name("other.mat"))
+    with h5py.File(path, "a") as file:
+        del file["value/gt"]
+        file["value/gt"] = h5py.ExternalLink(path.with_name("other.mat"), "value/gt")
+
+
+def all_elsewhere(path):
+    files.imagenet_segmentation(path.with_name("other.mat"))
+    with h5py.File(path, "a") as file:
+        del file["value"]
+        file["value"] = h5py.ExternalLink(path.with_name("other.mat"), "value")
+
+
+def a_path_for_a_reference(path):
+    """Read as one, it would lead into another file."""
+    files.imagenet_segmentation(path.with_name("other.mat"))
+    with h5py.File(path, "a") as file:
+        file["link"] = h5py.ExternalLink(path.with_name("other.mat"), "#refs#/m0")
+        cell = file.create_dataset("#refs#/x0", data=np.array([["link"]], dtype=object),
+                                   dtype=h5py.string_dtype())  # fmt: skip
+        file["value/gt"][0, 0] = cell.ref
+
+
+def odd_name(path):
+    with h5py.File(path, "a") as file:
+        del file["#refs#/t0"]
+        cell = file.create_dataset("#refs#/t0", data=np.array([[110.5]]))
+        file["value/id"][0, 0] = cell.ref
+
+
+def huge(path):
+    with h5py.File(path, "a") as file:
+        # Nothing of it is stored.
+        cell = file.create_dataset("#refs#/x0", (3, 10**6, 10**6), np.uint8, chunks=(1, 100, 100))
+        file["value/img"][0, 0] = cell.ref
+
+
 def no_reference(path):
     with h5py.File(path, "a") as file:
         del file["value/gt"]
@@ -378,6 +482,11 @@ def bad_names(path):
         (truncate, "is no HDF5 file that can be read"),
         (pickled, "the mask of image 0 should be 2-dimensional numbers"),
         (external, "the mask of image 0 is no data of this file"),
+        (elsewhere, "has no value/gt of its own"),
+        (all_elsewhere, "has no value of its own"),
+        (a_path_for_a_reference, "the mask of image 0 is no data of this file"),
+        (odd_name, "the name of image 0 is no text"),
+        (huge, r"the image of image 0 is \(3, 1000000, 1000000\)"),
         (no_reference, "no references in value/gt"),
         (unknown_synset, "image 0000 is of n02084071, which has no name"),
         (bad_names, "line 1: should be a synset and its names"),
