@@ -56,9 +56,33 @@ class NoiseDifference(TextImageAttributor):
                     "noise-difference needs embeddings that the text encoder makes of the prompt "
                     "alone; this run's are others (weighted, edited, or encoded with options)"
                 )
+            batches = self._of_the_run(trajectory, batches)
             for step in question.progress(question.steps):
                 maps[words] += self._changes(trajectory, step, batches)
         return Answer(xr.DataArray(maps / len(question.steps), dims=("word", "y", "x")))
+
+    def _of_the_run(
+        self, trajectory: Trajectory, batches: Sequence[Conditioning]
+    ) -> list[Conditioning]:
+        """What the run was told otherwise than the prompt's own encoding says (an image's size that
+        isn't the model's) is no matter of text: all rows are told the same."""
+        held = {}
+        for name, value in trajectory.added.items():
+            own = self.backend.asarray(value[None])
+            if not alike(batches[0].added[name][:1], own):
+                held[name] = own
+        xp = array_namespace(batches[0].embeddings)
+        return [
+            Conditioning(
+                batch.embeddings,
+                batch.added
+                | {
+                    name: xp.broadcast_to(own, (batch.embeddings.shape[0], *own.shape[1:]))
+                    for name, own in held.items()
+                },
+            )
+            for batch in batches
+        ]
 
     def _changes(
         self, trajectory: Trajectory, step: int, batches: Sequence[Conditioning]

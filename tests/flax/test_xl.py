@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from tests.flax import models
-from wordlight.attribution import DAAM, Occlusion
+from wordlight.attribution import DAAM, NoiseDifference, Occlusion
 from wordlight.backends import (
     Conditioning,
     ModelLoadError,
@@ -138,6 +138,28 @@ def test_methods_hold_the_added_conditioning(backend: FlaxBackend) -> None:
     assert noised.added["time_ids"].tolist() == [16, 24, 0, 0, 16, 24]
     with pytest.raises(ValueError, match="takes text_embeds, time_ids as further conditioning"):
         backend.denoise(backend.asarray(run.latents[:1]), 1.0, Conditioning(run.embeddings[None]))
+
+
+def test_a_prompt_without_a_word_is_still_of_the_run_s_size(
+    backend: FlaxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which isn't the model's own; the pooled text is the shorter prompt's."""
+    run = backend.sample(PROMPT, seed=3, steps=5, **RUN)
+    asked: list[Conditioning] = []
+    denoise = backend.denoise
+
+    def listening(latents: Any, timestep: float, conditioning: Conditioning) -> Any:
+        asked.append(conditioning)
+        return denoise(latents, timestep, conditioning)
+
+    monkeypatch.setattr(backend, "denoise", listening)
+    NoiseDifference(backend, steps=1).attribute(run)
+    rows = [row for one in asked for row in np.asarray(one.added["time_ids"]).tolist()]
+    assert rows == [[16, 24, 0, 0, 16, 24]] * len(rows)
+    assert len(rows) > 1
+    pooled = np.concatenate([np.asarray(one.added["text_embeds"]) for one in asked])
+    close(pooled[0], run.added["text_embeds"])
+    assert (np.abs(pooled[1:] - pooled[0]).max(axis=1) > 1e-3).all()
 
 
 def test_a_trajectory_of_another_kind_of_model_is_refused(
