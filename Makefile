@@ -61,8 +61,9 @@ test: lint ## lint, and all tests but the slow ones
 test-all: lint ## lint, and all tests
 	$(PYTEST) -m "slow or not slow"
 
-bench: install ## what tracing costs
+bench: install ## what tracing costs, and Flax against PyTorch
 	$(BIN)/python benchmarks/bench_tracing.py
+	$(BIN)/python benchmarks/bench_flax.py
 
 clean: ## remove what was built; .venv and runs/ stay
 	rm -rf build dist out src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
