@@ -52,8 +52,8 @@ def load(
         dtype: ``"float32"`` (default), ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the
             first and the last.
         revision: of a Hub id.
-        scheduler: on Flax ``"ddim"`` or ``"euler"``, with the noise that the checkpoint's own
-            scheduler has; that scheduler itself if None.
+        scheduler: ``"ddim"`` or ``"euler"``, with the noise that the checkpoint's own scheduler
+            has; that scheduler itself if None. On Flax there are only these two.
         mesh: on Flax several devices in place of one: ``{"data": 8}`` cuts batches up over eight,
             ``{"data": 4, "fsdp": 2}`` also the weights over two each, for models that don't fit
             one (-1: all that are left); or a ``jax.sharding.Mesh`` with such axes. For several
@@ -75,13 +75,10 @@ def load(
             f"pip install 'wordlight[{framework}]'"
         ) from None
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-    for option, value, way_out in (
-        ("scheduler", scheduler, ": load the pipeline, set its scheduler and pass it as the model"),
-        ("mesh", mesh, ""),
-    ):
+    for option, value in (("scheduler", scheduler), ("mesh", mesh)):
         if value is not None:
             if option not in signature(backend_class.load).parameters:
-                raise ModelLoadError(f"the {framework} backend takes no {option}{way_out}")
+                raise ModelLoadError(f"the {framework} backend takes no {option}")
             options[option] = value
     backend: Backend = backend_class.load(model, **options)
     return backend

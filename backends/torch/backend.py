@@ -93,9 +93,10 @@ class TorchBackend(Backend):
         device: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
+        scheduler: str | None = None,
     ) -> TorchBackend:
         """See ``wordlight.backends.load``."""
-        found = load_pipeline(model, device, dtype, revision)
+        found = load_pipeline(model, device, dtype, revision, scheduler)
         recommended = RECOMMENDED.get(found.name, {})
         return cls(found.pipe, model_id=found.name, revision=found.revision, **recommended)
 

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
@@ -20,6 +25,7 @@ from wordlight.backends.model_folder import is_there, revision_of
 
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
+_SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
 _INDEX = "model_index.json"
 _WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
 
@@ -34,9 +40,13 @@ class LoadedPipeline:
 
 
 def load_pipeline(
-    model: str | Path | Any, device: str | None, dtype: str | None, revision: str | None
+    model: str | Path | Any,
+    device: str | None,
+    dtype: str | None,
+    revision: str | None,
+    scheduler: str | None = None,
 ) -> LoadedPipeline:
-    """Find and load a pipeline.
+    """Find and load a pipeline; another scheduler than its own goes through the same noise.
 
     The revision of a folder is a digest of its weights, so that results can't be taken for those
     of other weights under the same name.
@@ -45,7 +55,11 @@ def load_pipeline(
     """
     if dtype is not None and dtype not in _DTYPES:
         raise ModelLoadError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+    if scheduler is not None and scheduler not in _SCHEDULERS:
+        raise ModelLoadError(f"scheduler must be 'ddim' or 'euler', not {scheduler!r}")
     if isinstance(model, DiffusionPipeline):
+        if scheduler is not None:
+            raise ModelLoadError("a live pipeline is used as it is: set its scheduler")
         if device is not None or dtype is not None:
             raise ModelLoadError("a live pipeline is used as it is: move it with pipe.to(...)")
         name = str(model.config.get("_name_or_path") or type(model).__name__)
@@ -69,6 +83,11 @@ def load_pipeline(
         )
     else:
         found = _read_hub(name, dtype, revision)
+    if scheduler is not None:
+        kind, given = _SCHEDULERS[scheduler], found.pipe.scheduler.config
+        # Of the schedulers, DDIM alone clips where its file doesn't say.
+        kept = given if isinstance(found.pipe.scheduler, kind) else {"clip_sample": False, **given}
+        found.pipe.scheduler = kind.from_config(kept)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return replace(found, pipe=found.pipe.to(where))

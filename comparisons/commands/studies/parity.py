@@ -20,8 +20,9 @@ is the computation alone. Columns: the largest and the median difference between
 in the maps' own units, and the same relative to the largest value of an image's maps on PyTorch. In
 float32 on a CPU, relative differences of the order of 1e-6 to 1e-4 are rounding.
 
-example:
+examples:
   wordlight study parity scenes --method daam --method occlusion --steps 2 -o out/parity
+  wordlight study parity path/to/sd-1.5 --scheduler ddim --prompt "a dog and a cat" -o out/parity
 """
 
 
@@ -65,6 +66,14 @@ def add_to(studies: Commands) -> None:
         "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
     )
     parity.add_argument(
+        "--scheduler",
+        choices=("ddim", "euler"),
+        help=(
+            "go through the checkpoint's noise by this scheduler, on both: for one that comes with "
+            "another, as Stable Diffusion 1.x does (default: the checkpoint's own)"
+        ),
+    )
+    parity.add_argument(
         "--device", metavar="DEVICE", help="cpu or cuda, of both (default: the best of each)"
     )
     parity.add_argument(
@@ -91,7 +100,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
     one, two = (
-        load(arguments.model, framework=framework, device=arguments.device)
+        load(
+            arguments.model,
+            framework=framework,
+            device=arguments.device,
+            scheduler=arguments.scheduler,
+        )
         for framework in ("torch", "flax")
     )
     runnable((one, two), arguments.method)  # before anything is drawn
