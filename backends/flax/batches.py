@@ -16,8 +16,16 @@ Rows = Array | npt.NDArray[Any]
 
 
 def in_parts(place: Placement, function: Callable[..., Any], most: int, *rows: Rows) -> Any:
-    """A function of rows, part by part; ``most`` rows a device at once."""
+    """A function of rows, part by part; ``most`` rows a device at once.
+
+    Raises ValueError for arrays of different numbers of rows.
+    """
     count = rows[0].shape[0]
+    if any(array.shape[0] != count for array in rows):
+        raise ValueError(
+            "latents and all conditioning need one row each, not "
+            + ", ".join(str(array.shape[0]) for array in rows)
+        )
     made = [
         function(*(place.rows(_filled(array[part], part)) for array in rows))
         for part in _parts(count, most, place.cuts)

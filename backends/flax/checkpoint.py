@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A configuration file, as today's classes have it; raises CheckpointError when it isn't there
     or isn't one."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -78,23 +78,26 @@ def load_network(
     """
     try:
         config = read(read_json(folder / "config.json"))
-    except UnsupportedConfigError as error:
+        network = abstract(lambda: make(config))
+    except ValueError as error:
+        # Flax's own: numbers of channels that don't divide into groups, and the like.
+        if isinstance(error, CheckpointError):
+            raise
         raise UnsupportedConfigError(f"{folder / 'config.json'}: {error}") from None
-    network = abstract(lambda: make(config))
     return fill(network, _tensors(weight_files(folder), network), str(folder))
 
 
 def fill(network: Network, tensors: Iterable[tuple[str, Any]], where: str) -> Network:
     """The network with its parameters, from tensors by PyTorch's names.
 
-    Raises CheckpointError unless names and shapes are exactly the network's.
+    Raises CheckpointError unless names and shapes are exactly the network's, of floating numbers.
     """
     graph, state = nnx.split(network)
     paths = {_torch_name(path): path for path, _ in nnx.to_flat_state(state)}
     wanted = parameter_shapes(network)
     values: dict[str, jax.Array] = {}
     missing = dict.fromkeys(wanted)
-    extra, misshapen = [], []
+    extra, misshapen, no_numbers = [], [], []
     for given, tensor in tensors:
         name = _present_name(given, wanted)
         if name is None:
@@ -106,12 +109,15 @@ def fill(network: Network, tensors: Iterable[tuple[str, Any]], where: str) -> Ne
         shape = tuple(tensor.shape)
         if shape not in (wanted[name], _former_shape(wanted[name])):
             misshapen.append(f"{given} {shape} instead of {wanted[name]}")
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+            no_numbers.append(f"{given} {tensor.dtype}")
         else:
             values[name] = _from_torch(paths[name], tensor.reshape(wanted[name]))
-    if extra or misshapen or missing:
+    if extra or misshapen or no_numbers or missing:
         raise CheckpointError(
             f"{where} doesn't hold the weights that its configuration asks for;"
             + _listed("misshapen", misshapen)
+            + _listed("no floating-point numbers", no_numbers)
             + _listed("too many", extra)
             + _listed("missing", list(missing))
         )
@@ -174,7 +180,12 @@ def _tensors(
         try:
             with safe_open(file, framework="numpy") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a dictionary
-                    yield name, opened.get_tensor(name)
+                    try:
+                        tensor = opened.get_tensor(name)
+                    except AttributeError:  # of a type that NumPy hasn't: eight bits and fewer
+                        kind = opened.get_slice(name).get_dtype()
+                        raise CheckpointError(f"{file}: {name} is quantised ({kind})") from None
+                    yield name, tensor
         except SafetensorError as error:
             raise CheckpointError(f"{file} is damaged: {error}") from None
 

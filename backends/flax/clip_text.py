@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wordlight.backends.flax.config import read_config
+from wordlight.backends.flax.errors import UnsupportedConfigError
 from wordlight.backends.flax.layers import Array, embedding, gelu, layer_norm, linear
 
 _ACTIVATIONS = {"quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x), "gelu": gelu}
@@ -48,9 +49,16 @@ class TextEncoderConfig:
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> TextEncoderConfig:
         """From a config.json; raises UnsupportedConfigError."""
-        kinds = given.get("architectures") or []
-        config = read_config(cls, given, only=_ONLY, without_effect=_WITHOUT_EFFECT)
-        return replace(config, projects=_PROJECTING in kinds)
+        kinds = given.get("architectures")
+        config = read_config(
+            cls, given, only=_ONLY, without_effect=_WITHOUT_EFFECT, or_zero=("eos_token_id",)
+        )
+        if config.hidden_size % config.num_attention_heads:
+            raise UnsupportedConfigError(
+                f"TextEncoder: hidden_size={config.hidden_size} can't be shared out over "
+                f"num_attention_heads={config.num_attention_heads}"
+            )
+        return replace(config, projects=isinstance(kinds, list) and _PROJECTING in kinds)
 
 
 class TextStates(NamedTuple):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from wordlight.backends.flax.errors import UnsupportedConfigError
 
@@ -17,6 +19,7 @@ def read_config(
     *,
     only: Mapping[str, Sequence[Any]],
     without_effect: Sequence[str] = (),
+    or_zero: Sequence[str] = (),
 ) -> Config:
     """A network's configuration from its config.json.
 
@@ -26,11 +29,13 @@ def read_config(
         given: the file's content.
         only: keys of which only these values are supported.
         without_effect: keys that change nothing about the network's outputs.
+        or_zero: keys whose numbers may be zero; all others are above.
 
     Raises:
         UnsupportedConfigError: naming the key and what would be right.
     """
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]
     network = kind.__name__.removesuffix("Config")
     values: dict[str, Any] = {}
     for key, value in given.items():
@@ -43,6 +48,14 @@ def read_config(
             )
         if key in known:
             values[key] = _hashable(value)
+            if not _fits(values[key], known[key]):
+                raise UnsupportedConfigError(
+                    f"{network}: {key} must be {_in_words(known[key])}, not {value!r}"
+                )
+            least = min(_numbers(values[key]), default=1)
+            if least < 0 or (least == 0 and key not in or_zero):
+                right = "0 or more" if key in or_zero else "above 0"
+                raise UnsupportedConfigError(f"{network}: {key} must be {right}, not {value!r}")
         elif key not in only and value is not None:  # None says that the feature isn't used.
             raise UnsupportedConfigError(
                 f"{network}: the Flax backend doesn't know {key}={value!r}, and what it would "
@@ -68,6 +81,45 @@ def per_level(value: Any, levels: int, key: str) -> tuple[Any, ...]:
     if len(value) != levels:
         raise UnsupportedConfigError(f"{key} has {len(value)} entries for {levels} levels")
     return value
+
+
+def _numbers(value: Any) -> list[float]:
+    each = value if isinstance(value, tuple) else (value,)
+    return [one for one in each if type(one) in (int, float)]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a JSON file is what an annotation says."""
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        inside = get_args(hint)
+        right = isinstance(value, tuple) and value != ()
+        if ... not in inside:
+            right = right and len(value) == len(inside)
+        return right and all(_fits(one, inside[0]) for one in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint
+
+
+_WORDS = {
+    bool: ("true or false", ""),
+    float: ("a number", "numbers"),
+    int: ("a whole number", "whole numbers"),
+    str: ("text", "texts"),
+    NoneType: ("null", ""),
+}
+
+
+def _in_words(hint: Any) -> str:
+    if get_origin(hint) is UnionType:
+        return ", or ".join(map(_in_words, get_args(hint)))
+    if get_origin(hint) is tuple:
+        first, *others = get_args(hint)
+        count = "" if others == [...] else f"{1 + len(others)} "
+        return f"a list of {count}{_WORDS[first][1]}"
+    return _WORDS[hint][0]
 
 
 def _hashable(value: Any) -> Any:

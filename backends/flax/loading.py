@@ -21,6 +21,9 @@ from wordlight.backends.model_folder import is_there, revision_of
 _INDEX = "model_index.json"
 _WANTED = "this backend reads Stable Diffusion 1.x, 2.x and XL pipelines"
 _PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+#: Parts that a pipeline may have without its denoiser's predictions being others.
+_ASIDE = ("feature_extractor", "image_encoder", "safety_checker")
+_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _SETTINGS = [_INDEX, *(f"{part}/*{ending}" for part in _PARTS for ending in (".json", ".txt"))]
 _WEIGHTS = ["*/model*.safetensors", "*/diffusion_pytorch_model*.safetensors"]
 _FORMER_WEIGHTS = ["*/flax_model*.msgpack*", "*/diffusion_flax_model*.msgpack*"]
@@ -105,14 +108,23 @@ def read_folder(
         autoencoder=load_network(folder / "vae", AutoencoderConfig.read, Autoencoder),
         **(_second_text(folder, index) if "XL" in index["_class_name"] else {}),
     )
-    for tokenizer, encoder in (
-        (loaded.tokenizer, loaded.text_encoder),
-        (loaded.tokenizer_2, loaded.text_encoder_2),
+    for number, tokenizer, encoder in (
+        ("", loaded.tokenizer, loaded.text_encoder),
+        ("_2", loaded.tokenizer_2, loaded.text_encoder_2),
     ):
-        if encoder is not None and max(tokenizer.get_vocab().values()) >= encoder.config.vocab_size:
+        if encoder is None:
+            continue
+        config, where = encoder.config, folder / f"tokenizer{number}"
+        if max(tokenizer.get_vocab().values()) >= config.vocab_size:
             raise CheckpointError(
-                f"{folder}: the tokenizer knows more words ({len(tokenizer)}) than its text "
-                f"encoder ({encoder.config.vocab_size})"
+                f"{where} knows more words ({len(tokenizer)}) than its text encoder "
+                f"({config.vocab_size})"
+            )
+        # Positions beyond the last have no embedding: JAX would give NaN.
+        if tokenizer.model_max_length > config.max_position_embeddings:
+            raise CheckpointError(
+                f"{where}: model_max_length is {tokenizer.model_max_length}, and its text encoder "
+                f"reads {config.max_position_embeddings} tokens"
             )
     told = loaded.unet.config.addition_time_embed_dim is not None
     if told != (loaded.text_encoder_2 is not None):
@@ -147,16 +159,24 @@ def check_kind(folder: Path) -> Mapping[str, Any]:
     kind = str(index.get("_class_name"))
     if not kind.startswith("StableDiffusion") or "3" in kind:
         raise ModelLoadError(f"{folder} holds a {kind}; {_WANTED}")
+    for part, what in index.items():
+        # [library, class], of nothing where a part was left out.
+        if isinstance(what, list) and any(what) and part not in (*_PARTS, *_ASIDE):
+            raise ModelLoadError(f"{folder} holds a {kind} with a {part}; {_WANTED}")
     return index
 
 
 def _read_tokenizer(folder: Path) -> Any:
+    # Without them transformers makes a tokenizer that knows no word.
+    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
+        either = " nor ".join(" and ".join(names) for names in _VOCABULARIES)
+        raise CheckpointError(f"{folder} holds no CLIP tokenizer: it has neither {either}")
     # Importing transformers takes seconds.
     from transformers import CLIPTokenizer
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # of what a damaged file raises there, some is a bare Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{folder} holds no CLIP tokenizer: {reason}") from None
     return tokenizer

@@ -116,7 +116,13 @@ class Schedule:
             given = {"clip_sample": True, **given}  # diffusers' default
         self.config = _read(given, self.name)
         self.prediction = self.config.prediction_type
-        self.cumulative = np.cumprod(1.0 - _betas(self.config))
+        betas = _betas(self.config)
+        if betas.max() >= 1.0:
+            raise UnsupportedConfigError(
+                f"Scheduler: its betas reach {betas.max():g}, and must stay below 1: no table of "
+                "steps begins at noise alone"
+            )
+        self.cumulative = np.cumprod(1.0 - betas)
 
     @property
     def train_steps(self) -> int:
@@ -144,7 +150,8 @@ class Schedule:
             even: Floats = np.linspace(0, count - 1, steps, dtype=np.float64)[::-1]
             return even.round() if self.name == "ddim" else even
         if config.timestep_spacing == "trailing":
-            return np.rint(np.arange(count, 0, -count / steps, dtype=np.float64)) - 1.0
+            # Where the stride is rounded down, arange goes a step too far, to timestep -1.
+            return np.rint(np.arange(count, 0, -count / steps, dtype=np.float64)[:steps]) - 1.0
         leading = np.arange(steps, dtype=np.float64)[::-1] * (count // steps)
         return leading + config.steps_offset
 
@@ -202,6 +209,7 @@ def _read(given: Mapping[str, Any], name: str) -> SchedulerConfig:
                 for key in _OF_SOME_SCHEDULER
                 if key not in only and key not in SchedulerConfig.__dataclass_fields__
             ],
+            or_zero=("beta_start", "beta_end", "steps_offset", "trained_betas"),
         )
     except UnsupportedConfigError as error:
         other = "euler" if name == "ddim" else "ddim"

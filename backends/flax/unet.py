@@ -58,6 +58,14 @@ _WITHOUT_EFFECT = (
     "upcast_attention",  # scores are always float32
     "addition_embed_type_num_heads",  # of another kind of added embedding
 )
+#: Settings that are given once for all levels, or level by level.
+_PER_LEVEL = (
+    "attention_head_dim",
+    "cross_attention_dim",
+    "layers_per_block",
+    "reverse_transformer_layers_per_block",
+    "transformer_layers_per_block",
+)
 
 
 @dataclass(frozen=True)
@@ -88,17 +96,15 @@ class UNetConfig:
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> UNetConfig:
         """From a config.json; raises UnsupportedConfigError."""
-        config = read_config(cls, given, only=_ONLY, without_effect=_WITHOUT_EFFECT)
+        config = read_config(
+            cls, given, only=_ONLY, without_effect=_WITHOUT_EFFECT, or_zero=("freq_shift",)
+        )
         levels = len(config.block_out_channels)
         for key, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
             per_level(getattr(config, key), levels, key)
             check_blocks("UNet", key, getattr(config, key), known)
-        layers = config.transformer_layers_per_block
-        if isinstance(layers, tuple) and any(isinstance(count, tuple) for count in layers):
-            raise UnsupportedConfigError(
-                f"UNet: transformer_layers_per_block={layers!r} within a block isn't supported by "
-                "the Flax backend, only one number a block"
-            )
+        for key in _PER_LEVEL:
+            per_level(getattr(config, key), levels, key)
         if given.get("addition_embed_type") is None:
             sizes = (config.addition_time_embed_dim, config.projection_class_embeddings_input_dim)
             if sizes != (None, None):

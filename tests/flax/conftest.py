@@ -41,6 +41,13 @@ def theirs(folder: Path) -> TorchBackend:
 
 
 @pytest.fixture(scope="session")
+def one_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A still smaller one, for what has to be compiled several times."""
+    pipe = models.torch_pipeline(models.ONE_LEVEL)
+    return models.saved(pipe, tmp_path_factory.mktemp("one_level"))
+
+
+@pytest.fixture(scope="session")
 def trajectory(theirs: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
     """Sampled on PyTorch, and brought here by file."""
     path = tmp_path_factory.mktemp("run") / "run.safetensors"

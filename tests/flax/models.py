@@ -65,6 +65,13 @@ SDXL = {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 12 + 6 * 8,
 }
+#: What of a UNet can be set level by level, and otherwise on the way up than on the way down.
+LEVEL_BY_LEVEL = {
+    **SDXL,
+    "layers_per_block": (1, 2, 1),
+    "cross_attention_dim": (TEXT_CHANNELS,) * 3,
+    "reverse_transformer_layers_per_block": (1, 3, 1),
+}
 VAE = {
     "sample_size": 32,
     "down_block_types": ("DownEncoderBlock2D",) * 3,
@@ -208,7 +215,12 @@ class Captured:
     """An attention processor that remembers the probabilities: diffusers' own, in the open."""
 
     def __init__(self) -> None:
-        self.probabilities: dict[str, np.ndarray] = {}
+        #: With what they were computed from, for gradients.
+        self.tensors: dict[str, torch.Tensor] = {}
+
+    @property
+    def probabilities(self) -> dict[str, np.ndarray]:
+        return {name: tensor.detach().numpy() for name, tensor in self.tensors.items()}
 
     def on(self, unet: UNet2DConditionModel) -> Captured:
         unet.set_attn_processor(
@@ -229,8 +241,8 @@ class Captured:
                 for part in (attn.to_q(hidden_states), attn.to_k(seen), attn.to_v(seen))
             )
             found = attn.get_attention_scores(query, key)
-            split = found.detach().reshape(hidden_states.shape[0], attn.heads, *found.shape[1:])
-            self.probabilities[name] = split.numpy()
+            split = found.reshape(hidden_states.shape[0], attn.heads, *found.shape[1:])
+            self.tensors[name] = split
             return attn.to_out[0](attn.batch_to_head_dim(found @ value))
 
         return process

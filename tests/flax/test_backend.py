@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,39 @@ def test_a_guided_run_by_euler(folder: Path) -> None:
     assert made[0].latents[0].std() < 1.5
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"prediction_type": "epsilon"}, id="epsilon"),
+        pytest.param({"timestep_spacing": "trailing", "beta_end": 0.02}, id="trailing-noisier"),
+    ],
+)
+def test_runs_on_other_schedules(one_level: Path, changes: dict[str, Any], tmp_path: Path) -> None:
+    """The fixture's own is of v-predictions, at leading timesteps."""
+    copy = Path(shutil.copytree(one_level, tmp_path / "model"))
+    path = copy / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    pair = FlaxBackend.load(copy), TorchBackend.load(copy)
+    runs = [
+        backend.sample("a red circle", seed=3, steps=5, guidance_scale=7.5, height=16, width=24)
+        for backend in pair
+    ]
+    assert (runs[0].timesteps == runs[1].timesteps).all()
+    close(runs[0].latents, runs[1].latents, _VALUES)
+    noised = [backend.invert([runs[1].image], ["a cross"], steps=4)[0] for backend in pair]
+    close(noised[0].latents, noised[1].latents, _VALUES)
+    for time in (0.0, 401.5, 999.0):
+        # PyTorch's table is float32, which has few digits left of how much it lacks to one.
+        assert pair[0].noise_level(time) == pytest.approx(pair[1].noise_level(time), rel=1e-4)
+    latents, text = draw(0, 1, 4, 8, 12), runs[1].embeddings[None]
+    close(
+        *both(
+            pair, lambda backend, x, e: backend.denoise(x, 999.0, Conditioning(e)), latents, text
+        ),
+        _VALUES,
+    )
+
+
 def test_a_batch_without_guidance(ours: FlaxBackend) -> None:
     asked: dict[str, Any] = {"steps": 2, "guidance_scale": 1.0, "height": 16, "width": 24}
     many = ours.sample(["a red circle", "two squares"], seed=[5, 9], **asked)
@@ -129,6 +164,14 @@ def test_denoise(pair: Pair) -> None:
     latents, embeddings = (jnp.asarray(array[2:]) for array in arrays)
     one = pair[0].denoise(latents, TIME, Conditioning(embeddings))
     close(np.asarray(one), got[0][2:], _VALUES)
+
+
+def test_rows_are_neither_filled_up_nor_dropped(ours: FlaxBackend) -> None:
+    """Parts of a batch are filled up, a batch isn't: neither with the last row again nor less."""
+    latents = jnp.zeros((3, 4, *GRID))
+    for rows in (1, 2, 4):
+        with pytest.raises(ValueError, match=f"one row each, not 3, {rows}"):
+            ours.denoise(latents, TIME, Conditioning(jnp.zeros((rows, 32, models.TEXT_CHANNELS))))
 
 
 def test_forward_and_reverse_mode(pair: Pair) -> None:

@@ -112,6 +112,15 @@ def test_tensors_that_do_not_fit(folder: Path) -> None:
         CheckpointError, match=r"misshapen: conv_in\.bias \(3,\) instead of \(16,\);$"
     ):
         read(folder)
+    # Whole numbers of the right shape would pass for weights.
+    numbers = torch.ones(16, dtype=torch.int8)
+    change_weights(folder / WEIGHTS, lambda t: t.update({"conv_in.bias": numbers}))
+    with pytest.raises(CheckpointError, match=r"no floating-point numbers: conv_in\.bias int8;$"):
+        read(folder)
+    eight_bits = numbers.to(torch.float8_e4m3fn)
+    change_weights(folder / WEIGHTS, lambda t: t.update({"conv_in.bias": eight_bits}))
+    with pytest.raises(CheckpointError, match=r"conv_in\.bias is quantised \(F8_E4M3\)"):
+        read(folder)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +133,20 @@ def test_tensors_that_do_not_fit(folder: Path) -> None:
         ({"act_fn": "gelu"}, "act_fn='gelu'.*only 'silu' or 'swish'"),
         ({"from_next_year": 3}, "doesn't know from_next_year=3"),
         ({"addition_embed_type": "text_time"}, "needs addition_time_embed_dim"),
-        ({"transformer_layers_per_block": [[1, 2], 1]}, "only one number a block"),
+        (
+            {"transformer_layers_per_block": [[1, 2], 1]},
+            "must be a whole number, or a list of whole numbers, not",
+        ),
+        ({"block_out_channels": 16}, "block_out_channels must be a list of whole numbers, not 16"),
+        ({"attention_head_dim": None}, "attention_head_dim must be a whole number, or a list"),
+        ({"attention_head_dim": [2]}, "attention_head_dim has 1 entries for 2 levels"),
+        ({"reverse_transformer_layers_per_block": [1]}, "has 1 entries for 2 levels"),
+        ({"sample_size": [8, 8, 8]}, "sample_size must be .* a list of 2 whole numbers, or null"),
+        ({"use_linear_projection": 1}, "use_linear_projection must be true or false, not 1"),
+        ({"norm_eps": float("nan")}, "norm_eps must be a number, not nan"),
+        ({"layers_per_block": 0}, "layers_per_block must be above 0, not 0"),
+        ({"freq_shift": -1}, "freq_shift must be 0 or more, not -1"),
+        ({"norm_num_groups": 3}, r"Number of groups \(3\) does not divide"),
     ],
 )
 def test_configurations_that_are_refused(
@@ -135,6 +157,14 @@ def test_configurations_that_are_refused(
     with pytest.raises(UnsupportedConfigError, match=message) as caught:
         read(folder)
     assert str(path) in str(caught.value)
+
+
+def test_text_encoders_that_are_refused() -> None:
+    given = full_size.TEXT_ENCODERS["sd-1.5"]
+    with pytest.raises(UnsupportedConfigError, match=r"hidden_act='relu'.*only 'quick_gelu' or"):
+        TextEncoderConfig.read({**given, "hidden_act": "relu"})
+    with pytest.raises(UnsupportedConfigError, match="hidden_size=768 can't be shared out over"):
+        TextEncoderConfig.read({**given, "num_attention_heads": 5})
 
 
 def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -159,6 +189,9 @@ def test_shards(unet_folder: Path, tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path, max_shard_size="100KB")
     shards = sorted(tmp_path.glob("*.safetensors"))
     assert len(shards) > 1
+    assert same(read(tmp_path), read(unet_folder))
+    index = tmp_path / f"{WEIGHTS}.index.json"
+    index.rename(tmp_path / f"{WEIGHTS}.index.fp16.json")
     assert same(read(tmp_path), read(unet_folder))
     shards[0].unlink()
     with pytest.raises(CheckpointError, match=f"names {shards[0].name}, which is missing"):

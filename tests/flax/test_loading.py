@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import StableDiffusionPipeline
 
 import wordlight
 from wordlight.backends import Conditioning, load
@@ -95,6 +96,29 @@ def test_without_torch(tmp_path: Path) -> None:
     assert "No module named 'torch'" in there.stderr
 
 
+_TORCH_ALONE = """
+import sys
+sys.modules.update(dict.fromkeys(("jax", "jaxlib", "flax")))  # importing them raises
+import wordlight.backends
+backend = wordlight.backends.load("scenes", device="cpu")
+made = backend.sample("a red circle", steps=1)
+from wordlight.attribution import DAAM
+print(DAAM(backend).attribute(made).provenance.framework)
+"""
+
+
+def test_pytorch_without_jax(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _TORCH_ALONE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "torch\n"
+
+
 def test_bfloat16(folder: Path, ours: FlaxBackend, trajectory: Trajectory) -> None:
     half = FlaxBackend.load(folder, dtype="bfloat16")
     values = []
@@ -110,14 +134,30 @@ def test_bfloat16(folder: Path, ours: FlaxBackend, trajectory: Trajectory) -> No
     assert np.abs(mean.values.sum(0) - 1).max() <= 1e-5
 
 
+# diffusers' Euler scheduler makes numpy arrays of tensors in the way that numpy 2 warns about.
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+)
 def test_another_scheduler(copy: Path) -> None:
     path = copy / "scheduler" / "scheduler_config.json"
     change(path, _class_name="PNDMScheduler", skip_prk_steps=True)
+    change(copy / "model_index.json", scheduler=["diffusers", "PNDMScheduler"])
     with pytest.raises(ModelLoadError, match=r"PNDMScheduler.*scheduler='ddim'"):
         load(copy, framework="flax")
-    assert load(copy, framework="flax", scheduler="ddim").noise_level(0)[1] < 0.1
-    with pytest.raises(ModelLoadError, match="torch backend takes no scheduler"):
-        load(copy, scheduler="ddim")
+    # With the same one asked for, both frameworks take the same steps.
+    for name in ("ddim", "euler"):
+        pair = [load(copy, framework=one, scheduler=name) for one in ("flax", "torch")]
+        ours, theirs = (
+            backend.sample("a red circle", steps=2, guidance_scale=1.0, height=16, width=16)
+            for backend in pair
+        )
+        assert ours.timesteps.tolist() == theirs.timesteps.tolist() == [501, 1]
+        largest = np.abs(theirs.latents).max()
+        assert np.abs(ours.latents - theirs.latents).max() <= 1e-5 * largest
+    with pytest.raises(ModelLoadError, match="scheduler must be 'ddim' or 'euler', not 'heun'"):
+        load(copy, scheduler="heun")
+    with pytest.raises(ModelLoadError, match="a live pipeline is used as it is: set its scheduler"):
+        load(StableDiffusionPipeline.from_pretrained(copy), scheduler="ddim")
 
 
 @pytest.mark.parametrize(
@@ -148,9 +188,67 @@ def test_folders_that_are_refused(copy: Path) -> None:
     change(copy / "model_index.json", _class_name="StableDiffusion3Pipeline")
     with pytest.raises(ModelLoadError, match=r"holds a StableDiffusion3Pipeline; this backend"):
         load(copy, framework="flax")
-    change(copy / "model_index.json", _class_name="StableDiffusionPipeline")
+    change(
+        copy / "model_index.json",
+        _class_name="StableDiffusionControlNetPipeline",
+        controlnet=["diffusers", "ControlNetModel"],
+    )
+    with pytest.raises(ModelLoadError, match="a StableDiffusionControlNetPipeline with a control"):
+        load(copy, framework="flax")
+    change(
+        copy / "model_index.json",
+        _class_name="StableDiffusionPipeline",
+        controlnet=[None, None],
+        image_encoder=["transformers", "CLIPVisionModelWithProjection"],
+    )
+    tokenizer = copy / "tokenizer" / "tokenizer_config.json"
+    length = json.loads(tokenizer.read_text())["model_max_length"]
+    change(tokenizer, model_max_length=length + 1)
+    with pytest.raises(
+        ModelLoadError, match=f"tokenizer: model_max_length is {length + 1}, and its te"
+    ):
+        load(copy, framework="flax")
+    change(tokenizer, model_max_length=length)
+    words = copy / "tokenizer" / "tokenizer.json"
+    known = words.read_text()
+    described = json.loads(known)
+    described["model"]["vocab"]["zyzzogeton</w>"] = len(described["model"]["vocab"])
+    words.write_text(json.dumps(described))
+    with pytest.raises(
+        ModelLoadError, match=r"tokenizer knows more words .* than its text encoder"
+    ):
+        load(copy, framework="flax")
+    words.write_text(known)
     change(copy / "unet" / "config.json", class_embed_type="timestep")
     with pytest.raises(ModelLoadError, match=r"unet/config\.json: .*class_embed_type='timestep'"):
+        load(copy, framework="flax")
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"{}", b"[1]", b"\xff"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_damaged_files_are_one_error_in_one_line(copy: Path, name: str, content: bytes) -> None:
+    (copy / name).write_bytes(content)
+    with pytest.raises(ModelLoadError) as caught:
+        load(copy, framework="flax")
+    assert str((copy / name).parent) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_words_is_refused(copy: Path) -> None:
+    """transformers would make one of nothing, to which every word is unknown."""
+    (copy / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ModelLoadError, match=r"no CLIP tokenizer: it has neither tokenizer\.json"):
         load(copy, framework="flax")
     shutil.rmtree(copy / "tokenizer")
     with pytest.raises(ModelLoadError, match="tokenizer holds no CLIP tokenizer"):

@@ -49,7 +49,9 @@ def compare_unet(
     ours = load_network(models.saved(theirs, folder), UNetConfig.read, UNet)
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((2, 4, *grid)).astype(np.float32)
-    text = rng.standard_normal((2, 11, config["cross_attention_dim"])).astype(np.float32)
+    width = config["cross_attention_dim"]
+    width = width[0] if isinstance(width, tuple) else width
+    text = rng.standard_normal((2, 11, width)).astype(np.float32)
     times = np.array([701, 3])
     added = {}
     if "addition_embed_type" in config:
@@ -89,7 +91,7 @@ def compare_unet(
     [
         pytest.param(models.SD1, (16, 16), id="sd1"),
         pytest.param(models.SD2, (13, 10), id="sd2-odd-sizes"),
-        pytest.param(models.SDXL, (16, 12), id="sdxl"),
+        pytest.param(models.LEVEL_BY_LEVEL, (16, 12), id="sdxl-level-by-level"),
     ],
 )
 def test_unet(config: dict[str, Any], grid: tuple[int, int], tmp_path: Path) -> None:
@@ -97,6 +99,42 @@ def test_unet(config: dict[str, Any], grid: tuple[int, int], tmp_path: Path) -> 
     assert output <= _UNET
     for name, difference in probabilities.items():
         assert difference <= _PROBABILITIES, name
+
+
+def test_gradients(tmp_path: Path) -> None:
+    """Of the output with respect to latents and text, and of one token's attention with respect to
+    the text, against PyTorch's."""
+    theirs = models.torch_unet(models.ONE_LEVEL)
+    ours = load_network(models.saved(theirs, tmp_path), UNetConfig.read, UNet)
+    rng = np.random.default_rng(0)
+    shape = (1, 4, 8, 6)
+    latents, cotangent = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    text = rng.standard_normal((1, 7, models.TEXT_CHANNELS)).astype(np.float32)
+    captured = models.Captured().on(theirs)
+    x, e = (torch.tensor(array, requires_grad=True) for array in (latents, text))
+    output = theirs(x, 401, e).sample
+    token = [t[..., 3].mean() for name, t in captured.tensors.items() if name.endswith("attn2")]
+    product = (output * torch.tensor(cotangent)).sum()
+    wanted = [
+        *torch.autograd.grad(product, (x, e), retain_graph=True),
+        *torch.autograd.grad(torch.stack(token).sum(), e),
+    ]
+    graph, weights = nnx.split(ours)
+
+    def scalars(latents: Any, text: Any) -> tuple[jax.Array, jax.Array]:
+        look = Look()
+        times = jnp.array([401])
+        made = nnx.merge(graph, weights)(latents.transpose(0, 2, 3, 1), times, text, None, look)
+        kept = [p[..., 3].mean() for name, p in look.seen.items() if name.endswith("attn2")]
+        return (made.transpose(0, 3, 1, 2) * cotangent).sum(), jnp.stack(kept).sum()
+
+    of_product, of_token = jax.jit(jax.jacrev(scalars, argnums=(0, 1)))(latents, text)
+    got = (*of_product, of_token[1])
+    for mine, other in zip(got, wanted, strict=True):
+        assert mine.shape == tuple(other.shape)
+        assert np.abs(other.numpy()).max() > 1e-4
+        distance = np.linalg.norm(np.asarray(mine) - other.numpy())
+        assert distance <= 1e-4 * np.linalg.norm(other.numpy())
 
 
 @pytest.mark.slow
@@ -142,7 +180,16 @@ def test_text_encoder(changes: dict[str, Any], projects: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"use_quant_conv": False, "use_post_quant_conv": False}], ids=["sd", "bare"]
+    "changes",
+    [
+        {},
+        {
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+            "mid_block_add_attention": False,
+        },
+    ],
+    ids=["sd", "bare"],
 )
 def test_autoencoder(changes: dict[str, Any], tmp_path: Path) -> None:
     theirs = models.torch_autoencoder(**changes)

@@ -26,6 +26,11 @@ CASES = [
     for name, kind, settings in [
         ("ddim", DDIMScheduler, DDIM),
         ("ddim-trailing", DDIMScheduler, {**DDIM, "timestep_spacing": "trailing"}),
+        (
+            "ddim-trailing-noisier",
+            DDIMScheduler,
+            {**DDIM, "beta_end": 0.02, "timestep_spacing": "trailing"},
+        ),
         ("ddim-linspace", DDIMScheduler, {**DDIM, "timestep_spacing": "linspace"}),
         (
             "ddim-cosine-to-one",
@@ -88,6 +93,9 @@ def test_noise_levels_and_what_a_prediction_means() -> None:
         ({**DDIM, "timestep_spacing": "random"}, "timestep_spacing='random'"),
         ({**DDIM, "prediction_type": "flow"}, "prediction_type='flow'"),
         ({**DDIM, "beta_schedule": "quadratic"}, "beta_schedule='quadratic'"),
+        ({**DDIM, "beta_end": 1.5}, r"its betas reach 1\.5, and must stay below 1"),
+        ({**DDIM, "beta_start": "small"}, "beta_start must be a number, not 'small'"),
+        ({**DDIM, "steps_offset": -1}, "steps_offset must be 0 or more, not -1"),
         ({**DDIM, "shift": 3.0}, r"doesn't know shift=3\.0"),
     ],
 )
@@ -142,6 +150,15 @@ def test_left_over_settings_mean_nothing() -> None:
     changed = EulerDiscreteScheduler.from_config(ddim.config)
     from_ddim = Schedule(json.loads(ddim.to_json_string()), "euler").table(10)
     assert (from_ddim.add == Schedule(json.loads(changed.to_json_string())).table(10).add).all()
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_trailing_steps_are_as_many_as_were_asked_for(kind: str) -> None:
+    """At 61, 103 and others diffusers takes one more, at timestep -1, with the noisiest level."""
+    schedule = Schedule({"_class_name": kind, **DDIM, "timestep_spacing": "trailing"})
+    for steps in range(1, 1001):
+        times = schedule.table(steps).timesteps
+        assert (len(times), times[0], times.min() >= 0) == (steps, 999, True)
 
 
 def test_too_many_steps() -> None:

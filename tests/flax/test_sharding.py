@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests.flax import models
 from tests.flax.several_devices import PROMPTS
 from wordlight.backends import ModelLoadError, load
 from wordlight.backends.flax.devices import make_mesh
@@ -41,12 +40,6 @@ def start(devices: int, *arguments: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> None:
     said, _ = process.communicate()
     assert process.returncode == 0, said
-
-
-@pytest.fixture(scope="module")
-def one_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pipe = models.torch_pipeline(models.ONE_LEVEL)
-    return models.saved(pipe, tmp_path_factory.mktemp("one_level"))
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +131,8 @@ def test_other_meshes_are_refused(asked: dict[str, int], message: str) -> None:
         make_mesh(asked, devices)
 
 
-def test_a_mesh_of_one_s_own(folder: Path) -> None:
+def test_a_mesh_of_one_s_own(one_level: Path) -> None:
     own = jax.make_mesh((1,), ("data",))
-    assert load(folder, framework="flax", mesh=own).encode(["a"]).embeddings.shape[0] == 1
+    assert load(one_level, framework="flax", mesh=own).encode(["a"]).embeddings.shape[0] == 1
     with pytest.raises(ModelLoadError, match="the torch backend takes no mesh"):
-        load(folder, mesh={"data": 1})
+        load(one_level, mesh={"data": 1})
