@@ -15,8 +15,9 @@ from wordlight.backends.arrays_file import write_atomically
 
 FORWARD_EQUIVALENTS = "forward-equivalents"
 SECONDS = "seconds"
+PEAK_BYTES = "peak-bytes"
 #: Metrics of an image, not of a word: ``word`` is "" and ``occurrence`` -1.
-COST_METRICS = (FORWARD_EQUIVALENTS, SECONDS)
+COST_METRICS = (FORWARD_EQUIVALENTS, SECONDS, PEAK_BYTES)
 
 SCHEMA = pa.schema(
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.comparisons.calibration import Choice
-from wordlight.comparisons.cells import COST_METRICS, Score
+from wordlight.comparisons.cells import COST_METRICS, PEAK_BYTES, Score
 from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
 from wordlight.comparisons.entries import Entry
 from wordlight.comparisons.failures import Failure
@@ -219,6 +219,9 @@ def summarise(
             rows.append(Row(entry.framework, entry.name, metric, mean))
         for kind, of in other.items():
             of.append(Row(entry.framework, entry.name, BEST, found.mean(kind, BEST)))
+    if not any(row.estimate.n for row in rows if row.metric == PEAK_BYTES):
+        # No device told: a table has no room for nothing.
+        rows = [row for row in rows if row.metric != PEAK_BYTES]
     tests, ranked = _ranking(entries, headline, rows, seed)
     rows = [
         replace(row, standing=ranked.get(row.method)) if row.metric == BEST else row for row in rows

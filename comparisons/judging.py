@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from wordlight.attribution.maps import AttributionMaps, WordMap
-from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS, CellFolder, Score
+from wordlight.comparisons.cells import (
+    FORWARD_EQUIVALENTS,
+    PEAK_BYTES,
+    SECONDS,
+    CellFolder,
+    Score,
+)
 from wordlight.comparisons.datasets import DatasetItem, ScoredWord
 from wordlight.comparisons.entries import Entry, Variant
+from wordlight.comparisons.metrics.cost import Cost, ForwardEquivalents, PeakBytes, Seconds
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.segmentation import (
     Thresholds,
@@ -129,11 +136,11 @@ def _pairs(
 
 
 def cost_of(maps: AttributionMaps) -> dict[str, float]:
-    """What maps cost, by the metrics of cells."""
-    spent = maps.provenance
-    if not spent.forward_equivalents and not spent.seconds:
-        return {}  # Maps from elsewhere that don't say what they cost.
-    return {
-        FORWARD_EQUIVALENTS: float(spent.forward_equivalents),
-        SECONDS: float(spent.seconds),
-    }
+    """What maps cost, by the metrics of cells; without what isn't known."""
+    values = {metric.name: metric.cost(maps.provenance) for metric in cost_metrics()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def cost_metrics() -> list[Cost]:
+    """The metrics of cost, new ones."""
+    return [ForwardEquivalents(FORWARD_EQUIVALENTS), Seconds(SECONDS), PeakBytes(PEAK_BYTES)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,8 +19,9 @@ from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.entries import step_options
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.metrics.rank_correlation import rank_correlation
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.metrics.sanity import RandomisedSimilarity
+from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.studies.results import estimate_data
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.
 TEXT_ENCODER = "text_encoder"
@@ -39,6 +41,15 @@ class Cascade:
     def depends_on_model(self) -> bool:
         """Whether its maps change once everything is random."""
         return self.similarity[-1].mean < UNCHANGED
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; what can't be estimated is null."""
+        return {
+            "method": self.method,
+            "stages": list(self.stages),
+            "similarity": [estimate_data(one) for one in self.similarity],
+            "depends_on_model": self.depends_on_model,
+        }
 
 
 def study_sanity(
@@ -90,11 +101,10 @@ def study_sanity(
         with backend.randomized(stage, seed):
             for name, attributor in attributors.items():
                 found = [m for t in trajectories for m in _word_maps(attributor, t)]
-                values = [
-                    rank_correlation(one, other)
-                    for one, other in zip(originals[name], found, strict=True)
-                ]
-                similarity[name].append(mean_over_words(samples, values, seed=seed))
+                metric = RandomisedSimilarity("similarity")
+                for sample, one, other in zip(samples, originals[name], found, strict=True):
+                    metric.update(sample, one, other)
+                similarity[name].append(metric.compute(seed=seed))
                 on_cell(1)
     return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
 
@@ -113,8 +123,8 @@ def _word_maps(attributor: TextImageAttributor, trajectory: Trajectory) -> list[
 
 def write_sanity(folder: Path, cascades: Sequence[Cascade]) -> None:
     """The numbers as ``sanity.json`` and the curves as ``sanity.png``."""
-    data = [asdict(c) | {"depends_on_model": c.depends_on_model} for c in cascades]
-    write_atomically(folder / "sanity.json", (json.dumps(data, indent=2) + "\n").encode())
+    data = json.dumps([c.to_json() for c in cascades], indent=2, allow_nan=False) + "\n"
+    write_atomically(folder / "sanity.json", data.encode())
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()

@@ -17,11 +17,14 @@ from wordlight.attribution.controls import Center, Random, Uniform
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons import compare
-from wordlight.comparisons.cells import COST_METRICS
+from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.entries import build_entries
 from wordlight.comparisons.generated_scenes import GeneratedScenes
 from wordlight.comparisons.segmentation import BEST, METRICS, THRESHOLD_GRID
 
 N, CALIBRATION = 12, 8
+#: What a device that doesn't tell its memory costs.
+COSTS = (FORWARD_EQUIVALENTS, SECONDS)
 
 
 def run(backend, methods, out, **options):
@@ -125,7 +128,7 @@ def test_the_shuffled_word_of_the_true_mask_finds_nothing(finished):
 
 def test_json_has_one_row_a_method_and_metric(finished, headline_words):
     rows = finished.to_json()
-    assert len(rows) == len(finished.entries) * (len(METRICS) + len(COST_METRICS))
+    assert len(rows) == len(finished.entries) * (len(METRICS) + len(COSTS))
     estimate = ["framework", "method", "metric", "mean", "low", "high", "n"]
     assert list(rows[0]) == [*estimate, "rank", "tied", "groups"]
     planted = next(r for r in rows if (r["method"], r["metric"]) == ("planted", BEST))
@@ -141,7 +144,7 @@ def test_everything_is_in_the_folder(finished):
     table = pq.read_table(out / "results.parquet").to_pandas()
     assert set(table["sample"]) == {f"scenes-test-{k:04d}" for k in range(N)}
     assert set(table["method"]) == {entry.name for entry in finished.entries}
-    assert set(table["metric"]) == {*METRICS, *COST_METRICS}
+    assert set(table["metric"]) == {*METRICS, *COSTS}
     assert set(table[table["word"] == ""]["occurrence"]) == {-1}
     words = pq.read_table(out / "words.parquet").to_pandas()
     both = table.merge(words, on=["sample", "word", "occurrence"])
@@ -190,6 +193,7 @@ def test_ranks_are_of_the_headline_and_say_what_is_tied(finished):
     assert len(finished.tests) == len(ranked) * (len(ranked) - 1) // 2
     summary = json.loads((finished.out / "summary.json").read_text())
     assert len(summary["tests"]) == len(finished.tests)
+    assert summary["chosen"]["planted"]["absolute_threshold"] > 0
     assert "1 tied (a)" in finished.text
     assert "with so few images nothing could be" in " ".join(finished.text.split())
 
@@ -425,3 +429,15 @@ def test_one_image_has_no_interval(backend, tmp_path):
     assert found.to_json()[0]["low"] is None
     (line, *_) = [one for one in found.text.splitlines() if one.startswith("uniform")]
     assert "[" not in line
+
+
+def test_a_center_with_a_name_of_its_own_has_its_width_chosen_too():
+    backend = FakeBackend()
+    named, fixed = build_entries(
+        backend, [{"method": "center", "name": "c"}, {"method": "center", "width": 0.3}], {}, [], 2
+    )
+    (plain,) = build_entries(backend, ["center"], {}, [], 2)
+    assert named.name == "c"
+    assert [one.options for one in named.variants] == [one.options for one in plain.variants]
+    assert len({one.cell for one in named.variants}) == len(named.variants) > 1
+    assert len(fixed.variants) == 1
