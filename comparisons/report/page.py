@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.cells import COST_METRICS, FORWARD_EQUIVALENTS, PEAK_BYTES, SECONDS
 from wordlight.comparisons.report.breakdowns import MOST_WORDS, by_split, by_word, kind_name
 from wordlight.comparisons.report.cases import find_cases
 from wordlight.comparisons.report.cost_plot import cost_plot
@@ -25,7 +25,7 @@ NAME = "report.html"
 _NONE = "–"
 #: The metrics that a reader looks for; the others stand to the right of them.
 _FIRST = (
-    BEST, "miou@0.4", POINTING_GAME, AVERAGE_PRECISION, FORWARD_EQUIVALENTS, SECONDS
+    BEST, "miou@0.4", POINTING_GAME, AVERAGE_PRECISION, *COST_METRICS
 )  # fmt: skip
 #: How the page calls metrics; others go by their own names.
 _METRICS = {
@@ -34,7 +34,11 @@ _METRICS = {
     AVERAGE_PRECISION: "AP",
     FORWARD_EQUIVALENTS: "forward-eq.",
     SECONDS: "seconds",
+    PEAK_BYTES: "peak MiB",
 }
+#: With how many digits a metric is shown, where it isn't three, and in which unit.
+_DIGITS = {FORWARD_EQUIVALENTS: 1, SECONDS: 2, PEAK_BYTES: 1}
+_UNITS = {PEAK_BYTES: 2**20}
 
 
 def write_report(folder: Path) -> Path:
@@ -58,6 +62,8 @@ def _render(run: FinishedRun) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = _number
+    environment.filters["score"] = _score
+    environment.filters["key"] = _key
     environment.filters["interval"] = _interval
     environment.filters["metric"] = _metric_name
     environment.filters["kind"] = kind_name
@@ -72,6 +78,7 @@ def _render(run: FinishedRun) -> str:
             *(metric for metric in _FIRST if metric in run.metrics),
             *(metric for metric in run.metrics if metric not in _FIRST),
         ],
+        costs=COST_METRICS,
         ceiling=ceiling,
         kinds=[kind for kind in run.summary["other"] if run.most(kind)],
         frameworks=list(dict.fromkeys(row.framework for row in run.rows)),
@@ -98,6 +105,15 @@ def _ceiling(run: FinishedRun) -> dict[str, float]:
 
 def _number(value: float, digits: int = 3) -> str:
     return _NONE if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _score(estimate: Estimate, metric: str) -> str:
+    return _number(estimate.mean / _UNITS.get(metric, 1), _DIGITS.get(metric, 3))
+
+
+def _key(value: float) -> str:
+    """What a column is sorted by; "" for what stands last."""
+    return "" if math.isnan(value) else repr(float(value))
 
 
 def _interval(estimate: Estimate, digits: int = 3) -> str:

@@ -64,6 +64,15 @@ def hostile(folder: Path) -> None:
     (folder / "command.txt").write_text(HOSTILE)
 
 
+def without_score(folder: Path, method: str) -> None:
+    """As if a row had been scored on no word."""
+    summary = json.loads((folder / "summary.json").read_text())
+    for one in summary["headline"]:
+        if (one["method"], one["metric"]) == (method, "miou@best"):
+            one.update(mean=None, low=None, high=None, n=0, rank=None, tied=None, groups=None)
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
 class Parsed(HTMLParser):
     """Tags with their attributes, and the text outside scripts and styles."""
 
@@ -197,11 +206,11 @@ def test_rows_stand_best_first_and_controls_show_no_cases(finished):
 
 def test_failed_cells_and_ranks_are_shown(folder):
     summary = json.loads((folder / "summary.json").read_text())
-    assert "failed cells" not in parsed(folder / "report.html").shown
+    assert "failed cell" not in parsed(folder / "report.html").shown
     summary["failed"] = ["planted of scenes-test-0000 (fake): MemoryError: <b>none</b> left"]
     (folder / "summary.json").write_text(json.dumps(summary))
     shown = parsed(write_report(folder)).shown
-    assert "1 failed cells" in shown
+    assert "1 failed cell\n" in shown
     assert "MemoryError: <b>none</b> left" in shown
     ranks = {r["method"]: r for r in summary["headline"] if r["metric"] == "miou@best"}
     for row in FinishedRun.read(folder).rows:
@@ -293,10 +302,12 @@ def shrink_masks(folder: Path) -> None:
 
 @pytest.mark.skipif(
     chromium.find() is None,
-    reason="needs Chromium on the path (Debian: apt-get install chromium), or named by $CHROMIUM",
+    reason="needs Chromium on the path (Debian: apt-get install chromium), or named by $CHROMIUM;"
+    " .ci/run installs it",
 )
 def test_the_page_in_chromium(folder):
     hostile(folder)
+    without_score(folder, "uniform")
     path = write_report(folder)
     with chromium.browser() as page:
         for width, dark in ((1100, False), (400, True)):
@@ -319,9 +330,20 @@ def test_the_page_in_chromium(folder):
         first = "document.querySelector('#scores tbody tr td.name').dataset.value"
         best = page.evaluate(first)
         # The third to sort by is the score: best first, then, clicked once more, worst first.
-        click = "document.querySelectorAll('#scores th button')[2].click()"
-        page.evaluate(click)
+        click = "document.querySelectorAll('#scores th button')[{}].click()"
+        page.evaluate(click.format(2))
         assert page.evaluate(first) == best
-        page.evaluate(click)
+        page.evaluate(click.format(2))
         assert page.evaluate(first) != best
+        # What has no score stands last either way; names go from the first one on.
+        for way in (1, 2):
+            page.evaluate(click.format(2))
+            column = "[...document.querySelectorAll('#scores tbody tr')]"
+            scores = page.evaluate(f"{column}.map((r) => r.cells[3].dataset.value)")
+            assert scores[-1] == ""
+            known = [float(s) for s in scores[:-1]]
+            assert known == sorted(known, reverse=way == 1)
+        page.evaluate(click.format(1))
+        names = page.evaluate(f"{column}.map((r) => r.cells[1].dataset.value)")
+        assert names == sorted(names, key=str.lower)
         assert page.complaints() == []
