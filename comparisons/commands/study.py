@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -96,6 +96,7 @@ def run_following(arguments: argparse.Namespace) -> None:
     """Draw, judge and print."""
     from wordlight.backends.loading import load
     from wordlight.comparisons.studies.following import study_following
+    from wordlight.comparisons.studies.results import estimate_data
     from wordlight.comparisons.studies.sheet import write_sheet
 
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
@@ -105,7 +106,8 @@ def run_following(arguments: argparse.Namespace) -> None:
         found = study_following(
             backend, n=arguments.n, split=arguments.split, seed=arguments.seed, on_image=bar.update
         )
-    shares = json.dumps({kind: asdict(one) for kind, one in found.shares.items()}, indent=2)
+    data = {kind: estimate_data(one) for kind, one in found.shares.items()}
+    shares = json.dumps(data, indent=2, allow_nan=False)
     if arguments.out is not None:
         write_atomically(arguments.out / "following.json", (shares + "\n").encode())
         write_sheet(arguments.out / "sheet.png", found.drawings[:64])
@@ -114,7 +116,9 @@ def run_following(arguments: argparse.Namespace) -> None:
         return
     print(f"{backend.model_id}, {arguments.n} prompts of the {arguments.split} split:\n")
     for kind, one in found.shares.items():
-        share = f"{one.mean:6.1%}  [{one.low:.1%}, {one.high:.1%}]"
+        share = f"{one.mean:6.1%}" if one.n else "     -"
+        if not math.isnan(one.low):
+            share += f"  [{one.low:.1%}, {one.high:.1%}]"
         print(f"{kind:9} {share}  of {one.n:4} {_ASKED[kind]}")
 
 
@@ -139,13 +143,13 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         write_sanity(arguments.out, cascades)
     if arguments.json:
-        print(json.dumps([asdict(cascade) for cascade in cascades], indent=2))
+        print(json.dumps([c.to_json() for c in cascades], indent=2, allow_nan=False))
         return
     print(f"{backend.model_id}, {arguments.n} images: rank correlation with the original maps\n")
     for cascade in cascades:
         last = cascade.similarity[-1]
         mark = "" if cascade.depends_on_model else "  does not depend on the model"
-        interval = f"[{last.low:+.2f}, {last.high:+.2f}]"
+        interval = "" if math.isnan(last.low) else f"[{last.low:+.2f}, {last.high:+.2f}]"
         print(f"{cascade.method:24} {last.mean:+.2f}  {interval}  all random{mark}")
 
 

@@ -74,3 +74,22 @@ def test_the_command_writes_a_sheet(
     assert json.loads((tmp_path / "study" / "following.json").read_text()) == printed
     with Image.open(tmp_path / "study" / "sheet.png") as sheet:
         assert min(sheet.size) > 100
+
+
+def test_what_was_not_asked_for_is_null_and_no_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "wordlight.backends.loading.load", lambda *_a, **_k: Renderer("test", right=True)
+    )
+    assert rendered("test", 0).scene.relation is None, "this needs a prompt without a relation"
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert main(["study", "following", "-n", "1", "--json", "--quiet"]) == 0
+    printed = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert printed["relation"] == {"mean": None, "low": None, "high": None, "n": 0}
+    assert (printed["colour"]["mean"], printed["colour"]["low"]) == (1.0, None)
+    assert main(["study", "following", "-n", "1", "--quiet"]) == 0
+    assert "nan" not in capsys.readouterr().out
