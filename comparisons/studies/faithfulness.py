@@ -15,16 +15,24 @@ import numpy.typing as npt
 import wordlight
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.controls import Center
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.regeneration import Regeneration
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
+from wordlight.comparisons.calibration import choose
 from wordlight.comparisons.ceiling import mask_on_grid
 from wordlight.comparisons.cells import COST_METRICS, CellFolder, Score
 from wordlight.comparisons.datasets import DatasetItem
-from wordlight.comparisons.entries import DEFAULT_METHODS, SHUFFLED, step_options
+from wordlight.comparisons.entries import (
+    CALIBRATED,
+    DEFAULT_METHODS,
+    SHUFFLED,
+    build_entries,
+    step_options,
+)
 from wordlight.comparisons.generated_scenes import GeneratedScenes
-from wordlight.comparisons.judging import cost_of
+from wordlight.comparisons.judging import cost_of, partner
 from wordlight.comparisons.metrics.faithfulness_infidelity import Infidelity, random_sets
 from wordlight.comparisons.metrics.faithfulness_order import Deletion, Insertion
 from wordlight.comparisons.metrics.faithfulness_removal import RemovalCorrelation, RemovalIoU
@@ -33,6 +41,7 @@ from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.word_game import Maps, WordGame
 from wordlight.comparisons.output_folder import claimed
 from wordlight.comparisons.paired_tests import PairedTest, Standing, paired_tests, standings
+from wordlight.comparisons.segmentation import threshold_curve
 from wordlight.comparisons.settings_file import holds_same_run, write_settings
 from wordlight.comparisons.sources import LiveMaps
 from wordlight.comparisons.statistics import Estimate
@@ -62,10 +71,12 @@ class FaithfulnessOptions:
         sets: random sets of words an image, for infidelity.
         perturbations, radius: how many other embeddings an image, for sensitivity, and how far at
             most, as a share of the embeddings' root mean square.
+        calibration: on how many images of the calibration split the centre's width is chosen.
         seed: of the images' noise, the sets, the perturbations and the resampling.
     """
 
     steps: int = 4
+    calibration: int = 16
     sets: int = 16
     perturbations: int = 2
     radius: float = 0.02
@@ -85,7 +96,10 @@ class FaithfulnessRow:
 
 @dataclass(frozen=True)
 class FaithfulnessStudy:
-    """What was found: a row a method, and the tests between them by metric."""
+    """What was found: a row a method, and the tests between them by metric.
+
+    ``width`` is the centre's, as the calibration split chose it; None where there is no centre.
+    """
 
     model: str
     images: int
@@ -94,6 +108,7 @@ class FaithfulnessStudy:
     metrics: tuple[str, ...]
     rows: tuple[FaithfulnessRow, ...]
     tests: dict[str, tuple[PairedTest, ...]]
+    width: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -102,6 +117,7 @@ class FaithfulnessStudy:
             "images": self.images,
             "words": self.words,
             "options": asdict(self.options),
+            "center_width": self.width,
             "rows": [
                 {
                     "method": row.method,
@@ -121,7 +137,7 @@ class FaithfulnessStudy:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """A method whose maps are judged; of a shuffled one each word has the next word's map."""
+    """A method whose maps are judged; of a shuffled one each word has another word's map."""
 
     name: str
     attributor: TextImageAttributor
@@ -132,10 +148,14 @@ class _Row:
         return self.shuffled or self.attributor.family == "control"
 
     def settings(self) -> dict[str, Any]:
-        return {**LiveMaps(self.attributor).settings(), "shuffled": self.shuffled}
+        found = {**LiveMaps(self.attributor).settings(), "shuffled": self.shuffled}
+        if self.name in CALIBRATED:
+            # The calibration images, which are settings too, say what it is.
+            found[CALIBRATED[self.name][0]] = "calibrated"
+        return found
 
-    def seen(self, maps: AttributionMaps) -> AttributionMaps:
-        return next_words(maps) if self.shuffled else maps
+    def seen(self, maps: AttributionMaps, item: DatasetItem) -> AttributionMaps:
+        return shuffled_words(maps, item) if self.shuffled else maps
 
 
 def study_faithfulness(
@@ -156,7 +176,7 @@ def study_faithfulness(
     Args:
         backend: the model.
         methods: names of registered methods; those of ``compare`` for None. ``"shuffled-word"``
-            adds a row of the next word's maps for each that is no control.
+            adds a row of other words' maps for each that is no control.
         out: the folder of cells, maps and images.
         n: how many images.
         groups: what is measured, of ``GROUPS``.
@@ -164,7 +184,8 @@ def study_faithfulness(
         on_cell: called with how many cells were done.
 
     Raises:
-        ValueError: an unknown method or group, a bad number, a folder with another study.
+        ValueError: an unknown method or group, a bad number, a folder with another study; a centre
+            whose width can't be chosen, since no calibration image shows two objects.
         MissingCapabilityError: a backend that can't take words out or draw anew.
     """
     options = options or FaithfulnessOptions()
@@ -192,6 +213,12 @@ def study_faithfulness(
         if not holds_same_run(out, settings):
             scenes.first_batch[0].at_steps(options.steps)
             write_settings(out, settings)
+    width = None
+    if any(row.name == Center.name for row in rows):
+        tuning = GeneratedScenes(backend, "calibration", options.calibration, options.seed)
+        width = center_width(backend, tuning.stream(out / "samples"))
+        center = Center(backend, width=width)
+        rows = [replace(row, attributor=center) if row.name == Center.name else row for row in rows]
     cells = CellFolder(out, backend.framework)
     scores: dict[str, list[Score]] = {row.name: [] for row in rows}
     words = 0
@@ -211,6 +238,7 @@ def study_faithfulness(
         metrics=metrics,
         rows=_summary(rows, scores, metrics, tests, options.seed),
         tests=tests,
+        width=width,
     )
 
 
@@ -237,11 +265,38 @@ def rows_of(methods: Sequence[str] | None, groups: Iterable[str]) -> list[str]:
     return names
 
 
-def next_words(maps: AttributionMaps) -> AttributionMaps:
-    """The same maps, each word's with the next one's (the last one's with the first's)."""
+def center_width(backend: Backend, items: Iterable[DatasetItem]) -> float:
+    """The centre's width that finds the headline words of calibration images best, as a comparison
+    chooses it.
+
+    Raises ValueError where there is no such word.
+    """
+    option, widths = CALIBRATED[Center.name]
+    (entry,) = build_entries(backend, [Center.name], {}, [], 1)
+    curves: list[list[Score]] = [[] for _ in entry.variants]
+    for item in items:
+        headline = [scored for scored in item.words if scored.headline]
+        for scores, width in zip(curves, widths if headline else (), strict=bool(headline)):
+            maps = Center(backend, width=width).attribute(item.trajectory)
+            for scored in headline:
+                where = (backend.framework, item.sample, Center.name, scored.word.text, 0)
+                curve = threshold_curve(maps.at(scored.word), scored.mask)
+                scores += [Score(*where, metric, value) for metric, value in curve.items()]
+    return float(choose(entry, curves).variant.options[option])
+
+
+def shuffled_words(maps: AttributionMaps, item: DatasetItem) -> AttributionMaps:
+    """The same maps, each word's that of a word of another object, as in a comparison; a word that
+    has none (articles, the ground, of an image with one object) has the next word's."""
     places = [index for index, player in enumerate(maps.players) if player.is_text]
+    taken = dict(zip(places, [*places[1:], *places[:1]], strict=True))
+    index = {maps.players[place].tokens: place for place in places}
+    for scored in item.words:
+        other = partner(item, scored)
+        if other is not None:
+            taken[index[scored.word.tokens]] = index[other.word.tokens]
     data = maps.data.copy(deep=True)
-    data.values[places] = maps.data.values[np.roll(places, -1)]
+    data.values[list(taken)] = maps.data.values[list(taken.values())]
     return AttributionMaps(
         data,
         maps.players,
@@ -265,7 +320,7 @@ def _rows(
 
 
 def _check(options: FaithfulnessOptions) -> None:
-    for name in ("steps", "sets", "perturbations"):
+    for name in ("steps", "calibration", "sets", "perturbations"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be 1 or more, not {getattr(options, name)}")
     if not 0 < options.radius < math.inf:
@@ -317,7 +372,7 @@ def _cell(subject: _Subject, row: _Row, groups: Sequence[str]) -> list[Score]:
     maps = subject.maps(row.attributor)
     found: list[tuple[Word | None, str, float | None]] = []
     for group in groups:
-        found += _MEASURES[group](subject, row, row.seen(maps))
+        found += _MEASURES[group](subject, row, row.seen(maps, subject.item))
     found += [(None, metric, value) for metric, value in cost_of(maps).items()]
     scores = [
         Score(
@@ -360,6 +415,8 @@ def _order(subject: _Subject, row: _Row, maps: AttributionMaps) -> _Found:
 def _removal(subject: _Subject, row: _Row, maps: AttributionMaps) -> _Found:
     sample, found = subject.item.sample, _Found()
     for scored in subject.item.words:
+        if row.shuffled and partner(subject.item, scored) is None:
+            continue
         change = subject.changes.at(scored.word)
         for metric in (RemovalCorrelation("removal-rank"), RemovalIoU("removal-iou")):
             value = metric.update(sample, maps.at(scored.word), change)

@@ -10,12 +10,17 @@ import pytest
 
 from tests.comparisons.fakes import CONTEXT, FakeBackend
 from wordlight.attribution.controls import Random
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.occlusion import Occlusion
+from wordlight.comparisons import compare
 from wordlight.comparisons.command_line import main
+from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.judging import partner
 from wordlight.comparisons.studies.faithfulness import (
     FaithfulnessOptions,
-    next_words,
+    center_width,
     rows_of,
+    shuffled_words,
     study_faithfulness,
 )
 
@@ -153,16 +158,48 @@ def test_rows_are_known_before_a_model_is_loaded():
         rows_of([], ["order"])
 
 
-def test_shuffled_words_have_the_next_ones_maps_and_no_other_changes(backend):
-    maps = Random(backend).attribute(backend.sample("a red circle", seed=1))
-    shuffled = next_words(maps)
+def test_shuffled_words_have_another_objects_maps_or_the_next_words(backend, tmp_path):
+    items = GeneratedScenes(backend, "test", N).items(tmp_path)
+    item = next(item for item in items if sum(s.headline for s in item.words) == 2)
+    maps = Random(backend).attribute(item.trajectory)
+    shuffled = shuffled_words(maps, item)
     words = [index for index, player in enumerate(maps.players) if player.is_text]
-    assert len(words) == 3
+    partners = {
+        scored.word.tokens: partner(item, scored).word.tokens
+        for scored in item.words
+        if partner(item, scored) is not None
+    }
+    assert sum(scored.headline and scored.word.tokens in partners for scored in item.words) == 2
     for place, index in enumerate(words):
-        after = words[(place + 1) % 3]
-        assert np.array_equal(shuffled.data.values[index], maps.data.values[after])
+        tokens = maps.players[index].tokens
+        after = words[(place + 1) % len(words)]
+        wanted = next((k for k in words if maps.players[k].tokens == partners.get(tokens)), after)
+        assert wanted != index
+        assert np.array_equal(shuffled.data.values[index], maps.data.values[wanted])
     others = [index for index in range(len(maps)) if index not in words]
     assert np.array_equal(shuffled.data.values[others], maps.data.values[others])
+
+
+def test_the_centres_width_is_the_one_that_a_comparison_chooses(backend, tmp_path):
+    tuning = GeneratedScenes(backend, "calibration", 8)
+    found = compare(
+        backend, ["center"], out=tmp_path / "c", n=N, calibration=8, progress=False
+    ).choices["center"]  # fmt: skip
+    assert center_width(backend, tuning.items(tmp_path / "t")) == found.variant.options["width"]
+    options = replace(OPTIONS, calibration=8)
+    asked = {"methods": ["center", "uniform"], "groups": ["order"], "options": options}
+    study_of = study(backend, tmp_path / "out", **asked)
+    assert study_of.width == found.variant.options["width"]
+    kept = AttributionMaps.load(tmp_path / "out/maps/fake/scenes-test-0000/center.safetensors")
+    assert kept.provenance.settings["width"] == study_of.width
+    assert study(backend, tmp_path / "out", **asked) == study_of
+    with pytest.raises(ValueError, match=r"options\.calibration was 8, now 4"):
+        study(backend, tmp_path / "out", **{**asked, "options": replace(options, calibration=4)})
+
+
+def test_without_two_objects_no_width_can_be_chosen(backend):
+    with pytest.raises(ValueError, match="no calibration image shows two"):
+        center_width(backend, [])
 
 
 def test_a_model_that_gives_too_little_is_said_so(tmp_path):

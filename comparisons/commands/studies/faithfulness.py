@@ -41,8 +41,9 @@ Judges maps by the model, and not by masks:
   sensitivity  how far maps move when the embeddings are changed a little; the lower the better, but
                controls that look at no model have 0. Not measured for methods that read the text.
 
-Controls stand beside the methods; shuffled-word gives every word the next one's map. Letters mark
-what can't be told apart. With --out, a study that was stopped goes on where it was.
+Controls stand beside the methods; shuffled-word gives each word the map of a word of another
+object. Letters mark what can't be told apart. With --out, a study that was stopped goes on where it
+was.
 
 examples:
   wordlight study faithfulness -n 8 -o out/faithfulness
@@ -72,6 +73,7 @@ def add_to(studies: Commands) -> None:
     )
     for name, default, what in (
         ("steps", 4, "evenly spaced denoising steps, of methods and metrics alike"),
+        ("calibration", 16, "images on which the centre's width is chosen, where it is a row"),
         ("sets", 16, "random sets of words an image, for infidelity"),
         ("perturbations", 2, "other embeddings an image, for sensitivity"),
     ):
@@ -133,6 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
             groups=groups,
             options=FaithfulnessOptions(
                 steps=arguments.steps,
+                calibration=arguments.calibration,
                 sets=arguments.sets,
                 perturbations=arguments.perturbations,
                 radius=arguments.radius,
@@ -189,10 +192,27 @@ def tables(found: FaithfulnessStudy) -> str:
         "over images; forward-eq. and seconds are a mean image's maps, all words",
         "rows that share a letter can't be told apart (paired sign-flip permutation tests over "
         f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)",
-        "order and infidelity ask for the very target that gradient and perturbation methods "
-        "explain: of attention they say how far it tells of it",
-        "sensitivity says nothing by itself: maps that never change have 0",
-        "order is over the shape nouns' regions, removal over every word that has a mask",
-        "shuffled-word gives every word the next one's map; the centre has its default width",
     ]
+    measured_groups = {name for name, of in GROUPS.items() if of[0] in found.metrics}
+    if measured_groups & {"order", "infidelity"}:
+        notes.append(
+            "order and infidelity ask for the very target that gradient and perturbation methods "
+            "explain: of attention they say how far it tells of it"
+        )
+    if "order" in measured_groups:
+        notes.append("order is over the shape nouns' regions")
+    if "removal" in measured_groups:
+        notes.append("removal is over every word that has a mask")
+    if "sensitivity" in measured_groups:
+        notes.append("sensitivity says nothing by itself: maps that never change have 0")
+    if any(row.method.startswith("shuffled-word.") for row in found.rows):
+        notes.append(
+            "shuffled-word gives each word the map of a word of another object, or, where a word "
+            "has none, the next word's (removal leaves that one out)"
+        )
+    if found.width is not None:
+        notes.append(
+            f"the centre's width, {found.width:g}, was chosen on {options.calibration} calibration "
+            "images"
+        )
     return "\n".join([*parts, "", *(fill(note, 104, subsequent_indent="  ") for note in notes)])
