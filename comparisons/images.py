@@ -73,11 +73,12 @@ def data_settings(tuning: ImageSet, test: ImageSet) -> Any:
 
 
 def describe(images: ImageSet) -> str | None:
-    """What a table calls a data set; None for images that the model draws."""
+    """What a table calls a data set; None for images that the model draws of the test split's
+    prompts."""
     if isinstance(images, DatasetImages):
         how = "drawn again" if images.redraw else "seen"
-        return f"{images.dataset.format} ({images.dataset.root.name}), {how}"
-    return None
+        return f"{images.dataset.title}, {how}"
+    return None if images.split == "test" else f"{SCENES} ({images.split}), drawn"
 
 
 def headline_words(images: ImageSet) -> str:

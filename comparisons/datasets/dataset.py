@@ -130,6 +130,11 @@ class Dataset(ABC):
         if not self.root.exists():
             raise DatasetError(f"there is no data set at {self.root}")
 
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return f"{self.format} ({self.root.name})"
+
     @abstractmethod
     def _list(self) -> Iterable[Listed]:
         """Every item, in a fixed order; what is malformed goes through ``_attempt``."""

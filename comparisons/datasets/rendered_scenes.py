@@ -40,6 +40,10 @@ class RenderedScenes(Dataset):
         self.root = Path(self.format)
         self.test = test
 
+    @property
+    def title(self) -> str:
+        return f"{self.format} ({self.test})"
+
     def _list(self) -> Iterable[Listed]:
         for split, scenes_split in (("calibration", "calibration"), ("test", self.test)):
             for index in range(COUNT):

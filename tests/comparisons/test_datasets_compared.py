@@ -19,7 +19,7 @@ from wordlight.comparisons.dataset_images import DatasetImages, split_of_listing
 from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed, open_dataset
 from wordlight.comparisons.datasets.judged import judged_item, resized_mask
 from wordlight.comparisons.datasets.scenes import category_of
-from wordlight.comparisons.images import open_images
+from wordlight.comparisons.images import describe, open_images
 from wordlight.comparisons.report import write_report
 from wordlight.comparisons.runs import read_run
 
@@ -266,7 +266,8 @@ def test_a_comparison_on_rendered_scenes(tmp_path):
     ]
     assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(np.mean(shares))
     assert found.estimate("uniform", "miou@0.4").n == len(shares)
-    assert "12 test images of rendered-scenes" in " ".join(found.text.split())
+    text = " ".join(found.text.split())
+    assert "12 test images of rendered-scenes (unseen-pairs), seen by renderer" in text
 
 
 @pytest.mark.parametrize("split", TESTED)
@@ -274,6 +275,8 @@ def test_every_split_of_scenes_is_drawn(tmp_path, split):
     _, test = open_images(f"scenes,test={split}", FakeBackend(), calibration=1, n=2, seed=0)
     assert [one.split for one in test.items(tmp_path)] == [split] * 2
     assert {split_of(scene) for scene in test.scenes} == {split}
+    # The table says which it is, unless it is the one for that.
+    assert describe(test) == (None if split == "test" else f"scenes ({split}), drawn")
 
 
 def test_the_renderers_version_tells_rendered_scenes_from_others(monkeypatch):

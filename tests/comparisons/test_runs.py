@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,6 +132,24 @@ def test_the_difference_is_of_the_words_that_both_scored(tmp_path, capsys):
         told["second"]["mean"] - told["first"]["mean"]
     )
     assert 0 < told["difference"]["low"] < told["difference"]["mean"] < told["difference"]["high"]
+
+
+def test_progress_is_shown_with_the_time_that_is_left(tmp_path, capsys):
+    command = ["compare", "-n", "3", "--calibration", "4", *TWO, "--out", str(tmp_path)]
+    assert main(command) == 0
+    # How much of how much, the time that it took, the time that is left.
+    bars = capsys.readouterr().err
+    assert re.search(
+        r"drawing images: 100%\|.*\| 7/7 \[\d+:\d+<\d+:\d+, .*(image/s|s/image)\]", bars
+    )
+    assert re.search(r"making maps: 100%\|.*\| 14/14 \[\d+:\d+<\d+:\d+, .*(cell/s|s/cell)\]", bars)
+    # What was there before is counted, and no time for it.
+    (tmp_path / "cells/fake/scenes-test-0001/planted.parquet").unlink()
+    assert main(command) == 0
+    bars = capsys.readouterr().err
+    assert re.search(r"making maps: +93%\|.*\| 13/14 \[", bars)
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 CONFIG = """
