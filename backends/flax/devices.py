@@ -49,7 +49,8 @@ def make_mesh(asked: Mesh | Mapping[str, int], devices: list[jax.Device]) -> Mes
     Raises:
         ModelLoadError: other axes, no size, more devices than there are.
     """
-    sizes = dict(asked.shape) if isinstance(asked, Mesh) else dict(asked)
+    shape = asked.shape if isinstance(asked, Mesh) else asked
+    sizes = dict(shape) if isinstance(shape, Mapping) else {}
     if not sizes or not set(sizes) <= {DATA, FSDP}:
         raise ModelLoadError(
             f"a mesh has the axes {DATA!r} and {FSDP!r}, such as {{'data': 8}}, not {asked!r}"
@@ -58,10 +59,14 @@ def make_mesh(asked: Mesh | Mapping[str, int], devices: list[jax.Device]) -> Mes
         order = [asked.axis_names.index(name) for name in (DATA, FSDP) if name in sizes]
         grid = asked.devices.transpose(order)
     else:
-        known = math.prod(size for size in sizes.values() if size != -1)
-        if list(sizes.values()).count(-1) > 1 or min(sizes.values()) < -1 or known == 0:
-            raise ModelLoadError(f"the axes of a mesh are 1 or more, one of them -1: not {asked!r}")
-        sizes = {name: len(devices) // abs(known) if n == -1 else n for name, n in sizes.items()}
+        given = list(sizes.values())
+        whole = all(type(size) is int for size in given)
+        if not whole or given.count(-1) > 1 or min(given) < -1 or 0 in given:
+            raise ModelLoadError(
+                f"the axes of a mesh are whole numbers, 1 or more, one of them -1: not {asked!r}"
+            )
+        known = math.prod(size for size in given if size != -1)
+        sizes = {name: len(devices) // known if n == -1 else n for name, n in sizes.items()}
         count = math.prod(sizes.values())
         if not 1 <= count <= len(devices):
             raise ModelLoadError(f"a mesh of {asked!r} needs {count} devices; {len(devices)} there")

@@ -51,7 +51,7 @@ class Parity:
     """What the study found.
 
     Attributes:
-        model: its name.
+        model, revision: its name, and what stands for its weights.
         frameworks: the one that the trajectories were sampled on, and the other.
         devices, dtypes: of each.
         images: how many trajectories.
@@ -60,6 +60,7 @@ class Parity:
     """
 
     model: str
+    revision: str | None
     frameworks: tuple[str, str]
     devices: tuple[str, str]
     dtypes: tuple[str, str]
@@ -139,6 +140,7 @@ def study_parity(
             on_cell(1)
     return Parity(
         model=one.model_id,
+        revision=one.revision,
         frameworks=(one.framework, two.framework),
         devices=(one.device, two.device),
         dtypes=(one.dtype, two.dtype),
@@ -253,7 +255,10 @@ _PAGE = """\
 </head>
 <body>
 <h1>{{ parity.model }}: maps on {{ parity.frameworks[0] }} and on {{ parity.frameworks[1] }}</h1>
-<p>{{ parity.images }} {{ "image" if parity.images == 1 else "images" }} sampled on
+<p>{% if parity.revision %}
+Revision {{ parity.revision }}.
+{% endif %}
+{{ parity.images }} {{ "image" if parity.images == 1 else "images" }} sampled on
 {{ parity.frameworks[0] }} ({{ parity.devices[0] }}, {{ parity.dtypes[0] }}); the same trajectories
 attributed there and on {{ parity.frameworks[1] }} ({{ parity.devices[1] }},
 {{ parity.dtypes[1] }}), each step by itself.</p>

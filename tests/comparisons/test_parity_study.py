@@ -85,12 +85,12 @@ def test_two_models() -> None:
 def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
     backends: list[Backend] = [ToyModel(), Other()]
     for backend in backends:
-        backend.model_id = "<script>alert(1)</script>"
+        backend.model_id = backend.revision = "<script>alert(1)</script>"
     found = compared((backends[0], backends[1]), ["occlusion"], n=1, steps=1)
     write_parity(tmp_path, found)
     page = (tmp_path / "parity.html").read_text("utf-8")
     assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "Revision &lt;script&gt;alert(1)&lt;/script&gt;." in page
     assert not re.search(r"(src|href)=|https?://|@import", page)
 
 

@@ -18,6 +18,7 @@ from wordlight.backends import AttentionQuery, Conditioning, load, trace
 from wordlight.backends.flax import programs as module
 from wordlight.backends.flax.backend import FlaxBackend
 from wordlight.backends.flax.devices import connect_hosts
+from wordlight.backends.testing import check_backend
 
 COLLECTIVE = re.compile(
     r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)"
@@ -103,6 +104,11 @@ def eight_devices(folder: str, out: Path) -> None:
     (out / "facts.json").write_text(json.dumps(facts))
 
 
+def conform(folder: str, _out: Path) -> None:
+    """Every primitive keeps to its rules on a mesh too: rows, and weights, cut up."""
+    check_backend(load(folder, framework="flax", mesh={"data": 4, "fsdp": 2}))
+
+
 def two_hosts(folder: str, out: Path, address: str, index: str) -> None:
     connect_hosts(address, 2, int(index))
     backend = load(folder, framework="flax", mesh={"data": -1})
@@ -113,5 +119,9 @@ def two_hosts(folder: str, out: Path, address: str, index: str) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
-    what: Callable[..., None] = {"eight": eight_devices, "hosts": two_hosts}[sys.argv[1]]
+    what: Callable[..., None] = {
+        "eight": eight_devices,
+        "hosts": two_hosts,
+        "conform": conform,
+    }[sys.argv[1]]
     what(sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])

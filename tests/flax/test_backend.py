@@ -15,7 +15,7 @@ from flax import nnx
 
 from tests.flax import models
 from wordlight.backends import Conditioning, Trajectory
-from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.flax.backend import FlaxBackend
 from wordlight.backends.flax.randomizing import randomize
 from wordlight.backends.tokens import PromptTooLongError
@@ -251,17 +251,23 @@ def test_attention(pair: Pair, trajectory: Trajectory, query: AttentionQuery) ->
 
 def test_attention_to_other_words(pair: Pair, trajectory: Trajectory) -> None:
     """Of the prompt's own embeddings it is the prompt's own attention."""
-    keys = trajectory.embeddings[1:5]
+    tokens, words = len(trajectory.tokens), [((k,), (k + 1,)) for k in range(4)]
     ours, theirs = (
-        backend.attention(trajectory, AttentionQuery(), (2,), backend.asarray(keys))
+        backend.attention(
+            trajectory,
+            AttentionQuery(),
+            (2,),
+            OtherKeys.of(backend.asarray(trajectory.embeddings[1:5]), words, tokens),
+        )
         for backend in pair
     )
     same_means(ours, theirs, 1e-6)
     own = pair[0].attention(trajectory, AttentionQuery(), (2,))
     for mean, other in zip(own.means, ours.means, strict=True):
         assert np.abs(mean.values[1:5] - other.values).max() < 1e-6
+    narrow = OtherKeys.of(jnp.zeros((1, 5)), [((0,), ())], tokens)
     with pytest.raises(ValueError, match="24 channels"):
-        pair[0].attention(trajectory, AttentionQuery(), (2,), jnp.zeros((2, 5)))
+        pair[0].attention(trajectory, AttentionQuery(), (2,), narrow)
 
 
 def test_gradients_with_respect_to_attention(pair: Pair) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.flax import models
@@ -12,10 +14,9 @@ from wordlight.backends.testing_subject import Subject
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(one_level: Path) -> Subject:
     """What is asked once is asked once for all checks."""
-    pipeline = models.torch_pipeline(models.ONE_LEVEL)
-    return Subject(FlaxBackend.load(models.saved(pipeline, tmp_path_factory.mktemp("model"))))
+    return Subject(FlaxBackend.load(one_level))
 
 
 # Compiling every primitive takes a minute, on the smallest model too.
@@ -23,6 +24,11 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.mark.parametrize("check", backend_checks(), ids=str)
 def test_conformance(check: Check, subject: Subject) -> None:
     check.examine(subject)
+
+
+@pytest.mark.slow
+def test_bfloat16(one_level: Path) -> None:
+    check_backend(FlaxBackend.load(one_level, dtype="bfloat16"))
 
 
 @pytest.mark.slow

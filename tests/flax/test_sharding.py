@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.flax import models
 from tests.flax.several_devices import PROMPTS
 from wordlight.backends import ModelLoadError, load
 from wordlight.backends.flax.devices import make_mesh
@@ -90,6 +91,14 @@ def test_weights_are_really_cut_up(found: Found) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one-level", "xl"])
+def test_backends_on_a_mesh_keep_to_the_rules(kind: str, one_level: Path, tmp_path: Path) -> None:
+    xl = kind == "xl"
+    folder = models.saved(models.torch_xl_pipeline(), tmp_path / "xl") if xl else one_level
+    finish(start(8, "conform", str(folder), str(tmp_path)))
+
+
+@pytest.mark.slow
 def test_two_hosts_draw_together(one_level: Path, found: Found, tmp_path: Path) -> None:
     """Two processes that JAX connects: each gets all images, those that one device draws."""
     with socket.socket() as probe:
@@ -123,9 +132,12 @@ def test_a_mesh_has_two_axes(asked: dict[str, int], shape: tuple[int, int]) -> N
         ({"data": -1, "fsdp": -1}, "one of them -1"),
         ({"data": 0}, "1 or more"),
         ({}, "has the axes"),
+        (8, "has the axes"),
+        ({"data": 1.5}, "whole numbers"),
+        ({"data": "8"}, "whole numbers"),
     ],
 )
-def test_other_meshes_are_refused(asked: dict[str, int], message: str) -> None:
+def test_other_meshes_are_refused(asked: Any, message: str) -> None:
     devices: Any = list(range(8))
     with pytest.raises(ModelLoadError, match=message):
         make_mesh(asked, devices)
