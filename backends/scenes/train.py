@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from wordlight.backends.scenes.networks import UNET_WIDTHS
-from wordlight.backends.scenes.training import Recipe
+from wordlight.backends.scenes.training import TIMESTEP_SHIFTS, Recipe
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,14 +45,30 @@ def _parser() -> argparse.ArgumentParser:
         "--widths", default=levels, help=f"channels of the UNet's levels ({levels})"
     )
     denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
+    default = ",".join(f"{step}:{shift}" for step, shift in TIMESTEP_SHIFTS.items())
     denoiser.add_argument(
-        "--timestep-shift", type=float, default=0.5, help="more noise the higher (0.5)"
+        "--timestep-shifts",
+        type=_shifts,
+        default=TIMESTEP_SHIFTS,
+        metavar="STEP:SHIFT,...",
+        help=f"from which step on images are how noisy, the more the higher ({default})",
     )
     export = stages.add_parser("export", help="write a diffusers folder")
     export.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
     export.add_argument("--to", type=Path, required=True, help="folder to write")
     export.add_argument("--half", action="store_true", help="store the weights as float16")
     return parser
+
+
+def _shifts(text: str) -> dict[int, float]:
+    try:
+        parts = (part.split(":") for part in text.split(","))
+        shifts = {int(step): float(shift) for step, shift in parts}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not STEP:SHIFT,STEP:SHIFT,...: {text!r}") from None
+    if 0 not in shifts:
+        raise argparse.ArgumentTypeError(f"no shift for step 0 in {text!r}")
+    return shifts
 
 
 def main() -> None:
@@ -82,7 +98,9 @@ def main() -> None:
         from wordlight.backends.scenes.train_denoiser import train_denoiser
 
         widths = tuple(int(w) for w in options.widths.split(","))
-        train_denoiser(*common, options.check_every, widths, timestep_shift=options.timestep_shift)
+        train_denoiser(
+            *common, options.check_every, widths, timestep_shifts=options.timestep_shifts
+        )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def train_autoencoder(
         output = model.decode(posterior.mean + posterior.std * noise.to(device)).sample
         colours = torch.nn.functional.avg_pool2d(truth, 4)
         anchor = (posterior.mean[:, :3] - colours).square().mean()
-        return _error(output, truth) + _KL_WEIGHT * posterior.kl().mean() + _ANCHOR_WEIGHT * anchor
+        loss = _error(output, truth) + _KL_WEIGHT * posterior.kl().mean() + _ANCHOR_WEIGHT * anchor
+        assert isinstance(loss, torch.Tensor)
+        return loss
 
     _train(run, images, device, save_every, loss_of)
 
@@ -64,7 +66,7 @@ def train_decoder(folder: Path, recipe: Recipe, images: int, device: str, save_e
     torch.manual_seed(recipe.seed)
     autoencoder = build_autoencoder()
     autoencoder.load_state_dict(averaged_weights(folder / AUTOENCODER))
-    autoencoder = autoencoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    autoencoder = autoencoder.to(device, memory_format=torch.channels_last)
     model = torch.nn.ModuleDict({name: getattr(autoencoder, name) for name in _DECODING})
     run = Run(folder, "decoder", model, recipe, {"images": images})
 
@@ -123,7 +125,8 @@ def _train(
 
 def _error(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     error = output - truth
-    return error.abs().mean() + error.square().mean()
+    loss: torch.Tensor = error.abs().mean() + error.square().mean()
+    return loss
 
 
 def _validate(folder: Path, check: torch.Tensor) -> float:

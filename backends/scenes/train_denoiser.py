@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from wordlight.backends.scenes.segment import segment
 from wordlight.backends.scenes.tokenizer import EOS_ID, build_tokenizer
 from wordlight.backends.scenes.train_autoencoder import trained_autoencoder
 from wordlight.backends.scenes.training import (
+    TIMESTEP_SHIFTS,
     Recipe,
     Run,
     epoch_order,
     mean,
+    shift_at,
     step_generator,
 )
 
@@ -45,8 +48,8 @@ def draw_timesteps(count: int, shift: float, generator: torch.Generator) -> torc
     """Timesteps of a batch, stratified: mostly where what an image shows is decided.
 
     A fifth are even over 0 to 999; the others are ``1000 sigmoid(n + shift)``, n standard normal
-    (Esser et al. 2024, section 3.1). Shapes and counts are decided in the middle (a shift of
-    1/2), where things lie only above 850 or so (a shift of 2): below, the noisy image tells.
+    (Esser et al. 2024, section 3.1). Shapes are decided in the middle (a shift of 0 or so), where
+    things lie only above 850 (a shift of 2): below, the noisy image tells.
     """
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     normal = torch.special.ndtri(places.clamp(1e-6, 1 - 1e-6))
@@ -132,12 +135,12 @@ def train_denoiser(
     check_every: int,
     widths: tuple[int, ...],
     check_prompts: int = _FOLLOWING_PROMPTS,
-    timestep_shift: float = 0.5,
+    timestep_shifts: Mapping[int, float] = TIMESTEP_SHIFTS,
 ) -> None:
     """Train, or go on training, until ``recipe.steps``.
 
     ``check_prompts`` is how many held-out prompts are drawn to see how well they are followed;
-    for ``timestep_shift`` see ``draw_timesteps``.
+    ``timestep_shifts`` the shift of ``draw_timesteps`` from each of some steps on, 0 among them.
     """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(folder, device)
@@ -148,7 +151,7 @@ def train_denoiser(
         "widths": list(widths),
         "places_weight": PLACES_WEIGHT,
         "beta_end": BETA_END,
-        "timestep_shift": timestep_shift,
+        "timestep_shifts": {str(step): shift for step, shift in timestep_shifts.items()},
     }
     run = Run(folder, "denoiser", model, recipe, facts)
     store = LatentStore(folder, autoencoder, "train", images, device)
@@ -167,7 +170,7 @@ def train_denoiser(
         latents = batch["latents"]
         generator = step_generator(recipe.seed, run.step)
         noise = torch.randn(latents.shape, generator=generator)
-        times = draw_timesteps(recipe.batch, timestep_shift, generator)
+        times = draw_timesteps(recipe.batch, shift_at(timestep_shifts, run.step), generator)
         dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
         ids = torch.where(dropped[:, None], empty, batch["ids"]).to(device)
         goals = {

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from safetensors import safe_open
 
 from wordlight.backends.scenes.checkpoint import load_checkpoint, save_checkpoint
 from wordlight.backends.scenes.grammar import DATA_VERSION
+
+#: How noisy the denoiser's training images are, by the step from which on they are so (see
+#: ``draw_timesteps``). The words that say where things lie stay unused for very long; a while of
+#: little but noise is what they need, and after it shapes need the middle.
+TIMESTEP_SHIFTS: Mapping[int, float] = {0: 0.8, 4000: 2.0, 6000: 0.2}
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class Recipe:
     def decay_at(self, step: int) -> float:
         """The moving average's decay, shorter in the beginning."""
         return min(self.average_decay, (1 + step) / (10 + step))
+
+
+def shift_at(shifts: Mapping[int, float], step: int) -> float:
+    """The timesteps' shift at a step, of shifts by the step from which on they hold."""
+    return shifts[max(start for start in shifts if start <= step)]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -83,7 +93,7 @@ class Run:
         self.step, before = load_checkpoint(self.path, self.model, self.average, self.optimizer)
         # How long a run goes on, and which noise it looks at the most, may be changed when it
         # resumes (the log tells); what it learns from may not.
-        free = {"steps", "cooldown", "threads", "timestep_shift"}
+        free = {"steps", "cooldown", "threads", "timestep_shifts"}
         differing = {
             key: (before.get(key), value)
             for key, value in self.settings.items()
@@ -91,8 +101,8 @@ class Run:
         }
         if differing:
             raise ValueError(f"{self.path} was made with other settings: {differing}")
-        shift = {k: v for k, v in self.settings.items() if k == "timestep_shift"}
-        self.log(event="resumed", at=self.step, **shift)
+        shifts = {k: v for k, v in self.settings.items() if k == "timestep_shifts"}
+        self.log(event="resumed", at=self.step, **shifts)
 
     def update(self, loss: torch.Tensor) -> None:
         """One optimizer step; advances the moving average and the step count."""

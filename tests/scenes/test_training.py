@@ -26,7 +26,7 @@ from wordlight.backends.scenes.train_denoiser import (
     load_trained_autoencoder,
     train_denoiser,
 )
-from wordlight.backends.scenes.training import Recipe, averaged_weights, batch_indices
+from wordlight.backends.scenes.training import Recipe, averaged_weights, batch_indices, shift_at
 
 IMAGES, BATCH, WIDTHS = 16, 4, (16, 16)
 STAGES = ("autoencoder", "decoder", "denoiser")
@@ -246,6 +246,10 @@ def test_the_rate_rises_stays_and_falls():
     assert [plan.rate_at(step) for step in (9, 50, 80)] == [2.0, 2.0, 2.0]
     assert plan.rate_at(90) == pytest.approx(1.0)
     assert plan.rate_at(99) == pytest.approx(0.1)
+
+
+def test_a_shift_holds_from_its_step_on():
+    assert [shift_at({0: 1.0, 3: 2.0}, step) for step in (0, 2, 3, 9)] == [1.0, 1.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("shift", [0.5, 2.0])
