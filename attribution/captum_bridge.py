@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.autograd.function import once_differentiable
 
-from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
@@ -106,10 +106,12 @@ class TorchBridge(Backend):
         trajectory: Trajectory,
         query: AttentionQuery,
         steps: tuple[int, ...],
-        keys: Array | None,
+        keys: OtherKeys | None,
     ) -> AttentionMeans:
-        others = None if keys is None else self.inner.asarray(self.to_numpy(keys))
-        return self.inner._attention(trajectory, query, steps, others)
+        if keys is not None:
+            there = self.inner.asarray(self.to_numpy(keys.embeddings))
+            keys = keys._replace(embeddings=there)
+        return self.inner._attention(trajectory, query, steps, keys)
 
 
 class _Denoise(torch.autograd.Function):

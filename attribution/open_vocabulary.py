@@ -13,7 +13,7 @@ from wordlight.attribution.attention_average import average_on_grid, merge_token
 from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Backend, Evaluations
 from wordlight.backends.tokens import Tokens
 
@@ -26,10 +26,11 @@ class OpenVocabulary(TextImageAttributor):
     the keys of the word's embedding (OVAM, Marcos-Manchón et al. 2024, arXiv 2403.14291).
 
     The run stays as it was; the word is encoded by itself and its score is what it would get from
-    the softmax over the prompt's tokens, exp(score) over the prompt's own sum. So a token whose
-    embedding is the prompt's gets its own probability, and maps are on DAAM's scale. (OVAM takes
-    the scores as they are, or a softmax over the words asked for.) Layers, heads, steps and a
-    word's tokens are averaged as in DAAM.
+    the softmax if it stood in the prompt: in its own place where the prompt has it, else beside the
+    prompt's tokens. So scores are probabilities, from 0 to 1, a token whose embedding is the
+    prompt's gets its own, and maps are on DAAM's scale. (OVAM takes the scores as they are, or a
+    softmax over the words asked for.) Layers, heads, steps and a word's tokens are averaged as in
+    DAAM.
 
     ``attribute(trajectory, words=["dog", "red car"])`` gives maps of these and of the rest of the
     prompt. Words of the prompt, too, are encoded by themselves; ``<start>``, ``<end>`` and
@@ -37,13 +38,8 @@ class OpenVocabulary(TextImageAttributor):
     are asked for as one player are encoded side by side.
 
     A word's embedding depends on the text around it, so such a map is not that of the same word in
-    its sentence. How near it comes on the embedded model, to DAAM's maps of the colours, shapes,
-    sizes, numerals and grounds of 64 calibration prompts (4 steps; words whose embedding is the
-    prompt's left out): encoded as ``"a {word}"`` the mean correlation is 0.51 and the median ratio
-    of means 1.2, ``"appended"`` 0.36 and 1.0, ``"alone"`` 0.13 and 1.8, ``"a photo of a {word}"``
-    0.56 and 1.2, but with nouns 78 times too strong. Hence the default. Of the nouns by themselves
-    it is 0.27 and 2.5: that model's encoder tells objects apart by where in the sentence they
-    stand, and a word on its own seldom finds its object there.
+    its sentence: docs/methods/open-vocabulary.md says how near each context comes to DAAM's maps on
+    the embedded model.
 
     Cost at a step: one forward pass; before, the text encoder once a word.
 
@@ -108,8 +104,8 @@ class OpenVocabulary(TextImageAttributor):
             xr.DataArray(merge_tokens(maps.clip(0), positions), dims=("word", "y", "x")),
         )
 
-    def _keys(self, question: Question) -> tuple[Array, list[tuple[int, ...]]]:
-        """The players' embeddings, ``(others, channels)``, and which of them are whose."""
+    def _keys(self, question: Question) -> tuple[OtherKeys, list[tuple[int, ...]]]:
+        """The players' embeddings, each in its place, and which of them are whose."""
         trajectory = question.trajectory
         own = trajectory.embeddings
         xp = array_namespace(self.backend.asarray(own))
@@ -132,7 +128,9 @@ class OpenVocabulary(TextImageAttributor):
                 parts.append(self.backend.asarray(own[list(player.tokens)]))
             positions.append(tuple(range(count, count + parts[-1].shape[0])))
             count += parts[-1].shape[0]
-        return xp.concat(parts, axis=0), positions
+        places = [player.tokens for player in question.players]
+        words = zip(positions, places, strict=True)
+        return OtherKeys.of(xp.concat(parts, axis=0), words, own.shape[0]), positions
 
     def _in_context(self, word: Word, prompt: str) -> tuple[str, tuple[int, int]]:
         """The text to encode for a word, and its first and last token there."""

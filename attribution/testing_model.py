@@ -19,6 +19,8 @@ from wordlight.backends.attention import (
     AttentionMeans,
     AttentionQuery,
     Layer,
+    OtherKeys,
+    shares_of_others,
 )
 from wordlight.backends.backend import Backend, Conditioning
 from wordlight.backends.sampling import SamplingFacts
@@ -310,7 +312,7 @@ class ToyModel(Backend):
         trajectory: Trajectory,
         query: AttentionQuery,
         steps: tuple[int, ...],
-        keys: Floats | None,
+        keys: OtherKeys | None,
     ) -> AttentionMeans:
         query.check(self.layers)
         means = _Means(query, trajectory.grid)
@@ -325,18 +327,14 @@ class ToyModel(Backend):
         return means.found()
 
     @staticmethod
-    def _share_of_others(one: _Pass, embeddings: Floats, keys: Floats) -> Floats:
-        """exp(score) of other keys over the prompt's own sum."""
-
+    def _share_of_others(one: _Pass, embeddings: Floats, keys: OtherKeys) -> Floats:
         def scores(text: Floats) -> Floats:
             keyed = (text @ one.look.layer.key).swapaxes(1, 2)
             found: Floats = one.look.queries @ keyed / np.sqrt(WIDTH)
             return found
 
-        own = scores(embeddings)
-        most = own.max(-1, keepdims=True)
-        share: Floats = np.exp(scores(keys) - most) / np.exp(own - most).sum(-1, keepdims=True)
-        return share
+        shares: Floats = shares_of_others(scores(embeddings), scores(keys.embeddings), keys)
+        return shares
 
     def _attention_vjp(
         self,

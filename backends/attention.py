@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 AXES = ("step", "layer", "head")
 
@@ -81,6 +82,66 @@ class AttentionQuery:
                     f"head {head} doesn't exist in every chosen layer; the numbers of heads are "
                     + ", ".join(f"{layer.name}: {layer.heads}" for layer in wanted)
                 )
+
+
+class OtherKeys(NamedTuple):
+    """Words that the prompt needn't have, each where it would stand in it.
+
+    Attributes:
+        embeddings: ``(others, channels)``, an array of the backend's.
+        displaced: ``(tokens, others)`` float32, 1 where a token of the prompt makes room for one.
+        together: ``(others, others)`` float32, 1 where two are of one word.
+    """
+
+    embeddings: Any
+    displaced: npt.NDArray[np.float32]
+    together: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls, embeddings: Any, words: Iterable[tuple[Sequence[int], Sequence[int]]], tokens: int
+    ) -> OtherKeys:
+        """Words one by one: which of the embeddings each has, and which positions of the prompt,
+        of so many tokens, it stands in place of (none: beside them all).
+
+        Raises ValueError where an embedding isn't of exactly one word.
+        """
+        count = int(embeddings.shape[0])
+        displaced = np.zeros((tokens, count), np.float32)
+        together = np.zeros((count, count), np.float32)
+        for own, places in words:
+            together[np.ix_(list(own), list(own))] += 1
+            displaced[np.ix_(list(places), list(own))] = 1
+        if not count or not (together.diagonal() == 1).all():
+            raise ValueError("each of the embeddings must be of exactly one word")
+        return cls(embeddings, displaced, together)
+
+
+#: Beyond e^80 a word has all of the attention in any case, and float32 soon ends.
+_LARGEST_SCORE = 80.0
+
+
+def shares_of_others(own: Any, others: Any, keys: OtherKeys) -> Any:
+    """What other keys would get from a softmax over a prompt in which they stood.
+
+    Args:
+        own: scores of the prompt's tokens, ``(..., tokens)``, of any framework.
+        others: scores of the other keys, ``(..., others)``.
+        keys: whose they are; its two matrices as arrays of that framework.
+
+    Returns:
+        ``(..., others)``, from 0 to 1.
+    """
+    xp = array_namespace(own)
+    most = xp.max(own, axis=-1, keepdims=True)
+    parts = xp.exp(own - most)
+    total = xp.sum(parts, axis=-1, keepdims=True)
+    limit = xp.full_like(others, _LARGEST_SCORE)
+    new = xp.exp(xp.minimum(others - most - xp.log(total), limit))
+    staying = 1.0 - xp.astype(keys.displaced, own.dtype)
+    together = xp.astype(keys.together, own.dtype)
+    beside = xp.matmul(parts / total, staying) + xp.matmul(new, together)
+    return new / xp.maximum(beside, xp.full_like(beside, 1e-30))
 
 
 def _begins(name: str, start: str) -> bool:

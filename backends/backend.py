@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.sampling import SamplingFacts, check_image, check_prompts, seeds_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.traces import Trace
@@ -325,14 +325,14 @@ class Backend(ABC):
         trajectory: Trajectory,
         query: AttentionQuery,
         steps: tuple[int, ...],
-        keys: Array | None = None,
+        keys: OtherKeys | None = None,
     ) -> AttentionMeans:
         """Replay the conditional rows and average the attention that ``query`` asks for.
 
-        ``keys``, embeddings ``(others, channels)`` of words that need not be in the prompt, asks
-        for their scores instead of the prompt's tokens': what each would get from the softmax over
-        the prompt's tokens, exp(score) over the prompt's own sum, so that a token of the prompt
-        gets its own probability. The run itself is not changed.
+        ``keys``, of words that need not be in the prompt, asks for their attention instead of the
+        prompt's tokens': what each would get from the softmax if it stood in the prompt, in the
+        place of the tokens that make room for it; so a token of the prompt gets its own
+        probability. The run itself is not changed. Raises ValueError for keys of other sizes.
         """
         self.require(frozenset({"attention"}), "attention")
         trajectory.check_replayable()
@@ -343,8 +343,14 @@ class Backend(ABC):
             self.require(frozenset({"attention_keys"}), "attention to other words")
             if query.kind == "self":
                 raise ValueError("keys are of words: self-attention has none")
-            if keys.ndim != 2 or not keys.shape[0]:
-                raise ValueError(f"keys must be (others, channels), not {tuple(keys.shape)}")
+            if not isinstance(keys, OtherKeys):
+                raise TypeError("keys must be what OtherKeys.of makes of embeddings and places")
+            shape, tokens = tuple(keys.embeddings.shape), len(trajectory.tokens)
+            if len(shape) != 2 or keys.displaced.shape != (tokens, shape[0]):
+                raise ValueError(
+                    f"keys must be (others, channels), with room among {tokens} tokens, not "
+                    f"{shape} with {tuple(keys.displaced.shape)}"
+                )
         self.evaluations.forward += len(steps)
         return self._attention(trajectory, query, steps, keys)
 
@@ -386,7 +392,7 @@ class Backend(ABC):
         trajectory: Trajectory,
         query: AttentionQuery,
         steps: tuple[int, ...],
-        keys: Array | None,
+        keys: OtherKeys | None,
     ) -> AttentionMeans: ...
 
     # What not every backend has; ``capabilities`` says which.

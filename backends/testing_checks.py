@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.attention import AttentionMeans, AttentionQuery
+from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Array, MissingCapabilityError
 from wordlight.backends.testing_subject import PROMPTS, SEEDS, STEPS, Subject, distance
 from wordlight.backends.tokens import PromptTooLongError
@@ -481,7 +481,8 @@ def attends_to_itself_with_probabilities(subject: Subject) -> None:
 
 
 def gives_other_words_their_scores(subject: Subject) -> None:
-    """Keys that are the prompt's own tokens get those tokens' own probabilities."""
+    """Keys that are the prompt's own tokens get those tokens' own probabilities in their places,
+    and beside the prompt what the softmax then has for them."""
     if not subject.has("attention", "attention_keys"):
         return
     own = subject.answer("attention").means
@@ -495,6 +496,18 @@ def gives_other_words_their_scores(subject: Subject) -> None:
             other.values,
             one.values,
             "attention to the prompt's own embeddings as keys, and to it",
+            at_least=_MEAN_ROUNDING,
+        )
+    # With p what it has, a second one of it has p/(1 + p): of each head's map by itself.
+    once, twice = (
+        subject.backend.attention(subject.trajectory, AttentionQuery(keep=AXES), (0,), keys)
+        for keys in (None, subject.own_keys(in_place=False))
+    )
+    for one, two in zip(once.means, twice.means, strict=True):
+        subject.near(
+            two.values,
+            one.values / (1 + one.values),
+            "attention to the prompt's own embeddings as words beside it, and p/(1 + p)",
             at_least=_MEAN_ROUNDING,
         )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
 from wordlight.backends.trajectory import Trajectory
 
@@ -200,6 +200,13 @@ class Subject:
         shape = self.conditioning.embeddings.shape
         return self.random((2, *shape[1:]), self.conditioning.embeddings, seed=1)
 
+    def own_keys(self, *, in_place: bool = True) -> OtherKeys:
+        """The prompt's own embeddings as words, each in its own place, or beside the prompt."""
+        embeddings = self.conditioning.embeddings[0]
+        tokens = int(embeddings.shape[0])
+        words = [((k,), (k,) if in_place else ()) for k in range(tokens)]
+        return OtherKeys.of(embeddings, words, tokens)
+
     @cached_property
     def cotangent(self) -> Array:
         """A direction among predictions, ``(1, channels, height, width)``."""
@@ -236,7 +243,7 @@ class Subject:
         def at() -> tuple[Array, float, Conditioning]:
             return self.latents, self.timestep, self.conditioning
 
-        def look(query: AttentionQuery, keys: Array | None = None) -> Any:
+        def look(query: AttentionQuery, keys: OtherKeys | None = None) -> Any:
             return backend.attention(self.trajectory, query, (0, self.step), keys)
 
         asked = (
@@ -296,7 +303,7 @@ class Subject:
             Primitive(
                 "attention with keys",
                 "attention_keys",
-                lambda: look(AttentionQuery(), self.conditioning.embeddings[0]),
+                lambda: look(AttentionQuery(), self.own_keys()),
                 count(forward=STEPS),
             ),
             Primitive(

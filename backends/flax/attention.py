@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from wordlight.backends.attention import OtherKeys, shares_of_others
 from wordlight.backends.flax.layers import Array, Unused, linear
 
 
@@ -37,13 +38,12 @@ class AttentionHook(Protocol):
         """Whether this attention is looked at."""
 
     def __call__(
-        self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
+        self, site: Site, probabilities: Array, shares_of: Callable[[OtherKeys], Array]
     ) -> Array | None:
         """Takes ``(batch, heads, pixels, tokens)`` float32, rows sum to one.
 
-        What it gives back, if anything, is used in their place. ``scores_of`` gives what other
-        embeddings ``(others, channels)`` would get from the same softmax, ``(batch, heads, pixels,
-        others)``: exp(score) over the tokens' own sum.
+        What it gives back, if anything, is used in their place. ``shares_of`` gives what other
+        words would get from the same softmax, ``(batch, heads, pixels, others)``.
         """
 
 
@@ -95,15 +95,15 @@ class Attention(nnx.Module):
         self, query: Array, key: Array, value: Array, site: Site, hook: AttentionHook
     ) -> Array:
         scores = _scores(query, key)
-        total = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
 
-        def scores_of(others: Array) -> Array:
-            keys = self._split(self.to_k(others))
+        def shares_of(others: OtherKeys) -> Array:
+            keys = self._split(self.to_k(others.embeddings))
             keys = jnp.broadcast_to(keys, (query.shape[0], *keys.shape))
-            return jnp.exp(_scores(query, keys) - total)
+            shares: Array = shares_of_others(scores, _scores(query, keys), others)
+            return shares
 
         probabilities = jax.nn.softmax(scores, axis=-1)
-        edited = hook(site, probabilities, scores_of)
+        edited = hook(site, probabilities, shares_of)
         used = probabilities if edited is None else edited
         attended: Array = jnp.einsum("bhqk,bkhd->bqhd", used.astype(value.dtype), value)
         return attended

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
+from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.flax.attention import Site
 from wordlight.backends.flax.layers import Array
 
@@ -129,7 +129,7 @@ class _Chosen:
 
 
 class Averaging(_Chosen):
-    """Adds up the probabilities, or what other embeddings ``(others, channels)`` would get.
+    """Adds up the probabilities, or what other words would get.
 
     ``guided``: rows come in pairs of which only the second is of the prompt.
     """
@@ -138,7 +138,7 @@ class Averaging(_Chosen):
         self,
         query: AttentionQuery,
         latent_grid: tuple[int, int],
-        keys: Array | None = None,
+        keys: OtherKeys | None = None,
         *,
         guided: bool = False,
     ) -> None:
@@ -147,9 +147,9 @@ class Averaging(_Chosen):
         self.sums = AttentionSums()
 
     def __call__(
-        self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
+        self, site: Site, probabilities: Array, shares_of: Callable[[OtherKeys], Array]
     ) -> None:
-        maps = probabilities if self.keys is None else scores_of(self.keys)
+        maps = probabilities if self.keys is None else shares_of(self.keys)
         if self.guided:
             maps = maps.reshape(-1, 2, *maps.shape[1:])[:, 1]
         self.sums.add(self.query, site, maps)
@@ -171,7 +171,7 @@ class Shifting(_Chosen):
         self.seen: dict[str, Array] = {}
 
     def __call__(
-        self, site: Site, probabilities: Array, scores_of: Callable[[Array], Array]
+        self, site: Site, probabilities: Array, shares_of: Callable[[OtherKeys], Array]
     ) -> Array | None:
         self.sites[site.name] = site
         self.seen[site.name] = probabilities

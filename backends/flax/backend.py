@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.flax.attention_means import AttentionSums, means_of_run, merge
 from wordlight.backends.flax.batches import in_parts, products
@@ -385,7 +385,7 @@ class FlaxBackend(Backend):
         trajectory: Trajectory,
         query: AttentionQuery,
         steps: tuple[int, ...],
-        keys: Array | None,
+        keys: OtherKeys | None,
     ) -> AttentionMeans:
         query.check(self._layers(query.kind))
         self._check_keys(keys)
@@ -402,10 +402,13 @@ class FlaxBackend(Backend):
                 sums.append(looked)
         return merge(jax.tree.map(self._place.fetch, sums), steps, query)
 
-    def _check_keys(self, keys: Array | None) -> None:
+    def _check_keys(self, keys: OtherKeys | None) -> None:
         channels = self._model.unet.config.cross_attention_dim
-        if keys is not None and isinstance(channels, int) and keys.shape[1] != channels:
-            raise ValueError(f"keys must be (others, {channels} channels), not {tuple(keys.shape)}")
+        if keys is None or not isinstance(channels, int):
+            return
+        shape = tuple(keys.embeddings.shape)
+        if shape[1] != channels:
+            raise ValueError(f"keys must be (others, {channels} channels), not {shape}")
 
     def _attention_vjp(
         self,

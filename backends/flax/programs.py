@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.flax.attention import AttentionHook
 from wordlight.backends.flax.attention_means import AttentionSums, Averaging, Shifting
 from wordlight.backends.flax.clip_text import TextStates
@@ -170,7 +170,7 @@ class Programs:
         return gradient
 
     def _look(
-        self, params: Params, point: Point, keys: Array | None, *, query: AttentionQuery
+        self, params: Params, point: Point, keys: OtherKeys | None, *, query: AttentionQuery
     ) -> AttentionSums:
         """The attention that a query asks for, of the text's tokens or of other ``keys``."""
         hook = Averaging(query, _grid(point), keys)

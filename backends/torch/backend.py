@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.loading import RECOMMENDED
 from wordlight.backends.sampling import SamplingFacts
@@ -296,7 +296,7 @@ class TorchBackend(Backend):
         trajectory: Trajectory,
         query: AttentionQuery,
         steps: tuple[int, ...],
-        keys: Array | None,
+        keys: OtherKeys | None,
     ) -> AttentionMeans:
         accumulator = AttentionAccumulator(query)
         step = 0
@@ -311,7 +311,7 @@ class TorchBackend(Backend):
             lambda: slice(0, 1),
             lambda: trajectory.grid,
             receive,
-            None if keys is None else keys.to(self.pipe.unet.device, self.pipe.unet.dtype),
+            None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings)),
         )
         with tap, torch.no_grad():
             for step in steps:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch.utils.hooks import RemovableHandle
 
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionQuery, OtherKeys, shares_of_others
 from wordlight.backends.torch.attention_layers import (
     FeatureGrid,
     attention_layers,
@@ -34,8 +35,8 @@ class AttentionTap:
         latent_grid: gives height and width of the latents of the pass under way.
         receive: called with layer name, grid and probabilities
             ``(rows, heads, places, keys)`` float32.
-        others: embeddings ``(others, channels)`` of words whose scores are wanted instead of the
-            prompt's: exp(score) over the sum of the prompt's own.
+        others: words whose attention is wanted instead of that of the prompt's tokens; see
+            ``shares_of_others``.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class AttentionTap:
         rows: Callable[[], slice],
         latent_grid: Callable[[], tuple[int, int]],
         receive: Callable[[str, tuple[int, int], torch.Tensor], None],
-        others: torch.Tensor | None = None,
+        others: OtherKeys | None = None,
     ) -> None:
         self._unet = unet
         self._query = query
@@ -96,7 +97,7 @@ class AttentionTap:
         attention: Attention,
         kind: str,
         output: torch.Tensor,
-        others: torch.Tensor | None,
+        others: OtherKeys | None,
     ) -> None:
         self._pending[name, kind] = output[self._rows()].detach()
         if (name, "q") not in self._pending or (name, "k") not in self._pending:
@@ -110,16 +111,22 @@ class AttentionTap:
         if others is None:
             probs = own.softmax(-1)
         else:
-            probs = (scores(query, others, attention) - own.logsumexp(-1, keepdim=True)).exp()
+            probs = shares_of_others(own, scores(query, others.embeddings, attention), others)
         self._receive(name, grid, probs)
 
 
 @torch.no_grad()
-def _other_keys(name: str, attention: Attention, others: torch.Tensor) -> torch.Tensor:
+def _other_keys(name: str, attention: Attention, others: OtherKeys) -> OtherKeys:
     """A layer's keys of other words, by the layer's own module, with the LoRA in it."""
     if attention.norm_cross is not None:
         raise ValueError(f"{name} normalises the text it attends to: other words can't be added")
-    channels = attention.cross_attention_dim
-    if others.shape[1] != channels:
-        raise ValueError(f"keys must be (others, {channels} channels), not {tuple(others.shape)}")
-    return split_heads(attention.to_k(others[None]), attention)
+    channels, embeddings = attention.cross_attention_dim, others.embeddings
+    if embeddings.shape[1] != channels:
+        raise ValueError(
+            f"keys must be (others, {channels} channels), not {tuple(embeddings.shape)}"
+        )
+    made: Any = [
+        torch.as_tensor(part, device=embeddings.device)
+        for part in (others.displaced, others.together)
+    ]
+    return OtherKeys(split_heads(attention.to_k(embeddings[None]), attention), *made)

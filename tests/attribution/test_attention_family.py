@@ -73,9 +73,13 @@ class AttentionToy(ToyBackend):
         return np.einsum("hyxd,td->htyx", queries, embeddings)
 
     def probabilities(self, timestep: float, embeddings: Any, keys: Any = None) -> Any:
-        scores = self.scores(timestep, embeddings)
-        wanted = scores if keys is None else self.scores(timestep, keys)
-        return np.exp(wanted) / np.exp(scores).sum(1, keepdims=True)
+        scores = np.exp(self.scores(timestep, embeddings))
+        if keys is None:
+            return scores / scores.sum(1, keepdims=True)
+        others = np.exp(self.scores(timestep, keys.embeddings))
+        # What stays of the prompt, and the word's own tokens.
+        beside = np.einsum("htyx,tk->hkyx", scores, 1 - keys.displaced)
+        return others / (beside + np.einsum("hjyx,jk->hkyx", others, keys.together))
 
     def predict(self, latents: Any, probabilities: Any) -> Any:
         return latents + np.einsum("htyx,htc->cyx", probabilities, self.values_of_heads)
@@ -459,11 +463,17 @@ def test_specials_have_daams_maps() -> None:
     assert not np.allclose(np.asarray(maps["red"]), np.asarray(wanted["red"]), atol=1e-3)
 
 
-def score_by_hand(backend: AttentionToy, key: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def shares_by_hand(
+    backend: AttentionToy, keys: list[npt.NDArray[Any]], instead: Sequence[int] = ()
+) -> npt.NDArray[Any]:
+    """What a word's tokens get where they stand in the prompt, in place of some of its tokens or
+    beside all: ``(tokens of the word, y, x)``."""
+    staying = [token for token in range(TOKENS) if token not in instead]
     maps = []
     for time in TRAJECTORY.timesteps:
-        sums = np.exp(backend.scores(time, TRAJECTORY.embeddings)).sum(1)
-        maps.append((np.exp(backend.scores(time, key[None]))[:, 0] / sums).mean(0))
+        own = np.exp(backend.scores(time, TRAJECTORY.embeddings[staying])).sum(1)
+        new = np.exp(backend.scores(time, np.stack(keys)))
+        maps.append((new / (own + new.sum(1))[:, None]).mean(0))
     return np.asarray(np.mean(maps, axis=0))
 
 
@@ -472,30 +482,28 @@ def test_any_word_in_any_context() -> None:
     alone = OpenVocabulary(backend, context="alone").attribute(
         TRAJECTORY, ["dog", "red", "big  Car"]
     )
-    assert np.allclose(
-        np.asarray(alone["dog"]), score_by_hand(backend, backend.encoding("dog", 1)), **CLOSE
-    )
-    assert np.allclose(
-        np.asarray(alone["red"]), score_by_hand(backend, backend.encoding("red", 1)), **CLOSE
-    )
-    # A word of several tokens has their mean.
-    car = [score_by_hand(backend, backend.encoding("big Car", place)) for place in (1, 2)]
+    (dog,) = shares_by_hand(backend, [backend.encoding("dog", 1)])
+    assert np.allclose(np.asarray(alone["dog"]), dog, **CLOSE)
+    # A word of the prompt stands in its own place, which is the third.
+    (red,) = shares_by_hand(backend, [backend.encoding("red", 1)], [2])
+    assert np.allclose(np.asarray(alone["red"]), red, **CLOSE)
+    # A word of several tokens stands there whole, and has their mean.
+    car = shares_by_hand(backend, [backend.encoding("big Car", place) for place in (1, 2)])
     assert np.allclose(np.asarray(alone["big car"]), np.mean(car, 0), **CLOSE)
     assert [w.text for w in alone.words][-2:] == ["dog", "big Car"]
     assert alone.provenance.forward == 3
     default = OpenVocabulary(backend).attribute(TRAJECTORY, ["dog"])
-    assert np.allclose(
-        np.asarray(default["dog"]), score_by_hand(backend, backend.encoding("a dog", 2)), **CLOSE
-    )
+    (dog,) = shares_by_hand(backend, [backend.encoding("a dog", 2)])
+    assert np.allclose(np.asarray(default["dog"]), dog, **CLOSE)
     appended = OpenVocabulary(backend, context="appended").attribute(TRAJECTORY, ["dog"])
     assert f"{TRAJECTORY.prompt} dog" in backend.encoded
-    key = backend.encoding(f"{TRAJECTORY.prompt} dog", 8)
-    assert np.allclose(np.asarray(appended["dog"]), score_by_hand(backend, key), **CLOSE)
+    (dog,) = shares_by_hand(backend, [backend.encoding(f"{TRAJECTORY.prompt} dog", 8)])
+    assert np.allclose(np.asarray(appended["dog"]), dog, **CLOSE)
     photo = OpenVocabulary(backend, context="a photo of a {word} here").attribute(
         TRAJECTORY, ["dog"]
     )
-    key = backend.encoding("a photo of a dog here", 5)
-    assert np.allclose(np.asarray(photo["dog"]), score_by_hand(backend, key), **CLOSE)
+    (dog,) = shares_by_hand(backend, [backend.encoding("a photo of a dog here", 5)])
+    assert np.allclose(np.asarray(photo["dog"]), dog, **CLOSE)
 
 
 def test_few_rows_at_once_change_nothing() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wordlight.attribution.testing_model import ToyModel
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Conditioning, Evaluations
 from wordlight.backends.tokens import PromptTooLongError
 from wordlight.backends.trajectory import Trajectory
@@ -103,7 +103,9 @@ def test_self_attention(model: ToyModel, trajectory: Trajectory) -> None:
 def test_attention_to_other_words(model: ToyModel, trajectory: Trajectory) -> None:
     """The prompt's own tokens, asked for as other words, get their own probabilities."""
     own = model.attention(trajectory, AttentionQuery(), (0, 1))
-    again = model.attention(trajectory, AttentionQuery(), (0, 1), trajectory.embeddings[2:5])
+    words = [((k,), (k + 2,)) for k in range(3)]
+    keys = OtherKeys.of(trajectory.embeddings[2:5], words, len(trajectory.tokens))
+    again = model.attention(trajectory, AttentionQuery(), (0, 1), keys)
     for mine, same in zip(own.means, again.means, strict=True):
         assert np.allclose(same.values, mine.values[2:5], atol=1e-6)
 

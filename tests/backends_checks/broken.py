@@ -191,6 +191,19 @@ class KeysAmongThemselves(ToyModel):
         )
 
 
+class KeysOverThePromptsSum(ToyModel):
+    """Divides other words' scores by the prompt's sum alone, which they may exceed."""
+
+    def _attention(
+        self, trajectory: Trajectory, query: AttentionQuery, steps: Any, keys: Any
+    ) -> AttentionMeans:
+        if keys is not None:
+            # As if each stood in the place of what it equals.
+            own = np.eye(len(trajectory.tokens), dtype=np.float32)
+            keys = keys._replace(displaced=own, together=own)
+        return super()._attention(trajectory, query, steps, keys)
+
+
 class DecodesOnItsSide(ToyModel):
     """Width before height."""
 

@@ -75,6 +75,10 @@ BROKEN: dict[type[Backend], tuple[str, str]] = {
         "gives-other-words-their-scores",
         r"attention to the prompt's own embeddings as keys, and to it",
     ),
+    broken.KeysOverThePromptsSum: (
+        "gives-other-words-their-scores",
+        r"the prompt's own embeddings as words beside it, and p/\(1 \+ p\)",
+    ),
     broken.DecodesOnItsSide: (
         "decodes-pixels",
         r"what decode gives is \(1, 3, 12, 16\), and should be \(1, 3, 16, 12\)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from tests.torch.conftest import build_tiny_pipe
 from tests.torch.test_tracing import hooks_of, lora
 from wordlight.backends import AttentionQuery, Trajectory
+from wordlight.backends.attention import OtherKeys
 from wordlight.backends.torch.attention_layers import attention_layers
 from wordlight.backends.torch.backend import TorchBackend
 
@@ -104,6 +106,15 @@ def test_self_attention_is_averaged_and_selected(backend: TorchBackend, wide: Tr
     assert np.abs(some.values - np.mean(picked, axis=0)).max() < 1e-6
 
 
+def in_their_places(
+    backend: TorchBackend, trajectory: Trajectory, places: Sequence[int]
+) -> OtherKeys:
+    """Tokens of a prompt as words, each in its own place."""
+    embeddings = backend.asarray(trajectory.embeddings[list(places)])
+    words = [((k,), (place,)) for k, place in enumerate(places)]
+    return OtherKeys.of(embeddings, words, len(trajectory.tokens))
+
+
 def test_a_token_s_own_key_gives_its_own_probability(
     backend: TorchBackend, wide: Trajectory
 ) -> None:
@@ -111,7 +122,7 @@ def test_a_token_s_own_key_gives_its_own_probability(
     before = hooks_of(backend.pipe)
     ordinary = backend.attention(wide, EVERYTHING, (0, 1)).means
     order = np.random.default_rng(0).permutation(len(wide.tokens))[:20]
-    keys = backend.asarray(wide.embeddings[order])
+    keys = in_their_places(backend, wide, order)
     asked = backend.attention(wide, EVERYTHING, (0, 1), keys).means
     assert hooks_of(backend.pipe) == before
     assert len(asked) == len(ordinary) == 2 * 16 * 8
@@ -129,7 +140,7 @@ def test_keys_go_through_the_layer_s_own_module(fresh_pipe: StableDiffusionPipel
     adapted = TorchBackend(fresh_pipe, steps=1)
     trajectory = adapted.sample(PROMPT)
     (own,) = adapted.attention(trajectory, AttentionQuery(layers=(FIRST,)), (0,)).means
-    keys = adapted.asarray(trajectory.embeddings)
+    keys = in_their_places(adapted, trajectory, range(len(trajectory.tokens)))
     (other,) = adapted.attention(trajectory, AttentionQuery(layers=(FIRST,)), (0,), keys).means
     assert np.abs(own.values - other.values).max() < 1e-6
     fresh_pipe.unet.disable_adapters()
@@ -139,34 +150,70 @@ def test_keys_go_through_the_layer_s_own_module(fresh_pipe: StableDiffusionPipel
 
 
 def test_a_word_that_is_not_there_by_putting_it_there(wide: Trajectory) -> None:
-    """With e/Z what it is given, it has e/(Z - e_j + e) = (e/Z)/(1 - p_j + e/Z) where it stands in
-    token j's place. Of the first layer, whose queries no word has reached yet."""
+    """Two tokens in the place of two others, and two beside all: what they would get is what they
+    get once they stand there. Of the first layer, whose queries no word has reached yet."""
     exact = TorchBackend(build_tiny_pipe().to(torch.float64))
     query = AttentionQuery(layers=(FIRST,), heads=(3,))
-    other = exact.encode(["a green square"]).embeddings[0, 2]
-    (asked,) = exact.attention(wide, query, (0,), other[None]).means
-    place = 5
-    embeddings = wide.embeddings.copy()
-    embeddings[place] = exact.to_numpy(other)
-    (own,) = exact.attention(wide, query, (0,)).means
-    (there,) = exact.attention(replace(wide, embeddings=embeddings), query, (0,)).means
-    wanted = asked.values[0] / (1 - own.values[place] + asked.values[0])
+    others = exact.encode(["a green square"]).embeddings[0, 2:4]
+    tokens = len(wide.tokens)
+
+    def asked(*places: int) -> Any:
+        keys = OtherKeys.of(others, [((0, 1), places)], tokens)
+        (mean,) = exact.attention(wide, query, (0,), keys).means
+        return mean.values
+
+    def there(embeddings: Any) -> Any:
+        made = np.concatenate(embeddings)
+        more = len(made) - tokens
+        longer = replace(
+            wide.tokens,
+            ids=(*wide.tokens.ids, *[0] * more),
+            texts=(*wide.tokens.texts, *["more"] * more),
+            offsets=(*wide.tokens.offsets, *[(0, 0)] * more),
+            kinds=(*wide.tokens.kinds, *["pad"] * more),
+        )
+        given = replace(
+            wide, tokens=longer, embeddings=made, empty_embeddings=made, negative_embeddings=made
+        )
+        (mean,) = exact.attention(given, query, (0,)).means
+        return mean.values
+
+    new, own = exact.to_numpy(others), wide.embeddings
     # What comes back is rounded to float32; at shares up to 1.
-    assert np.abs(there.values[place] - wanted).max() < 1e-6
-    assert np.abs(own.values[place] - wanted).max() > 0.1
-    # More than any token of the prompt can have.
-    assert asked.values.max() > 1
+    in_place = there([own[:5], new, own[7:]])[5:7]
+    assert np.abs(asked(5, 6) - in_place).max() < 1e-6
+    beside = there([own, new])[-2:]
+    assert np.abs(asked() - beside).max() < 1e-6
+    # The places matter, and the two hear of each other.
+    assert np.abs(in_place - beside).max() > 1e-2
+    alone = OtherKeys.of(others, [((0,), (5,)), ((1,), (6,))], tokens)
+    (mean,) = exact.attention(wide, query, (0,), alone).means
+    assert np.abs(mean.values - in_place).max() > 1e-2
+    assert mean.values.max() <= 1
+
+
+def test_a_word_that_would_have_all_of_it(backend: TorchBackend, wide: Trajectory) -> None:
+    """Scores far beyond the prompt's own are shares all the same."""
+    keys = OtherKeys.of(1e4 * backend.asarray(wide.embeddings[3:5]), [((0,), ()), ((1,), (4,))], 32)
+    for mean in backend.attention(wide, EVERYTHING, (0,), keys).means:
+        assert np.isfinite(mean.values).all()
+        assert 0 <= mean.values.min() <= mean.values.max() <= 1 + 1e-6
 
 
 def test_what_cannot_be_asked(backend: TorchBackend, wide: Trajectory) -> None:
-    keys = backend.asarray(wide.embeddings)
+    keys = in_their_places(backend, wide, range(len(wide.tokens)))
     within = AttentionQuery(kind="self")
     with pytest.raises(ValueError, match="self-attention has none"):
         backend.attention(wide, within, (0,), keys)
+    narrow = keys._replace(embeddings=keys.embeddings[:, :-1])
     with pytest.raises(ValueError, match=r"keys must be \(others, 24 channels\), not \(32, 23\)"):
-        backend.attention(wide, AttentionQuery(), (0,), keys[:, :-1])
-    with pytest.raises(ValueError, match=r"keys must be \(others, channels\), not \(0, 24\)"):
-        backend.attention(wide, AttentionQuery(), (0,), keys[:0])
+        backend.attention(wide, AttentionQuery(), (0,), narrow)
+    short = keys._replace(displaced=keys.displaced[:-2])
+    with pytest.raises(ValueError, match=r"among 32 tokens, not \(32, 24\) with \(30, 32\)"):
+        backend.attention(wide, AttentionQuery(), (0,), short)
+    for words in ([], [((0,), ()), ((0,), ())], [((0,), ())]):
+        with pytest.raises(ValueError, match="of exactly one word"):
+            OtherKeys.of(keys.embeddings[:2] if words else keys.embeddings[:0], words, 32)
     with pytest.raises(ValueError, match="no self-attention layer"):
         backend.attention(wide, replace(within, layers=(FIRST,)), (0,))
 
@@ -181,8 +228,9 @@ def test_hooks_go_when_a_key_cannot_be_had(
         raise ZeroDivisionError
 
     monkeypatch.setattr(last.to_k, "forward", refuse)
+    keys = in_their_places(backend, wide, range(4))
     with pytest.raises(ZeroDivisionError):
-        backend.attention(wide, AttentionQuery(), (0,), backend.asarray(wide.embeddings))
+        backend.attention(wide, AttentionQuery(), (0,), keys)
     assert hooks_of(backend.pipe) == before
 
 
