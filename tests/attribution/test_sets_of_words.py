@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.attribution.test_path_and_probes import TRAJECTORY, norm_of_push, pairs_trajectory
-from tests.toys import Pairs, ToyBackend
+from tests.toys import Pairs, ToyBackend, toy_trajectory
 from wordlight.attribution import (
     GradientShap,
     InputXGradient,
@@ -41,6 +43,44 @@ def test_kernel_shap_of_a_product() -> None:
     assert np.asarray(maps["four"]).mean() == pytest.approx(0, abs=0.15)
 
 
+def test_the_regression_over_all_sets_gives_exact_shapley_values() -> None:
+    """Any game of four players: sets of one and of three count twice as often as those of two, as
+    the kernel 1 / (C(4, s)·s·(4 - s)) has it."""
+    values = np.random.default_rng(4).standard_normal(16)
+    values[0] = 0.0
+
+    def worth(players: Iterable[int]) -> float:
+        return float(values[sum(1 << player for player in players)])
+
+    exact = np.zeros(4)
+    for order in permutations(range(4)):
+        for place, player in enumerate(order):
+            exact[player] += (worth(order[: place + 1]) - worth(order[:place])) / 24
+    sets = [s for size in (1, 1, 2, 3, 3) for s in combinations(range(4), size)]
+    design = np.array([[player in s for player in range(4)] for s in sets])
+    worths = np.array([worth(s) for s in sets])[:, None, None]
+    found = constrained_regression(design, worths, np.array([[worth(range(4))]]))
+    assert np.abs(found[:, 0, 0] - exact).max() < 1e-12
+
+
+def test_sets_are_drawn_as_the_kernel_has_it() -> None:
+    """A size s of n players with chance ∝ 1 / (s·(n - s)), each set with its complement."""
+    players, samples = 7, 20_000
+    sets = KernelShap(ToyBackend(), n_samples=samples)._sets(players, 1.0)
+    assert (sets[::2] != sets[1::2]).all()
+    sizes = np.arange(1, players)
+    wanted = 1 / (sizes * (players - sizes))
+    wanted /= wanted.sum()
+    counts = np.bincount(sets.sum(1), minlength=players + 1)
+    assert counts[0] == counts[players] == 0
+    # Pairs are drawn, so that a share is of half as many draws; five standard errors.
+    error = 5 * np.sqrt(wanted * (1 - wanted) / (samples / 2))
+    assert (np.abs(counts[1:players] / samples - wanted) < error).all()
+    # Of one size all players are alike.
+    alike = sets[sets.sum(1) == 1].mean(0)
+    assert (np.abs(alike - 1 / players) < 5 * np.sqrt(1 / players / counts[1] * 2)).all()
+
+
 def test_kernel_shap_says_what_it_needs() -> None:
     with pytest.raises(ValueError, match="at least 20 for 10 players"):
         KernelShap(ToyBackend(), n_samples=19).attribute(TRAJECTORY)
@@ -65,7 +105,27 @@ def test_gradient_shap_without_noise_is_integrated_gradients_by_chance() -> None
     assert (again == chance).all()
 
 
-def test_gradient_shap_noise_changes_the_answer_and_is_seeded() -> None:
+def test_gradient_shap_with_noise_by_hand() -> None:
+    """On the linear toy a word's map is ⟨A_w·(Δ + noise)_w, u⟩: the noise is part of the way, and
+    each draw moves a pixel by σ times the norm of A_w's row along u."""
+    backend, sigma, seeds = ToyBackend(), 0.5, 400
+    plain = InputXGradient(backend).attribute(TRAJECTORY)["red"]
+    draws = [
+        GradientShap(backend, n_samples=1, stdevs=sigma, seed=seed).attribute(TRAJECTORY)["red"]
+        for seed in range(seeds)
+    ]
+    moved = np.array([np.asarray(one) - np.asarray(plain) for one in draws])
+    delta = TRAJECTORY.embeddings - TRAJECTORY.empty_embeddings
+    push = np.einsum("cyxtd,td->cyx", backend.jacobian, delta)
+    unit = push / np.linalg.norm(push, axis=0)
+    row = np.einsum("cyxd,cyx->yxd", backend.jacobian[..., 2, :], unit)
+    wanted = sigma * np.linalg.norm(row, axis=-1)
+    # Five standard errors: of a mean of 400, and of a deviation of 400 (1/√800 of it).
+    assert (np.abs(moved.mean(0)) < 5 * wanted / np.sqrt(seeds)).all()
+    assert (np.abs(moved.std(0) / wanted - 1) < 5 / np.sqrt(2 * seeds)).all()
+
+
+def test_gradient_shap_noise_is_seeded() -> None:
     backend = ToyBackend()
     maps = [
         GradientShap(backend, stdevs=0.5, seed=s).attribute(TRAJECTORY).data.values
@@ -105,17 +165,17 @@ class Counting(ToyBackend):
         return replace(TRAJECTORY, prompt=prompts, image=image)
 
 
-def counted() -> Any:
+def counted(steps: int = 1) -> Any:
     embeddings = Counting().encode([TRAJECTORY.prompt]).embeddings[0]
-    return replace(TRAJECTORY, embeddings=embeddings)
+    return replace(toy_trajectory(steps=steps), embeddings=embeddings)
 
 
 def test_noise_difference_by_hand() -> None:
     """One word less changes every channel by 1, so every pixel by √3."""
-    maps = NoiseDifference(Counting()).attribute(counted())
+    maps = NoiseDifference(Counting()).attribute(counted(steps=3))
     assert np.allclose(np.asarray(maps["red"]), np.sqrt(3), atol=1e-6)
     assert (np.asarray(maps["<pad>"]) == 0).all()
-    assert maps.provenance.forward == 8
+    assert maps.provenance.forward == 3 * 8
     phrase = NoiseDifference(Counting()).attribute(counted(), words=["red circle"])
     assert np.allclose(np.asarray(phrase["red circle"]), 2 * np.sqrt(3), atol=1e-6)
     key: list[WordPlace] = ["red", "blue", ("circle", 1)]

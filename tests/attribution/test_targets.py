@@ -110,6 +110,24 @@ def test_prediction_norm_by_hand() -> None:
     assert maps.provenance.settings["target"] == "prediction-norm"
 
 
+def test_where_there_is_no_push_there_is_no_direction() -> None:
+    """A pixel that isn't pushed has zeros; one pushed 1e-10 times as much as others, its share."""
+    backend = ToyBackend()
+    backend.jacobian[:, 0, 0] = 0.0
+    backend.jacobian[:, 1, 1] *= 1e-10
+    g = word_pushes(backend).sum(0)
+    norm = np.linalg.norm(g, axis=0)
+    by_hand = (word_pushes(backend)[2, :, 1, 1] * g[:, 1, 1]).sum() / norm[1, 1]
+    for kind in ADDITIVE:
+        maps = kind(backend, steps=(1,)).attribute(TRAJECTORY)
+        assert (maps.data.values[:, 0, 0] == 0).all()
+        # What is left after differences of predictions of order 1 is good to 1e-16 / 1e-10.
+        assert np.asarray(maps["red"])[1, 1] == pytest.approx(by_hand, rel=1e-4)
+    still = ToyBackend()
+    still.jacobian[:] = 0.0
+    assert (Occlusion(still).attribute(TRAJECTORY).data.values == 0).all()
+
+
 @pytest.mark.parametrize("method", ADDITIVE)
 def test_a_region_is_the_same_maps_inside(method: type[InputXGradient]) -> None:
     backend = ToyBackend(bend="saturating")
@@ -296,10 +314,12 @@ def test_noise_tunnel_without_noise() -> None:
     assert maps.signed
 
 
-def test_noise_tunnel_by_hand() -> None:
-    """On the linear toy a word's map moves by ⟨A_w·noise, u⟩, with a known variance."""
+@pytest.mark.parametrize("kind", [InputXGradient, Occlusion])
+def test_noise_tunnel_by_hand(kind: type[InputXGradient] | type[Occlusion]) -> None:
+    """On the linear toy a word's map moves by ⟨A_w·noise, u⟩, with a known variance; so it does for
+    occlusion, which compares with the noisy prompt's own value."""
     backend = ToyBackend()
-    method = InputXGradient(backend, steps=(1,))
+    method = kind(backend, steps=(1,))
     sigma, samples = 0.5, 2000
     maps = NoiseTunnel(method, nt_type="vargrad", nt_samples=samples, stdevs=sigma).attribute(
         TRAJECTORY

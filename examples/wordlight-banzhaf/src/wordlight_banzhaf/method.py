@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from wordlight.attribution.attributor import Steps
+from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
 from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
 from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
@@ -50,12 +51,8 @@ class Banzhaf(StepwiseAttributor):
         seed: int = 0,
     ) -> None:
         super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        if n_pairs < 1 or seed < 0:
-            raise ValueError(
-                f"n_pairs must be 1 or more and seed 0 or more, not {n_pairs} and {seed}"
-            )
-        self.n_pairs = n_pairs
-        self.seed = seed
+        self.n_pairs = whole("n_pairs", n_pairs)
+        self.seed = whole("seed", seed, 0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations(forward=2 * self.n_pairs)
