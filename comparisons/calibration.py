@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:
     return best
 
 
-def ceiling_thresholds(items: Sequence[DatasetItem]) -> Thresholds:
+def ceiling_thresholds(items: Iterable[DatasetItem]) -> Thresholds:
     """The thresholds of the ceiling, chosen as any row's are."""
     curves: dict[str, list[float]] = {}
     for item in items:

@@ -208,10 +208,8 @@ class _Run:
         bench = self.bench
         self._draw()
         try:
-            tuning = list(self._items(bench.calibration))
-            self.calibrated, self.accounting = len(tuning), Accounting.of(tuning)
-            ceiling_at = ceiling_thresholds(tuning)
-            del tuning
+            self.accounting = Accounting.of(self._calibration_items())
+            ceiling_at = ceiling_thresholds(self._items(bench.calibration))
             check_headline(self._items(bench.test))
         except DamagedFileError:
             raise
@@ -222,6 +220,7 @@ class _Run:
                 for one in bench.sets:
                     one.forget(self.root / SAMPLES)
                 forget_settings(self.root)
+                (self.root / CONFIG).unlink(missing_ok=True)
             raise
         with self._bar("making maps", bench.cells, self._finished(), "cell") as bar:
             self._do(self._calibrating(), bar)
@@ -283,6 +282,11 @@ class _Run:
             item = self.worker.item(images, index, done)
             if item is not None:
                 yield item
+
+    def _calibration_items(self) -> Iterator[DatasetItem]:
+        for item in self._items(self.bench.calibration):
+            self.calibrated += 1
+            yield item
 
     def _finished(self) -> int:
         """How many cells there are already."""

@@ -116,8 +116,8 @@ class Coco(Dataset):
         for one in self._table(self._json(f"captions_{self.subset}.json"), "annotations"):
             caption = self._attempt(f"caption {one.get('id')}", lambda one=one: _caption(one))  # type: ignore[misc]
             if caption is not None:
-                number, *which = caption
-                captions[number].append((which[0], which[1]))
+                number, which, text = caption
+                captions[number].append((which, text))
         for number in sorted(self._images):
             listed = self._attempt(
                 f"image {number}",

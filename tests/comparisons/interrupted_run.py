@@ -1,10 +1,18 @@
-"""A comparison in a process of its own, slow enough to be killed in the middle of it."""
+"""Comparisons in processes of their own, which can be killed in the middle of them.
+
+Run as a program it imports what they need once and then forks a process for each that it is asked
+for on stdin, so that to be killed often doesn't cost importing often.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
+import traceback
+from typing import Any, NoReturn
 
 from tests.comparisons.fakes import Complement, FakeBackend, Planted
 from wordlight.comparisons import compare
@@ -34,8 +42,36 @@ def fakes(out: str) -> None:
     compare(backend, methods, out=out, n=12, calibration=6, progress=False)
 
 
-def scenes(out: str, n: int, methods: list[str]) -> None:
-    compare("scenes", methods, out=out, n=n, calibration=16, progress=False)
+def few(out: str) -> None:
+    backend = FakeBackend()
+    compare(
+        backend,
+        [Planted(backend, steps=4), "shuffled-word"],
+        out=out,
+        n=2,
+        calibration=2,
+        progress=False,
+    )
+
+
+def scenes(
+    out: str,
+    n: int,
+    calibration: int,
+    steps: int,
+    methods: list[str],
+    budget: int | None = None,
+) -> None:
+    compare(
+        "scenes",
+        methods,
+        out=out,
+        n=n,
+        calibration=calibration,
+        steps=steps,
+        budget=budget,
+        progress=False,
+    )
 
 
 def measured(out: str, n: int) -> None:
@@ -48,11 +84,56 @@ def measured(out: str, n: int) -> None:
     compare(backend, methods, out=f"{out}-warm", n=8, calibration=8, progress=False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     compare(backend, methods, out=out, n=n, calibration=8, progress=False)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, flush=True)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    print(json.dumps({"grown": grown}), flush=True)
+
+
+KINDS = {"fakes": fakes, "few": few, "scenes": scenes, "measured": measured}
+
+
+def die_before_a_file(number: int) -> None:
+    """Be killed just before the file ``number`` (from 0) of those that aren't there yet gets its
+    name."""
+    left = number
+
+    def watch(event: str, arguments: Any) -> None:
+        nonlocal left
+        if event == "os.rename" and not os.path.exists(arguments[1]):
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(watch)
+
+
+def child(kind: str, arguments: list[Any], files: int | None) -> NoReturn:
+    status = 0
+    try:
+        if files is not None:
+            die_before_a_file(files)
+        KINDS[kind](*arguments)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        kind, arguments, files = json.loads(line)
+        if kind == "scenes":
+            # Once for all of them.
+            import wordlight.backends.torch.backend  # noqa: F401
+        pid = os.fork()
+        if not pid:
+            child(kind, arguments, files)
+        print(json.dumps({"pid": pid}), flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
 if __name__ == "__main__":
-    kind, *arguments = json.loads(sys.argv[1])
-    if kind != "measured":
-        print("ready", flush=True)
-    {"fakes": fakes, "scenes": scenes, "measured": measured}[kind](*arguments)
+    main()

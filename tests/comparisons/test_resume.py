@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+#: What is another number each time.
+MEASURED = ("seconds", "peak-bytes")
 EIGHT = [
     "daam",
     "self-attention-refined",
@@ -26,92 +29,145 @@ EIGHT = [
     "center",
     "shuffled-word",
 ]
+#: Without forward mode, which every process that is started has to compile first.
+QUICK = [name for name in EIGHT if name != "input-x-gradient"] + ["random"]
 
 
-def start(*asked: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.comparisons.interrupted_run", json.dumps(asked)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+class Launcher:
+    """Runs comparisons in processes of their own; see ``interrupted_run``."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.comparisons.interrupted_run"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.told("ready")
+
+    def told(self, what: str) -> int:
+        assert self.process.stdout is not None
+        return int(json.loads(self.process.stdout.readline())[what])
+
+    def start(self, kind: str, *arguments: object, files: int | None = None) -> int:
+        """The number of the process; ``files``: it is killed before that one of its new files."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([kind, arguments, files]) + "\n")
+        self.process.stdin.flush()
+        return self.told("pid")
+
+    def finish(self) -> int:
+        """How the process that was started ended: 0, or minus the signal that killed it."""
+        return self.told("status")
+
+    def close(self) -> None:
+        with self.process as process:
+            assert process.stdin is not None
+            process.stdin.close()
+            assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    found = Launcher()
+    yield found
+    found.close()
 
 
 def table(out: Path):
     found = pq.read_table(out / "results.parquet").to_pandas()
-    return found[found["metric"] != "seconds"].reset_index(drop=True)
+    return found[~found["metric"].isin(MEASURED)].reset_index(drop=True)
 
 
 def files_in(out: Path) -> set[Path]:
     """What is finished: the lock and the note of who holds it are neither cells nor images."""
     return {
-        path
+        path.relative_to(out)
         for path in out.rglob("*")
         if path.is_file() and path.suffix != ".partial" and not path.name.startswith(".")
     }
 
 
-def wait_until_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-
-
-def killed_and_undisturbed(tmp_path: Path, kills: int, share: float, *asked: object):
-    """The folders of a run that was killed so often, each time within a share of its time, and of
-    one that wasn't."""
-    kind, *rest = asked
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    with start(kind, str(undisturbed), *rest) as process:
-        wait_until_ready(process)
-        began = time.monotonic()
-        assert process.wait(7200) == 0
-        duration = time.monotonic() - began
-    moments = random.Random(0)
-    seen = []
-    for _ in range(kills):
-        with start(kind, str(killed), *rest) as process:
-            wait_until_ready(process)
-            time.sleep(moments.uniform(0.02, share) * duration)
-            process.kill()
-        seen.append(files_in(killed))
-    assert seen[-1]
-    assert seen[0] < seen[-1], "nothing was kept from one attempt to the next"
-    # Nothing that was finished is lost, however the run ends.
-    assert all(before <= after for before, after in pairwise(seen))
-    with start(kind, str(killed), *rest) as process:
-        assert process.wait(7200) == 0
-    return killed, undisturbed
-
-
 def check_same(killed: Path, undisturbed: Path) -> None:
     found = table(killed)
-    assert len(found) > 500
+    assert len(found) > 50
     assert found.equals(table(undisturbed))
+    assert files_in(killed) == files_in(undisturbed)
     assert not list(killed.rglob("*.partial"))
     for path in (undisturbed / "samples").iterdir():
         assert path.read_bytes() == (killed / "samples" / path.name).read_bytes()
 
 
-def test_killed_at_random_moments(tmp_path):
-    check_same(*killed_and_undisturbed(tmp_path, 4, 0.3, "fakes"))
+def kill_at_random(launcher: Launcher, tmp_path: Path, kills: int, kind: str, *rest: object):
+    """Kills a run so often, each time at a random moment of what would be a fair share of its work,
+    and holds what became of it against a run that was left alone."""
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    began = time.monotonic()
+    launcher.start(kind, str(undisturbed), *rest)
+    assert launcher.finish() == 0
+    duration = time.monotonic() - began
+    moments = random.Random(0)
+    seen = [set()]
+    in_the_middle = 0
+    for _ in range(kills):
+        pid = launcher.start(kind, str(killed), *rest)
+        time.sleep(moments.uniform(0, 2) * duration / (kills + 1))
+        os.kill(pid, signal.SIGKILL)
+        in_the_middle += launcher.finish() == -signal.SIGKILL
+        seen.append(files_in(killed) if killed.exists() else set())
+    assert in_the_middle > kills / 2
+    assert seen[-1]
+    # Nothing that was finished is lost, however the run ends.
+    assert all(before <= after for before, after in pairwise(seen))
+    assert sum(before < after for before, after in pairwise(seen)) > 1
+    launcher.start(kind, str(killed), *rest)
+    assert launcher.finish() == 0
+    check_same(killed, undisturbed)
+
+
+def test_killed_at_twenty_random_moments(launcher, tmp_path):
+    kill_at_random(launcher, tmp_path, 20, "fakes")
+
+
+def test_killed_before_each_and_every_file(launcher, tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    launcher.start("few", str(undisturbed))
+    assert launcher.finish() == 0
+    whole = files_in(undisturbed)
+    kills = 0
+    while True:
+        # One file further each time, and dead with the next one written and not yet named.
+        launcher.start("few", str(killed), files=1)
+        if (status := launcher.finish()) != -signal.SIGKILL:
+            break
+        kills += 1
+        assert kills <= len(whole) + 2
+    assert status == 0
+    assert kills >= len(whole) - 2
+    check_same(killed, undisturbed)
+
+
+def test_eight_methods_on_twelve_scenes_after_three_kills(launcher, tmp_path):
+    # At a budget there is no row of all steps, which would take half of the time.
+    kill_at_random(launcher, tmp_path, 3, "scenes", 12, 6, 1, QUICK, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_eight_methods_and_two_hundred_scenes_after_three_kills(tmp_path):
-    check_same(*killed_and_undisturbed(tmp_path, 3, 0.4, "scenes", 200, EIGHT))
+def test_eight_methods_on_two_hundred_scenes_after_three_kills(launcher, tmp_path):
+    kill_at_random(launcher, tmp_path, 3, "scenes", 200, 16, 4, EIGHT)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+def test_memory_does_not_grow_with_the_number_of_images(launcher, tmp_path):
     grown = {}
     for n in (50, 500):
-        with start("measured", str(tmp_path / str(n)), n) as process:
-            told, _ = process.communicate(timeout=3000)
-            assert process.returncode == 0
-            grown[n] = int(told)
+        launcher.start("measured", str(tmp_path / str(n)), n)
+        grown[n] = launcher.told("grown")
+        assert launcher.finish() == 0
     # A hundred bytes a word and metric are kept until a row is summed up: a megabyte at 500. All
     # trajectories would be 30 MB more, all scores as objects 20.
     assert grown[500] - grown[50] < 12 * 2**20, grown
