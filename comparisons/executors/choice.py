@@ -24,7 +24,7 @@ def make_executor(
     Args:
         name: ``"local"``, in this process; ``"ray"``, by workers on a Ray cluster.
         workers: with Ray, how many; one a GPU or a TPU host for None, or one a machine where there
-            are neither.
+            are neither, with all its cores. More than there are machines share them.
         address: with Ray, the cluster's; the one that ``RAY_ADDRESS`` names for None, or one of
             this machine alone.
 
@@ -38,7 +38,7 @@ def make_executor(
                 f"Ray isn't installed ({error}): pip install 'wordlight[ray]'"
             ) from None
         return lambda bench, root, damaged: RayExecutor(
-            bench.plan, root, damaged, workers=workers, address=address
+            bench, root, damaged, workers=workers, address=address
         )
     if name != "local":
         raise ValueError(f"the executor is 'local' or 'ray', not {name!r}")

@@ -77,6 +77,11 @@ class Dispatch(Generic[Task, Worker]):
         self._again.appendleft(task)
 
     @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return len(self._held)
+
+    @property
     def busy(self) -> bool:
         """Whether some worker has a task."""
         return any(self._held.values())

@@ -38,6 +38,7 @@ def test_a_lost_workers_tasks_are_done_first_by_others():
     dispatch = Dispatch(["1", "2", "3", "4", "5"])
     dispatch.add("a")
     dispatch.add("b")
+    assert dispatch.workers == 2
     held = [task for worker, task in dispatch.assign() if worker == "a"]
     assert dispatch.lost("a") is None
     dispatch.add("c")
