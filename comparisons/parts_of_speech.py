@@ -106,7 +106,7 @@ def _sentence(path: str | Path, text: str | None, rows: list[tuple[int, list[str
     if text is None:
         raise TaggingError(f"{path}: the sentence at line {first} has no '# text = ...'")
     # Words that are written as one ("1-2  don't") share its place; empty nodes ("1.1") have none.
-    found: list[tuple[str, str, int, int, str, str, str]] = []
+    found: list[tuple[int, str, str, int, int, str, str, str]] = []
     together: tuple[int, int, int] | None = None
     position = 0
     for number, fields in rows:
@@ -129,10 +129,16 @@ def _sentence(path: str | Path, text: str | None, rows: list[tuple[int, list[str
                 raise TaggingError(f"{path}, line {number}: {identity!r} is no range of words")
             together = (int(last), *place)
             continue
-        found.append((identity, form, *place, tag, head, relation))
-    index = {identity: place for place, (identity, *_) in enumerate(found)}
-    tokens = tuple(
-        TaggedToken(form, start, stop, tag, index.get(head), relation)
-        for _, form, start, stop, tag, head, relation in found
-    )
-    return TaggedText(text, tokens)
+        found.append((number, identity, form, *place, tag, head, relation))
+    index: dict[str, int] = {}
+    for position, (number, identity, *_) in enumerate(found):
+        if not identity.isdigit() or identity in index:
+            why = "stands twice" if identity in index else "is no word's number"
+            raise TaggingError(f"{path}, line {number}: {identity!r} {why}")
+        index[identity] = position
+    tokens = []
+    for number, _, form, start, stop, tag, head, relation in found:
+        if head not in ("0", "_") and head not in index:
+            raise TaggingError(f"{path}, line {number}: the head {head!r} is no word's number")
+        tokens.append(TaggedToken(form, start, stop, tag, index.get(head), relation))
+    return TaggedText(text, tuple(tokens))

@@ -7,7 +7,7 @@ from collections import Counter
 from textwrap import fill
 
 from wordlight.comparisons.budget import effort_of
-from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, PEAK_BYTES, SECONDS
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.entries import Entry
@@ -104,6 +104,7 @@ def more_metrics(comparison: Comparison) -> Lines:
 
 def headline(comparison: Comparison) -> Lines:
     """Header and one line a method, best first; rows of other step sets come after the rest."""
+    peak = _tells_peak(comparison)
     lines = [
         [
             "method",
@@ -114,6 +115,7 @@ def headline(comparison: Comparison) -> Lines:
             "AP",
             "forward-eq.",
             "seconds",
+            *(["peak MiB"] if peak else []),
         ]
     ]
     for entry in _ranked(comparison):
@@ -131,6 +133,7 @@ def headline(comparison: Comparison) -> Lines:
                 _number(get(AVERAGE_PRECISION).mean),
                 _number(get(FORWARD_EQUIVALENTS).mean, 1),
                 _number(get(SECONDS).mean, 2),
+                *([_number(get(PEAK_BYTES).mean / 2**20, 1)] if peak else []),
             ]
         )
     last = len(lines) - sum(entry.extra for entry in comparison.entries)
@@ -183,7 +186,12 @@ def notes(comparison: Comparison) -> list[str]:
         "mIoU@0.4 max: cut at a share of the map's maximum; mIoU@abs: at a value of the map as it "
         "is, chosen like the threshold; argmax: a pixel goes to the word that is highest there; "
         "matched: objects and maps matched one to one, whichever word it is",
-        "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words",
+        "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words"
+        + (
+            "; peak memory is the device's, the model included"
+            if _tells_peak(comparison)
+            else f"; {facts.device} doesn't tell its peak memory"
+        ),
     ]
     if len(facts.frameworks) > 1:
         lines.append(
@@ -231,17 +239,21 @@ def _failed(comparison: Comparison) -> str:
     )
 
 
+def _tells_peak(comparison: Comparison) -> bool:
+    return any(row.metric == PEAK_BYTES for row in comparison.rows)
+
+
 def _told_apart(comparison: Comparison) -> str:
     tests = comparison.tests
     images = max(test.images for test in tests)
     line = (
         "rows that share a group's letter are tied: their mIoU@best can't be told apart (paired "
-        f"sign-flip permutation tests over {images} images, Holm's correction over {len(tests)} "
-        f"pairs, {ALPHA:.0%} family-wise); a rank is one more than the number of rows that are "
-        "better"
+        f"sign-flip permutation tests over {_count(images, 'image')}, Holm's correction over "
+        f"{_count(len(tests), 'pair')}, {ALPHA:.0%} family-wise); a rank is one more than the "
+        "number of rows that are better"
     )
     if len(tests) * 2.0 ** (1 - images) > ALPHA:
-        line += f"; with so few images nothing could be: {len(tests)} pairs need more"
+        line += "; with so few images nothing could be told apart"
     return line
 
 
@@ -288,6 +300,10 @@ def _ranked(comparison: Comparison) -> list[Entry]:
 
 def _place(standing: Standing | None) -> str:
     return NONE if standing is None else f"{standing} ({standing.groups})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _number(value: float, digits: int = 3) -> str:

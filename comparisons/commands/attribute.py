@@ -160,7 +160,13 @@ def run(arguments: argparse.Namespace) -> None:
             say(f"asking {attributor.name}{effort} about {len(shown)} words")
             ending = f"-{attributor.name}" if len(attributors) > 1 else ""
             answer = _Answer(
-                attributor.attribute(trajectory, players, budget=arguments.budget),
+                attributor.attribute(
+                    trajectory,
+                    players,
+                    budget=arguments.budget,
+                    # Some methods take minutes over all steps.
+                    show_progress=not arguments.quiet,
+                ),
                 f"maps{ending}.safetensors",
                 {
                     word: f"overlay-{number:02d}-{_slug(word.text)}{ending}.png"

@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.pictures import overlay
-from wordlight.comparisons.cells import check_name
 from wordlight.comparisons.report.finished_run import HEADLINE, FinishedRun, MethodRow
 
 #: How many of the best and of the worst are shown a method.
@@ -75,15 +74,9 @@ def _of_method(run: FinishedRun, row: MethodRow) -> Cases:
     worst = ranked[len(best) :][-SHOWN:][::-1]
     if not ranked:
         return Cases(row, missing="It was scored on no headline word.")
-    if any(not _maps_path(run, row, one["sample"]).is_file() for one in (*best, *worst)):
+    if any(not run.maps_path(row, one["sample"]).is_file() for one in (*best, *worst)):
         return Cases(row, missing="Its maps aren't kept in the run's folder.")
     return Cases(row, _pictured(run, row, best), _pictured(run, row, worst))
-
-
-def _maps_path(run: FinishedRun, row: MethodRow, sample: str) -> Any:
-    framework = check_name(row.framework)
-    name = f"{check_name(row.maps)}.safetensors"
-    return run.path("maps", framework, check_name(sample), name)
 
 
 def _pictured(
@@ -91,7 +84,7 @@ def _pictured(
 ) -> tuple[Case, ...]:
     cases = []
     for one in scores:
-        path = _maps_path(run, row, one["sample"])
+        path = run.maps_path(row, one["sample"])
         maps = AttributionMaps.load(path)
         word = run.words.slice(one["row"], 1).to_pylist()[0]
         mask = _read_mask(word["mask"], f"the mask of {one['word']!r} in {one['sample']}")

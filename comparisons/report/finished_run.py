@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from wordlight.comparisons.cells import check_name
 from wordlight.comparisons.segmentation import BEST
 from wordlight.comparisons.statistics import Estimate
 
@@ -124,6 +125,12 @@ class FinishedRun:
     def most(self, kind: str) -> int:
         """How many words of a kind the row with most of them was scored on."""
         return max((row.of_kind(kind).n for row in self.rows), default=0)
+
+    def maps_path(self, row: MethodRow, sample: str) -> Path:
+        """Where a row's maps of an image are, if they are kept; raises ValueError for names that
+        are no file's."""
+        name = f"{check_name(row.maps)}.safetensors"
+        return self.path("maps", check_name(row.framework), check_name(sample), name)
 
     def path(self, *parts: str) -> Path:
         """A file of the run; raises ValueError for one that lies outside its folder."""

@@ -147,9 +147,16 @@ def study_influence(
         on_image: called with how many images are done.
 
     Raises:
+        ValueError: texts that give a word no part of speech.
         ValueError, KeyError: a method that isn't there.
         MissingCapabilityError: a model that the method needs more of.
     """
+    for text in texts.texts:
+        for token in text.tokens:
+            if token.tag in ("", "_"):
+                raise ValueError(
+                    f"{texts.source} give {token.text!r} in {text.text!r} no part of speech"
+                )
     attributor = method_for(backend, method, steps)
     spread: dict[str, tuple[list[str], list[float]]] = {}
     changes: dict[str, tuple[list[str], list[float], list[float]]] = {}

@@ -9,29 +9,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from wordlight.attribution.controls import GuidanceNorm
 from wordlight.attribution.daam import DAAM
-from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.maps import AttributionMaps, WordMap
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
-from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.datasets import DatasetItem, ScoredWord
 from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.judging import partner
 from wordlight.comparisons.metrics.overlap import iou_at
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.segmentation import THRESHOLD_GRID
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 
-#: A layer's name and a step's number; None for all of them, as DAAM averages them.
+#: A layer's name, or a control's, and a step's number; None for all of them, as DAAM averages them.
 Place = tuple[str | None, int | None]
+#: One word's map at a place, or None where it has none there.
+MapOf = Callable[[ScoredWord], WordMap | None]
+#: Beside the layers: how far the whole prompt pushes, the same map for every word, and all layers'
+#: map of a word of another object.
+GUIDANCE, OTHER_WORD = "(guidance-norm)", "(shuffled-word)"
+CONTROLS = (GUIDANCE, OTHER_WORD)
 
 
 @dataclass(frozen=True)
 class PlaceScore:
-    """DAAM of one layer at one step: ``threshold`` and ``tuning`` (the mIoU there) are of the
-    calibration images, ``miou`` of the test images."""
+    """DAAM of one layer at one step, or a control there: ``threshold`` and ``tuning`` (the mIoU
+    there) are of the calibration images, ``miou`` of the test images."""
 
     layer: str | None
     step: int | None
@@ -42,7 +51,7 @@ class PlaceScore:
 
 @dataclass(frozen=True)
 class LayersStudy:
-    """Every layer at every step, and all of them together."""
+    """Every layer at every step, all of them together, and the controls."""
 
     model: str
     calibration: int
@@ -58,12 +67,19 @@ class LayersStudy:
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers' names, from the input to the output."""
-        return tuple(dict.fromkeys(s.layer for s in self.scores if s.layer is not None))
+        found = dict.fromkeys(s.layer for s in self.scores if s.layer is not None)
+        return tuple(layer for layer in found if layer not in CONTROLS)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Which of ``CONTROLS`` could be scored."""
+        return tuple(one for one in CONTROLS if any(s.layer == one for s in self.scores))
 
     @property
     def best(self) -> PlaceScore:
         """The best place as the calibration images tell it, with what it reaches on the others."""
-        return max(self.scores, key=lambda score: score.tuning)
+        places = [score for score in self.scores if score.layer not in CONTROLS]
+        return max(places, key=lambda score: score.tuning)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -91,7 +107,7 @@ def study_layers(
     seed: int = 0,
     on_image: Callable[[int], object] = lambda count: None,
 ) -> LayersStudy:
-    """DAAM's mIoU with only one layer, only one step, or both.
+    """DAAM's mIoU with only one layer, only one step, or both, beside two controls by step.
 
     The words are a comparison's headline words. Each place has the threshold of its own that is
     best on the calibration split; so is the best place chosen, and the test split only tells what
@@ -99,22 +115,23 @@ def study_layers(
 
     Args:
         backend: the model; it must draw what prompts of ``scenes`` ask for.
-        folder: where the images are kept, or found again.
+        folder: where the images are kept, or found again: a comparison's ``samples`` will do.
         calibration, n: how many images.
         seed: of the images' noise.
         on_image: called with how many images were done.
 
     Raises:
-        ValueError: no image with a headline word, or bad numbers.
-        MissingCapabilityError: a model whose attention can't be had.
+        ValueError: no image with a headline word, bad numbers, or images of another model or noise
+            in the folder.
+        MissingCapabilityError: a model whose attention or prediction can't be had.
     """
     tuning, test = (
         GeneratedScenes(backend, split, count, seed)
         for split, count in (("calibration", calibration), ("test", n))
     )
-    curves = _curves(backend, tuning.stream(folder), on_image)
+    curves = _curves(backend, _own(tuning, folder), on_image)
     thresholds = {place: np.mean([c for _, c in found], axis=0) for place, found in curves.items()}
-    judged = _curves(backend, test.stream(folder), on_image)
+    judged = _curves(backend, _own(test, folder), on_image)
     if not curves or not judged:
         raise ValueError(
             "no image shows two of the objects that were asked for: take more images, or a model "
@@ -122,6 +139,8 @@ def study_layers(
         )
     scores = []
     for (layer, step), found in judged.items():
+        if (layer, step) not in thresholds:
+            continue  # No calibration image had a word to take another object's map of.
         curve = thresholds[layer, step]
         chosen = int(np.argmax(curve))
         miou = mean_over_words([s for s, _ in found], [c[chosen] for _, c in found], seed=seed)
@@ -131,6 +150,21 @@ def study_layers(
     return LayersStudy(backend.model_id, calibration, n, seed, timesteps, tuple(scores))
 
 
+def _own(images: GeneratedScenes, folder: Path) -> Iterator[DatasetItem]:
+    """The images, made where they aren't there; raises ValueError for those of another run."""
+    backend = images.backend
+    for index, item in enumerate(images.stream(folder)):
+        one = item.trajectory
+        there = (one.model_id, one.revision, one.seed)
+        asked = (backend.model_id, backend.revision, images.noise_seed(index))
+        if there != asked:
+            raise ValueError(
+                f"{images.path(index, folder)} is of other images: it was drawn by {there[0]} at "
+                f"{there[1]} from seed {there[2]}, not by {asked[0]} at {asked[1]} from {asked[2]}"
+            )
+        yield item
+
+
 def _curves(
     backend: Backend, items: Iterator[DatasetItem], on_image: Callable[[int], object]
 ) -> dict[Place, list[tuple[str, Sequence[float]]]]:
@@ -138,16 +172,31 @@ def _curves(
     curves: dict[Place, list[tuple[str, Sequence[float]]]] = {}
     for item in items:
         headline = [scored for scored in item.words if scored.headline]
-        for place, maps in _places(backend, item) if headline else ():
+        for place, map_of in _places(backend, item) if headline else ():
             for scored in headline:
-                shown = ShownMap(maps.at(scored.word)).normalised
+                word_map = map_of(scored)
+                if word_map is None:
+                    continue
+                shown = ShownMap(word_map).normalised
                 curve = list(iou_at(shown, scored.mask, THRESHOLD_GRID))
                 curves.setdefault(place, []).append((item.sample, curve))
         on_image(1)
     return curves
 
 
-def _places(backend: Backend, item: DatasetItem) -> Iterator[tuple[Place, AttributionMaps]]:
+def _places(backend: Backend, item: DatasetItem) -> Iterator[tuple[Place, MapOf]]:
+    others = {id(scored): partner(item, scored) for scored in item.words}
+
+    def own(maps: AttributionMaps) -> MapOf:
+        return lambda scored: maps.at(scored.word)
+
+    def of_another(maps: AttributionMaps) -> MapOf:
+        def map_of(scored: ScoredWord) -> WordMap | None:
+            other = others[id(scored)]
+            return None if other is None else maps.at(other.word)
+
+        return map_of
+
     for keep in (("step", "layer"), ("layer",), ("step",), ()):
         maps = DAAM(backend, keep=keep).attribute(item.trajectory)
         steps = maps.data.coords["step"].values.tolist() if "step" in keep else [None]
@@ -155,12 +204,27 @@ def _places(backend: Backend, item: DatasetItem) -> Iterator[tuple[Place, Attrib
         for step in steps:
             for layer in layers:
                 labels = {"step": step, "layer": layer}
-                yield (layer, step), maps.select(**{axis: labels[axis] for axis in keep})
+                place = maps.select(**{axis: labels[axis] for axis in keep})
+                yield (layer, step), own(place)
+                if layer is None:
+                    yield (OTHER_WORD, step), of_another(place)
+    trajectory = item.trajectory
+    pushes = [
+        GuidanceNorm(backend, steps=(step,)).attribute(trajectory).data.values[0]
+        for step in range(trajectory.steps)
+    ]
+
+    def push(values: npt.NDArray[np.float32]) -> MapOf:
+        return lambda scored: WordMap(scored.word, values, False, trajectory.image)
+
+    for step, values in enumerate(pushes):
+        yield (GUIDANCE, step), push(values)
+    yield (GUIDANCE, None), push(np.mean(pushes, axis=0))
 
 
 def draw_layers(study: LayersStudy, path: Path) -> None:
     """The mIoU of each layer at each step as a picture."""
-    layers = (*study.layers, None)
+    layers = (*study.layers, None, *study.controls)
     steps = (*range(len(study.timesteps)), None)
     values = np.array([[study.at(layer, s).miou.mean for s in steps] for layer in layers])
     figure = Figure(
@@ -184,6 +248,7 @@ def draw_layers(study: LayersStudy, path: Path) -> None:
         range(len(steps)), [*(f"{t:.0f}" for t in study.timesteps), "all"], fontsize=8, rotation=90
     )
     axis.set_yticks(range(len(layers)), [short(name) for name in layers], fontsize=8)
+    axis.axhline(len(study.layers) + 0.5, color="white", linewidth=2)
     axis.set_xlabel("timestep, from the first denoising step to the last")
     figure.colorbar(picture, ax=axis, label="mIoU at the calibrated threshold", pad=0.01)
     buffer = io.BytesIO()
@@ -195,6 +260,6 @@ def short(layer: str | None) -> str:
     """A layer's name without what all names have in common; ``all`` for all layers."""
     if layer is None:
         return "all"
-    for long in ("_blocks", "_block", "attentions.", "transformer_blocks.", ".attn2"):
+    for long in ("attentions.", "transformer_blocks.", ".attn2", "_blocks", "_block"):
         layer = layer.replace(long, "")
     return layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.entries import step_options
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.report.finished_run import FinishedRun
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 
@@ -91,6 +93,56 @@ def study_positions(
         )
         for name, images in found.items()
     )
+
+
+def positions_of_run(
+    folder: Path,
+    methods: Sequence[str],
+    *,
+    on_image: Callable[[int], object] = lambda count: None,
+) -> tuple[str, int, tuple[PositionShares, ...]]:
+    """The same shares from the maps that a finished comparison has kept.
+
+    Args:
+        folder: of the comparison.
+        methods: names of its rows.
+        on_image: called with how many pairs of row and image were done.
+
+    Returns:
+        The model's name, how many images, and the shares.
+
+    Raises:
+        ValueError: a folder without a finished comparison, a row that it hasn't, maps that aren't
+            kept or are damaged.
+    """
+    run = FinishedRun.read(folder)
+    rows = {row.name: row for row in run.rows if not row.shuffled}
+    samples = sorted(set(run.words.column("sample").to_pylist()))
+    found = []
+    for name in methods:
+        if name not in rows:
+            raise ValueError(f"{folder} has no row {name!r}; it has {', '.join(rows)}")
+        images, merge = [], ""
+        for sample in samples:
+            path = run.maps_path(rows[name], sample)
+            if not path.is_file():
+                raise ValueError(f"{folder} hasn't kept the maps of {name}: there is no {path}")
+            maps = AttributionMaps.load(path)
+            merge = maps.merge
+            images.append(shares(maps))
+            on_image(1)
+        seed = int(run.summary.get("seed", 0))
+        found.append(
+            PositionShares(
+                name,
+                _SHARED[merge],
+                {
+                    kind: mean_over_words(samples, [one[kind] for one in images], seed=seed)
+                    for kind in KINDS
+                },
+            )
+        )
+    return str(run.settings.get("model", "")), len(samples), tuple(found)
 
 
 def shares(maps: AttributionMaps) -> dict[str, float]:

@@ -70,6 +70,10 @@ def test_peak_memory_stands_beside_the_scores_where_the_device_tells(tmp_path) -
     assert found.estimate("planted", PEAK_BYTES).mean == 2**20 * np.mean([9, 11, 13])
     lines = list(csv.DictReader(io.StringIO(found.csv)))
     assert {one["method"] for one in lines if one["metric"] == PEAK_BYTES} == {"planted", "uniform"}
+    assert found.text.splitlines()[3].endswith("seconds  peak MiB")
+    line = next(one for one in found.text.splitlines() if one.startswith("planted"))
+    assert line.endswith("11.0")
+    assert "peak memory is the device's" in " ".join(found.text.split())
     page = write_report(tmp_path).read_text("utf-8")
     assert "peak MiB" in page
     assert ">11.0<" in page
@@ -78,4 +82,5 @@ def test_peak_memory_stands_beside_the_scores_where_the_device_tells(tmp_path) -
 def test_and_is_left_out_where_it_does_not(tmp_path) -> None:
     found = compare(FakeBackend(), ["uniform"], out=tmp_path, n=3, calibration=4, progress=False)
     assert PEAK_BYTES not in {row.metric for row in found.rows}
-    assert "peak" not in write_report(tmp_path).read_text("utf-8")
+    assert "cpu doesn't tell its peak memory" in " ".join(found.text.split())
+    assert "peak MiB" not in write_report(tmp_path).read_text("utf-8") + found.markdown

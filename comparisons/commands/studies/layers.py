@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,12 @@ _EPILOG = """\
 DAAM averages the cross-attention of all layers and steps. This judges each layer at each step by
 itself, on the words that a comparison's headline is over, each cut at the threshold that is best
 for it on the calibration images. The best place is chosen there too; its score is of the others.
+Two controls stand beside them: guidance-norm, how far the whole prompt pushes a pixel, the same for
+every word, and shuffled-word, all layers' map of a word of another object.
 
-example:
+examples:
   wordlight study layers -n 100 --calibration 50 -o out/layers
+  wordlight study layers -n 32 --calibration 16 --images out/compare/samples -o out/layers
 """
 
 
@@ -52,6 +56,13 @@ def add_to(studies: Commands) -> None:
         "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
     )
     parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the images there, or take those that are there already, such as a comparison's "
+        "samples/ (default: draw them and keep none)",
+    )
+    parser.add_argument(
         "-o",
         "--out",
         type=Path,
@@ -70,8 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
     total = arguments.calibration + arguments.n
+    kept = arguments.images
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder,
         tqdm(desc="judging layers", total=total, unit="image", disable=arguments.quiet) as bar,
     ):
         found = study_layers(
@@ -88,13 +100,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def table(found: LayersStudy) -> str:
-    """The layers over all steps, the best place, and all layers over all steps, as text."""
+    """The layers over all steps and at their best step, as text; below them all layers together and
+    the controls."""
     from wordlight.comparisons.studies.layers import short
     from wordlight.comparisons.studies.results import estimate_text
     from wordlight.comparisons.table_formats import aligned
 
+    best_place = found.best
     lines = [["layer", "over all steps [95 %]", "best step", "there [95 %]"]]
-    for layer in (*found.layers, None):
+    for layer in (*found.layers, None, *found.controls):
         steps = [s for s in found.scores if s.layer == layer and s.step is not None]
         best = max(steps, key=lambda score: score.tuning)
         lines.append(
@@ -110,8 +124,18 @@ def table(found: LayersStudy) -> str:
             f"DAAM's mIoU on {found.images} images by {found.model}, by layer, over "
             f"{found.at(None, None).miou.n} words",
             "",
-            aligned(lines, extra=1),
+            aligned(lines, extra=1 + len(found.controls)),
             "",
-            f"thresholds and best steps were chosen on {found.calibration} calibration images",
+            f"thresholds and best steps were chosen on {found.calibration} calibration images; the "
+            "best place there is",
+            f"{short(best_place.layer)} at "
+            + (
+                "all steps"
+                if best_place.step is None
+                else f"t = {found.timesteps[best_place.step]:.0f}"
+            )
+            + f", with {estimate_text(best_place.miou)} on the others",
+            "(guidance-norm): how far the whole prompt pushes, the same map for every word",
+            "(shuffled-word): all layers' map of a word of another object",
         ]
     )

@@ -27,8 +27,9 @@ A prompt's context has more positions than words: <start>, <end>, and <pad> for 
 encoder writes into them too, and the denoiser reads them. This shares each method's answer out
 between the words, punctuation and those positions; a complete method's shares may be negative.
 
-example:
+examples:
   wordlight study positions -n 32 --methods daam,integrated-gradients,shapley -o out/positions
+  wordlight study positions --run out/compare --methods daam -o out/positions
 """
 
 
@@ -41,6 +42,14 @@ def add_to(studies: Commands) -> None:
         default="daam,integrated-gradients",
         metavar="NAME,NAME,...",
         help="which methods (default: daam,integrated-gradients)",
+    )
+    parser.add_argument(
+        "--run",
+        dest="finished",
+        type=Path,
+        metavar="FOLDER",
+        help="share out the maps that a comparison has kept there, and ask no model: -n, --steps, "
+        "--seed and --model are the comparison's",
     )
     parser.add_argument(
         "-n", type=whole_number(1), default=16, metavar="N", help="images (default: 16)"
@@ -64,11 +73,14 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw, explain, share out and print."""
+    methods = list(dict.fromkeys(arguments.methods.split(",")))
+    if arguments.finished is not None:
+        _of_run(arguments, methods)
+        return
     from wordlight.backends.loading import load
     from wordlight.comparisons.studies.positions import study_positions
 
     backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
-    methods = arguments.methods.split(",")
     total = len(methods) * arguments.n
     with tqdm(desc="sharing out", total=total, unit="map", disable=arguments.quiet) as bar:
         found = study_positions(
@@ -85,6 +97,21 @@ def run(arguments: argparse.Namespace) -> None:
         "methods": [one.to_json() for one in found],
     }
     title = f"{backend.model_id}, {arguments.n} images: shares by kind of position"
+    tell(arguments, NAME, data, f"{title}\n\n{table(found)}")
+
+
+def _of_run(arguments: argparse.Namespace, methods: Sequence[str]) -> None:
+    from wordlight.comparisons.studies.positions import positions_of_run
+
+    with tqdm(desc="sharing out", unit="map", disable=arguments.quiet) as bar:
+        model, images, found = positions_of_run(arguments.finished, methods, on_image=bar.update)
+    data = {
+        "model": model,
+        "n": images,
+        "run": str(arguments.finished),
+        "methods": [one.to_json() for one in found],
+    }
+    title = f"{model}, {images} images: shares by kind of position"
     tell(arguments, NAME, data, f"{title}\n\n{table(found)}")
 
 
