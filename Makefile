@@ -13,10 +13,10 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo methods test test-all bench lint format clean
+.PHONY: help install demo compare-all methods leaderboard findings studies test test-all bench lint format clean
 
 help: ## say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## set up .venv with the tested versions
 
@@ -32,18 +32,60 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## compare the methods on the embedded model, into out/demo
 	$(DEMO)
 
-# Every method at equal cost on the same images (but regeneration, whose cost is what it is), and the
-# sanity study. About an hour on two cores; the comparisons go on where they were stopped.
+# Every method at equal cost on the same images (but regeneration, whose cost is what it is), the
+# sanity study, and what the pages measure themselves. Some twenty minutes on one core; the comparisons
+# go on where they were stopped. To try it on fewer images, beside what is there:
+#     make methods IMAGES="-n 16 --calibration 8" MEASURED=out/few
 METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
 	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
 	shapley kernel-shap uniform center random guidance-norm shuffled-word
-IMAGES := -n 48 --calibration 24
+IMAGES := -n 48 --calibration 16
+MEASURED := out/methods
 
-methods: install ## remake the pictures and numbers of docs/methods
-	$(BIN)/wordlight compare $(IMAGES) --budget 240 $(METHODS:%=--method %) -o out/methods
-	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word -o out/regeneration
-	$(BIN)/wordlight study sanity -n 2 --steps 1 -o out/sanity
-	$(BIN)/python docs/make_methods.py out/methods out/regeneration --sanity out/sanity
+compare-all: install
+	$(BIN)/wordlight compare $(IMAGES) --budget 240 $(METHODS:%=--method %) -o $(MEASURED)/all
+	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word \
+		-o $(MEASURED)/regeneration
+
+methods: compare-all ## remake the pictures and numbers of docs/methods
+	$(BIN)/wordlight study sanity -n 2 --steps 1 -o $(MEASURED)/sanity
+	$(BIN)/python docs/make_methods.py $(MEASURED)/all $(MEASURED)/regeneration \
+		--sanity $(MEASURED)/sanity
+
+# All methods on two hundred images (docs/leaderboard.toml; some forty minutes on one core), beside the
+# comparisons of `make methods`. Both go on where they were stopped. To try it on fewer images:
+#     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
+#         LEADERBOARD=out/few-leaderboard LAYERS="-n 16 --calibration 8" BOTH="-n 8 --calibration 8"
+MANY :=
+LEADERBOARD := out/leaderboard
+LAYERS := -n 200 --calibration 24
+BOTH := -n 16 --calibration 8
+
+leaderboard: compare-all ## remake the tables and the picture of docs/leaderboard.md
+	$(BIN)/wordlight compare --config docs/leaderboard.toml $(MANY) -o $(LEADERBOARD)/many
+	$(BIN)/python docs/make_leaderboard.py $(LEADERBOARD)/many $(MEASURED)/all \
+		$(MEASURED)/regeneration
+
+# Some ten minutes on one core beside the leaderboard, whose images and maps are used again.
+findings: leaderboard ## remake the tables and figures of docs/findings.md
+	$(BIN)/wordlight study layers $(LAYERS) --images $(LEADERBOARD)/many/samples \
+		-o $(LEADERBOARD)/layers
+	$(BIN)/wordlight study positions --run $(LEADERBOARD)/many \
+		--methods daam,shapley,integrated-gradients -o $(LEADERBOARD)/positions
+	$(BIN)/wordlight compare $(BOTH) --framework torch --framework flax --method daam \
+		--method self-attention-refined --method occlusion --method input-x-gradient \
+		--method guidance-norm --method shuffled-word -o $(LEADERBOARD)/both
+	$(BIN)/python docs/make_findings.py $(LEADERBOARD)/many --layers $(LEADERBOARD)/layers \
+		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both
+
+# Some minutes on one core.
+studies: install ## remake the tables of docs/studies.md
+	$(BIN)/wordlight study influence -n 16 -o out/influence
+	$(BIN)/wordlight study relations -n 16 -o out/relations
+	$(BIN)/wordlight study entanglement -n 16 -o out/entanglement
+	$(BIN)/wordlight study faithfulness -n 16 -o out/faithfulness
+	$(BIN)/python docs/make_studies.py out/influence out/relations out/entanglement \
+		out/faithfulness
 
 lint: install ## lint, format, types and import rules
 	$(BIN)/ruff check .

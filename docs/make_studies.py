@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pages import PageError, block, fill
+
 PAGE = Path(__file__).parent / "studies.md"
 
 
@@ -12,14 +14,17 @@ def main() -> None:
     """Each folder's tables, by the name of their file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    text = PAGE.read_text("utf-8")
-    for path in (p for folder in parser.parse_args().folders for p in sorted(folder.glob("*.txt"))):
-        before, opening, rest = text.partition(f"<!-- {path.stem} -->\n")
-        _, closing, after = rest.partition(f"<!-- /{path.stem} -->")
-        if not closing:
-            parser.error(f"{PAGE} has no place for {path}")
-        text = f"{before}{opening}```\n{path.read_text('utf-8')}```\n{closing}{after}"
-    PAGE.write_text(text, "utf-8")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page (default: this one's)")
+    options = parser.parse_args()
+    for folder in options.folders:
+        tables = sorted(folder.glob("*.txt"))
+        if not tables:
+            parser.error(f"{folder} holds no study's table (*.txt)")
+        for path in tables:
+            try:
+                fill(options.page, path.stem, block(path.read_text("utf-8")))
+            except PageError as error:
+                parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""Tables of ``docs/leaderboard.md`` and ``docs/findings.md``, of what comparisons left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wordlight.attribution import registry
+from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.paired_tests import ALPHA
+from wordlight.comparisons.report.finished_run import FinishedRun, MethodRow
+from wordlight.comparisons.segmentation import AVERAGE_PRECISION, POINTING_GAME
+from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.studies.results import estimate_text
+from wordlight.comparisons.table_formats import Lines, piped
+
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a row's headline mIoU is above another's, and the corrected p of it."""
+
+    mean: float
+    p: float
+
+    @property
+    def is_better(self) -> bool:
+        return self.mean > 0 and self.p <= ALPHA
+
+    def __str__(self) -> str:
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        return f"{self.mean:+.3f} ({p})"
+
+
+def differences(run: FinishedRun) -> dict[tuple[str, str], Difference]:
+    """Every pair of ranked rows that was tested, both ways."""
+    found = {}
+    for test in run.summary["tests"]:
+        one, other = str(test["first"]), str(test["second"])
+        mean, p = float(test["difference"]), float(test["adjusted"])
+        found[one, other] = Difference(mean, p)
+        found[other, one] = Difference(-mean, p)
+    return found
+
+
+def shuffled_of(run: FinishedRun) -> dict[str, MethodRow]:
+    """Of each method, the row of its maps of other objects' words."""
+    return {row.name.partition(".")[2]: row for row in run.rows if row.shuffled}
+
+
+def standing_rows(run: FinishedRun) -> list[MethodRow]:
+    """The rows of a table, best first: all but those of other objects' words, which stand in a
+    column."""
+    return [row for row in run.rows if not row.shuffled]
+
+
+def scores(run: FinishedRun, *further: FinishedRun) -> str:
+    """The table of a comparison; rows that only a further one has stand below, unranked.
+
+    Raises ValueError for a further one of other images or steps.
+    """
+    lines: Lines = [
+        [
+            "method",
+            "family",
+            "mIoU@best [95 %]",
+            "rank (group)",
+            "of another object's word",
+            "mIoU@0.4",
+            "pointing game",
+            "AP",
+            "forward-eq.",
+            "seconds",
+        ]
+    ]
+    known = {row.name for row in run.rows}
+    for one in (run, *further):
+        check_same_images(run, one)
+        other_words = shuffled_of(one)
+        for row in standing_rows(one):
+            if one is not run and row.name in known:
+                continue
+            other = other_words.get(row.name)
+            lines.append(
+                [
+                    linked(row),
+                    row.family if not row.extra else "looks at other steps",
+                    estimate_text(row.best),
+                    row.standing if one is run and row.standing else NONE,
+                    NONE if other is None else estimate_text(other.best),
+                    *(
+                        number(row.estimates[metric], digits)
+                        for metric, digits in (
+                            ("miou@0.4", 3),
+                            (POINTING_GAME, 3),
+                            (AVERAGE_PRECISION, 3),
+                            (FORWARD_EQUIVALENTS, 0),
+                            (SECONDS, 2),
+                        )
+                    ),
+                ]
+            )
+    return piped(lines)
+
+
+def check_same_images(one: FinishedRun, other: FinishedRun) -> None:
+    """Raises ValueError where two comparisons are of other images or steps."""
+    for key in ("n", "seed", "steps"):
+        if one.summary[key] != other.summary[key]:
+            raise ValueError(
+                f"{other.folder} is of other images or steps than {one.folder}: its {key} is "
+                f"{other.summary[key]}, not {one.summary[key]}"
+            )
+    if one.settings["model"] != other.settings["model"]:
+        raise ValueError(f"{other.folder} is of another model than {one.folder}")
+
+
+def number(estimate: Estimate, digits: int) -> str:
+    """A mean without its interval."""
+    return NONE if np.isnan(estimate.mean) else f"{estimate.mean:.{digits}f}"
+
+
+def linked(row: MethodRow) -> str:
+    """A row's name, linked to its method's page, with the effort that was chosen for it."""
+    method = str(row.settings.get("method", row.name))
+    page = "controls" if row.family == "control" else method
+    name = f"[`{row.label}`](methods/{page}.md)"
+    kind = registry.available().get(method)
+    effort = None if kind is None else kind.effort
+    if effort is None or effort not in row.settings:
+        return name
+    return f"{name}, {effort} {row.settings[effort]}"
+
+
+def notes(run: FinishedRun) -> str:
+    """What must be known about a comparison's numbers, as a list."""
+    return "\n".join(f"- {note}" for note in run.summary["notes"])
+
+
+def against_controls(run: FinishedRun) -> str:
+    """Of each method, how far it is above ``guidance-norm`` and its own map of another object's
+    word, and which controls it doesn't beat."""
+    tested = differences(run)
+    controls = [row for row in standing_rows(run) if row.family == "control"]
+    other_words = shuffled_of(run)
+    lines: Lines = [
+        [
+            "method",
+            "mIoU@best [95 %]",
+            "above guidance-norm",
+            "above its map of another object's word",
+            "controls that it doesn't beat",
+        ]
+    ]
+    for row in standing_rows(run):
+        if row.family == "control" or row.extra:
+            continue
+        own = [other_words[row.name]] if row.name in other_words else []
+        unbeaten = [
+            one.label
+            for one in (*controls, *own)
+            if (row.name, one.name) not in tested or not tested[row.name, one.name].is_better
+        ]
+        lines.append(
+            [
+                linked(row),
+                estimate_text(row.best),
+                str(tested.get((row.name, "guidance-norm"), NONE)),
+                str(tested.get((row.name, own[0].name), NONE)) if own else NONE,
+                ", ".join(unbeaten) or "none",
+            ]
+        )
+    return piped(lines)
+
+
+def frameworks(run: FinishedRun) -> str:
+    """The same methods on two frameworks, side by side."""
+    names = list(dict.fromkeys(row.framework for row in run.rows))
+    by_method: dict[str, dict[str, MethodRow]] = {}
+    for row in run.rows:
+        by_method.setdefault(row.name.partition("@")[0], {})[row.framework] = row
+    tested = differences(run)
+    lines: Lines = [
+        [
+            "method",
+            *(f"mIoU@best on {name} [95 %]" for name in names),
+            "difference",
+            *(f"seconds on {name}" for name in names),
+        ]
+    ]
+    for method, rows in by_method.items():
+        there = [rows[name] for name in names if name in rows]
+        if len(there) < len(names):
+            raise ValueError(f"{run.folder} has {method} on {there[0].framework} alone")
+        first, second = there[0].name, there[1].name
+        lines.append(
+            [
+                method.replace("shuffled-word.", "shuffled-word of "),
+                *(estimate_text(row.best) for row in there),
+                str(tested.get((second, first), NONE)),
+                *(number(row.estimates[SECONDS], 2) for row in there),
+            ]
+        )
+    return piped(lines)
+
+
+def read_runs(folders: Iterable[Path]) -> list[FinishedRun]:
+    """Finished comparisons; raises ValueError for one that is none, or of an earlier release."""
+    runs = [FinishedRun.read(folder) for folder in folders]
+    for run in runs:
+        if "tests" not in run.summary:
+            raise ValueError(f"{run.folder} has no tests in its summary: run it again")
+    return runs
+
+
+def about(run: FinishedRun) -> str:
+    """What a table is of, in a line."""
+    facts: Mapping[str, Any] = run.summary
+    words: Sequence[int] = [row.best.n for row in run.rows]
+    revision = f" at `{run.settings['revision']}`" if run.settings.get("revision") else ""
+    return (
+        f"`{run.settings['model']}`{revision}: {facts['n']} test images, {max(words)} shape nouns "
+        "in images of two or more objects."
+    )

@@ -1,0 +1,39 @@
+"""Writes the tables and the picture of docs/leaderboard.md: run by ``make leaderboard``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from leaderboard_picture import draw_leaderboard
+from leaderboard_tables import about, notes, read_runs, scores
+from pages import fill
+
+
+def main() -> None:
+    """The first comparison is of most images, the second of all methods."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("many", type=Path, help="the folder of the comparison of most images")
+    parser.add_argument("all", type=Path, help="the folder of the comparison of all methods")
+    parser.add_argument(
+        "further", type=Path, nargs="*", help="comparisons of the same images, of further methods"
+    )
+    parser.add_argument(
+        "--docs", type=Path, default=Path(__file__).parent, help="where the page and images/ are"
+    )
+    options = parser.parse_args()
+    page = options.docs / "leaderboard.md"
+    try:
+        many, every, *further = read_runs([options.many, options.all, *options.further])
+        tables = {"many": scores(many), "all": scores(every, *further)}
+    except ValueError as error:
+        parser.error(str(error))
+    draw_leaderboard(many, options.docs / "images" / "leaderboard.png")
+    for name, run in (("many", many), ("all", every)):
+        fill(page, f"about-{name}", about(run))
+        fill(page, name, tables[name])
+        fill(page, f"notes-{name}", notes(run))
+
+
+if __name__ == "__main__":
+    main()

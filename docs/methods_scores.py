@@ -1,0 +1,151 @@
+"""The tables of ``docs/methods``, from what comparisons and the sanity study wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wordlight.attribution.attributor import TextImageAttributor
+
+CONTROLS = ("uniform", "center", "random", "guidance-norm")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured.
+
+    Attributes:
+        summary: of the comparison of all methods, with the rows that others add.
+        settings: of that comparison.
+        sanity: what the sanity study found, by method.
+    """
+
+    summary: dict[str, Any]
+    settings: dict[str, Any]
+    sanity: dict[str, Any]
+
+    @classmethod
+    def read(cls, comparisons: Sequence[Path], sanity: Path) -> Scores:
+        """From the folders; the first comparison is the one of all methods.
+
+        Raises ValueError for comparisons of other images or steps.
+        """
+        first, *others = [json.loads((f / "summary.json").read_text("utf-8")) for f in comparisons]
+        known = {row["method"] for row in first["headline"]}
+        for other in others:
+            if any(other[key] != first[key] for key in ("n", "seed", "steps")):
+                raise ValueError("the comparisons are of other images or steps than the first one")
+            first["headline"] += [row for row in other["headline"] if row["method"] not in known]
+        settings = json.loads((comparisons[0] / "settings.json").read_text("utf-8"))
+        cascades = json.loads((sanity / "sanity.json").read_text("utf-8"))
+        return cls(first, settings, {cascade["method"]: cascade for cascade in cascades})
+
+    def row(self, method: str, metric: str) -> dict[str, Any] | None:
+        """A method's estimate of a metric, where the comparison has it."""
+        for row in self.summary["headline"]:
+            if (row["method"], row["metric"]) == (method, metric) and row["mean"] is not None:
+                found: dict[str, Any] = row
+                return found
+        return None
+
+    def estimate(self, method: str, metric: str) -> str:
+        """The same in words, with its interval."""
+        row = self.row(method, metric)
+        if row is None:
+            return "not measured"
+        if row["low"] is None:
+            return f"{row['mean']:.3f}"
+        return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+    def cost(self, method: str) -> str:
+        """Forward-equivalents an image."""
+        row = self.row(method, "forward-equivalents")
+        return "not measured" if row is None else f"{row['mean']:.0f}"
+
+    def survival(self, method: str) -> str:
+        """What is left of a method's maps under a random model; marked where that is all."""
+        if method not in self.sanity:
+            return "not measured"
+        last = self.sanity[method]["similarity"][-1]["mean"]
+        mark = (
+            "" if self.sanity[method]["depends_on_model"] else " **does not depend on the model**"
+        )
+        return ("not measured" if last is None else f"{last:+.2f}") + mark
+
+    def of_a_method(self, name: str) -> str:
+        """The numbers on a method's own page."""
+        cells = [
+            self.estimate(name, "miou@best"),
+            self.estimate(f"shuffled-word.{name}", "miou@best"),
+            self.estimate(name, "pointing-game"),
+            self.estimate(name, "ap"),
+            self.cost(name),
+            self.survival(name),
+        ]
+        return (
+            "| mIoU@best, shape nouns [95 %] | the same of `shuffled-word` | pointing game | AP "
+            "| forward-equivalents an image | rank correlation with a random model's map |\n"
+            "|---|---|---|---|---|---|\n"
+            f"| {' | '.join(cells)} |"
+        )
+
+    def of_all(self, methods: dict[str, type[TextImageAttributor]]) -> str:
+        """All methods, best first, and how the numbers came about."""
+
+        def rank(name: str) -> float:
+            row = self.row(name, "miou@best")
+            return -row["mean"] if row else 1.0
+
+        lines = [
+            "| method | family | signed | mIoU@best, shape nouns [95 %] | of another object's word "
+            "| forward-eq. | under a random model |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name in sorted(methods, key=rank):
+            kind = methods[name]
+            cells = [
+                f"[`{name}`]({name}.md)",
+                kind.family,
+                "yes" if kind.signed else "no",
+                self.estimate(name, "miou@best"),
+                self.estimate(f"shuffled-word.{name}", "miou@best"),
+                self.cost(name),
+                self.survival(name),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join([*lines, "", self._how()])
+
+    def of_controls(self) -> str:
+        """What methods must beat."""
+        lines = [
+            "| control | mIoU@best, shape nouns [95 %] | pointing game | AP "
+            "| rank correlation with a random model's map |",
+            "|---|---|---|---|---|",
+        ]
+        for name in CONTROLS:
+            scores = [self.estimate(name, m) for m in ("miou@best", "pointing-game", "ap")]
+            lines.append(f"| `{name}` | {' | '.join(scores)} | {self.survival(name)} |")
+        return "\n".join(lines)
+
+    def _how(self) -> str:
+        norm = self.row("guidance-norm", "miou@best")
+        budget = self.settings["settings"].get("budget")
+        effort = (
+            f" and with as much effort as {budget} forward-equivalents an image pay for (but "
+            "`regeneration`, whose cost is what it is)"
+            if budget
+            else ""
+        )
+        return (
+            f"{self.summary['n']} test images of `scenes`, {norm['n'] if norm else 0} headline "
+            "words (shape nouns in images of two or more objects); thresholds chosen on images of "
+            f"their own; every method at the same {len(self.summary['steps'])} steps{effort}. The "
+            f"control `guidance-norm` has {self.estimate('guidance-norm', 'miou@best')}, `center` "
+            f"{self.estimate('center', 'miou@best')}, the ceiling is "
+            f"{self.summary['ceiling']['miou@best']:.3f}. The last column is the rank correlation "
+            "of a method's maps with those of the same denoiser with random weights; the picture "
+            "shows it stage by stage."
+        )
