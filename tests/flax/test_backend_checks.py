@@ -19,8 +19,7 @@ def subject(one_level: Path) -> Subject:
     return Subject(FlaxBackend.load(one_level))
 
 
-# Compiling every primitive takes a minute, on the smallest model too.
-@pytest.mark.slow
+# On the smallest model, since every primitive has to be compiled.
 @pytest.mark.parametrize("check", backend_checks(), ids=str)
 def test_conformance(check: Check, subject: Subject) -> None:
     check.examine(subject)
