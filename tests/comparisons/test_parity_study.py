@@ -133,7 +133,17 @@ def test_a_framework_that_is_not_installed(
     assert error.count("\n") == 1
 
 
-def test_bad_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    def unasked(*args: Any, **options: Any) -> Any:
+        raise AssertionError("a model was loaded before the folder was looked at")
+
+    monkeypatch.setattr("wordlight.backends.loading.load", unasked)
+    assert main(["study", "parity", "-o", str(tmp_path / "file")]) == 2
+    assert "file is a file: name a folder" in capsys.readouterr().err
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *a, **k: ToyModel())
     assert main(["study", "parity", "--method", "dam"]) == 2
     assert "no method 'dam'; did you mean daam" in capsys.readouterr().err
