@@ -127,7 +127,11 @@ def number(estimate: Estimate, digits: int) -> str:
 
 def linked(row: MethodRow) -> str:
     """A row's name, linked to its method's page, with the effort that was chosen for it."""
-    method = str(row.settings.get("method", row.name))
+    # By its class: a row may be named otherwise, and integrated gradients have an option "method".
+    names = {
+        f"{kind.__module__}.{kind.__qualname__}": m for m, kind in registry.available().items()
+    }
+    method = names.get(str(row.settings.get("class")), row.name)
     page = "controls" if row.family == "control" else method
     name = f"[`{row.label}`](methods/{page}.md)"
     kind = registry.available().get(method)
