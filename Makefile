@@ -39,7 +39,7 @@ demo: install ## compare the methods on the embedded model, into out/demo
 METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
 	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
 	shapley kernel-shap uniform center random guidance-norm shuffled-word
-IMAGES := -n 48 --calibration 16
+IMAGES := -n 32 --calibration 16
 MEASURED := out/methods
 
 compare-all: install
