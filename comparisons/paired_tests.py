@@ -19,7 +19,7 @@ ALPHA = 0.05
 #: Sign patterns that are drawn at least; where there are fewer, all are counted.
 PATTERNS = 9999
 #: How many signs are held at a time, 8 bytes each.
-_HELD = 2**21
+_HELD = 2**17
 
 #: A method's values: of each word, which is named by its image and whatever else.
 Values = Mapping[tuple[str, Any], float]

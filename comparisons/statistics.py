@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-#: How many draws are held at a time, 8 bytes each.
-_HELD = 2**21
+#: How many draws are held at a time, 2 bytes each, and how many are looked at, 8 bytes each: few,
+#: so that memory doesn't grow with the number of images.
+_HELD, _SEEN = 2**21, 2**17
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,26 @@ def mean_over_words(samples: Sequence[str], values: Sequence[float], *, seed: in
     if len(sums) < 2:
         return Estimate(mean, math.nan, math.nan, len(scores))
     rows = min(RESAMPLES, max(1, _HELD // len(sums)))
+    block = max(1, _SEEN // len(sums))
     means: list[npt.NDArray[np.float64]] = []
     for chunk in range(-(-RESAMPLES // rows)):
         times = _draws(len(sums), rows, seed, chunk)
-        means.append((times @ sums) / (times @ counts))
+        for start in range(0, rows, block):
+            part = times[start : start + block].astype(np.float64)
+            means.append((part @ sums) / (part @ counts))
     outside = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(np.concatenate(means)[:RESAMPLES], [outside, 100 - outside])
     return Estimate(mean, float(low), float(high), len(scores))
 
 
 @lru_cache(maxsize=1)
-def _draws(images: int, rows: int, seed: int, chunk: int) -> npt.NDArray[np.float64]:
+def _draws(images: int, rows: int, seed: int, chunk: int) -> npt.NDArray[np.uint16]:
     """How often each image is drawn, ``(rows, images)``; every metric of a table asks for the same.
 
     SciPy's bootstrap would draw anew for each, and hold all draws of many images at once.
     """
     rng = np.random.default_rng([seed, chunk])
-    drawn = rng.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
-    times = np.bincount(drawn.ravel(), minlength=rows * images).astype(np.float64)
-    return times.reshape(rows, images)
+    times = np.empty((rows, images), np.uint16)
+    for row in times:
+        row[:] = np.bincount(rng.integers(images, size=images), minlength=images)
+    return times

@@ -74,18 +74,18 @@ def scenes(
     )
 
 
-def measured(out: str, n: int) -> None:
-    """Prints by how much the peak of the resident memory is above what it was once all was
-    imported and warm, in bytes."""
+def measured(out: str, few: int, many: int) -> None:
+    """Prints by how much the peak of the resident memory rises from a run of few images to one of
+    many, in bytes. The same process does both, so that what it has once is there for the second."""
     import resource
 
     backend = FakeBackend()
     methods = [Planted(backend, steps=4), "uniform"]
-    compare(backend, methods, out=f"{out}-warm", n=8, calibration=8, progress=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    compare(backend, methods, out=out, n=n, calibration=8, progress=False)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    print(json.dumps({"grown": grown}), flush=True)
+    peaks = []
+    for n in (few, many):
+        compare(backend, methods, out=f"{out}/{n}", n=n, calibration=8, progress=False)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(json.dumps({"grown": peaks[1] - peaks[0]}), flush=True)
 
 
 KINDS = {"fakes": fakes, "few": few, "scenes": scenes, "measured": measured}
