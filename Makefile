@@ -59,7 +59,7 @@ methods: compare-all ## remake the pictures and numbers of docs/methods
 MANY :=
 LEADERBOARD := out/leaderboard
 LAYERS := -n 200 --calibration 24
-BOTH := -n 16 --calibration 8
+BOTH := -n 8 --calibration 4
 
 leaderboard: compare-all ## remake the tables and the picture of docs/leaderboard.md
 	$(BIN)/wordlight compare --config docs/leaderboard.toml $(MANY) -o $(LEADERBOARD)/many
