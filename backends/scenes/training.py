@@ -18,8 +18,8 @@ from wordlight.backends.scenes.checkpoint import load_checkpoint, save_checkpoin
 from wordlight.backends.scenes.grammar import DATA_VERSION
 
 #: How noisy the denoiser's training images are, by the step from which on they are so (see
-#: ``draw_timesteps``). The words that say where things lie stay unused for long; in the one run that
-#: there is they came in with a while of little but noise. Shapes are decided in the middle.
+#: ``draw_timesteps``). The words that say where things lie stay unused for long; in the one run
+#: that there is they came in with a while of little but noise. Shapes are decided in the middle.
 TIMESTEP_SHIFTS: Mapping[int, float] = {0: 0.8, 4000: 2.0, 6000: 0.2}
 
 
