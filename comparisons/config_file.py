@@ -51,6 +51,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("text", _text),
     "framework": ("text, or a list of texts", _frameworks),
     "device": ("text", _text),
+    "scheduler": ("'ddim' or 'euler'", lambda value: value in ("ddim", "euler")),
     "methods": (
         "a list of names, or of tables with a name as 'method' and the method's options",
         _methods,
@@ -112,6 +113,7 @@ def write_config(path: Path, plan: Plan) -> None:
         "model": plan.model,
         "framework": list(plan.frameworks),
         "device": plan.device,
+        "scheduler": plan.scheduler,
         "methods": None if plan.methods is None else plain(plan.methods),
         "maps": {name: str(Path(folder).resolve()) for name, folder in plan.maps.items()} or None,
         "data": str(plan.data),

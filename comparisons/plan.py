@@ -29,6 +29,7 @@ class Plan:
     methods: Methods | None
     frameworks: tuple[str, ...] = ("torch",)
     device: str | None = None
+    scheduler: str | None = None
     data: str | Path | Dataset = "scenes"
     on_error: OnError = "raise"
     redraw: bool = False
@@ -48,6 +49,8 @@ class Plan:
             raise ValueError("name at least one framework")
         if twice := [f for f in self.frameworks if self.frameworks.count(f) > 1]:
             raise ValueError(f"the framework {twice[0]} is named twice")
+        if self.scheduler is not None and not isinstance(self.model, str):
+            raise ValueError("a scheduler is chosen for a model that is named, not for a backend")
 
     @property
     def by_name(self) -> bool:
@@ -158,6 +161,8 @@ class Bench:
         if others := self.backends[1:]:
             # The first one makes the trajectories.
             settings["other frameworks"] = {one.framework: _model_facts(one) for one in others}
+        if plan.scheduler is not None:
+            settings["scheduler"] = plan.scheduler
         if plan.budget is not None:
             settings["budget"] = plan.budget
         if self.not_measured:
@@ -179,7 +184,10 @@ def _backends(plan: Plan) -> tuple[Backend, ...]:
     # Frameworks are imported when a model is loaded, and not before.
     from wordlight.backends.loading import load
 
-    return tuple(load(plan.model, framework=one, device=plan.device) for one in plan.frameworks)
+    return tuple(
+        load(plan.model, framework=one, device=plan.device, scheduler=plan.scheduler)
+        for one in plan.frameworks
+    )
 
 
 def plain(value: Any) -> Any:

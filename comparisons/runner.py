@@ -76,6 +76,7 @@ def compare(
     budget: int | None = None,
     framework: str | Sequence[str] = "torch",
     device: str | None = None,
+    scheduler: str | None = None,
     progress: bool = True,
     damaged: Damaged = "stop",
     executor: MakeExecutor | None = None,
@@ -112,8 +113,8 @@ def compare(
             every image of both splits, as ``AttributionMaps.save`` writes it.
         budget: the most that an image may cost, in forward-equivalents: every method gets the most
             effort (``n_steps``, ``n_samples``, ...) for which no image of the run costs more.
-        framework, device: for a model that is named. Of several frameworks the first draws the
-            images, and every one makes maps of them.
+        framework, device, scheduler: for a model that is named, as ``load`` takes them. Of several
+            frameworks the first draws the images, and every one makes maps of them.
         progress: whether to show bars on stderr.
         damaged: what becomes of a file of the run that can't be read: ``"stop"`` raises
             ValueError, ``"recompute"`` makes it again and says so in a RunWarning.
@@ -135,6 +136,7 @@ def compare(
         methods=methods,
         frameworks=frameworks,
         device=device,
+        scheduler=scheduler,
         data=data,
         on_error=on_error,
         redraw=redraw,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from wordlight.backends.backend import Backend
 
 #: What argparse hands out for subcommands; it has no public name.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -29,8 +32,8 @@ def add_command(
 
 
 def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """``--model``, ``--framework`` and ``--device``; with ``several`` frameworks may be named, and
-    what isn't typed isn't there."""
+    """``--model``, ``--framework``, ``--device`` and ``--scheduler``; with ``several`` frameworks
+    may be named, and what isn't typed isn't there."""
     parser.add_argument(
         "--model",
         default=argparse.SUPPRESS if several else "scenes",
@@ -54,6 +57,32 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         "--device",
         metavar="DEVICE",
         help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)",
+    )
+    add_scheduler(parser)
+
+
+def add_scheduler(parser: argparse.ArgumentParser) -> None:
+    """``--scheduler``."""
+    parser.add_argument(
+        "--scheduler",
+        choices=("ddim", "euler"),
+        help=(
+            "go through the checkpoint's noise by this scheduler: on flax for a checkpoint that "
+            "comes with another, as Stable Diffusion 1.x does (default: the checkpoint's own)"
+        ),
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> Backend:
+    """The model that ``add_model``'s arguments name; raises ModelLoadError."""
+    # Frameworks are imported when a model is loaded, and not before.
+    from wordlight.backends.loading import load
+
+    return load(
+        arguments.model,
+        framework=arguments.framework,
+        device=arguments.device,
+        scheduler=arguments.scheduler,
     )
 
 

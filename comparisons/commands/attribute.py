@@ -26,6 +26,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    load_model,
     whole_number,
 )
 from wordlight.comparisons.output_folder import written_at_once
@@ -116,11 +117,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     methods = list(dict.fromkeys(arguments.method or [DEFAULT_METHOD]))
     kinds = [registry.get(name) for name in methods]
-    # Frameworks are imported when a model is loaded, and not before.
-    from wordlight.backends.loading import load
-
     say(f"loading {arguments.model}")
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     attributors = [kind(backend) for kind in kinds]
     tokens = backend.tokenize(arguments.prompt)
     shown = _shown(PromptWords.of(tokens), arguments.word)

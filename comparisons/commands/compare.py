@@ -25,7 +25,7 @@ FAILED = 1
 #: What `compare` takes as it is typed.
 _OPTIONS = (
     "data", "redraw", "masks", "segmenters", "n", "seed", "steps", "calibration", "maps", "budget",
-    "framework", "device", "damaged",
+    "framework", "device", "scheduler", "damaged",
 )  # fmt: skip
 
 _EPILOG = """\

@@ -15,6 +15,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    load_model,
     whole_number,
 )
 
@@ -84,7 +85,6 @@ def add_to(commands: Commands) -> None:
 
 def run_make(arguments: argparse.Namespace) -> None:
     """Draw what isn't drawn yet."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.datasets.making import make, read_captions, shuffled, unreal
     from wordlight.comparisons.parts_of_speech import read_conllu, tag_by_spacy
 
@@ -103,7 +103,7 @@ def run_make(arguments: argparse.Namespace) -> None:
             else tag_by_spacy([one.text for one in captions], arguments.spacy)
         )
         captions = unreal(captions, tagged, arguments.seed)
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     with tqdm(
         desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
     ) as bar:

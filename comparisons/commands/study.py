@@ -17,6 +17,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    load_model,
     whole_number,
 )
 from wordlight.comparisons.commands.studies import (
@@ -94,12 +95,11 @@ def add_to(commands: Commands) -> None:
 
 def run_following(arguments: argparse.Namespace) -> None:
     """Draw, judge and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.following import study_following
     from wordlight.comparisons.studies.results import estimate_data
     from wordlight.comparisons.studies.sheet import write_sheet
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     with tqdm(
         desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
     ) as bar:
@@ -125,10 +125,9 @@ def run_following(arguments: argparse.Namespace) -> None:
 def run_sanity(arguments: argparse.Namespace) -> None:
     """Randomise stage by stage, compare and print."""
     from wordlight.attribution import registry
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.sanity import cascade_stages, study_sanity, write_sanity
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     methods = arguments.methods.split(",") if arguments.methods else testable(registry.available())
     cells = len(methods) * (1 + len(cascade_stages(backend)))
     with tqdm(desc="comparing maps", total=cells, unit="cell", disable=arguments.quiet) as bar:

@@ -26,7 +26,7 @@ def backend(monkeypatch):
     """The fake model in place of any that is asked for; a folder is no model of its kind."""
     fake = FakeBackend()
 
-    def load(model, *, framework="torch", device=None):
+    def load(model, *, framework="torch", device=None, scheduler=None):
         if model != "scenes":
             raise ValueError(f"{model} is no model")
         return fake

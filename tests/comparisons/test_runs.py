@@ -31,7 +31,7 @@ def command_line(monkeypatch):
     kinds = {"torch": FakeBackend, "flax": Other}
     monkeypatch.setattr(
         "wordlight.backends.loading.load",
-        lambda _model, *, framework="torch", device=None: kinds[framework](),
+        lambda _model, *, framework="torch", device=None, scheduler=None: kinds[framework](),
     )
     known = {"planted": Planted, "uniform": Uniform, "center": Center, "random": Random}
     monkeypatch.setattr(registry, "available", lambda: known)
@@ -155,6 +155,7 @@ def test_progress_is_shown_with_the_time_that_is_left(tmp_path, capsys):
 CONFIG = """
 n = 3
 calibration = 4
+scheduler = "euler"
 methods = ["uniform", {method = "center", name = "narrow", width = 0.1}]
 """
 
@@ -164,6 +165,7 @@ def test_a_file_describes_a_run_and_flags_override_it(tmp_path, capsys):
     do(capsys, "compare", "--config", tmp_path / "run.toml", "--quiet")
     settings = read_run(tmp_path / "out").settings
     assert settings["methods"]["narrow"]["width"] == 0.1
+    assert settings["scheduler"] == "euler"
     assert "n was 3, now 2" in do(
         capsys, "compare", "--config", tmp_path / "run.toml", "-n", "2", status=2
     )
@@ -187,6 +189,7 @@ def test_a_file_describes_a_run_and_flags_override_it(tmp_path, capsys):
         ("a.toml", 'methods = [{method = "center", size = 3}]', "center has no option 'size'"),
         ("a.toml", 'methods = [{method = "centre"}]', "did you mean center"),
         ("a.toml", "framework = 3", "framework must be text, or a list of texts"),
+        ("a.toml", 'scheduler = "pndm"', "scheduler must be 'ddim' or 'euler', not 'pndm'"),
         ("a.txt", "", "must end in"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Without optimisation programs are compiled in half the time, and are as exact.
@@ -45,6 +46,15 @@ def one_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A still smaller one, for what has to be compiled several times."""
     pipe = models.torch_pipeline(models.ONE_LEVEL)
     return models.saved(pipe, tmp_path_factory.mktemp("one_level"))
+
+
+@pytest.fixture
+def pndm(one_level: Path, tmp_path: Path) -> Path:
+    """A checkpoint with the scheduler that Stable Diffusion 1.x comes with."""
+    copy = Path(shutil.copytree(one_level, tmp_path / "model"))
+    models.change(copy / "model_index.json", scheduler=["diffusers", "PNDMScheduler"])
+    models.change(copy / "scheduler" / "scheduler_config.json", _class_name="PNDMScheduler")
+    return copy
 
 
 @pytest.fixture(scope="session")

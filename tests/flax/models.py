@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,11 @@ def torch_xl_pipeline() -> StableDiffusionXLPipeline:
         ),
         add_watermarker=False,
     )
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Give a configuration on disk other values."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def saved(model: Any, folder: Path, **options: Any) -> Path:

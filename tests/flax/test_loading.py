@@ -16,6 +16,7 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 import wordlight
+from tests.flax import models
 from wordlight.backends import Conditioning, load
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.flax.backend import FlaxBackend
@@ -30,10 +31,6 @@ _TORCH = ("torch", "diffusers", "accelerate", "peft", "captum", "functorch")
 def copy(folder: Path, tmp_path: Path) -> Path:
     """The small model, to be changed."""
     return Path(shutil.copytree(folder, tmp_path / "model"))
-
-
-def change(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_the_embedded_model() -> None:
@@ -140,8 +137,8 @@ def test_bfloat16(folder: Path, ours: FlaxBackend, trajectory: Trajectory) -> No
 )
 def test_another_scheduler(copy: Path) -> None:
     path = copy / "scheduler" / "scheduler_config.json"
-    change(path, _class_name="PNDMScheduler", skip_prk_steps=True)
-    change(copy / "model_index.json", scheduler=["diffusers", "PNDMScheduler"])
+    models.change(path, _class_name="PNDMScheduler", skip_prk_steps=True)
+    models.change(copy / "model_index.json", scheduler=["diffusers", "PNDMScheduler"])
     with pytest.raises(ModelLoadError, match=r"PNDMScheduler.*scheduler='ddim'"):
         load(copy, framework="flax")
     # With the same one asked for, both frameworks take the same steps.
@@ -185,17 +182,17 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_refused(copy: Path) -> None:
-    change(copy / "model_index.json", _class_name="StableDiffusion3Pipeline")
+    models.change(copy / "model_index.json", _class_name="StableDiffusion3Pipeline")
     with pytest.raises(ModelLoadError, match=r"holds a StableDiffusion3Pipeline; this backend"):
         load(copy, framework="flax")
-    change(
+    models.change(
         copy / "model_index.json",
         _class_name="StableDiffusionControlNetPipeline",
         controlnet=["diffusers", "ControlNetModel"],
     )
     with pytest.raises(ModelLoadError, match="a StableDiffusionControlNetPipeline with a control"):
         load(copy, framework="flax")
-    change(
+    models.change(
         copy / "model_index.json",
         _class_name="StableDiffusionPipeline",
         controlnet=[None, None],
@@ -203,12 +200,12 @@ def test_folders_that_are_refused(copy: Path) -> None:
     )
     tokenizer = copy / "tokenizer" / "tokenizer_config.json"
     length = json.loads(tokenizer.read_text())["model_max_length"]
-    change(tokenizer, model_max_length=length + 1)
+    models.change(tokenizer, model_max_length=length + 1)
     with pytest.raises(
         ModelLoadError, match=f"tokenizer: model_max_length is {length + 1}, and its te"
     ):
         load(copy, framework="flax")
-    change(tokenizer, model_max_length=length)
+    models.change(tokenizer, model_max_length=length)
     words = copy / "tokenizer" / "tokenizer.json"
     known = words.read_text()
     described = json.loads(known)
@@ -219,7 +216,7 @@ def test_folders_that_are_refused(copy: Path) -> None:
     ):
         load(copy, framework="flax")
     words.write_text(known)
-    change(copy / "unet" / "config.json", class_embed_type="timestep")
+    models.change(copy / "unet" / "config.json", class_embed_type="timestep")
     with pytest.raises(ModelLoadError, match=r"unet/config\.json: .*class_embed_type='timestep'"):
         load(copy, framework="flax")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from wordlight.comparisons.commands.arguments import Commands, add_command
+from wordlight.comparisons.commands.arguments import Commands, add_command, load_model
 from wordlight.comparisons.commands.studies.arguments import add_study_arguments, tell
 
 if TYPE_CHECKING:
@@ -39,10 +39,9 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw each prompt with its controls, compare and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.entanglement import study_entanglement
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     with tqdm(
         desc="drawing prompts", total=arguments.n, unit="prompt", disable=arguments.quiet
     ) as bar:

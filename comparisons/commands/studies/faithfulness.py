@@ -17,6 +17,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    load_model,
     whole_number,
 )
 
@@ -110,7 +111,6 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw, attribute, take words out and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.commands.studies.arguments import tell
     from wordlight.comparisons.studies.faithfulness import (
         FaithfulnessOptions,
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
     methods = arguments.methods.split(",") if arguments.methods else None
     groups = tuple(dict.fromkeys(arguments.metric or _GROUPS))
     cells = arguments.n * len(rows_of(methods, groups))
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     folder = tempfile.TemporaryDirectory() if arguments.out is None else nullcontext(arguments.out)
     with (
         folder as out,

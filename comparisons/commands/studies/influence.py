@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from wordlight.comparisons.commands.arguments import Commands, add_command
+from wordlight.comparisons.commands.arguments import Commands, add_command, load_model
 from wordlight.comparisons.commands.studies.arguments import (
     add_study_arguments,
     add_texts,
@@ -45,10 +45,9 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw, take words out, draw again and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.influence import study_influence
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     texts = texts_of(arguments, backend)
     with tqdm(
         desc="taking words out", total=len(texts), unit="image", disable=arguments.quiet

@@ -15,6 +15,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    load_model,
     whole_number,
 )
 from wordlight.comparisons.commands.studies.arguments import tell
@@ -76,10 +77,9 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw, judge every layer and step, and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.layers import draw_layers, study_layers
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     total = arguments.calibration + arguments.n
     kept = arguments.images
     with (

@@ -11,6 +11,7 @@ from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
     add_output,
+    add_scheduler,
     whole_number,
 )
 
@@ -65,14 +66,7 @@ def add_to(studies: Commands) -> None:
     parity.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
     )
-    parity.add_argument(
-        "--scheduler",
-        choices=("ddim", "euler"),
-        help=(
-            "go through the checkpoint's noise by this scheduler, on both: for one that comes with "
-            "another, as Stable Diffusion 1.x does (default: the checkpoint's own)"
-        ),
-    )
+    add_scheduler(parity)
     parity.add_argument(
         "--device", metavar="DEVICE", help="cpu or cuda, of both (default: the best of each)"
     )

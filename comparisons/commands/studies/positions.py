@@ -14,6 +14,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    load_model,
     whole_number,
 )
 from wordlight.comparisons.commands.studies.arguments import tell
@@ -77,10 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.finished is not None:
         _of_run(arguments, methods)
         return
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.positions import study_positions
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     total = len(methods) * arguments.n
     with tqdm(desc="sharing out", total=total, unit="map", disable=arguments.quiet) as bar:
         found = study_positions(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from wordlight.comparisons.commands.arguments import Commands, add_command
+from wordlight.comparisons.commands.arguments import Commands, add_command, load_model
 from wordlight.comparisons.commands.studies.arguments import (
     add_study_arguments,
     add_texts,
@@ -50,10 +50,9 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw, attribute, overlap and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.relations import study_relations
 
-    backend = load(arguments.model, framework=arguments.framework, device=arguments.device)
+    backend = load_model(arguments)
     texts = texts_of(arguments, backend)
     with tqdm(
         desc="comparing maps", total=len(texts), unit="image", disable=arguments.quiet
