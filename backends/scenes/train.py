@@ -56,7 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     export = stages.add_parser("export", help="write a diffusers folder")
     export.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
     export.add_argument("--to", type=Path, required=True, help="folder to write")
-    export.add_argument("--half", action="store_true", help="store the weights as float16")
+    export.add_argument(
+        "--half",
+        action="store_true",
+        help="store the weights as float16, and note how far that moves the pictures",
+    )
     return parser
 
 
@@ -77,7 +81,7 @@ def main() -> None:
     if options.stage == "export":
         from wordlight.backends.scenes.export import export
 
-        export(options.run, options.to, torch.float16 if options.half else torch.float32)
+        export(options.run, options.to, half=options.half)
         return
     torch.set_num_threads(options.threads)
     recipe = Recipe(

@@ -5,15 +5,18 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from wordlight.backends.loading import load
 from wordlight.backends.scenes.checkpoint import load_checkpoint
 from wordlight.backends.scenes.drawing import GUIDANCE, STEPS, draw
 from wordlight.backends.scenes.export import export
+from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.train_autoencoder import (
     pixels,
     train_autoencoder,
@@ -197,6 +200,16 @@ def test_a_damaged_checkpoint_is_no_fresh_start(unbroken, tmp_path):
 PROMPTS = ["a red circle and a blue square on a black background.", "a 🦊"]
 
 
+def pictures(pipeline, prompts, seeds):
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        prompts,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    ).images
+
+
 def test_the_exported_folder_is_a_plain_pipeline_that_draws_the_same(unbroken, tmp_path):
     export(unbroken, tmp_path)
     facts = json.loads((tmp_path / "training.json").read_text())
@@ -211,13 +224,7 @@ def test_the_exported_folder_is_a_plain_pipeline_that_draws_the_same(unbroken, t
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path)
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     assert pipeline.scheduler.config.clip_sample is False
-    pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(
-        PROMPTS,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
-    ).images
+    images = pictures(pipeline, PROMPTS, (3, 4))
     for image, wanted in zip(images, expected, strict=True):
         assert image.size == (64, 64)
         assert (torch.tensor(list(image.tobytes())) == torch.tensor(list(wanted.tobytes()))).all()
@@ -225,12 +232,27 @@ def test_the_exported_folder_is_a_plain_pipeline_that_draws_the_same(unbroken, t
 
 def test_half_an_export_is_half_as_large(unbroken, tmp_path):
     export(unbroken, tmp_path / "whole")
-    export(unbroken, tmp_path / "half", torch.float16)
+    export(unbroken, tmp_path / "half", half=True, compared=2)
 
     def weight(folder):
         return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
     assert weight(tmp_path / "half") < 0.6 * weight(tmp_path / "whole")
+    told = json.loads((tmp_path / "half" / "training.json").read_text())["half_precision"]
+    prompts = [rendered("validation", index).scene.prompt for index in range(2)]
+    drawn = [
+        np.stack(
+            [
+                np.asarray(image, int)
+                for image in pictures(load(tmp_path / folder).pipe, prompts, (0, 1))
+            ]
+        )
+        for folder in ("whole", "half")
+    ]
+    difference = np.abs(drawn[0] - drawn[1])
+    assert told["prompts"] == 2
+    assert told["largest_difference"] == difference.max()
+    assert told["mean_difference"] == pytest.approx(difference.mean())
 
 
 def test_an_epoch_sees_every_image_once_and_epochs_differ():
