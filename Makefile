@@ -71,7 +71,8 @@ findings: leaderboard ## remake the tables and figures of docs/findings.md
 	$(BIN)/wordlight study layers $(LAYERS) --images $(LEADERBOARD)/many/samples \
 		-o $(LEADERBOARD)/layers
 	$(BIN)/wordlight study positions --run $(LEADERBOARD)/many \
-		--methods daam,shapley,integrated-gradients -o $(LEADERBOARD)/positions
+		--method daam --method shapley --method integrated-gradients \
+		-o $(LEADERBOARD)/positions
 	$(BIN)/wordlight compare $(BOTH) --framework torch --framework flax --method daam \
 		--method self-attention-refined --method occlusion --method input-x-gradient \
 		--method guidance-norm --method shuffled-word -o $(LEADERBOARD)/both

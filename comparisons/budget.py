@@ -88,9 +88,10 @@ def fit(
             refused.append(f"{name} (doesn't say what it costs)")
     if refused:
         advice = f", or take a budget of {least}" if least else ""
+        them = "it" if len(refused) == 1 else "them"
         raise BudgetRefusedError(
             f"a budget of {budget} forward-equivalents an image is not enough for "
-            f"{', '.join(refused)}: leave them out{advice}"
+            f"{', '.join(refused)}: leave {them} out{advice}"
         )
     return fitted
 

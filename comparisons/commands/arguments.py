@@ -86,6 +86,16 @@ def load_model(arguments: argparse.Namespace) -> Backend:
     )
 
 
+def add_methods(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """``--method``, repeatable; ``default`` says which those are where none is named."""
+    parser.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help=f"a method, repeatable; `wordlight methods` lists them (default: {default})",
+    )
+
+
 def add_budget(parser: argparse.ArgumentParser, what: str) -> None:
     """``--budget``."""
     parser.add_argument(

@@ -15,6 +15,7 @@ from wordlight.backends.scenes.grammar import SPLITS
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_methods,
     add_model,
     add_output,
     load_model,
@@ -68,9 +69,7 @@ def add_to(commands: Commands) -> None:
         studies, "sanity", "whether methods' maps change when the model's weights are randomised"
     )
     add_model(sanity)
-    sanity.add_argument(
-        "--methods", metavar="NAME,NAME,...", help="which methods (default: all installed ones)"
-    )
+    add_methods(sanity, default="all installed ones")
     sanity.add_argument(
         "-n", type=whole_number(1), default=8, metavar="N", help="images (default: 8)"
     )
@@ -128,7 +127,7 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.studies.sanity import cascade_stages, study_sanity, write_sanity
 
     backend = load_model(arguments)
-    methods = arguments.methods.split(",") if arguments.methods else testable(registry.available())
+    methods = list(dict.fromkeys(arguments.method or testable(registry.available())))
     cells = len(methods) * (1 + len(cascade_stages(backend)))
     with tqdm(desc="comparing maps", total=cells, unit="cell", disable=arguments.quiet) as bar:
         cascades = study_sanity(

@@ -212,7 +212,17 @@ def test_a_model_that_gives_too_little_is_said_so(tmp_path):
 
 def test_the_command(backend, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *a, **k: backend)
-    line = ["study", "faithfulness", "--methods", "occlusion,uniform", "-n", "3", "--quiet"]
+    line = [
+        "study",
+        "faithfulness",
+        "--method",
+        "occlusion",
+        "--method",
+        "uniform",
+        "-n",
+        "3",
+        "--quiet",
+    ]
     line += ["--steps", "1", "--sets", "4", "--metric", "infidelity", "--metric", "order"]
     assert main([*line, "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
@@ -236,5 +246,5 @@ def test_a_bad_command_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *a, **k: LinearScenes())
     assert main(["study", "faithfulness", "--radius", "-1", "--quiet", "-n", "1"]) == 2
     assert capsys.readouterr().err == "wordlight: error: radius must be above 0, not -1.0\n"
-    assert main(["study", "faithfulness", "--methods", "damm", "--quiet"]) == 2
+    assert main(["study", "faithfulness", "--method", "damm", "--quiet"]) == 2
     assert "did you mean daam" in capsys.readouterr().err

@@ -222,19 +222,19 @@ def test_shares_of_a_finished_run_are_those_of_the_same_images(
 
     monkeypatch.setattr("wordlight.backends.loading.load", nothing)
     line = ["study", "positions", "--run", str(out), "--quiet"]
-    assert main([*line, "--methods", "daam,daam", "--json"]) == 0
+    assert main([*line, "--method", "daam", "--method", "daam", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["methods"]
     assert told == json.loads(json.dumps(asked.to_json()))
     for more, says in (
-        (["--methods", "occlusion"], "has no row 'occlusion'; it has daam, uniform, daam-all-step"),
-        (["--methods", "shuffled-word.daam"], "has no row 'shuffled-word.daam'"),
+        (["--method", "occlusion"], "has no row 'occlusion'; it has daam, uniform, daam-all-step"),
+        (["--method", "shuffled-word.daam"], "has no row 'shuffled-word.daam'"),
     ):
         assert main([*line, *more]) == 2
         assert says in capsys.readouterr().err
     shutil.rmtree(out / "maps")
-    assert main([*line, "--methods", "daam"]) == 2
+    assert main([*line, "--method", "daam"]) == 2
     assert "hasn't kept the maps of daam" in capsys.readouterr().err
-    assert main([*line[:3], str(tmp_path), "--methods", "daam"]) == 2
+    assert main([*line[:3], str(tmp_path), "--method", "daam"]) == 2
     assert "holds no finished run" in capsys.readouterr().err
 
 

@@ -80,7 +80,18 @@ def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *a, **k: TwoStages())
-    line = ["study", "sanity", "--methods", "occlusion,center", "-n", "3", "--quiet", "-o"]
+    line = [
+        "study",
+        "sanity",
+        "--method",
+        "occlusion",
+        "--method",
+        "center",
+        "-n",
+        "3",
+        "--quiet",
+        "-o",
+    ]
     main([*line, str(tmp_path)])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("center")

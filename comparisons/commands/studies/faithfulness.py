@@ -15,6 +15,7 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_methods,
     add_model,
     add_output,
     load_model,
@@ -48,7 +49,7 @@ was.
 
 examples:
   wordlight study faithfulness -n 8 -o out/faithfulness
-  wordlight study faithfulness --methods occlusion,shapley,center --metric infidelity
+  wordlight study faithfulness --method occlusion --method center --metric infidelity
 """
 
 
@@ -58,11 +59,7 @@ def add_to(studies: Commands) -> None:
         studies, NAME, "whether methods' maps say what the model does without a word", _EPILOG
     )
     add_model(parser)
-    parser.add_argument(
-        "--methods",
-        metavar="NAME,NAME,...",
-        help="which methods (default: those of compare, with its controls)",
-    )
+    add_methods(parser, default="those of compare, with its controls")
     parser.add_argument(
         "--metric",
         action="append",
@@ -118,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
         study_faithfulness,
     )
 
-    methods = arguments.methods.split(",") if arguments.methods else None
+    methods = list(dict.fromkeys(arguments.method)) if arguments.method else None
     groups = tuple(dict.fromkeys(arguments.metric or _GROUPS))
     cells = arguments.n * len(rows_of(methods, groups))
     backend = load_model(arguments)

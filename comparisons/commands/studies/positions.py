@@ -12,6 +12,7 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_methods,
     add_model,
     add_output,
     load_model,
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
     from wordlight.comparisons.studies.positions import PositionShares
 
 NAME = "positions"
+_DEFAULT = ("daam", "integrated-gradients")
 _EPILOG = """\
 A prompt's context has more positions than words: <start>, <end>, and <pad> for the rest. The text
 encoder writes into them too, and the denoiser reads them. This shares each method's answer out
 between the words, punctuation and those positions; a complete method's shares may be negative.
 
 examples:
-  wordlight study positions -n 32 --methods daam,integrated-gradients,shapley -o out/positions
-  wordlight study positions --run out/compare --methods daam -o out/positions
+  wordlight study positions -n 32 --method daam --method shapley -o out/positions
+  wordlight study positions --run out/compare --method daam -o out/positions
 """
 
 
@@ -38,12 +40,7 @@ def add_to(studies: Commands) -> None:
     """Add the study."""
     parser = add_command(studies, NAME, "what falls to words, and what to <end> and <pad>", _EPILOG)
     add_model(parser)
-    parser.add_argument(
-        "--methods",
-        default="daam,integrated-gradients",
-        metavar="NAME,NAME,...",
-        help="which methods (default: daam,integrated-gradients)",
-    )
+    add_methods(parser, default=" and ".join(_DEFAULT))
     parser.add_argument(
         "--run",
         dest="finished",
@@ -74,7 +71,7 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw, explain, share out and print."""
-    methods = list(dict.fromkeys(arguments.methods.split(",")))
+    methods = list(dict.fromkeys(arguments.method or _DEFAULT))
     if arguments.finished is not None:
         _of_run(arguments, methods)
         return
