@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+from collections.abc import Mapping
 from importlib.metadata import entry_points
+from typing import Any
 
 from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.backends.backend import Backend
 
 GROUP = "wordlight.attributors"
 
@@ -39,3 +43,24 @@ def get(name: str) -> type[TextImageAttributor]:
     near = difflib.get_close_matches(name, methods, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(methods)}"
     raise UnknownMethodError(f"no method {name!r}; {hint}")
+
+
+def options_of(method: type[TextImageAttributor]) -> list[str]:
+    """What can be said where a method is constructed, beside the backend."""
+    return [name for name in inspect.signature(method).parameters if name != "backend"]
+
+
+def construct(backend: Backend, name: str, options: Mapping[str, Any]) -> TextImageAttributor:
+    """A method by name, with options as its class takes them.
+
+    Raises UnknownMethodError for the name, ValueError for an option that it doesn't have or can't
+    have like this.
+    """
+    kind = get(name)
+    taken = options_of(kind)
+    if unknown := sorted(options.keys() - set(taken)):
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(taken)}")
+    try:
+        return kind(backend, **options)
+    except TypeError as error:
+        raise ValueError(f"{name} can't be had with {dict(options)}: {error}") from None

@@ -149,8 +149,8 @@ def build_entries(
         check_name(entry.name)
         if entry.name in {other.name for other in entries[:position]}:
             raise ValueError(
-                f"two rows would be called {entry.name!r}: give each method once, or attributors "
-                "by names of their own ({name: attributor})"
+                f"two rows would be called {entry.name!r}: give each method once, or names of "
+                "their own (name=... among a method's options, {name: attributor} in Python)"
             )
     # Extra rows come last, so that nobody ranks them with the others.
     return tuple(sorted(entries, key=lambda entry: entry.extra))
@@ -245,11 +245,10 @@ def _calibrated(
 ) -> tuple[Variant, ...]:
     """What the calibration split chooses from for a row of this name."""
     option, values = CALIBRATED[method]
-    kind = registry.get(method)
     return tuple(
         Variant(
             f"{name}.{option}-{value:g}",
-            LiveMaps(kind(backend, **{**options, option: value})),
+            LiveMaps(registry.construct(backend, method, {**options, option: value})),
             {option: value},
         )
         for value in values
@@ -267,21 +266,14 @@ def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry
     if name is not None and not isinstance(name, str):
         raise ValueError(f"the name of a row must be text, not {name!r}")
     kind = registry.get(method)
-    taken = [p.name for p in inspect.signature(kind).parameters.values() if p.name != "backend"]
-    if unknown := sorted(options.keys() - set(taken)):
-        raise ValueError(f"{method} has no option {unknown[0]!r}; it has {', '.join(taken)}")
     if isinstance(options.get("steps"), list):
         options["steps"] = tuple(options["steps"])
     given = {**step_options(kind, steps), **options}
-    try:
-        if method in CALIBRATED and CALIBRATED[method][0] not in options:
-            row = name or method
-            variants = _calibrated(backend, method, row, given)
-            return Entry(row, row, variants, kind.family, framework=backend.framework)
-        made = kind(backend, **given)
-    except TypeError as error:
-        raise ValueError(f"{method} can't be had with {options}: {error}") from None
-    return _given(backend, name, made, steps)
+    if method in CALIBRATED and CALIBRATED[method][0] not in options:
+        row = name or method
+        variants = _calibrated(backend, method, row, given)
+        return Entry(row, row, variants, kind.family, framework=backend.framework)
+    return _given(backend, name, registry.construct(backend, method, given), steps)
 
 
 def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Entry:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from wordlight.backends.backend import Backend
@@ -94,6 +95,27 @@ def add_methods(parser: argparse.ArgumentParser, *, default: str) -> None:
         metavar="NAME",
         help=f"a method, repeatable; `wordlight methods` lists them (default: {default})",
     )
+
+
+def method_options(text: str) -> tuple[str, dict[str, Any]]:
+    """``NAME,OPTION=VALUE,...`` apart; raises ValueError.
+
+    >>> method_options("integrated-gradients,n_steps=16,wrt=tokens")
+    ('integrated-gradients', {'n_steps': 16, 'wrt': 'tokens'})
+    """
+    name, *parts = text.split(",")
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not (name and option and equals and value):
+            raise ValueError(f"a method is NAME or NAME,OPTION=VALUE,..., not {text!r}")
+        if option in options:
+            raise ValueError(f"{text!r} says {option} twice")
+        try:
+            options[option] = json.loads(value)
+        except json.JSONDecodeError:
+            options[option] = value
+    return name, options
 
 
 def add_budget(parser: argparse.ArgumentParser, what: str) -> None:

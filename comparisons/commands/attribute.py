@@ -27,6 +27,7 @@ from wordlight.comparisons.commands.arguments import (
     add_model,
     add_output,
     load_model,
+    method_options,
     whole_number,
 )
 from wordlight.comparisons.output_folder import written_at_once
@@ -42,6 +43,7 @@ examples:
       --method occlusion --method daam -o out/
   wordlight attribute "a red circle and a blue square" --word triangle \\
       --method open-vocabulary -o out/
+  wordlight attribute "a red circle" --method integrated-gradients,n_steps=32,steps=4 -o out/
   wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
 """
 IMAGE = "image.png"
@@ -62,7 +64,7 @@ def add_to(commands: Commands) -> None:
         metavar="NAME",
         help=(
             f"how to attribute (default: {DEFAULT_METHOD}); repeatable; `wordlight methods` lists "
-            "them"
+            "them; also with options, as in integrated-gradients,n_steps=32,wrt=tokens"
         ),
     )
     parser.add_argument(
@@ -115,11 +117,15 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             print(message, file=sys.stderr)
 
-    methods = list(dict.fromkeys(arguments.method or [DEFAULT_METHOD]))
-    kinds = [registry.get(name) for name in methods]
+    asked = [method_options(text) for text in dict.fromkeys(arguments.method or [DEFAULT_METHOD])]
+    methods = [name for name, _ in asked]
+    for name in methods:
+        registry.get(name)  # before a model is loaded
+        if methods.count(name) > 1:
+            raise ValueError(f"{name} can be asked once: its files go by its name")
     say(f"loading {arguments.model}")
     backend = load_model(arguments)
-    attributors = [kind(backend) for kind in kinds]
+    attributors = [registry.construct(backend, name, options) for name, options in asked]
     tokens = backend.tokenize(arguments.prompt)
     shown = _shown(PromptWords.of(tokens), arguments.word)
     players: list[WordKey] | None = None

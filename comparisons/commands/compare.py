@@ -17,6 +17,7 @@ from wordlight.comparisons.commands.arguments import (
     add_command,
     add_model,
     add_output,
+    method_options,
     whole_number,
 )
 
@@ -89,8 +90,9 @@ def add_to(commands: Commands) -> None:
         action="append",
         metavar="NAME",
         help=(
-            "a method, repeatable (default: daam, input-x-gradient, occlusion and the controls); "
-            "shuffled-word adds a row for each method that is no control"
+            "a method, repeatable (default: daam, input-x-gradient, occlusion and the controls), "
+            "also with options (shapley,n_samples=50,name=shapley-50); shuffled-word adds a row "
+            "for each method that is no control"
         ),
     )
     parser.add_argument(
@@ -211,6 +213,8 @@ def run(arguments: argparse.Namespace) -> int:
     for flag, key in (("method", "methods"), ("segmenter", "segmenters")):
         if flag in typed_in:
             typed_in[key] = typed_in.pop(flag)
+    if "methods" in typed_in:
+        typed_in["methods"] = [_method(text) for text in typed_in["methods"]]
     for flag in ("maps", "segmenters"):
         if flag in typed_in:
             typed_in[flag] = _named(flag, typed_in[flag])
@@ -252,6 +256,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
     print(f"wordlight: warning: {message}", file=sys.stderr)
+
+
+def _method(text: str) -> str | dict[str, Any]:
+    name, options = method_options(text)
+    return {"method": name, **options} if options else name
 
 
 def _named(key: str, given: list[str]) -> dict[str, str]:

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
             "family": kind.family,
             "needs": sorted(kind.needs),
             "paper": kind.paper,
+            "options": registry.options_of(kind),
         }
         for name, kind in registry.available().items()
     ]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.attribution.test_path_and_probes import TRAJECTORY, norm_of_push, pairs_trajectory
-from tests.toys import Pairs, ToyBackend, toy_trajectory
+from tests.toys import Formula, Pairs, ToyBackend, toy_trajectory
 from wordlight.attribution import (
     GradientShap,
     InputXGradient,
@@ -19,6 +19,8 @@ from wordlight.attribution import (
     KernelShap,
     NoiseDifference,
     Regeneration,
+    Saliency,
+    Shapley,
 )
 from wordlight.attribution.kernel_shap import constrained_regression
 from wordlight.attribution.noise_difference import without
@@ -41,6 +43,33 @@ def test_kernel_shap_of_a_product() -> None:
     assert np.asarray(maps["one"]).mean() == pytest.approx(2, abs=0.15)
     assert np.asarray(maps["three"]).mean() == pytest.approx(2, abs=0.15)
     assert np.asarray(maps["four"]).mean() == pytest.approx(0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (KernelShap, {"n_samples": 20}),
+        (Shapley, {"n_samples": 1}),
+        (Saliency, {"probes": 2}),
+        (GradientShap, {"n_samples": 1}),
+    ],
+)
+def test_other_seeds_draw_others(kind: Any, options: dict[str, int]) -> None:
+    """h = e1·e2·e3: of a product of two, pairs of a set and its rest tell KernelSHAP everything."""
+
+    def slope(e: Any) -> Any:
+        found = np.zeros_like(e)
+        for at in (1, 2, 3):
+            found[:, at] = np.prod(np.delete(e[:, 1:4], at - 1, axis=1), axis=1)
+        return found
+
+    backend = Formula(lambda e: np.prod(e[:, 1:4], axis=1), slope)
+    first, again, *others = (
+        kind(backend, seed=seed, **options).attribute(pairs_trajectory()).data
+        for seed in (0, 0, 1, 2, 3, 4)
+    )
+    assert first.equals(again)
+    assert not all(np.allclose(first, other) for other in others)
 
 
 def test_the_regression_over_all_sets_gives_exact_shapley_values() -> None:

@@ -127,6 +127,23 @@ def test_attribute_takes_words_from_outside_the_prompt(tmp_path, capsys, monkeyp
     assert "it is empty" in capsys.readouterr().err
 
 
+def test_attribute_with_options_of_a_method(tmp_path, capsys):
+    ask = ["attribute", PROMPT, "--quiet", "--json", "-o", str(tmp_path)]
+    assert main([*ask, "--method", "random,seed=7", "--method", "center,width=0.1"]) == 0
+    told = json.loads(capsys.readouterr().out)["methods"]
+    assert told[0]["settings"]["seed"] == 7
+    assert told[1]["settings"]["width"] == 0.1
+    for method, says in (
+        ("random,sed=7", "random has no option 'sed'; it has seed"),
+        ("center,width=wide", "width must be a number, not 'wide'"),
+        ("random,seed", "a method is NAME or NAME,OPTION=VALUE,..., not 'random,seed'"),
+        ("random,seed=1,seed=2", "says seed twice"),
+    ):
+        assert says in refused(capsys, *ask, "--method", method)
+    again = ["--method", "random", "--method", "random,seed=1"]
+    assert "random can be asked once" in refused(capsys, *ask, *again)
+
+
 def test_attribute_by_several_methods(tmp_path, capsys):
     methods = ["--method", "random", "--method", "uniform"]
     arguments = ["-o", str(tmp_path), "--json", "--quiet", "--word", "red"]
@@ -270,7 +287,7 @@ def test_arguments_that_do_not_parse(capsys, arguments):
 def test_methods_and_models_are_listed(capsys):
     assert main(["methods", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert all(set(row) == {"name", "family", "needs", "paper"} for row in rows)
+    assert all(set(row) == {"name", "family", "needs", "paper", "options"} for row in rows)
     assert {"daam", "input-x-gradient", "occlusion", "shuffled-word"} <= {r["name"] for r in rows}
     assert main(["methods"]) == 0
     assert "2210.04885" in capsys.readouterr().out

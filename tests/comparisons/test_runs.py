@@ -175,6 +175,17 @@ def test_a_file_describes_a_run_and_flags_override_it(tmp_path, capsys):
     assert read_run(tmp_path / "again").settings == settings
 
 
+def test_methods_are_typed_with_options(tmp_path, capsys):
+    typed = ["--method", "center,width=0.1,name=narrow", "--method", "center,width=0.5"]
+    do(capsys, "compare", *SMALL, *typed, "--out", tmp_path / "out")
+    methods = read_run(tmp_path / "out").settings["methods"]
+    assert {name: one["width"] for name, one in methods.items()} == {"narrow": 0.1, "center": 0.5}
+    twice = ["--method", "center,width=0.1", "--method", "center,width=0.5"]
+    assert "two rows would be called 'center'" in do(
+        capsys, "compare", *SMALL, *twice, "--out", tmp_path / "no", status=2
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
