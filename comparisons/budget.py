@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wordlight.attribution.attributor import BudgetError, Steps, TextImageAttributor, partition
 from wordlight.attribution.question import Size
@@ -94,6 +95,14 @@ def fit(
             f"{', '.join(refused)}: leave {them} out{advice}"
         )
     return fitted
+
+
+def refuse_both(method: TextImageAttributor, options: Mapping[str, Any]) -> None:
+    """Raises ValueError where a budget and the method's options both say what its effort is."""
+    if method.effort in options:
+        raise ValueError(
+            f"{method.effort} of {method.name} is what the budget decides: give one of the two"
+        )
 
 
 def effort_of(method: TextImageAttributor) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.backends.backend import Backend
-from wordlight.comparisons.budget import Workload, fit
+from wordlight.comparisons.budget import Workload, fit, refuse_both
 from wordlight.comparisons.cells import check_name
 from wordlight.comparisons.sources import LiveMaps, MapSource, PrecomputedMaps
 
@@ -122,6 +122,8 @@ def build_entries(
     for name, method in _pairs(methods):
         if isinstance(method, Mapping):
             entries.append(_specified(backend, method, steps))
+            if budget is not None and (made := entries[-1].method) is not None:
+                refuse_both(made, method)
         elif isinstance(method, str):
             if method == SHUFFLED:
                 shuffle = True

@@ -73,7 +73,8 @@ def draw_pictures(axis: Axes, logs: dict[str, list[dict[str, Any]]]) -> None:
         curve(axis, logs[stage], "loss", stage)
     axis.set(title="autoencoder, then its decoder alone", xlabel="step", ylabel="training loss")
     axis.set_yscale("log")
-    axis.legend()
+    if axis.lines:
+        axis.legend()
 
 
 def draw_losses(axis: Axes, lines: list[dict[str, Any]]) -> None:
@@ -101,7 +102,8 @@ def curve(
 ) -> None:
     """One value by step."""
     found = [(line["step"], line[key]) for line in lines if key in line]
-    axis.plot(*zip(*found, strict=True), label=label, marker=marker, linewidth=1)
+    if found:
+        axis.plot(*zip(*found, strict=True), label=label, marker=marker, linewidth=1)
 
 
 if __name__ == "__main__":

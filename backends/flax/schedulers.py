@@ -104,7 +104,7 @@ class Schedule:
         if scheduler is None and asked not in _CLASSES:
             raise UnsupportedConfigError(
                 f"the Flax backend can't go through the steps of a {asked}: "
-                "load(..., scheduler='ddim') takes DDIM with the same noise, or 'euler'"
+                "scheduler='ddim' (--scheduler ddim) takes DDIM with the same noise, or 'euler'"
             )
         if scheduler is not None and scheduler not in get_args(SchedulerName):
             raise UnsupportedConfigError(f"scheduler must be 'ddim' or 'euler', not {scheduler!r}")

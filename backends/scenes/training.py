@@ -1,4 +1,4 @@
-"""What both stages of the training share: settings, seeds a step, the moving average, the log."""
+"""What the stages of the training share: settings, seeds a step, the moving average, the log."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ def add_scheduler(parser: argparse.ArgumentParser) -> None:
         "--scheduler",
         choices=("ddim", "euler"),
         help=(
-            "go through the checkpoint's noise by this scheduler: on flax for a checkpoint that "
-            "comes with another, as Stable Diffusion 1.x does (default: the checkpoint's own)"
+            "go through the checkpoint's noise by this scheduler in place of its own; needed on "
+            "flax where that is another, as Stable Diffusion 1.x's PNDM (default: its own)"
         ),
     )
 

@@ -19,7 +19,7 @@ from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons.budget import Workload, effort_of, fit
+from wordlight.comparisons.budget import Workload, effort_of, fit, refuse_both
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_budget,
@@ -64,7 +64,8 @@ def add_to(commands: Commands) -> None:
         metavar="NAME",
         help=(
             f"how to attribute (default: {DEFAULT_METHOD}); repeatable; `wordlight methods` lists "
-            "them; also with options, as in integrated-gradients,n_steps=32,wrt=tokens"
+            "them, with --json their options too, which may follow the name: "
+            "integrated-gradients,n_steps=32,wrt=tokens"
         ),
     )
     parser.add_argument(
@@ -136,6 +137,8 @@ def run(arguments: argparse.Namespace) -> None:
         for attributor in attributors:
             _check_words(attributor, tokens, players)
     if arguments.budget is not None:
+        for attributor, (_, options) in zip(attributors, asked, strict=True):
+            refuse_both(attributor, options)
         workload = Workload.of(
             backend,
             [arguments.prompt],

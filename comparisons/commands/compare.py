@@ -37,8 +37,9 @@ their own. Run again with the same --out and settings, it goes on where it was s
 A method that raises an error on an image loses that cell, and not the run: the table says how many
 failed, failed/ says why, the exit status is 1, and the same command tries them again.
 
-A whole comparison can be described by a file (--config): TOML or YAML, with the long options'
-names as keys, and methods as a list in which options may be given. Flags override it.
+A whole comparison can be described by a file (--config): TOML or YAML, with the options'
+names as keys, methods as a list in which options may be given, and maps and segmenters as tables by
+name. Flags override it.
 
   model = "scenes"
   framework = ["torch", "flax"]
@@ -143,7 +144,9 @@ def add_to(commands: Commands) -> None:
             "AttributionMaps.save, for the images of an earlier run's samples/; repeatable"
         ),
     )
-    parser.add_argument("--seed", type=whole_number(0), help="of the images' noise (default: 0)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="of the images' noise and the resampling (default: 0)"
+    )
     parser.add_argument(
         "--steps",
         type=whole_number(1),

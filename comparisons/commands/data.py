@@ -70,7 +70,9 @@ def add_to(commands: Commands) -> None:
     make.add_argument(
         "--seed", type=whole_number(0), default=0, help="of order, words and noise (default: 0)"
     )
-    make.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    make.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder of the set"
+    )
     add_model(make)
     add_output(make, bars="progress bar")
     make.set_defaults(run=run_make)
@@ -114,6 +116,7 @@ def run_make(arguments: argparse.Namespace) -> None:
             arguments.n,
             seed=arguments.seed,
             kind=arguments.kind,
+            scheduler=arguments.scheduler,
             on_image=bar.update,
         )
     for reason in made.left_out:

@@ -12,7 +12,7 @@ _SCENES = (
     "shipped with wordlight"
 )
 _OTHERS = """\
-Any other Stable Diffusion 1.x or 2.x is named by
+Any other Stable Diffusion 1.x or 2.x (on flax also XL) is named by
   a folder in diffusers' format      --model path/to/model
   a Hub id (safetensors only)        --model stable-diffusion-v1-5/stable-diffusion-v1-5
 A pipeline that you have in Python is taken as it is: wordlight.backends.load(pipeline)."""

@@ -69,7 +69,7 @@ def add_to(commands: Commands) -> None:
         studies, "sanity", "whether methods' maps change when the model's weights are randomised"
     )
     add_model(sanity)
-    add_methods(sanity, default="all installed ones")
+    add_methods(sanity, default="all installed ones but shuffled-word")
     sanity.add_argument(
         "-n", type=whole_number(1), default=8, metavar="N", help="images (default: 8)"
     )

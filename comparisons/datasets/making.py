@@ -138,6 +138,7 @@ def make(
     *,
     seed: int = 0,
     kind: str = "coco-gen",
+    scheduler: str | None = None,
     on_image: Callable[[], object] = lambda: None,
 ) -> Made:
     """Draw the first ``n`` captions into ``out``, a folder an image, in COCO-Gen's layout.
@@ -153,6 +154,7 @@ def make(
         n: how many images.
         seed: with an image's number it gives the seed of its noise.
         kind: what the set is called in its settings.
+        scheduler: with which the model was loaded, where it isn't its own: another set.
         on_image: called once an image, for a progress bar.
 
     Raises:
@@ -165,6 +167,8 @@ def make(
         raise ValueError(f"there are captions for {len(captions)} images, not {n}")
     root = Path(out)
     settings = _settings(captions, backend, seed, kind)
+    if scheduler is not None:
+        settings["scheduler"] = scheduler
     drawn, left_out, there = 0, [], 0
     with claimed(root), locked(root):
         if not holds_same_run(root, settings):

@@ -31,7 +31,7 @@ def open_dataset(spec: str | Path | Dataset, *, on_error: OnError = "raise") -> 
 
     Args:
         spec: ``"FORMAT:PATH"`` or ``"PATH"``, whose format is told by its layout; options follow
-            with commas, as ``"voc:VOC2012,split=val"``. Or a data set, which is given back.
+            with commas, as ``"voc:VOC2012,subset=val"``. Or a data set, which is given back.
         on_error: see ``Dataset``.
 
     Raises:

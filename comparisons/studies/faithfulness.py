@@ -166,6 +166,7 @@ def study_faithfulness(
     n: int = 8,
     groups: Iterable[str] = tuple(GROUPS),
     options: FaithfulnessOptions | None = None,
+    scheduler: str | None = None,
     on_cell: Callable[[int], object] = lambda count: None,
 ) -> FaithfulnessStudy:
     """Hold methods' maps against what the model does without words, and from other embeddings.
@@ -181,6 +182,7 @@ def study_faithfulness(
         n: how many images.
         groups: what is measured, of ``GROUPS``.
         options: how.
+        scheduler: with which the model was loaded, where it isn't its own: another study's folder.
         on_cell: called with how many cells were done.
 
     Raises:
@@ -209,6 +211,8 @@ def study_faithfulness(
         "options": asdict(options),
         "methods": {row.name: row.settings() for row in rows},
     }
+    if scheduler is not None:
+        settings["scheduler"] = scheduler
     with claimed(out):
         if not holds_same_run(out, settings):
             scenes.first_batch[0].at_steps(options.steps)

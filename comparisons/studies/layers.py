@@ -129,9 +129,10 @@ def study_layers(
         GeneratedScenes(backend, split, count, seed)
         for split, count in (("calibration", calibration), ("test", n))
     )
-    curves = _curves(backend, _own(tuning, folder), on_image)
+    timesteps = tuple(float(t) for t in test.first_batch[0].timesteps)
+    curves = _curves(backend, _own(tuning, folder, timesteps), on_image)
     thresholds = {place: np.mean([c for _, c in found], axis=0) for place, found in curves.items()}
-    judged = _curves(backend, _own(test, folder), on_image)
+    judged = _curves(backend, _own(test, folder, timesteps), on_image)
     if not curves or not judged:
         raise ValueError(
             "no image shows two of the objects that were asked for: take more images, or a model "
@@ -146,11 +147,12 @@ def study_layers(
         miou = mean_over_words([s for s, _ in found], [c[chosen] for _, c in found], seed=seed)
         tuned = float(curve[chosen])
         scores.append(PlaceScore(layer, step, THRESHOLD_GRID[chosen], tuned, miou))
-    timesteps = tuple(float(t) for t in test.first_batch[0].timesteps)
     return LayersStudy(backend.model_id, calibration, n, seed, timesteps, tuple(scores))
 
 
-def _own(images: GeneratedScenes, folder: Path) -> Iterator[DatasetItem]:
+def _own(
+    images: GeneratedScenes, folder: Path, timesteps: tuple[float, ...]
+) -> Iterator[DatasetItem]:
     """The images, made where they aren't there; raises ValueError for those of another run."""
     backend = images.backend
     for index, item in enumerate(images.stream(folder)):
@@ -161,6 +163,11 @@ def _own(images: GeneratedScenes, folder: Path) -> Iterator[DatasetItem]:
             raise ValueError(
                 f"{images.path(index, folder)} is of other images: it was drawn by {there[0]} at "
                 f"{there[1]} from seed {there[2]}, not by {asked[0]} at {asked[1]} from {asked[2]}"
+            )
+        if tuple(one.timesteps) != timesteps:
+            raise ValueError(
+                f"{images.path(index, folder)} was drawn in other steps than {backend.model_id} "
+                "takes now (another scheduler?): use another folder"
             )
         yield item
 

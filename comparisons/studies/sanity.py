@@ -82,12 +82,13 @@ def study_sanity(
         ValueError: an unknown method, split or number.
     """
     backend.require(frozenset({"randomized"}), "the sanity study")
+    # A method that there isn't is told before minutes of drawing.
+    kinds = {name: registry.get(name) for name in methods}
+    attributors = {name: kind(backend, **step_options(kind, steps)) for name, kind in kinds.items()}
     scenes = GeneratedScenes(backend, split, n, seed)
     trajectories = [t for start in range(0, n, BATCH) for t in scenes.draw(start)]
     samples: list[str] = []
     originals: dict[str, list[FloatArray]] = {name: [] for name in methods}
-    kinds = {name: registry.get(name) for name in methods}
-    attributors = {name: kind(backend, **step_options(kind, steps)) for name, kind in kinds.items()}
     for index, trajectory in enumerate(trajectories):
         for position, (name, attributor) in enumerate(attributors.items()):
             found = _word_maps(attributor, trajectory)

@@ -121,6 +121,13 @@ def test_methods_that_can_not_be_had_are_all_named_before_any_work(longest, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_effort_is_said_by_one_of_the_two(backend, tmp_path):
+    wanted = [{"method": "shapley", "n_samples": 3}]
+    with pytest.raises(ValueError, match="n_samples of shapley is what the budget decides"):
+        run(backend, wanted, tmp_path / "out", budget=100)
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_budget_is_another_run(backend, longest, tmp_path):
     methods = {"planted": Planted(backend, steps=TABLE_STEPS)}
     run(backend, methods, tmp_path / "out", budget=10)

@@ -140,6 +140,8 @@ def test_attribute_with_options_of_a_method(tmp_path, capsys):
         ("random,seed=1,seed=2", "says seed twice"),
     ):
         assert says in refused(capsys, *ask, "--method", method)
+    both = ["--method", "shapley,n_samples=3", "--budget", "100"]
+    assert "n_samples of shapley is what the budget decides" in refused(capsys, *ask, *both)
     again = ["--method", "random", "--method", "random,seed=1"]
     assert "random can be asked once" in refused(capsys, *ask, *again)
 

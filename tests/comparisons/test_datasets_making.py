@@ -72,11 +72,13 @@ def tags_file(tmp_path):
 
 
 def tree(folder):
-    return {
+    found = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    # Beside the settings it stands when the set was begun.
+    return {**found, "settings.json": json.loads(found["settings.json"])["settings"]}
 
 
 def test_what_is_made_reads_back_as_coco_gen(captions_file, tmp_path):
@@ -123,6 +125,8 @@ def test_another_seed_is_another_set(captions_file, tmp_path):
     make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1)
     with pytest.raises(ValueError, match="seed was 0, now 1"):
         make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1, seed=1)
+    with pytest.raises(ValueError, match="scheduler is asked for now and wasn't there"):
+        make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1, scheduler="euler")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="holds something else"):

@@ -134,6 +134,7 @@ def test_a_second_run_asks_nothing_and_a_missing_cell_is_made_again(backend, fol
     ("changed", "says"),
     [
         ({"n": 5}, "n was 6, now 5"),
+        ({"scheduler": "euler"}, "scheduler is asked for now and wasn't there"),
         ({"options": replace(OPTIONS, radius=0.1)}, "options.radius was 0.02, now 0.1"),
         ({"methods": ["uniform"]}, "methods.occlusion was there"),
         ({"groups": ["order", "removals"]}, "no metric 'removals'"),

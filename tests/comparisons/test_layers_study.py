@@ -50,10 +50,15 @@ class OneLayerSees(FakeBackend):
 
     capabilities = frozenset({"attention", "denoise"})
     attention_layers = (Layer(BLIND, 1), Layer(SEEING[0], 1))
+    later = 0.0
 
     def _draw(self, prompt: str, seed: int) -> Trajectory:
         drawn = super()._draw(prompt, seed)
-        return replace(drawn, embeddings=np.ones_like(drawn.embeddings))
+        return replace(
+            drawn,
+            embeddings=np.ones_like(drawn.embeddings),
+            timesteps=drawn.timesteps + np.float32(self.later),
+        )
 
     def _denoise(self, latents: Any, timestep: float, conditioning: Any) -> Any:
         push = conditioning.embeddings.mean(axis=(1, 2))[:, None, None, None] * LEFT
@@ -149,6 +154,10 @@ def test_images_of_a_comparison_are_taken_and_those_of_others_refused(
     # Nothing is drawn again, but the first batch, for its timesteps.
     assert len(backend.drawn) - drawn <= BATCH
     capsys.readouterr()
+    backend.later = 0.5
+    assert main(line) == 2
+    assert "was drawn in other steps than renderer takes now" in capsys.readouterr().err
+    backend.later = 0.0
     assert main([*line, "--seed", "1"]) == 2
     error = capsys.readouterr().err
     assert "scenes-calibration-0000.safetensors is of other images: it was drawn by" in error

@@ -178,6 +178,6 @@ def test_memory_does_not_grow_with_the_number_of_images(launcher, tmp_path):
     launcher.start("measured", str(tmp_path), 50, 500)
     grown = launcher.told("grown")
     assert launcher.finish() == 0
-    # A hundred bytes a word and metric are kept until a row is summed up: a megabyte at 500. All
-    # trajectories would be 30 MB more, all scores as objects 20.
-    assert grown < 12 * 2**20, grown
+    # While images are judged nothing grows; what the tables are made with takes 13 MB more, of 500
+    # images as of 1500 (seen). All trajectories would be 30 MB on top, all scores as objects 20.
+    assert grown < 18 * 2**20, grown

@@ -59,7 +59,7 @@ def add_to(studies: Commands) -> None:
         studies, NAME, "whether methods' maps say what the model does without a word", _EPILOG
     )
     add_model(parser)
-    add_methods(parser, default="those of compare, with its controls")
+    add_methods(parser, default="those of compare, and regeneration where removal is measured")
     parser.add_argument(
         "--metric",
         action="append",
@@ -90,7 +90,7 @@ def add_to(studies: Commands) -> None:
         help="how far these are at most, in root mean squares of the embeddings (default: 0.02)",
     )
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of all that is random (default: 0)"
+        "--seed", type=whole_number(0), default=0, help="of noise, sets and resampling (default: 0)"
     )
     parser.add_argument(
         "-o",
@@ -138,6 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
                 radius=arguments.radius,
                 seed=arguments.seed,
             ),
+            scheduler=arguments.scheduler,
             on_cell=bar.update,
         )
     tell(arguments, NAME, found.to_json(), tables(found))

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_methods,
     add_output,
     add_scheduler,
     whole_number,
@@ -42,12 +43,7 @@ def add_to(studies: Commands) -> None:
         metavar="MODEL",
         help="as for --model of other commands: a folder, a Hub id, or scenes (default)",
     )
-    parity.add_argument(
-        "--method",
-        action="append",
-        metavar="NAME",
-        help="a method, once or more (default: every installed one that both can run)",
-    )
+    add_methods(parity, default="every installed one that both can run")
     parity.add_argument(
         "--prompt",
         action="append",

@@ -47,7 +47,7 @@ def add_to(studies: Commands) -> None:
         type=Path,
         metavar="FOLDER",
         help="share out the maps that a comparison has kept there, and ask no model: -n, --steps, "
-        "--seed and --model are the comparison's",
+        "--seed, --model and what belongs to it are the comparison's",
     )
     parser.add_argument(
         "-n", type=whole_number(1), default=16, metavar="N", help="images (default: 16)"
