@@ -41,7 +41,8 @@ class HeadSelection(TextImageAttributor):
     the head's map A (the mean over steps and the word's tokens). It is zero for a constant map,
     and small for a head that hardly attends to the word. It was taken among eleven such measures
     for its average precision on the 20 nouns of 24 calibration images of the first embedded model,
-    too few to tell near ones apart. Each word has its own heads, so words' maps are not on one scale.
+    too few to tell near ones apart. Each word has its own heads, so words' maps are not on one
+    scale.
 
     With ``heads`` the heads are fixed, the same for every word: ``rank_heads`` ranks them by how
     well they find masks, which may be looked at in images of a calibration split only.
