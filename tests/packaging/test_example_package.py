@@ -49,6 +49,7 @@ def test_it_is_listed(site: Path) -> None:
         "family": "perturbation",
         "needs": ["denoise"],
         "paper": "Wang and Jia 2023, arXiv 2205.15466",
+        "options": ["steps", "step_weighting", "wrt", "n_pairs", "seed"],
     }
     assert "daam" in rows
 
