@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
 from tests.comparisons.fakes import scenes_by_prompt
-from tests.torch.conftest import build_tiny_pipe
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.comparisons import compare

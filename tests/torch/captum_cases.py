@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.torch.conftest import build_tiny_pipe
+from tests.torch.tiny import build_tiny_pipe
 from tests.toys import ToyBackend
 from wordlight.attribution import (
     Shapley,
@@ -27,6 +27,11 @@ from wordlight.backends import Trajectory
 from wordlight.backends.backend import Backend, Conditioning
 from wordlight.backends.torch.backend import TorchBackend
 
+#: For files in which Captum's metrics hand perturbed inputs on that don't require gradients yet,
+#: and its gradient methods say so.
+QUIET = pytest.mark.filterwarnings(
+    "ignore:Input Tensor 0 did not already require gradients:UserWarning"
+)
 ROOT = Path(__file__).parents[2]
 #: Four words; with the special positions as one player, 5! = 120 orders.
 PROMPT = "a red circle."

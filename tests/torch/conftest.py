@@ -1,79 +1,16 @@
-"""A tiny random model with Stable Diffusion 1.5's blocks: four levels, three with attention."""
+"""Models that several files ask: a tiny random one, and what Captum is asked about."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import StableDiffusionPipeline
 
-from wordlight.backends.scenes.tokenizer import BOS_ID, CONTEXT, EOS_ID, build_tokenizer, vocabulary
+from tests.torch.captum_cases import STEP, Case, ReversibleToy, make_case, tiny
+from tests.torch.tiny import build_tiny_pipe
+from tests.toys import toy_trajectory
+from wordlight.attribution.captum_adapter import CaptumForward, captum_forward
 from wordlight.backends.torch.backend import TorchBackend
-
-
-def build_tiny_pipe(prediction: str = "epsilon") -> StableDiffusionPipeline:
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        block_out_channels=(16, 32, 32, 32),
-        layers_per_block=2,
-        cross_attention_dim=24,
-        attention_head_dim=8,
-        norm_num_groups=8,
-    )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(vocabulary()),
-            hidden_size=24,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=BOS_ID,
-            eos_token_id=EOS_ID,
-            pad_token_id=EOS_ID,
-        )
-    )
-    vae = AutoencoderKL(
-        sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-    )
-    # Random weights attend almost evenly; larger ones make maps that differ.
-    with torch.no_grad():
-        for name, weight in unet.named_parameters():
-            if "attn2.to_q" in name or "attn2.to_k" in name:
-                weight *= 4
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=build_tokenizer(),
-        unet=unet,
-        scheduler=DDIMScheduler(
-            beta_schedule="scaled_linear",
-            beta_start=0.00085,
-            beta_end=0.012,
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.unet.eval(), pipe.vae.eval(), pipe.text_encoder.eval()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +28,19 @@ def backend(shared_pipe: StableDiffusionPipeline) -> TorchBackend:
 def fresh_pipe() -> StableDiffusionPipeline:
     """For tests that change the pipeline."""
     return build_tiny_pipe()
+
+
+@pytest.fixture(scope="module")
+def small() -> Case:
+    """A tiny model that Captum can ask."""
+    return make_case(tiny(torch.float32), 1e-4, size=16)
+
+
+@pytest.fixture
+def toy() -> ReversibleToy:
+    return ReversibleToy("saturating")
+
+
+@pytest.fixture
+def toy_forward(toy: ReversibleToy) -> CaptumForward:
+    return captum_forward(toy, toy_trajectory(), steps=[STEP])

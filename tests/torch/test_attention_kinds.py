@@ -12,8 +12,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
-from tests.torch.conftest import build_tiny_pipe
 from tests.torch.test_tracing import hooks_of, lora
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.backends import AttentionQuery, Trajectory
 from wordlight.backends.attention import OtherKeys
 from wordlight.backends.torch.attention_layers import attention_layers

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from tests.torch.conftest import build_tiny_pipe
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.backends import Conditioning, Trajectory
 from wordlight.backends.arrays_file import FileFormatError
 from wordlight.backends.tokens import PromptTooLongError

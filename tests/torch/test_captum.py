@@ -13,7 +13,7 @@ import pytest
 import torch
 from captum import attr
 
-from tests.torch.captum_cases import ROOT, STEP, Case, ReversibleToy, make_case, tiny
+from tests.torch.captum_cases import QUIET, ROOT, STEP, Case, ReversibleToy, make_case, tiny
 from tests.toys import toy_trajectory
 from wordlight.attribution import (
     InputXGradient,
@@ -28,11 +28,7 @@ from wordlight.attribution.captum_adapter import (
 from wordlight.attribution.targets import PredictionNorm, Region
 from wordlight.backends import load
 
-pytestmark = pytest.mark.filterwarnings(
-    # Captum's metrics hand perturbed inputs on that don't require gradients yet, and its gradient
-    # methods say so.
-    "ignore:Input Tensor 0 did not already require gradients:UserWarning"
-)
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module", params=["tiny-float32", "tiny-float64", "scenes"])
@@ -42,16 +38,6 @@ def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "tiny-float32":
         return make_case(tiny(torch.float32), 1e-4, size=16)
     return make_case(tiny(torch.float64), 1e-9, size=16)
-
-
-@pytest.fixture(scope="module")
-def small() -> Case:
-    return make_case(tiny(torch.float32), 1e-4, size=16)
-
-
-@pytest.fixture
-def toy() -> ReversibleToy:
-    return ReversibleToy("saturating")
 
 
 def test_players(case: Case) -> None:

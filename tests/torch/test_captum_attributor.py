@@ -11,7 +11,7 @@ import pytest
 import torch
 from captum import attr
 
-from tests.torch.captum_cases import STEP, Case, ReversibleToy, make_case, tiny
+from tests.torch.captum_cases import QUIET, STEP, Case, ReversibleToy
 from tests.toys import CHANNELS, ToyBackend, toy_trajectory
 from wordlight.attribution import (
     InputXGradient,
@@ -19,32 +19,12 @@ from wordlight.attribution import (
 )
 from wordlight.attribution.captum_adapter import (
     CaptumForward,
-    captum_forward,
 )
 from wordlight.attribution.captum_attributor import CaptumAttributor
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Evaluations, MissingCapabilityError
 
-pytestmark = pytest.mark.filterwarnings(
-    # Captum's metrics hand perturbed inputs on that don't require gradients yet, and its gradient
-    # methods say so.
-    "ignore:Input Tensor 0 did not already require gradients:UserWarning"
-)
-
-
-@pytest.fixture(scope="module")
-def small() -> Case:
-    return make_case(tiny(torch.float32), 1e-4, size=16)
-
-
-@pytest.fixture
-def toy() -> ReversibleToy:
-    return ReversibleToy("saturating")
-
-
-@pytest.fixture
-def toy_forward(toy: ReversibleToy) -> CaptumForward:
-    return captum_forward(toy, toy_trajectory(), steps=[STEP])
+pytestmark = QUIET
 
 
 def test_cells_on_torch_and_their_cost(small: Case) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from captum import attr, metrics
 
-from tests.torch.captum_cases import ROOT, STEP, Case, ReversibleToy, make_case, tiny
+from tests.torch.captum_cases import QUIET, ROOT, STEP, Case, ReversibleToy, make_case, tiny
 from tests.toys import ToyBackend, toy_trajectory
 from wordlight.attribution import (
     DAAM,
@@ -33,26 +33,7 @@ from wordlight.attribution.targets import DecodedChannel
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend
 
-pytestmark = pytest.mark.filterwarnings(
-    # Captum's metrics hand perturbed inputs on that don't require gradients yet, and its gradient
-    # methods say so.
-    "ignore:Input Tensor 0 did not already require gradients:UserWarning"
-)
-
-
-@pytest.fixture(scope="module")
-def small() -> Case:
-    return make_case(tiny(torch.float32), 1e-4, size=16)
-
-
-@pytest.fixture
-def toy() -> ReversibleToy:
-    return ReversibleToy("saturating")
-
-
-@pytest.fixture
-def toy_forward(toy: ReversibleToy) -> CaptumForward:
-    return captum_forward(toy, toy_trajectory(), steps=[STEP])
+pytestmark = QUIET
 
 
 def test_rule_1_rows_are_pure_and_differentiable(small: Case) -> None:

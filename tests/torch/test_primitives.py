@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from tests.torch.conftest import build_tiny_pipe
 from tests.torch.test_tracing import hooks_of
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.backends import load
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend

@@ -17,8 +17,8 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
 )
 
-from tests.torch.conftest import build_tiny_pipe
 from tests.torch.test_tracing import hooks_of, lora
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.backends import AttentionQuery, Conditioning
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.attention_layers import attention_layers

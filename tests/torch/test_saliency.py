@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tests.torch.conftest import build_tiny_pipe
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.attribution import Guidance, Saliency
 from wordlight.attribution.question import Question
 from wordlight.attribution.step import Inputs, prepare_step

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.torch.conftest import build_tiny_pipe
+from tests.torch.tiny import build_tiny_pipe
 from wordlight.attribution import (
     DecodedChannel,
     Guidance,
