@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from wordlight.attribution.words import PromptWords
 from wordlight.comparisons.cells import CellFolder
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
+from wordlight.comparisons.figures import figure_png
 from wordlight.comparisons.metrics.overlap import iou
 
 ROWS = 6
@@ -79,9 +79,7 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem]) -> bytes:
             names = ["image", "masks", *(entry.label for entry in entries)]
             for axis, name in zip(axes, names, strict=True):
                 axis.set_title(name.replace(" (", "\n("), fontsize=9)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
+    return figure_png(figure, facecolor="white")
 
 
 def _choose(items: Iterable[DatasetItem]) -> list[tuple[DatasetItem, ScoredWord]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -85,6 +86,42 @@ def load_model(arguments: argparse.Namespace) -> Backend:
         device=arguments.device,
         scheduler=arguments.scheduler,
     )
+
+
+def add_count(
+    parser: argparse.ArgumentParser, default: int, what: str = "images", metavar: str = "N"
+) -> None:
+    """``-n``, of ``what``."""
+    parser.add_argument(
+        "-n",
+        type=whole_number(1),
+        default=default,
+        metavar=metavar,
+        help=f"{what} (default: {default})",
+    )
+
+
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """``--steps``: how many a method looks at."""
+    parser.add_argument(
+        "--steps",
+        type=whole_number(1),
+        default=4,
+        metavar="N",
+        help="how many evenly spaced denoising steps methods look at (default: 4)",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, of: str = "the images' noise") -> None:
+    """``--seed``."""
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help=f"of {of} (default: 0)"
+    )
+
+
+def add_folder(parser: argparse.ArgumentParser, help_line: str) -> None:
+    """``-o``/``--out``, where a command writes if it is named."""
+    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help=help_line)
 
 
 def add_methods(parser: argparse.ArgumentParser, *, default: str) -> None:

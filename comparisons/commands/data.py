@@ -13,10 +13,11 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_count,
     add_model,
     add_output,
+    add_seed,
     load_model,
-    whole_number,
 )
 
 _MAKE_EPILOG = """\
@@ -64,12 +65,8 @@ def add_to(commands: Commands) -> None:
     tags.add_argument(
         "--spacy", metavar="PIPELINE", help="a spaCy pipeline that tags, such as en_core_web_sm"
     )
-    make.add_argument(
-        "-n", type=whole_number(1), default=32, metavar="IMAGES", help="images (default: 32)"
-    )
-    make.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of order, words and noise (default: 0)"
-    )
+    add_count(make, 32, metavar="IMAGES")
+    add_seed(make, "order, words and noise")
     make.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder of the set"
     )

@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,11 +14,14 @@ from wordlight.backends.scenes.grammar import SPLITS
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_count,
+    add_folder,
     add_methods,
     add_model,
     add_output,
+    add_seed,
+    add_steps,
     load_model,
-    whole_number,
 )
 from wordlight.comparisons.commands.studies import (
     entanglement,
@@ -47,21 +49,13 @@ def add_to(commands: Commands) -> None:
         studies, "following", "how well a model that draws coloured shapes follows its prompts"
     )
     add_model(following)
-    following.add_argument(
-        "-n", type=whole_number(1), default=200, metavar="N", help="prompts (default: 200)"
-    )
+    add_count(following, 200, "prompts")
     following.add_argument(
         "--split", choices=SPLITS, default="test", help="whose prompts (default: test)"
     )
-    following.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
-    )
-    following.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write the shares (following.json) and the first 64 images (sheet.png) there",
+    add_seed(following)
+    add_folder(
+        following, "write the shares (following.json) and the first 64 images (sheet.png) there"
     )
     add_output(following, bars="progress bar")
     following.set_defaults(run=run_following)
@@ -70,22 +64,10 @@ def add_to(commands: Commands) -> None:
     )
     add_model(sanity)
     add_methods(sanity, default="all installed ones but shuffled-word")
-    sanity.add_argument(
-        "-n", type=whole_number(1), default=8, metavar="N", help="images (default: 8)"
-    )
-    sanity.add_argument(
-        "--steps", type=whole_number(1), default=4, help="evenly spaced steps (default: 4)"
-    )
-    sanity.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of noise and random weights (default: 0)"
-    )
-    sanity.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write the numbers (sanity.json) and their curves (sanity.png) there",
-    )
+    add_count(sanity, 8)
+    add_steps(sanity)
+    add_seed(sanity, "noise and random weights")
+    add_folder(sanity, "write the numbers (sanity.json) and their curves (sanity.png) there")
     add_output(sanity, bars="progress bar")
     sanity.set_defaults(run=run_sanity)
     for one in (faithfulness, layers, positions, influence, relations, entanglement, parity):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from wordlight.attribution.maps import AttributionMaps, WordMap
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets import DatasetItem, ScoredWord
+from wordlight.comparisons.figures import figure_png
 from wordlight.comparisons.generated_scenes import GeneratedScenes
 from wordlight.comparisons.judging import partner
 from wordlight.comparisons.metrics.overlap import iou_at
@@ -258,9 +258,7 @@ def draw_layers(study: LayersStudy, path: Path) -> None:
     axis.axhline(len(study.layers) + 0.5, color="white", linewidth=2)
     axis.set_xlabel("timestep, from the first denoising step to the last")
     figure.colorbar(picture, ax=axis, label="mIoU at the calibrated threshold", pad=0.01)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, figure_png(figure, dpi=120))
 
 
 def short(layer: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.entries import step_options
+from wordlight.comparisons.figures import figure_png
 from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.metrics.sanity import RandomisedSimilarity
 from wordlight.comparisons.statistics import Estimate
@@ -145,10 +145,4 @@ def write_sanity(folder: Path, cascades: Sequence[Cascade]) -> None:
     axis.set_ylabel("rank correlation with the original maps")
     axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    write_atomically(folder / "sanity.png", _png(figure))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    write_atomically(folder / "sanity.png", figure_png(figure, dpi=120))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.figures import figure_png
 
 _COLUMNS = 8
 
@@ -43,6 +43,4 @@ def write_sheet(path: Path, drawings: Sequence[Drawing]) -> None:
         lines = text.split("\n")
         text = "\n".join([*[" "] * (4 - len(lines)), *lines])
         cell.set_title(text, fontsize=7, color=colour, loc="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, figure_png(figure))

@@ -7,7 +7,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wordlight.comparisons.commands.arguments import add_model, add_output, whole_number
+from wordlight.comparisons.commands.arguments import (
+    add_count,
+    add_folder,
+    add_model,
+    add_output,
+    add_seed,
+    add_steps,
+)
 
 if TYPE_CHECKING:
     from wordlight.backends.backend import Backend
@@ -23,28 +30,10 @@ def add_study_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="NAME",
         help="whose maps (default: daam); `wordlight methods` lists them",
     )
-    parser.add_argument(
-        "-n", type=whole_number(1), default=16, metavar="N", help="prompts (default: 16)"
-    )
-    parser.add_argument(
-        "--steps",
-        type=whole_number(1),
-        default=4,
-        help="how many evenly spaced denoising steps the method looks at (default: 4)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        help="of the images' noise and the resampling (default: 0)",
-    )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help=f"write the numbers ({name}.json) and the table ({name}.txt) there",
-    )
+    add_count(parser, 16, "prompts")
+    add_steps(parser)
+    add_seed(parser, "the images' noise and the resampling")
+    add_folder(parser, f"write the numbers ({name}.json) and the table ({name}.txt) there")
     add_output(parser, bars="progress bar")
 
 

@@ -15,9 +15,12 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_count,
+    add_folder,
     add_methods,
     add_model,
     add_output,
+    add_seed,
     load_model,
     whole_number,
 )
@@ -66,9 +69,7 @@ def add_to(studies: Commands) -> None:
         choices=_GROUPS,
         help="what is measured, repeatable (default: everything)",
     )
-    parser.add_argument(
-        "-n", type=whole_number(1), default=8, metavar="N", help="images (default: 8)"
-    )
+    add_count(parser, 8)
     for name, default, what in (
         ("steps", 4, "evenly spaced denoising steps, of methods and metrics alike"),
         ("calibration", 16, "images on which the centre's width is chosen, where it is a row"),
@@ -89,15 +90,10 @@ def add_to(studies: Commands) -> None:
         metavar="R",
         help="how far these are at most, in root mean squares of the embeddings (default: 0.02)",
     )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of noise, sets and resampling (default: 0)"
-    )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help=(
+    add_seed(parser, "noise, sets and resampling")
+    add_folder(
+        parser,
+        (
             f"keep cells, maps and images there, and write the numbers ({NAME}.json) and the "
             f"tables ({NAME}.txt)"
         ),

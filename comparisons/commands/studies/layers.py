@@ -13,8 +13,11 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_count,
+    add_folder,
     add_model,
     add_output,
+    add_seed,
     load_model,
     whole_number,
 )
@@ -43,9 +46,7 @@ def add_to(studies: Commands) -> None:
         studies, NAME, "which layer's attention, at which step, does best", _EPILOG
     )
     add_model(parser)
-    parser.add_argument(
-        "-n", type=whole_number(1), default=32, metavar="N", help="test images (default: 32)"
-    )
+    add_count(parser, 32, "test images")
     parser.add_argument(
         "--calibration",
         type=whole_number(1),
@@ -53,9 +54,7 @@ def add_to(studies: Commands) -> None:
         metavar="N",
         help="images on which thresholds and the best place are chosen (default: 32)",
     )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
-    )
+    add_seed(parser)
     parser.add_argument(
         "--images",
         type=Path,
@@ -63,13 +62,9 @@ def add_to(studies: Commands) -> None:
         help="keep the images there, or take those that are there already, such as a comparison's "
         "samples/ (default: draw them and keep none)",
     )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write the numbers (layers.json), the table (layers.txt) and the figure "
-        "(layers.png) there",
+    add_folder(
+        parser,
+        "write the numbers (layers.json), the table (layers.txt) and the figure (layers.png) there",
     )
     add_output(parser, bars="progress bar")
     parser.set_defaults(run=run)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tqdm import tqdm
 
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_count,
+    add_folder,
     add_methods,
     add_output,
     add_scheduler,
+    add_seed,
     whole_number,
 )
 
@@ -50,29 +52,19 @@ def add_to(studies: Commands) -> None:
         metavar="TEXT",
         help="what images show, once or more (default: coloured shapes, as scenes draws)",
     )
-    parity.add_argument(
-        "-n", type=whole_number(1), default=2, metavar="N", help="images (default: 2)"
-    )
+    add_count(parity, 2)
     parity.add_argument(
         "--steps",
         type=whole_number(1),
         default=4,
         help="how many evenly spaced steps, each compared by itself (default: 4)",
     )
-    parity.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
-    )
+    add_seed(parity)
     add_scheduler(parity)
     parity.add_argument(
         "--device", metavar="DEVICE", help="cpu or cuda, of both (default: the best of each)"
     )
-    parity.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write the numbers (parity.json) and a page (parity.html) there",
-    )
+    add_folder(parity, "write the numbers (parity.json) and a page (parity.html) there")
     add_output(parity, bars="progress bar")
     parity.set_defaults(run=run)
 

@@ -12,11 +12,14 @@ from tqdm import tqdm
 from wordlight.comparisons.commands.arguments import (
     Commands,
     add_command,
+    add_count,
+    add_folder,
     add_methods,
     add_model,
     add_output,
+    add_seed,
+    add_steps,
     load_model,
-    whole_number,
 )
 from wordlight.comparisons.commands.studies.arguments import tell
 
@@ -49,22 +52,10 @@ def add_to(studies: Commands) -> None:
         help="share out the maps that a comparison has kept there, and ask no model: -n, --steps, "
         "--seed, --model and what belongs to it are the comparison's",
     )
-    parser.add_argument(
-        "-n", type=whole_number(1), default=16, metavar="N", help="images (default: 16)"
-    )
-    parser.add_argument(
-        "--steps", type=whole_number(1), default=4, help="evenly spaced steps (default: 4)"
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the images' noise (default: 0)"
-    )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write the numbers (positions.json) and the table (positions.txt) there",
-    )
+    add_count(parser, 16)
+    add_steps(parser)
+    add_seed(parser)
+    add_folder(parser, "write the numbers (positions.json) and the table (positions.txt) there")
     add_output(parser, bars="progress bar")
     parser.set_defaults(run=run)
 
