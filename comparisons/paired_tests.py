@@ -158,7 +158,7 @@ class Standing:
 
     Attributes:
         rank: one more than the number of methods that are significantly better.
-        tied: whether another has the same rank.
+        tied: whether it can't be told apart from another, and so shares a letter with one.
         groups: letters; two methods share one where no difference between them was found.
     """
 
@@ -201,7 +201,9 @@ def standings(
                 letters[method] += letter
     return {
         method: Standing(
-            ranks[method], list(ranks.values()).count(ranks[method]) > 1, letters[method]
+            ranks[method],
+            any(method in group and len(group) > 1 for group in groups),
+            letters[method],
         )
         for method in methods
     }

@@ -111,7 +111,7 @@ def test_groups_by_hand():
     # b is told from neither a nor c, which differ.
     found = standings("abc", of_pairs({("a", "c")}, "abc"))
     assert [found[m].groups for m in "abc"] == ["a", "ab", "b"]
-    assert [str(found[m]) for m in "abc"] == ["1 tied", "1 tied", "2"]
+    assert [str(found[m]) for m in "abc"] == ["1 tied", "1 tied", "2 tied"]
     clear = standings("abc", of_pairs({("a", "b"), ("a", "c"), ("b", "c")}, "abc"))
     assert [(str(clear[m]), clear[m].groups) for m in "abc"] == [("1", "a"), ("2", "b"), ("3", "c")]
     none = standings("abc", of_pairs(set(), "abc"))
