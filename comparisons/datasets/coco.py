@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Coco(Dataset):
 
     @cached_property
     def _images(self) -> dict[int, Record]:
-        return {_number(one, "id"): one for one in self._table(self._masks_file, "images")}
+        return dict(self._numbered("images", "id"))
 
     @cached_property
     def _masks_file(self) -> Record:
@@ -83,21 +83,33 @@ class Coco(Dataset):
     def _classes(self) -> dict[int, tuple[str, Category]]:
         """The classes' names in plain words, and whether they are things."""
         classes: dict[int, tuple[str, Category]] = {}
-        for one in self._table(self._masks_file, "categories"):
-            name = one.get("name")
-            if not isinstance(name, str) or not name:
-                raise DatasetError(f"{self.root}: a category without a name: {one!r}"[:300])
+        for number, one in self._numbered("categories", "id"):
+            name = self._attempt(f"category {number}", lambda one=one: self._name(one))  # type: ignore[misc]
             thing = one.get("isthing", 0 if self.kind == "stuff" else 1)
-            if name != "other":
-                classes[_number(one, "id")] = (plain(name), "object" if thing else "stuff")
+            if name is not None and name != "other":
+                classes[number] = (plain(name), "object" if thing else "stuff")
         return classes
+
+    def _name(self, category: Record) -> str:
+        name = category.get("name")
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{self.root}: a category without a name: {category!r}"[:300])
+        return name
 
     @cached_property
     def _annotations(self) -> dict[int, list[Record]]:
         by_image: dict[int, list[Record]] = defaultdict(list)
-        for one in self._table(self._masks_file, "annotations"):
-            by_image[_number(one, "image_id")].append(one)
+        for number, one in self._numbered("annotations", "image_id"):
+            by_image[number].append(one)
         return dict(by_image)
+
+    def _numbered(self, table: str, key: str) -> Iterator[tuple[int, Record]]:
+        """The records of a table by a number of theirs; one without it is malformed by itself."""
+        for position, one in enumerate(self._table(self._masks_file, table)):
+            what = f"{table} {position}"
+            number = self._attempt(what, lambda one=one: _number(one, key))  # type: ignore[misc]
+            if number is not None:
+                yield number, one
 
     def _json(self, name: str) -> Record:
         found = read_json(inside(self.root, f"annotations/{name}"))
@@ -118,6 +130,8 @@ class Coco(Dataset):
             if caption is not None:
                 number, which, text = caption
                 captions[number].append((which, text))
+        # Read once and for all: what is wrong with a table isn't every image's fault.
+        _ = self._classes, self._annotations
         for number in sorted(self._images):
             listed = self._attempt(
                 f"image {number}",
@@ -234,7 +248,9 @@ def _segments(one: Record) -> list[Record]:
 def _number(one: Record, key: str) -> int:
     value = one.get(key)
     if type(value) is not int:
-        raise DatasetError(f"{key} should be a whole number, not {value!r}, in {one!r}"[:300])
+        # Outlines are long, and would crowd out what tells the record from others.
+        told = {name: one[name] for name in one if name not in ("segmentation", "segments_info")}
+        raise DatasetError(f"{key} should be a whole number, not {value!r}, in {told!r}"[:300])
     return value
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 
+import h5py
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -54,6 +57,13 @@ class Inverting(FakeBackend):
                 )
             )
         return made
+
+
+class Flat(Uniform):
+    """No control, so that the page shows its cases, and another word's map can be taken."""
+
+    name = "flat"
+    family = "perturbation"
 
 
 def test_images_and_masks_come_at_the_models_size(tmp_path):
@@ -164,16 +174,75 @@ def test_malformed_items_stop_a_comparison_or_are_counted(tmp_path):
     assert read_run(tmp_path / "skipping").state == "finished"
 
 
+def several_of_coco(root, kind="instances"):
+    """Five images: the one that there is, and copies under other names; the second leads out."""
+    name = "000000000042"
+    files.coco(root)
+    masks = root / f"annotations/{kind}_val2017.json"
+    captions = root / "annotations/captions_val2017.json"
+    of_masks, of_captions = (json.loads(path.read_text()) for path in (masks, captions))
+    (image,), annotations = of_masks["images"], list(of_masks["annotations"])
+    told = list(of_captions["annotations"])
+    for number in range(1, 5):
+        shutil.copy(root / f"val2017/{name}.jpg", root / f"val2017/{number}.jpg")
+        called = "../2.jpg" if number == 2 else f"{number}.jpg"
+        of_masks["images"].append({**image, "id": number, "file_name": called})
+        of_masks["annotations"] += [{**one, "image_id": number} for one in annotations]
+        of_captions["annotations"] += [{**one, "image_id": number} for one in told]
+    files.write_json(masks, of_masks)
+    files.write_json(captions, of_captions)
+    return f"coco:{root},kind={kind}"
+
+
+def several_of_voc(root):
+    """As many; the second image is a link out of the data set."""
+    files.voc(root)
+    images, labels = root / "JPEGImages", root / "SegmentationClass"
+    for number in range(1, 6):
+        shutil.copy(images / "2007_000001.jpg", images / f"{number}.jpg")
+        shutil.copy(labels / "2007_000001.png", labels / f"{number}.png")
+    shutil.move(images / "2.jpg", root.parent / "outside.jpg")
+    (images / "2.jpg").symlink_to(root.parent / "outside.jpg")
+    (root / "ImageSets/Segmentation/val.txt").write_text("1\n2\n3\n4\n5\n")
+    return f"voc:{root}"
+
+
+def several_of_imagenet(root):
+    """As many; of the third, the image is no picture."""
+    root.mkdir()
+    names = [f"{synset}_1" for synset in ("n02084071", "n02121808") for _ in range(3)][:5]
+    path = files.imagenet_segmentation(root / "segs.mat", names)
+    with h5py.File(path, "a") as file:
+        file["value/img"][2, 0] = file.create_dataset("#refs#/x", data=np.zeros((2, 2))).ref
+    return f"{path},names={root / 'names.txt'}"
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (several_of_coco, "leads out of .*: paths must lie inside"),
+        (partial(several_of_coco, kind="panoptic"), "leads out of .*: paths must lie inside"),
+        (several_of_voc, "leads out of .* by a symbolic link"),
+        (several_of_imagenet, "the image of image 2 should be 3-dimensional"),
+    ],
+)
+def test_what_leads_out_of_a_data_set_stops_a_comparison_or_is_counted(tmp_path, made, says):
+    spec = made(tmp_path / "set")
+    split = {name: len(split_of_listing(open_dataset(spec).listing, name)) for name in
+             ("calibration", "test")}  # fmt: skip
+    counts = {"calibration": split["calibration"], "n": split["test"]}
+    with pytest.raises(DatasetError, match=says):
+        run(spec, tmp_path / "out", **counts)
+    with pytest.warns(DatasetWarning, match=f"1 of .* skipped: .*{says}"):
+        found = run(spec, tmp_path / "skipping", on_error="skip", **counts)
+    assert sum(counts.values()) == 5
+    assert found.facts.n in (split["test"], split["test"] - 1)
+    assert read_run(tmp_path / "skipping").state == "finished"
+
+
 def test_the_page_shows_a_word_that_stands_at_several_places(tmp_path):
     root = files.coco_gen(tmp_path / "set", 4)
     backend = Inverting()
-
-    class Flat(Uniform):
-        """No control, so that the page shows its cases."""
-
-        name = "flat"
-        family = "perturbation"
-
     compare(
         backend,
         [Flat(backend)],
@@ -316,6 +385,21 @@ def test_one_object_an_image_is_the_headline_where_the_data_set_is_so(tmp_path):
     found = run(spec, tmp_path / "out", n=1)
     assert "1 names of the one object that each image shows" in found.text
     assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(files.DOG.mean(), abs=1 / 64)
+
+
+def test_where_images_show_one_object_another_words_map_is_not_measured(tmp_path):
+    path = files.imagenet_segmentation(tmp_path / "segs.mat", ["n02084071_1"] * 2 + ["n02121808_1"])
+    spec = f"{path},names={path.with_name('names.txt')}"
+    backend = Inverting()
+    methods = [Flat(backend), "uniform", "shuffled-word"]
+    options = {"data": spec, "n": 1, "calibration": 1, "progress": False}
+    found = compare(backend, methods, out=tmp_path / "out", **options)
+    assert [entry.name for entry in found.entries] == ["flat", "uniform"]
+    assert found.lost == ("shuffled-word.flat",)
+    text = " ".join(found.text.split())
+    assert "shuffled-word (flat): not measured: no word to choose its threshold on" in text
+    assert found.failures == ()
+    assert read_run(tmp_path / "out").state == "finished"
 
 
 def test_images_that_are_drawn_again_must_come_out_the_same(tmp_path):

@@ -392,6 +392,52 @@ def test_a_malformed_caption_of_coco_is_named_or_skipped(tmp_path, change, says)
     assert item.prompt == "A puppy and two cats below the sky."
 
 
+def stray(key, value):
+    """A record more, of which one doesn't know what it is of."""
+    return lambda data: data[key].append(value)
+
+
+OUTLINE = {"segmentation": [[0] * 300]}
+
+
+@pytest.mark.parametrize("kind", ["instances", "panoptic"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (stray("annotations", {**OUTLINE, "id": 77}), "image_id should be .*'id': 77"),
+        (stray("images", {"id": None, "file_name": "x.jpg"}), "id should be .*'x.jpg'"),
+        (stray("categories", {"id": "a", "name": "bird"}), "id should be .*'bird'"),
+        (stray("categories", {"id": 99}), "a category without a name: .*'id': 99"),
+    ],
+)
+def test_a_stray_record_of_coco_is_one_thing_that_is_skipped(tmp_path, kind, change, says):
+    root = files.coco(tmp_path)
+    change_coco(root, kind, change)
+    spec = f"coco:{root},kind={kind}"
+    with pytest.raises(DatasetError, match=says):
+        list(open_dataset(spec))
+    with pytest.warns(DatasetWarning, match=f"1 of .* skipped: .*{says}"):
+        (item,) = open_dataset(spec, on_error="skip")
+    assert item.prompt.startswith("A puppy")
+
+
+def test_the_annotations_of_coco_are_gone_through_once(tmp_path, monkeypatch):
+    from wordlight.comparisons.datasets import coco
+
+    root = files.coco(tmp_path)
+    change_coco(root, "instances", stray("annotations", {"image_id": "?"}))
+    change_coco(
+        root,
+        "instances",
+        lambda d: d["images"].extend({"id": n, "file_name": f"{n}.jpg"} for n in range(5)),
+    )
+    asked = []
+    original = coco._number
+    monkeypatch.setattr(coco, "_number", lambda one, key: asked.append(key) or original(one, key))
+    assert len(open_dataset(root, on_error="skip")) == 1
+    assert asked.count("image_id") == 4 + 3
+
+
 def test_a_coco_file_cut_short(tmp_path):
     root = files.coco(tmp_path)
     path = root / "annotations/instances_val2017.json"
