@@ -164,4 +164,8 @@ def read_scores(path: Path, run: str = "") -> list[Score]:
         raise DamagedFileError(path, f"{path} has the columns {columns}, and not those of a cell")
     if run and (table.schema.metadata or {}).get(_RUN) != run.encode():
         raise DamagedFileError(path, f"{path} is of a run with other settings")
-    return [Score(**row) for row in table.to_pylist()]
+    try:
+        return [Score(**row) for row in table.to_pylist()]
+    except UnicodeDecodeError as error:
+        # Texts are decoded here, and not when they are read.
+        raise DamagedFileError(path, f"{path} is damaged ({error})") from None

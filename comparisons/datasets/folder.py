@@ -67,14 +67,17 @@ class PlainFolder(Dataset):
                 yield listed
 
     def _lines(self, path: Path) -> Iterator[tuple[str, Any]]:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                where = f"{path.name}, line {number}"
-                record = self._attempt(where, lambda w=where, li=line: _parsed(w, li))  # type: ignore[misc]
-                if record is not None:
-                    yield where, _without_nulls(record)
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    where = f"{path.name}, line {number}"
+                    record = self._attempt(where, lambda w=where, li=line: _parsed(w, li))  # type: ignore[misc]
+                    if record is not None:
+                        yield where, _without_nulls(record)
+        except OSError as error:
+            self._malformed(path.name, f"{path} can't be read: {error.strerror}")
 
     def _parquet(self, path: Path) -> Iterator[tuple[str, Any]]:
         number = 0
@@ -85,13 +88,24 @@ class PlainFolder(Dataset):
                         f"{path} has no column prompt, but {', '.join(file.schema_arrow.names)}"
                     )
                 for batch in file.iter_batches(batch_size=1024):
-                    for record in batch.to_pylist():
+                    for record in self._batch(path, number, batch):
                         number += 1
-                        yield f"{path.name}, row {number}", _without_nulls(record)
-        except (pa.ArrowException, OSError) as error:
+                        if record is not None:
+                            yield f"{path.name}, row {number}", _without_nulls(record)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             self._malformed(path.name, f"{path} is no Parquet that can be read: {error}")
         except DatasetError as error:
             self._malformed(path.name, str(error))
+
+    def _batch(self, path: Path, before: int, batch: pa.RecordBatch) -> list[Any]:
+        """The rows of a batch, with None for one that is left out."""
+        try:
+            whole: list[Any] = batch.to_pylist()
+            return whole
+        except UnicodeDecodeError:
+            # One by one, which is slower, to find the ones whose texts are none.
+            rows = ((f"{path.name}, row {before + 1 + i}", i) for i in range(batch.num_rows))
+            return [self._attempt(w, lambda w=w, i=i: _row(w, batch, i)) for w, i in rows]  # type: ignore[misc]
 
     def _listed(self, where: str, record: Any) -> Listed:
         if not isinstance(record, dict):
@@ -180,6 +194,13 @@ def _parsed(where: str, line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where} is no JSON, or was cut short: {error}") from None
+
+
+def _row(where: str, batch: pa.RecordBatch, index: int) -> Any:
+    try:
+        return batch.slice(index, 1).to_pylist()[0]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{where}: a text is not in UTF-8: {error}") from None
 
 
 def _masks(sample: str, masks: Any) -> list[tuple[str, int | None, str | None]]:

@@ -9,6 +9,8 @@ import warnings
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,6 +156,16 @@ def bad_parquet(root):
     (root / "more.parquet").write_bytes(b"PAR1 and then nothing")
 
 
+def odd_bytes(root):
+    """A text that is none, which a Parquet file can hold."""
+    prompts = pa.array([b"a dog", b"\xff\xfe", b"a cat"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"id": ["x", "y", "z"], "prompt": prompts}), root / "more.parquet")
+
+
+def folder_of_that_name(root):
+    (root / "more.jsonl").mkdir()
+
+
 SPOILED = [
     (cut_line, "line 2 is no JSON, or was cut short"),
     (wrong_size, "the mask of 'dog' is 10x12, and the image is 24x32"),
@@ -183,6 +195,8 @@ SPOILED = [
     (odd_stuff, "stuff should be a list of words, not 'sky'"),
     (a_list, "line 2: an item is a JSON object, not list"),
     (bad_parquet, "more.parquet is no Parquet that can be read"),
+    (odd_bytes, "more.parquet, row 2: a text is not in UTF-8"),
+    (folder_of_that_name, "more.jsonl can't be read: Is a directory"),
 ]
 
 
@@ -197,7 +211,7 @@ def test_a_malformed_item_is_named_or_skipped_and_counted(tmp_path, spoil, says)
     with pytest.warns(DatasetWarning, match=f"1 of .* skipped: .*{says}") as warned:
         items = list(skipping)
     assert len(warned) == 1
-    assert len(items) == (3 if spoil is bad_parquet else 2)
+    assert len(items) == {bad_parquet: 3, folder_of_that_name: 3, odd_bytes: 5}.get(spoil, 2)
     assert len(skipping.skipped) == 1
     # What was said once isn't said again.
     with warnings.catch_warnings():

@@ -8,7 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wordlight.comparisons.cells import CellFolder, Score, check_name, read_scores
+from wordlight.comparisons.cells import (
+    CellFolder,
+    DamagedFileError,
+    Score,
+    check_name,
+    read_scores,
+)
 from wordlight.comparisons.output_folder import OutputFolderError, claimed, written_at_once
 from wordlight.comparisons.settings_file import holds_same_run, write_settings
 
@@ -62,6 +68,16 @@ def test_a_truncated_cell_is_refused_by_name(folder, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"daam\.parquet is damaged or truncated"):
+        folder.read("scenes-test-0000", "daam")
+
+
+def test_a_cell_whose_texts_are_no_texts_is_refused_by_name(folder):
+    folder.write("scenes-test-0000", "daam", SCORES)
+    path = folder.cell_path("scenes-test-0000", "daam")
+    table = pq.read_table(path)
+    words = pa.array([b"\xff\xfe", b""], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(3, "word", words), path)
+    with pytest.raises(DamagedFileError, match=r"daam\.parquet is damaged"):
         folder.read("scenes-test-0000", "daam")
 
 
