@@ -61,6 +61,12 @@ def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:
     return best
 
 
+def tells(scores: Iterable[Score]) -> bool:
+    """Whether a headline word is among what was scored, so that there is something to choose on:
+    a cell without one holds nothing but what its maps cost."""
+    return any(score.metric == NORMALISED_CURVE[0] for score in scores)
+
+
 def ceiling_thresholds(items: Iterable[DatasetItem]) -> Thresholds:
     """The thresholds of the ceiling, chosen as any row's are."""
     curves: dict[str, list[float]] = {}

@@ -59,8 +59,8 @@ class Facts:
     that an image might cost, in forward-equivalents, where there was one. ``data`` is what a table
     calls the data set; None where the model drew the scenes' prompts. ``headline`` says which words
     the headline rows are over; ``not_measured`` names rows that were asked for and can't be had,
-    each with why. ``frameworks`` are all that made maps; ``framework`` is the one that made the
-    images' trajectories.
+    lost ones among them, each with why. ``frameworks`` are all that made maps; ``framework`` is the
+    one that made the images' trajectories.
     """
 
     model_id: str
@@ -97,8 +97,8 @@ class Comparison:
         facts: the rest that a reader must know.
         out: the folder of the results.
         failures: cells that failed; their images are left out of their rows.
-        lost: rows that aren't in the table, since nothing of them was left to choose a threshold
-            on.
+        lost: rows that have no scores in the table, since there was no word to choose a threshold
+            on; ``facts.not_measured`` says why.
         damaged: files of the run that were damaged and were made again.
     """
 

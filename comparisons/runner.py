@@ -13,7 +13,7 @@ from tqdm import tqdm
 from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons import failures
-from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose
+from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose, tells
 from wordlight.comparisons.cells import CellFolder, DamagedFileError, Score
 from wordlight.comparisons.comparison import (
     Comparison,
@@ -304,35 +304,51 @@ class _Run:
                 )
         return found
 
-    def _choose(self) -> tuple[dict[str, Choice], list[str]]:
-        """What the calibration split says, and the rows that it says nothing of since all of their
-        cells failed."""
+    def _choose(self) -> tuple[dict[str, Choice], dict[Entry, str]]:
+        """What the calibration split says, and the rows for which it has no word to choose on, each
+        with why."""
         choices: dict[str, Choice] = {}
-        lost: list[str] = []
+        lost: dict[Entry, str] = {}
         samples = self.bench.calibration.samples
         for entry in self.bench.entries:
             cells = CellFolder(self.root, entry.framework, self.worker.run)
+            names = cell_names(entry, calibrating=True)
             scores: list[list[Score]] = []
             kept = []
-            for variant, name in zip(
-                entry.variants, cell_names(entry, calibrating=True), strict=True
-            ):
-                of_variant = [cells.read(sample, name) for sample in samples]
-                # A variant of which every cell failed can't be chosen.
-                if any(found is not None for found in of_variant):
-                    scores.append([score for found in of_variant for score in found or ()])
+            for variant, name in zip(entry.variants, names, strict=True):
+                read = (cells.read(sample, name) for sample in samples)
+                of_variant = [score for found in read for score in found or ()]
+                # What failed wherever there was a word to score can't be chosen.
+                if tells(of_variant):
+                    scores.append(of_variant)
                     kept.append(variant)
-            if not kept:
-                lost.append(entry.name)
-                continue
-            choices[entry.name] = choose(replace(entry, variants=tuple(kept)), scores)
+            if kept:
+                choices[entry.name] = choose(replace(entry, variants=tuple(kept)), scores)
+            else:
+                lost[entry] = self._why_lost(entry, names)
         if not choices:
             first = next(iter(failures.recorded(self.root)), None)
-            raise ValueError(f"every cell of the calibration split failed; the first: {first}")
+            raise ValueError(
+                "every cell of the calibration split that has a word to choose a threshold on "
+                f"failed; the first: {first}"
+            )
         return choices, lost
 
+    def _why_lost(self, entry: Entry, names: Sequence[str]) -> str:
+        failed = sum(
+            failures.is_recorded(self.root, entry.framework, sample, name)
+            for sample in self.bench.calibration.samples
+            for name in names
+        )
+        if failed:
+            return f"no word is left to choose its threshold on: {failed} calibration cells failed"
+        return (
+            "no word to choose its threshold on: no calibration image shows another object, whose "
+            "map it would take"
+        )
+
     def _conclude(
-        self, choices: Mapping[str, Choice], lost: Sequence[str], ceiling_at: Thresholds
+        self, choices: Mapping[str, Choice], lost: Mapping[Entry, str], ceiling_at: Thresholds
     ) -> Comparison:
         bench, root, plan = self.bench, self.root, self.bench.plan
         first = bench.backends[0]
@@ -365,12 +381,15 @@ class _Run:
                 budget=plan.budget,
                 data=describe(bench.test),
                 headline=headline_words(bench.test),
-                not_measured=bench.not_measured,
+                not_measured=(
+                    *bench.not_measured,
+                    *((entry.label, why) for entry, why in lost.items()),
+                ),
                 frameworks=bench.frameworks,
             ),
             out=root,
             failures=tuple(replace(one, trace="") for one in failures.recorded(root)),
-            lost=tuple(lost),
+            lost=tuple(entry.name for entry in lost),
         )
         scores = (self._scores(entry, sample) for entry in entries for sample in bench.test.samples)
         write_reports(comparison, scores, surveys, self._items(bench.test))

@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 
+from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import FakeBackend, Planted
+from tests.comparisons.test_datasets_compared import Inverting
 from wordlight.attribution import registry
 from wordlight.attribution.controls import Uniform
 from wordlight.comparisons import compare, failures
@@ -83,9 +85,54 @@ def test_a_row_of_which_nothing_is_left_is_not_in_the_table(backend, tmp_path, m
     found = run(backend, [Brittle(backend, steps=4), "uniform"], tmp_path / "out")
     assert [entry.name for entry in found.entries] == ["uniform"]
     assert found.lost == ("brittle",)
-    assert "nothing was left of brittle" in " ".join(found.text.split())
+    text = " ".join(found.text.split())
+    assert "nothing was left of brittle" in text
+    assert "brittle: not measured: no word is left to choose its threshold on" in text
+    assert f"{CALIBRATION} calibration cells failed" in text
     with pytest.raises(ValueError, match=r"every cell .* failed; the first: brittle of scenes-cal"):
         run(backend, [Brittle(backend, steps=4)], tmp_path / "alone")
+
+
+def test_a_row_that_fails_wherever_there_is_a_headline_word_is_lost_alone(
+    backend, tmp_path, monkeypatch
+):
+    scenes = GeneratedScenes(backend, "calibration", CALIBRATION).scenes
+    several = frozenset(scene.prompt for scene in scenes if len(scene.groups) > 1)
+    assert 0 < len(several) < CALIBRATION
+    monkeypatch.setattr(Brittle, "broken", several)
+    methods = [Brittle(backend, steps=4), "uniform"]
+    found = run(backend, methods, tmp_path / "out")
+    assert [entry.name for entry in found.entries] == ["uniform"]
+    assert found.lost == ("brittle",)
+    ((name, why),) = found.facts.not_measured
+    assert name == "brittle"
+    assert f"{len(several)} calibration cells failed" in why
+    # Its cells without a headline word are kept for when it is mended.
+    monkeypatch.setattr(Brittle, "broken", frozenset())
+    again = run(backend, methods, tmp_path / "out")
+    assert again.lost == again.facts.not_measured == ()
+    assert without_seconds(again) == without_seconds(run(backend, methods, tmp_path / "other"))
+
+
+class Flat(Uniform):
+    """No control, so that another word's map can be taken."""
+
+    name = "flat"
+    family = "perturbation"
+
+
+def test_where_images_show_one_object_another_words_map_is_not_measured(tmp_path):
+    path = files.imagenet_segmentation(tmp_path / "segs.mat", ["n02084071_1"] * 2 + ["n02121808_1"])
+    spec = f"{path},names={path.with_name('names.txt')}"
+    backend = Inverting()
+    methods = [Flat(backend), "uniform", "shuffled-word"]
+    found = run(backend, methods, tmp_path / "out", data=spec, n=1, calibration=1)
+    assert [entry.name for entry in found.entries] == ["flat", "uniform"]
+    assert found.lost == ("shuffled-word.flat",)
+    text = " ".join(found.text.split())
+    assert "shuffled-word (flat): not measured: no word to choose its threshold on" in text
+    assert found.failures == ()
+    assert read_run(tmp_path / "out").state == "finished"
 
 
 def test_the_exit_status_says_so(backend, tmp_path, monkeypatch, capsys):
