@@ -195,7 +195,7 @@ class TorchBackend(Backend):
     ) -> Trajectory:
         pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
         with torch.no_grad():
-            clean = self.pipe.vae.encode(pixels).latent_dist.mode()
+            clean = self.pipe.vae.encode(pixels.to(self.pipe.vae.dtype)).latent_dist.mode()
         clean = clean * self.pipe.vae.config.scaling_factor
         noise = self.asarray(np.random.default_rng(seed).standard_normal(clean.shape, np.float32))
         self.pipe.scheduler.set_timesteps(steps)
@@ -240,11 +240,14 @@ class TorchBackend(Backend):
         return Conditioning(states), changes
 
     def _decode(self, latents: Array) -> Array:
-        pixels = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
-        return pixels / 2 + 0.5
+        # The autoencoder may have another precision than the denoiser.
+        vae = self.pipe.vae
+        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+        return pixels.to(torch.promote_types(pixels.dtype, torch.float32)) / 2 + 0.5
 
     def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
-        return forward_products(self._decode, latents, tangents, _DECODER_CHUNK)
+        dtype = self.pipe.vae.dtype
+        return forward_products(self._decode, latents.to(dtype), tangents.to(dtype), _DECODER_CHUNK)
 
     @torch.no_grad()
     def images_of(self, latents: torch.Tensor) -> list[npt.NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ from tests.torch.tiny import build_tiny_pipe
 from wordlight.attribution import (
     DecodedChannel,
     Guidance,
+    InputXGradient,
     IntegratedGradients,
     NoiseTunnel,
     Occlusion,
@@ -83,3 +84,30 @@ def test_a_noise_tunnel_through_networks(backend: TorchBackend, trajectory: Traj
     assert np.allclose(still, plain, rtol=1e-6)
     noisy = NoiseTunnel(method, stdevs=0.5, nt_samples=2).attribute(trajectory).data.values
     assert np.abs(noisy - plain).max() > 1e-3 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("decoder", ["same", "float32"])
+def test_a_colour_in_half_precision(
+    dtype: torch.dtype, decoder: str, backend: TorchBackend, trajectory: Trajectory
+) -> None:
+    """Also where the autoencoder alone stayed in float32, as live pipelines have it."""
+    pipe = build_tiny_pipe("v_prediction").to(dtype)
+    if decoder == "float32":
+        pipe.vae.to(torch.float32)
+    half = TorchBackend(pipe, steps=4)
+    red = DecodedChannel("red")
+    for method in (Occlusion, InputXGradient):
+        found, expected = (
+            method(one, steps=1).attribute(trajectory, target=red).data.values
+            for one in (half, backend)
+        )
+        # Words of a random model change little of bfloat16's eight bits: only the whole is alike.
+        likeness = (found * expected).sum() / np.linalg.norm(found) / np.linalg.norm(expected)
+        assert likeness > 0.8
+    (given,) = half.invert([trajectory.image], [PROMPT], steps=2)
+    (exactly,) = backend.invert([trajectory.image], [PROMPT], steps=2)
+    # bfloat16's eight bits, through the autoencoder.
+    assert np.abs(given.latents - exactly.latents).max() < 0.1
+    latents = torch.as_tensor(trajectory.latents[-1:], dtype=dtype)
+    assert half.images_of(latents)[0].shape == trajectory.image.shape
