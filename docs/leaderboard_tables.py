@@ -11,8 +11,9 @@ import numpy as np
 
 from wordlight.attribution import registry
 from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.paired_tests import ALPHA
-from wordlight.comparisons.report.finished_run import FinishedRun, MethodRow
+from wordlight.comparisons.report.finished_run import HEADLINE, FinishedRun, MethodRow
 from wordlight.comparisons.segmentation import AVERAGE_PRECISION, POINTING_GAME
 from wordlight.comparisons.statistics import Estimate
 from wordlight.comparisons.studies.results import estimate_text
@@ -105,6 +106,19 @@ def scores(run: FinishedRun, *further: FinishedRun) -> str:
                     ),
                 ]
             )
+    return piped(lines)
+
+
+def by_kind(run: FinishedRun) -> str:
+    """mIoU@best of every kind of word, with how many there are; rows as in ``scores``."""
+    kinds = {
+        kind: f"{name} ({run.most(kind)})"
+        for kind, name in {HEADLINE: "shape nouns", **OTHER_ROWS}.items()
+        if run.most(kind)
+    }
+    lines: Lines = [["method", *kinds.values()]]
+    for row in standing_rows(run):
+        lines.append([linked(row), *(estimate_text(row.of_kind(kind)) for kind in kinds)])
     return piped(lines)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from leaderboard_picture import draw_leaderboard
-from leaderboard_tables import about, notes, read_runs, scores
+from leaderboard_tables import about, by_kind, notes, read_runs, scores
 from pages import fill
 
 
@@ -28,6 +28,7 @@ def main() -> None:
         tables = {"many": scores(many), "all": scores(every, *further)}
     except ValueError as error:
         parser.error(str(error))
+    fill(page, "kinds-many", by_kind(many))
     draw_leaderboard(many, options.docs / "images" / "leaderboard.png")
     for name, run in (("many", many), ("all", every)):
         fill(page, f"about-{name}", about(run))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 
 CONTROLS = ("uniform", "center", "random", "guidance-norm")
@@ -60,6 +61,12 @@ class Scores:
             return f"{row['mean']:.3f}"
         return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
+    def effort(self, method: str) -> str:
+        """With how much effort a method's row was made, where that is an option of it."""
+        option = registry.available()[method].effort
+        chosen = self.settings["settings"]["methods"].get(method, {})
+        return f", {option} {chosen[option]}" if option in chosen else ""
+
     def cost(self, method: str) -> str:
         """Forward-equivalents an image."""
         row = self.row(method, "forward-equivalents")
@@ -90,6 +97,7 @@ class Scores:
             "| forward-equivalents an image | rank correlation with a random model's map |\n"
             "|---|---|---|---|---|---|\n"
             f"| {' | '.join(cells)} |"
+            + (f"\n\nMade with{effort[1:]}." if (effort := self.effort(name)) else "")
         )
 
     def of_all(self, methods: dict[str, type[TextImageAttributor]]) -> str:
@@ -107,7 +115,7 @@ class Scores:
         for name in sorted(methods, key=rank):
             kind = methods[name]
             cells = [
-                f"[`{name}`]({name}.md)",
+                f"[`{name}`]({name}.md){self.effort(name)}",
                 kind.family,
                 "yes" if kind.signed else "no",
                 self.estimate(name, "miou@best"),
@@ -132,10 +140,11 @@ class Scores:
 
     def _how(self) -> str:
         norm = self.row("guidance-norm", "miou@best")
+        words = max(cascade["similarity"][-1]["n"] for cascade in self.sanity.values())
         budget = self.settings["settings"].get("budget")
         effort = (
-            f" and with as much effort as {budget} forward-equivalents an image pay for (but "
-            "`regeneration`, whose cost is what it is)"
+            f" and with as much effort as {budget} forward-equivalents an image pay for, which "
+            "stands behind its name (but `regeneration`, whose cost is what it is)"
             if budget
             else ""
         )
@@ -145,7 +154,9 @@ class Scores:
             f"their own; every method at the same {len(self.summary['steps'])} steps{effort}. The "
             f"control `guidance-norm` has {self.estimate('guidance-norm', 'miou@best')}, `center` "
             f"{self.estimate('center', 'miou@best')}, the ceiling is "
-            f"{self.summary['ceiling']['miou@best']:.3f}. The last column is the rank correlation "
-            "of a method's maps with those of the same denoiser with random weights; the picture "
-            "shows it stage by stage."
+            f"{self.summary['ceiling']['miou@best']:.3f}. So few words tell few methods apart: "
+            "[leaderboard](../leaderboard.md). The last column is the rank correlation of a "
+            "method's maps with those of the same denoiser with random weights, over "
+            f"{words} words of two images, at one step and with the methods' default options "
+            "(`study sanity -n 2 --steps 1`); the picture shows it stage by stage."
         )
