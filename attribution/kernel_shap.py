@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace, device
 
 from wordlight.attribution.attributor import Steps
 from wordlight.attribution.options import whole
@@ -76,7 +77,9 @@ class KernelShap(StepwiseAttributor):
         values = step.values_with(self.backend.asarray(kept))
         norm = self.backend.to_numpy(step.total)
         solved = constrained_regression(sets, self.backend.to_numpy(values), norm)
-        return self.backend.asarray(solved)
+        # Not the backend's own precision: rounded to half, the maps would no longer sum to ‖g‖.
+        xp = array_namespace(step.total)
+        return xp.asarray(solved, dtype=step.total.dtype, device=device(step.total))
 
     def _sets(self, players: int, timestep: float) -> npt.NDArray[np.bool_]:
         rng = step_rng(self.seed, timestep)
