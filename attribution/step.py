@@ -144,9 +144,13 @@ class Step:
     def values_with(self, kept: Array) -> Array:
         """f where only some positions have the prompt's inputs, the others the baseline's.
 
-        ``kept`` is ``(rows, tokens, 1)``, 1 or 0; gives ``(rows, y, x)``.
+        ``kept`` is ``(rows, tokens, 1)``, 1 or 0, or how far to go between the two; gives
+        ``(rows, y, x)``.
         """
-        return self.values(self.baseline + kept * self.displacement)
+        xp = array_namespace(self.point)
+        between = self.baseline + kept * self.displacement
+        # In half precision the way from the baseline ends beside the prompt's own inputs.
+        return self.values(xp.where(kept == 1, self.point, between))
 
     def slopes(self, point: Array, tangents: Array) -> Array:
         """How f changes at a point ``(1, tokens, channels)`` along each of the tangents

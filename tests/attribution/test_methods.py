@@ -18,7 +18,10 @@ from wordlight.attribution import (
     ShuffledWord,
     Uniform,
 )
+from wordlight.attribution.question import Question
 from wordlight.attribution.registry import UnknownMethodError, available, get
+from wordlight.attribution.step import Inputs, prepare_step
+from wordlight.attribution.words import PromptWords
 from wordlight.backends.attention import AttentionMean, AttentionMeans
 from wordlight.backends.backend import MissingCapabilityError
 
@@ -88,6 +91,31 @@ def test_half_precision_keeps_weak_pushes() -> None:
     norm = np.asarray(GuidanceNorm(Half()).attribute(trajectory)["red"])
     # Three channels of 1e-4, itself rounded to float16's 11 bits.
     assert np.allclose(norm, np.sqrt(3) * 1e-4, rtol=1e-3)
+
+
+def test_all_words_kept_is_the_prompt_itself_in_half_precision() -> None:
+    """In float16 0.1 - 3 and back is 0.0996, so the embeddings must not be gone to from E°."""
+
+    class Half(ToyBackend):
+        def asarray(self, array):  # type: ignore[no-untyped-def]
+            return np.asarray(array, np.float16)
+
+    rng = np.random.default_rng(1)
+    trajectory = replace(
+        TRAJECTORY,
+        embeddings=0.1 * rng.standard_normal(TRAJECTORY.embeddings.shape),
+        empty_embeddings=3 + rng.standard_normal(TRAJECTORY.embeddings.shape),
+    )
+    players = PromptWords.of(trajectory.tokens).players
+    question = Question(trajectory, players, (0,), baseline=trajectory.empty_embeddings)
+    backend = Half()
+    step = prepare_step(question, Inputs.of(backend, question, "embeddings"), 0)
+    kept = np.ones((1, len(trajectory.tokens), 1), np.float16)
+    assert (step.values_with(kept)[0] == step.total).all()
+    assert (step.values_with(0 * kept) == 0).all()
+    # Between the two words count by how much of them is kept: the toy is linear.
+    halfway = step.values_with(0.5 * kept)[0]
+    assert np.allclose(halfway, step.total / 2, rtol=0.01, atol=0.01 * np.abs(step.total).max())
 
 
 def test_costs_are_counted() -> None:
