@@ -160,6 +160,19 @@ class DatasetImages(ImageSet):
         yield from super().stream(folder, on_image)
         self.report_left_out()
 
+    def may_leave_out(self, sample: str) -> bool:
+        if self.dataset.on_error == "raise":
+            return False
+        annotated = self.dataset.attempt(sample)
+        if annotated is None or (annotated.annotations is None and self.segmenter is None):
+            return True
+        try:
+            self._check_prompt(annotated)
+        except DatasetError:
+            return True
+        # Only drawing it tells whether it comes out as it is.
+        return self.redraw and annotated.image is not None
+
     def report_left_out(self) -> None:
         self.dataset.report_skipped()
 
@@ -209,13 +222,16 @@ class DatasetImages(ImageSet):
         found, missed = self.segmenter.annotate(trajectory.prompt, trajectory.image)
         return tuple(found), missed
 
+    def _check_prompt(self, annotated: AnnotatedImage) -> None:
+        try:
+            self.backend.tokenize(annotated.prompt)
+        except ValueError as error:
+            raise DatasetError(f"{annotated.sample}: {error}") from None
+
     def _trajectory(self, annotated: AnnotatedImage) -> Trajectory:
         sample, prompt = annotated.sample, annotated.prompt
         seed = self.noise_seed(sample) if annotated.seed is None else annotated.seed
-        try:
-            self.backend.tokenize(prompt)
-        except ValueError as error:
-            raise DatasetError(f"{sample}: {error}") from None
+        self._check_prompt(annotated)
         if annotated.image is None:
             return self.backend.sample(prompt, seed=seed)
         facts = self.backend.sampling

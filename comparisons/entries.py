@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from wordlight.attribution import registry
@@ -94,8 +93,7 @@ class Entry:
 def build_entries(
     backend: Backend,
     methods: Methods | None,
-    maps: Mapping[str, Path],
-    samples: Iterable[str],
+    maps: Mapping[str, PrecomputedMaps],
     steps: int,
     budget: int | None = None,
     workload: Workload | None = None,
@@ -106,8 +104,7 @@ def build_entries(
         backend: what named methods are constructed on.
         methods: names, attributors, or attributors by a name of their own; the default ones for
             None.
-        maps: folders of precomputed maps, by name.
-        samples: the images for which there must be precomputed maps.
+        maps: precomputed maps, by the names of their rows.
         steps: how many evenly spaced steps named methods look at.
         budget: the most that an image may cost, in forward-equivalents; every row's effort is set
             to the most that fits, and DAAM's row of all steps is left out.
@@ -131,9 +128,7 @@ def build_entries(
                 entries += _named(backend, method, steps, every_step=budget is None)
         else:
             entries.append(_given(backend, name, method, steps))
-    samples = tuple(samples)
-    for name, folder in maps.items():
-        source = PrecomputedMaps(check_name(name), Path(folder), samples)
+    for name, source in maps.items():
         variants = (Variant(name, source),)
         framework = backend.framework
         entries.append(Entry(name, name, variants, "precomputed", framework=framework))
@@ -161,8 +156,7 @@ def build_entries(
 def entries_on(
     backends: Sequence[Backend],
     methods: Methods | None,
-    maps: Mapping[str, Path],
-    samples: Iterable[str],
+    maps: Mapping[str, PrecomputedMaps],
     steps: int,
     budget: int | None = None,
     workload: Workload | None = None,
@@ -173,7 +167,7 @@ def entries_on(
     constructed on, precomputed maps stand once. Raises as ``build_entries`` does.
     """
     if len(backends) == 1:
-        return build_entries(backends[0], methods, maps, samples, steps, budget, workload)
+        return build_entries(backends[0], methods, maps, steps, budget, workload)
     pairs = list(_pairs(methods))
     for _, one in pairs:
         if isinstance(one, TextImageAttributor) and one.backend not in backends:
@@ -191,7 +185,7 @@ def entries_on(
         given = maps if backend is backends[0] else {}
         if not (wanted or given):
             continue
-        built = build_entries(backend, wanted, given, samples, steps, budget, workload)
+        built = build_entries(backend, wanted, given, steps, budget, workload)
         entries += [entry.on_framework() for entry in built]
     return tuple(sorted(entries, key=lambda entry: entry.extra))
 

@@ -97,6 +97,10 @@ class ImageSet(ABC):
         """What ``stream`` gives, all at once."""
         return list(self.stream(folder, on_image))
 
+    def may_leave_out(self, sample: str) -> bool:
+        """Whether an image may turn out to be left out, as far as that is known beforehand."""
+        return False
+
     def report_left_out(self) -> None:  # noqa: B027
         """Warn once of the images that were left out, if any were."""
 

@@ -12,12 +12,14 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.budget import Workload
+from wordlight.comparisons.cells import check_name
 from wordlight.comparisons.datasets.dataset import Dataset, OnError
 from wordlight.comparisons.entries import Entry, Methods, entries_on
 from wordlight.comparisons.image_set import ImageSet
 from wordlight.comparisons.images import data_settings, open_images
 from wordlight.comparisons.segmentation import METRICS, THRESHOLD_GRID
 from wordlight.comparisons.settings_file import Settings
+from wordlight.comparisons.sources import PrecomputedMaps
 from wordlight.comparisons.supervised import mask_maker, supervised_rows
 
 
@@ -95,7 +97,6 @@ class Bench:
             segmenter=maker,
             redraw=plan.redraw,
         )
-        samples = [name for one in self.sets for name in one.samples] if plan.maps else []
         workload = None
         if plan.budget is not None:
             prompts = (prompt for one in self.sets for prompt in one.prompts)
@@ -103,8 +104,7 @@ class Bench:
         entries = entries_on(
             self.backends,
             plan.methods,
-            {name: Path(folder) for name, folder in plan.maps.items()},
-            samples,
+            _precomputed(plan.maps, self.sets),
             plan.steps,
             plan.budget,
             workload,
@@ -168,6 +168,22 @@ class Bench:
         if self.not_measured:
             settings["not measured"] = [name for name, _ in self.not_measured]
         return settings
+
+
+def _precomputed(
+    folders: Mapping[str, str], sets: Sequence[ImageSet]
+) -> dict[str, PrecomputedMaps]:
+    """Maps from folders; what they lack is told now, and not after hours of drawing."""
+    of_sample = {name: one for one in sets for name in one.samples} if folders else {}
+    return {
+        name: PrecomputedMaps(
+            check_name(name),
+            Path(folder),
+            of_sample,
+            lambda sample: of_sample[sample].may_leave_out(sample),
+        )
+        for name, folder in folders.items()
+    }
 
 
 def _model_facts(backend: Backend) -> dict[str, Any]:

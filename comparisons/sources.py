@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +75,38 @@ class PrecomputedMaps(MapSource):
     Args:
         name: of the row, for errors.
         folder: holds one file an image, of the calibration and of the test split.
-        samples: the images that will be asked for.
+        samples: the images that there are.
+        may_lack: says of one whether it need not have a file, since there may be no image of it.
+
+    Attributes:
+        samples: those that have a file.
 
     Raises:
         PrecomputedMapsError: no such folder, or a file that is missing; later, files that don't
-            fit their images.
+            fit their images, or a missing one after all.
     """
 
-    def __init__(self, name: str, folder: Path, samples: Iterable[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        samples: Iterable[str],
+        may_lack: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self.name = name
         self.folder = folder
-        self.samples = tuple(samples)
         if not folder.is_dir():
             raise PrecomputedMapsError(
                 f"the maps of {name!r} should be in {folder}, which is no folder"
             )
-        missing = [s for s in self.samples if not self._path(s).is_file()]
+        wanted = tuple(samples)
+        self.samples = tuple(s for s in wanted if self._path(s).is_file())
+        absent = set(wanted) - set(self.samples)
+        missing = [s for s in wanted if s in absent and not may_lack(s)]
         if missing:
             raise PrecomputedMapsError(
                 f"the maps of {name!r} lack {self._path(missing[0])} ({len(missing)} of "
-                f"{len(self.samples)} files are missing)"
+                f"{len(wanted)} files are missing)"
             )
 
     def _path(self, sample: str) -> Path:
@@ -102,6 +114,8 @@ class PrecomputedMaps(MapSource):
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
         path = self._path(item.sample)
+        if item.sample not in self.samples:
+            raise PrecomputedMapsError(f"the maps of {self.name!r} lack {path}")
         try:
             maps = AttributionMaps.load(path)
         except (OSError, FileFormatError) as error:

@@ -276,7 +276,7 @@ def center_width(backend: Backend, items: Iterable[DatasetItem]) -> float:
     Raises ValueError where there is no such word.
     """
     option, widths = CALIBRATED[Center.name]
-    (entry,) = build_entries(backend, [Center.name], {}, [], 1)
+    (entry,) = build_entries(backend, [Center.name], {}, 1)
     curves: list[list[Score]] = [[] for _ in entry.variants]
     for item in items:
         headline = [scored for scored in item.words if scored.headline]

@@ -196,8 +196,8 @@ def test_daam_of_all_steps_is_another_matter(backend):
 
     model = ToyModel()
     work = Workload.of(model, ["a red circle"])
-    assert [e.name for e in build_entries(model, ["daam"], {}, [], 2)] == ["daam", "daam-all-steps"]
-    entries = build_entries(model, ["daam", "shapley"], {}, [], 2, 40, work)
+    assert [e.name for e in build_entries(model, ["daam"], {}, 2)] == ["daam", "daam-all-steps"]
+    entries = build_entries(model, ["daam", "shapley"], {}, 2, 40, work)
     assert [e.name for e in entries] == ["daam", "shapley"]
     # Six players, two steps: 2 * (2 + 5 n) is at most 40.
     assert entries[1].settings()["n_samples"] == 3
@@ -212,5 +212,5 @@ def test_a_method_that_wraps_another_has_its_steps():
 
     model = ToyModel()
     for steps, extra in ((2, False), (1, True), (None, True)):
-        (entry,) = build_entries(model, [NoiseTunnel(Occlusion(model, steps=steps))], {}, [], 2)
+        (entry,) = build_entries(model, [NoiseTunnel(Occlusion(model, steps=steps))], {}, 2)
         assert entry.extra == extra

@@ -434,9 +434,9 @@ def test_one_image_has_no_interval(backend, tmp_path):
 def test_a_center_with_a_name_of_its_own_has_its_width_chosen_too():
     backend = FakeBackend()
     named, fixed = build_entries(
-        backend, [{"method": "center", "name": "c"}, {"method": "center", "width": 0.3}], {}, [], 2
+        backend, [{"method": "center", "name": "c"}, {"method": "center", "width": 0.3}], {}, 2
     )
-    (plain,) = build_entries(backend, ["center"], {}, [], 2)
+    (plain,) = build_entries(backend, ["center"], {}, 2)
     assert named.name == "c"
     assert [one.options for one in named.variants] == [one.options for one in plain.variants]
     assert len({one.cell for one in named.variants}) == len(named.variants) > 1

@@ -233,6 +233,62 @@ def test_what_leads_out_of_a_data_set_stops_a_comparison_or_is_counted(tmp_path,
     assert read_run(tmp_path / "skipping").state == "finished"
 
 
+def maps_of(samples, folder):
+    """Precomputed maps, as somebody makes them of a run's images."""
+    for path in samples.glob("*.safetensors"):
+        Uniform(Inverting()).attribute(Trajectory.load(path)).save(folder / path.name)
+    return {"mine": str(folder)}
+
+
+def test_precomputed_maps_are_not_asked_for_of_what_is_left_out(tmp_path):
+    root = files.coco_gen(tmp_path / "set", 6)
+    _, test = open_images(root, Inverting(), calibration=1, n=4, seed=0)
+    spoiled, *others = test.samples
+    files.save_alpha(root / spoiled / "dog.gt.png", files.DOG[:-2])
+    (root / others[0] / "prompt.txt").write_text("a dog and a cat" * 50)
+    options = {"n": 4, "on_error": "skip"}
+    with pytest.warns(DatasetWarning, match="2 of .* skipped"):
+        alone = run(root, tmp_path / "alone", **options)
+    maps = maps_of(alone.out / "samples", tmp_path / "maps")
+    with pytest.warns(DatasetWarning, match="2 of .* skipped"):
+        found = run(root, tmp_path / "out", maps=maps, **options)
+    assert found.facts.n == 2
+    assert found.estimate("mine", "miou@0.4") == found.estimate("uniform", "miou@0.4")
+    # One of an image that there is is missed beforehand, and told apart from those.
+    (tmp_path / f"maps/{others[1]}.safetensors").unlink()
+    backend = Inverting()
+    with pytest.raises(ValueError, match=rf"lack .*{others[1]}.* \(1 of 5 files are missing\)"):
+        run(root, tmp_path / "other", backend, maps=maps, **options)
+    assert not backend.inverted
+
+
+def test_precomputed_maps_of_what_is_not_drawn_the_same_are_not_asked_for(tmp_path):
+    backend = Inverting()
+    root = files.plain_folder(tmp_path / "set", 5)
+    lines = [json.loads(line) for line in (root / "items.jsonl").read_text().splitlines()]
+    for seed, line in enumerate(lines):
+        line["seed"] = seed
+        drawn = backend.sample(line["prompt"], seed=seed).image
+        files.save(root / line["image"], drawn)
+        line["stuff"] = []
+        for k, mask in enumerate(line["masks"].values()):
+            files.save_alpha(root / mask, files.box(k * 20, 0, k * 20 + 9, 9, (64, 64)))
+    (root / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, test = open_images(root, backend, calibration=1, n=4, seed=0)
+    other, kept, *_ = test.samples
+    files.save(root / f"images/{other}.png", files.picture(1, (64, 64)))
+    options = {"n": 4, "on_error": "skip", "redraw": True}
+    with pytest.warns(DatasetWarning, match="draws another image"):
+        alone = run(root, tmp_path / "alone", **options)
+    maps = maps_of(alone.out / "samples", tmp_path / "maps")
+    with pytest.warns(DatasetWarning, match="draws another image"):
+        assert run(root, tmp_path / "out", maps=maps, **options).facts.n == 3
+    # What is drawn the same is missed when it is judged.
+    (tmp_path / f"maps/{kept}.safetensors").unlink()
+    with pytest.raises(ValueError, match=rf"the maps of 'mine' lack .*{kept}\.safetensors"):
+        run(root, tmp_path / "third", maps=maps, **options)
+
+
 def test_the_page_shows_a_word_that_stands_at_several_places(tmp_path):
     root = files.coco_gen(tmp_path / "set", 4)
     backend = Inverting()
