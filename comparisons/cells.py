@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
 
 #: Where a cell's file says which run it is of.
 _RUN = b"wordlight.run"
+#: And where a test cell's says what had been chosen for its row.
+_CHOICE = b"wordlight.choice"
 
 #: How many rows of the results are held at a time.
 _ROWS_HELD = 10_000
@@ -97,16 +99,17 @@ class CellFolder:
         name = f"{check_name(method)}.safetensors"
         return self.root / "maps" / self.framework / sample / name
 
-    def write(self, sample: str, method: str, scores: Sequence[Score]) -> None:
-        """Write a finished cell, by atomic rename."""
+    def write(self, sample: str, method: str, scores: Sequence[Score], choice: str = "") -> None:
+        """Write a finished cell, by atomic rename; ``choice`` says what it was judged at."""
         if any(
             (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
         ):
             raise ValueError("a cell's scores must all be of its framework, sample and method")
-        write_scores(self.cell_path(sample, method), scores, self.run)
+        write_scores(self.cell_path(sample, method), scores, self.run, choice)
 
-    def read(self, sample: str, method: str) -> list[Score] | None:
-        """A cell's scores, or None where it isn't finished.
+    def read(self, sample: str, method: str, choice: str = "") -> list[Score] | None:
+        """A cell's scores, or None where it isn't finished, or was judged at another ``choice``
+        than one that is named.
 
         Raises DamagedFileError when the file is damaged, or of another cell or run.
         """
@@ -118,6 +121,8 @@ class CellFolder:
             (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
         ):
             raise DamagedFileError(path, f"{path} holds scores of another cell")
+        if choice and (pq.read_schema(path).metadata or {}).get(_CHOICE) != choice.encode():
+            return None
         return scores
 
 
@@ -126,9 +131,10 @@ def count_cells(root: Path) -> int:
     return sum(1 for _ in (root / "cells").glob("*/*/*.parquet"))
 
 
-def write_scores(path: Path, scores: Sequence[Score], run: str = "") -> None:
+def write_scores(path: Path, scores: Sequence[Score], run: str = "", choice: str = "") -> None:
     """Write scores to one Parquet file, by atomic rename."""
-    schema = SCHEMA.with_metadata({_RUN: run.encode()}) if run else SCHEMA
+    said = {key: text.encode() for key, text in ((_RUN, run), (_CHOICE, choice)) if text}
+    schema = SCHEMA.with_metadata(said) if said else SCHEMA
     rows = [vars(score) for score in scores]
     buffer = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple
 
 import numpy as np
 
@@ -54,7 +57,16 @@ def judged_cell(
     def measure(pairs: Pairs) -> Iterator[tuple[ScoredWord, str, float]]:
         return judge(pairs, thresholds)
 
-    return _cell(folder, item, entry, variant, entry.name, measure)
+    return _cell(
+        folder, item, entry, variant, entry.name, measure, choice_hash(variant, thresholds)
+    )
+
+
+def choice_hash(variant: Variant, thresholds: Thresholds) -> str:
+    """What tells a test cell from one that was judged at what had been chosen before: cells of the
+    calibration split that failed are tried again, and another choice may come of them."""
+    text = json.dumps([variant.cell, *astuple(thresholds)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def judge(pairs: Pairs, thresholds: Thresholds) -> Iterator[tuple[ScoredWord, str, float]]:
@@ -110,8 +122,9 @@ def _cell(
     variant: Variant,
     name: str,
     measure: Measure,
+    choice: str = "",
 ) -> list[Score]:
-    finished = folder.read(item.sample, name)
+    finished = folder.read(item.sample, name, choice)
     if finished is not None:
         return finished
     maps = variant.source.maps(item, folder.maps_path(item.sample, variant.cell))
@@ -122,7 +135,7 @@ def _cell(
         scores.append(Score(*cell, word.text, word.occurrence, metric, value))
     for metric, value in cost_of(maps).items():
         scores.append(Score(*cell, "", -1, metric, value))
-    folder.write(item.sample, name, scores)
+    folder.write(item.sample, name, scores, choice)
     return scores
 
 

@@ -16,7 +16,7 @@ from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.entries import Entry, Variant
 from wordlight.comparisons.failures import Failure
 from wordlight.comparisons.image_set import ImageSet
-from wordlight.comparisons.judging import calibration_cell, judged_cell
+from wordlight.comparisons.judging import calibration_cell, choice_hash, judged_cell
 from wordlight.comparisons.plan import Bench
 from wordlight.comparisons.segmentation import Thresholds
 from wordlight.comparisons.settings_file import holds_same_run, settings_hash
@@ -85,11 +85,17 @@ STOPPING = (OSError, PrecomputedMapsError, OverBudgetError)
 
 @dataclass(frozen=True)
 class CellTask:
-    """One cell of a task: its row, the variant, its name."""
+    """One cell of a task: its row, the variant, its name, and where a test image is judged."""
 
     entry: Entry
     variant: Variant
     name: str
+    thresholds: Thresholds | None = None
+
+    @property
+    def choice(self) -> str:
+        """What a test cell's file says it was judged at; "" on the calibration split."""
+        return "" if self.thresholds is None else choice_hash(self.variant, self.thresholds)
 
 
 def cells_of(bench: Bench, task: Task) -> list[CellTask]:
@@ -101,8 +107,9 @@ def cells_of(bench: Bench, task: Task) -> list[CellTask]:
             for variant, name in zip(entry.variants, names, strict=True):
                 found.append(CellTask(entry, variant, name))
         elif task.kind == "judge" and entry.name in task.chosen:
-            variant = entry.variants[task.chosen[entry.name].variant]
-            found.append(CellTask(entry, variant, entry.name))
+            chosen = task.chosen[entry.name]
+            variant = entry.variants[chosen.variant]
+            found.append(CellTask(entry, variant, entry.name, chosen.thresholds))
     return found
 
 
@@ -162,7 +169,7 @@ class Worker:
         cells = CellFolder(self.root, task.framework, self.run)
         broken: dict[str, BaseException] = {}
         for one in cells_of(self.bench, task):
-            self._cell(one, task, cells, kept, broken, done)
+            self._cell(one, cells, kept, broken, done)
         if task.ceiling is not None:
             self._survey(task.ceiling, kept, done)
         return done
@@ -174,17 +181,18 @@ class Worker:
     def _cell(
         self,
         one: CellTask,
-        task: Task,
         cells: CellFolder,
         kept: _Kept,
         broken: dict[str, BaseException],
         done: Done,
     ) -> None:
         sample = kept.sample
-        if failures.is_recorded(self.root, task.framework, sample, one.name):
+        if failures.is_recorded(self.root, cells.framework, sample, one.name):
             return
-        if self.attempt(lambda: cells.read(sample, one.name), done) is not None:
+        if self.attempt(lambda: cells.read(sample, one.name, one.choice), done) is not None:
             return
+        # What was judged at another choice must not pass for this one if it fails now.
+        cells.cell_path(sample, one.name).unlink(missing_ok=True)
         done.units += 1
         item = kept.item()
         if item is None:
@@ -193,14 +201,14 @@ class Worker:
             if one.variant.cell in broken:
                 raise MethodError from broken[one.variant.cell]
             _check_budget(one.entry, item, self.bench.plan.budget)
-            self.attempt(lambda: _make(one, task, cells, item), done)
+            self.attempt(lambda: _make(one, cells, item), done)
         except (*STOPPING, DamagedFileError):
             raise
         except Exception as error:
             cause: BaseException = error
             if isinstance(error, MethodError) and error.__cause__ is not None:
                 cause = broken[one.variant.cell] = error.__cause__
-            failure = Failure.of(task.framework, sample, one.name, cause)
+            failure = Failure.of(cells.framework, sample, one.name, cause)
             failures.record(self.root, failure)
             done.failures.append(failure)
 
@@ -251,12 +259,11 @@ class _Kept:
         return self.images.item(self.index, folder)
 
 
-def _make(one: CellTask, task: Task, cells: CellFolder, item: DatasetItem) -> None:
-    if task.kind == "calibrate":
+def _make(one: CellTask, cells: CellFolder, item: DatasetItem) -> None:
+    if one.thresholds is None:
         calibration_cell(cells, item, one.entry, one.variant)
     else:
-        thresholds = task.chosen[one.entry.name].thresholds
-        judged_cell(cells, item, one.entry, one.variant, thresholds)
+        judged_cell(cells, item, one.entry, one.variant, one.thresholds)
 
 
 def _check_budget(entry: Entry, item: DatasetItem, budget: int | None) -> None:

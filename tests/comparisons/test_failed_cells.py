@@ -80,6 +80,31 @@ def test_it_is_recorded_and_the_next_start_tries_it_again(backend, tmp_path, mon
     assert without_seconds(again) == without_seconds(run(backend, methods, tmp_path / "other"))
 
 
+def test_another_choice_judges_the_test_images_again(backend, tmp_path, monkeypatch):
+    methods = [Brittle(backend, steps=4), "uniform", "shuffled-word"]
+    whole = run(backend, methods, tmp_path / "whole")
+    monkeypatch.setattr(Brittle, "broken", prompts(backend, "calibration", 0))
+    first = run(backend, methods, tmp_path / "out")
+    assert first.choices["brittle"].threshold != whole.choices["brittle"].threshold
+    cells = tmp_path / "out/cells/fake/scenes-test-0001"
+    control = (cells / "uniform.parquet").stat().st_mtime_ns
+
+    # One that fails at the new choice doesn't keep what it scored at the old one.
+    (tmp_path / "out/maps/fake/scenes-test-0001/brittle.safetensors").unlink()
+    monkeypatch.setattr(Brittle, "broken", prompts(backend, "test", 1))
+    mended = run(backend, methods, tmp_path / "out")
+    assert mended.estimate("brittle", "seconds").n == N - 1
+
+    monkeypatch.setattr(Brittle, "broken", frozenset())
+    again = run(backend, methods, tmp_path / "out")
+    assert without_seconds(again) == without_seconds(whole)
+    # What was chosen anew alike stays, and so does everything the next time.
+    assert (cells / "uniform.parquet").stat().st_mtime_ns == control
+    made = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
+    run(backend, methods, tmp_path / "out")
+    assert made == {path: path.stat().st_mtime_ns for path in cells.iterdir()}
+
+
 def test_a_row_of_which_nothing_is_left_is_not_in_the_table(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(Brittle, "broken", prompts(backend, "calibration", *range(CALIBRATION)))
     found = run(backend, [Brittle(backend, steps=4), "uniform"], tmp_path / "out")

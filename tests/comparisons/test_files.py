@@ -46,6 +46,15 @@ def test_a_cell_comes_back_as_it_was(folder):
     assert [p.name for p in path.parent.iterdir()] == ["daam.parquet"]
 
 
+def test_a_cell_that_was_judged_at_another_choice_is_not_finished(folder):
+    folder.write("scenes-test-0000", "daam", SCORES)
+    assert folder.read("scenes-test-0000", "daam", "first") is None
+    folder.write("scenes-test-0000", "daam", SCORES, "first")
+    assert folder.read("scenes-test-0000", "daam", "second") is None
+    assert folder.read("scenes-test-0000", "daam", "first") == SCORES
+    assert folder.read("scenes-test-0000", "daam") == SCORES
+
+
 def test_a_cell_without_scores_is_a_finished_cell(folder):
     folder.write("scenes-test-0000", "daam", [])
     assert folder.read("scenes-test-0000", "daam") == []
