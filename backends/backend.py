@@ -150,7 +150,8 @@ class Backend(ABC):
                 sequence names one seed an image. An image depends on its own seed alone, not on
                 what else is in the batch.
             steps, guidance_scale: as the model recommends where None.
-            negative_prompt: what guidance pushes away from, instead of the empty prompt.
+            negative_prompt: what guidance pushes away from, instead of the empty prompt. With None
+                Stable Diffusion XL may push away from zeros, which ``""`` isn't.
             images_per_prompt: with more than one, a list is given.
             height, width: in pixels; the model's own size where None.
 
@@ -168,7 +169,7 @@ class Backend(ABC):
             "seeds": seeds_of(seed, len(asked) * images_per_prompt),
             "steps": facts.steps_of(steps),
             "guidance_scale": facts.guidance_of(guidance_scale),
-            "negative_prompt": negative_prompt or None,
+            "negative_prompt": negative_prompt,
             "images_per_prompt": images_per_prompt,
             "size": facts.size_of(height, width),
         }

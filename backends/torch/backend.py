@@ -164,10 +164,11 @@ class TorchBackend(Backend):
                 f"a {type(self.pipe).__name__} takes more than a prompt: call it yourself, inside "
                 "wordlight.trace(pipe)"
             )
+        away = None if negative_prompt is None else [negative_prompt] * len(prompts)
         with PipelineRecorder(self.pipe, None) as recorder, _quiet(self.pipe):
             self.pipe(
                 prompts,
-                negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
+                negative_prompt=away,
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 num_images_per_prompt=images_per_prompt,

@@ -93,11 +93,14 @@ def close(ours: Any, theirs: Any, tolerance: float = _VALUES) -> None:
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
-@pytest.mark.parametrize("negative", [None, "two blue squares"], ids=["zeros", "a-prompt"])
+@pytest.mark.parametrize(
+    "negative", [None, "", "two blue squares"], ids=["zeros", "empty", "a-prompt"]
+)
 def test_a_guided_run_is_diffusers_own(
     pipe: StableDiffusionXLPipeline, backend: FlaxBackend, tmp_path: Path, negative: str | None
 ) -> None:
-    """With nothing to guide away from, diffusers takes zeros, and not the empty prompt."""
+    """With nothing to guide away from, diffusers takes zeros, and not the empty prompt; asked for,
+    that is a prompt like others."""
     noise = np.random.default_rng(3).standard_normal((4, 8, 12), np.float32)
     theirs = Recorded(pipe, noise, negative_prompt=negative)
     with trace(backend) as traced:
@@ -110,6 +113,7 @@ def test_a_guided_run_is_diffusers_own(
     assert run.negative_embeddings is not None
     assert np.abs(run.negative_embeddings - theirs.embeddings[0]).max() <= _VALUES
     assert (run.negative_embeddings == 0).all() == (negative is None)
+    assert run.negative_prompt == negative
     for name in ("text_embeds", "time_ids"):
         close(run.added[name], theirs.added[name][1])
         assert np.abs(run.negative_added[name] - theirs.added[name][0]).max() <= _VALUES
