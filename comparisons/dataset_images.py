@@ -67,7 +67,7 @@ class DatasetImages(ImageSet):
             they must come out as they are in the data set.
 
     Raises:
-        ValueError: too few items, a bad number.
+        ValueError: too few items, a bad number, images beside prompts alone.
     """
 
     def __init__(
@@ -91,6 +91,8 @@ class DatasetImages(ImageSet):
         self.seed = seed
         self.segmenter = segmenter
         self.redraw = redraw
+        if not redraw:
+            _check_one_kind(dataset)
         there = split_of_listing(dataset.listing, split)
         if len(there) < n:
             raise ValueError(
@@ -129,12 +131,19 @@ class DatasetImages(ImageSet):
         # Every file is read for it: once a process.
         return self.dataset.identity(self.samples)
 
+    @property
+    def origin(self) -> str:
+        """``"as given"``, ``"drawn"`` where there are prompts alone, or ``"drawn again"``."""
+        if not all(one.given for one in self.dataset.listing):
+            return "drawn"
+        return "drawn again" if self.redraw else "as given"
+
     def identity(self) -> dict[str, Any]:
         """All that tells these images from others, as plain data."""
         return {
             **self._of_files,
             "masks": self.segmenter.identity if self.segmenter else "the data set's",
-            "images": "drawn again" if self.redraw else "as given",
+            "images": self.origin,
             "on-error": self.dataset.on_error,
         }
 
@@ -268,6 +277,18 @@ def split_of_listing(listing: tuple[Listed, ...], split: str) -> tuple[Listed, .
     # The groups that the first quarter of items begins.
     chosen = {one.group for one in ranked[:wanted]}
     return tuple(one for one in ranked if (one.group in chosen) == (split == "calibration"))
+
+
+def _check_one_kind(dataset: Dataset) -> None:
+    """Images that a model only sees and images that it drew never share a table."""
+    drawn = [one.sample for one in dataset.listing if not one.given]
+    given = len(dataset.listing) - len(drawn)
+    if drawn and given:
+        raise DatasetError(
+            f"{dataset.root} has {given} items with an image and {len(drawn)} with a prompt alone, "
+            f"such as {drawn[0]}: given and drawn images never share a table; give an image to all "
+            "or to none of them, as two data sets, or have all of them drawn, with redraw"
+        )
 
 
 def _rank(group: str) -> str:

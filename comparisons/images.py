@@ -76,7 +76,7 @@ def describe(images: ImageSet) -> str | None:
     """What a table calls a data set; None for images that the model draws of the test split's
     prompts."""
     if isinstance(images, DatasetImages):
-        how = "drawn again" if images.redraw else "seen"
+        how = "seen" if images.origin == "as given" else images.origin
         return f"{images.dataset.title}, {how}"
     return None if images.split == "test" else f"{SCENES} ({images.split}), drawn"
 

@@ -94,12 +94,14 @@ class Listed:
     """That an item is there: its name, what it must not be parted from, and its split.
 
     Items of one ``group`` (captions of the same image, images of the same prompt) never fall into
-    different splits. ``split`` is the data set's own, or None.
+    different splits. ``split`` is the data set's own, or None. ``given`` says whether the item has
+    an image; where it doesn't, its prompt is to be drawn.
     """
 
     sample: str
     group: str
     split: str | None = None
+    given: bool = True
 
 
 class Dataset(ABC):
@@ -181,7 +183,11 @@ class Dataset(ABC):
         """One item; raises DatasetError where it is malformed, KeyError where there is none."""
         if sample not in self._by_sample:
             raise KeyError(f"{self.root} holds no item {sample!r}")
-        return self._read(sample)
+        item, given = self._read(sample), self._by_sample[sample].given
+        if (item.image is not None) != given:
+            listed, found = ("an", "none") if given else ("no", "one")
+            raise DatasetError(f"{sample} is listed with {listed} image, and has {found}")
+        return item
 
     def attempt(self, sample: str) -> AnnotatedImage | None:
         """One item, or None where it is malformed and ``on_error`` is ``"skip"``."""

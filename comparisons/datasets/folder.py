@@ -124,7 +124,8 @@ class PlainFolder(Dataset):
         sample = record.get("id", Path(image).stem if image else None)
         if sample is None:
             raise DatasetError(f"{where}: an item without an image needs an id")
-        return Listed(str(sample), image or prompt.strip().lower(), split)
+        group = image or prompt.strip().lower()
+        return Listed(str(sample), group, split, given=image is not None)
 
     def _read(self, sample: str) -> AnnotatedImage:
         record = self._records[sample]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -20,6 +21,7 @@ from tests.comparisons import dataset_files as files
 from tests.comparisons.dataset_files import DOG, picture, save, save_alpha
 from wordlight.comparisons.datasets import DatasetError, DatasetWarning, open_dataset
 from wordlight.comparisons.datasets.files import inside, read_image
+from wordlight.comparisons.datasets.folder import PlainFolder
 
 
 def edit(root, number, **changes):
@@ -217,6 +219,16 @@ def test_a_malformed_item_is_named_or_skipped_and_counted(tmp_path, spoil, says)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         skipping.report_skipped()
+
+
+def test_a_format_lists_whether_an_item_has_an_image(tmp_path):
+    class Forgetful(PlainFolder):
+        def _list(self):
+            return [replace(one, given=True) for one in super()._list()]
+
+    (tmp_path / "items.jsonl").write_text('{"id": "0", "prompt": "a dog"}\n')
+    with pytest.raises(DatasetError, match="0 is listed with an image, and has none"):
+        list(Forgetful(tmp_path))
 
 
 def test_a_data_set_of_nothing_good_says_why(tmp_path):

@@ -82,6 +82,34 @@ def test_prompts_alone_are_drawn_and_segmented(tmp_path):
     (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     found = run(tmp_path, tmp_path / "out", masks=Known())
     assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(0.5)
+    text = " ".join(found.text.split())
+    assert f"3 test images of folder ({tmp_path.name}), drawn by renderer" in text
+    settings = json.loads((tmp_path / "out/settings.json").read_text())["settings"]
+    assert settings["data"]["images"] == "drawn"
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_given_and_drawn_images_never_share_a_table(tmp_path, on_error):
+    root = bare_images(tmp_path / "set", PROMPTS)
+    with (root / "items.jsonl").open("a") as file:
+        file.write('\n{"id": "alone", "prompt": "two dogs and a kitten", "seed": 1}\n')
+    says = "5 items with an image and 1 with a prompt alone, such as alone: given and drawn images"
+    with pytest.raises(DatasetError, match=says) as caught:
+        run(root, tmp_path / "out", masks=Known(), on_error=on_error)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_all_are_drawn_prompts_may_stand_beside_images(tmp_path):
+    root = tmp_path / "set"
+    lines = [{"id": str(i), "prompt": p, "seed": i} for i, p in enumerate(PROMPTS)]
+    for line in lines[1:]:
+        drawn = Inverting().sample(line["prompt"], seed=line["seed"])
+        files.save(root / f"{line['id']}.png", drawn.image)
+        line["image"] = f"{line['id']}.png"
+    (root / "items.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    found = run(root, tmp_path / "out", masks=Known(), redraw=True)
+    assert "folder (set), drawn by renderer" in " ".join(found.text.split())
 
 
 def test_what_a_segmenter_does_not_find_is_dropped_and_counted(tmp_path):
