@@ -38,8 +38,10 @@ from wordlight.comparisons.run_lock import locked
 from wordlight.comparisons.segmentation import Thresholds
 from wordlight.comparisons.settings_file import (
     KEPT,
+    Settings,
     forget_settings,
     holds_same_run,
+    settings_hash,
     write_settings,
 )
 from wordlight.comparisons.surveys import Surveys
@@ -164,7 +166,7 @@ def compare(
             if plan.by_name:
                 write_config(root / CONFIG, plan)
             failures.forget(root)
-            comparison = _Run(bench, root, damaged, there, progress).finish()
+            comparison = _Run(bench, root, damaged, there, settings, progress).finish()
         finally:
             there.close()
     for images in bench.sets:
@@ -192,14 +194,22 @@ class _Run:
     """A run whose settings are written, and what happened in it so far."""
 
     def __init__(
-        self, bench: Bench, root: Path, damaged: Damaged, executor: Executor, progress: bool
+        self,
+        bench: Bench,
+        root: Path,
+        damaged: Damaged,
+        executor: Executor,
+        settings: Settings,
+        progress: bool,
     ) -> None:
         self.bench = bench
         self.root = root
         self.executor = executor
         self.progress = progress
+        # The workers', whose devices may be of another kind than this process's.
+        self.settings = settings
         # What the tables need is read here, wherever the work is done.
-        self.worker = Worker(bench, root, damaged)
+        self.worker = Worker(bench, root, damaged, settings_hash(settings))
         self.failed = 0
         self.calibrated = 0
         self.accounting = Accounting({}, {})
@@ -368,9 +378,9 @@ class _Run:
             tests=tests,
             facts=Facts(
                 model_id=first.model_id,
-                revision=first.revision,
+                revision=self.settings["revision"],
                 framework=first.framework,
-                device=first.device,
+                device=self.settings["device"],
                 seed=plan.seed,
                 n=sum(1 for _ in surveys),
                 calibration=self.calibrated,

@@ -128,14 +128,19 @@ class Worker:
         root: the run's folder.
         damaged: ``"stop"`` raises DamagedFileError for a file of the run that can't be read,
             ``"recompute"`` makes it again.
+        run: the hash of the run's settings, where other workers say them; this process's own are
+            looked at for None.
     """
 
-    def __init__(self, bench: Bench, root: Path, damaged: Damaged = "stop") -> None:
+    def __init__(
+        self, bench: Bench, root: Path, damaged: Damaged = "stop", run: str | None = None
+    ) -> None:
         if damaged not in ("stop", "recompute"):
             raise ValueError(f"damaged must be 'stop' or 'recompute', not {damaged!r}")
         self.bench = bench
         self.root = root
         self.damaged = damaged
+        self._run = run
 
     @cached_property
     def run(self) -> str:
@@ -144,6 +149,8 @@ class Worker:
         Raises ValueError where the folder isn't there, or where this process would make another
         run: with another release, say, or on another kind of device.
         """
+        if self._run is not None:
+            return self._run
         if not holds_same_run(self.root, self.bench.settings()):
             raise ValueError(
                 f"{self.root} holds no run here: every worker must see the same folder"

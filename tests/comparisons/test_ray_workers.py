@@ -9,8 +9,10 @@ from itertools import chain, count, repeat
 import pytest
 
 from tests.comparisons.fakes import FakeBackend
-from wordlight.comparisons import failures
+from wordlight.comparisons import compare, failures
+from wordlight.comparisons.executors import make_executor
 from wordlight.comparisons.plan import Bench, Plan
+from wordlight.comparisons.runs import read_run
 from wordlight.comparisons.worker import Done, Task, Worker
 
 on_ray = pytest.importorskip("wordlight.comparisons.executors.on_ray")
@@ -209,6 +211,36 @@ def test_a_cell_that_kills_its_workers_is_recorded_and_the_rest_is_done(executor
     # What makes no cells can't be left out.
     with pytest.raises(on_ray.WorkersLostError, match="workers are lost at draw, test 0"):
         there._give_up(Task("draw", "test", 0))
+
+
+@pytest.fixture
+def on_workers(tmp_path, monkeypatch):
+    """A comparison by two workers that load a model of their own, of another kind than here."""
+
+    def on_workers(here, there, **options):
+        loaded = chain([here], repeat(there))
+        monkeypatch.setattr("wordlight.backends.loading.load", lambda *_, **__: next(loaded)())
+        monkeypatch.setattr(on_ray, "ray", PlayedRay(repeat(ALWAYS)))
+        options = {"methods": ["uniform"], "progress": False, **options}
+        return compare("played", out=tmp_path / "out", executor=make_executor("ray", 2), **options)
+
+    return on_workers
+
+
+class OnGpu(FakeBackend):
+    device = "cuda:0"
+
+
+def test_the_settings_are_those_of_the_workers_devices(on_workers, tmp_path):
+    found = on_workers(FakeBackend, OnGpu, n=2, calibration=4)
+    assert read_run(tmp_path / "out").settings["device"] == "cuda:0"
+    assert found.facts.device == "cuda:0"
+    assert "cuda:0 doesn't tell its peak memory" in " ".join(found.text.split())
+    again = on_workers(FakeBackend, OnGpu, n=2, calibration=4)
+    assert again.to_json() == found.to_json()
+    # Workers of yet another kind would mix their cells with these.
+    with pytest.raises(ValueError, match="device was 'cuda:0', now 'cpu'"):
+        on_workers(OnGpu, FakeBackend, n=2, calibration=4)
 
 
 def test_nobody_listens_at_an_address():
