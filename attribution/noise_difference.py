@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
-from wordlight.attribution.step import alike, wide
+from wordlight.attribution.step import alike, encoding_tolerance, wide
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Conditioning, Evaluations
 from wordlight.backends.trajectory import Trajectory
@@ -51,27 +51,30 @@ class NoiseDifference(TextImageAttributor):
                 for start in range(0, len(texts), question.rows)
             ]
             own = self.backend.asarray(trajectory.embeddings[None])
-            if not alike(batches[0].embeddings[:1], own):
+            tolerance = encoding_tolerance(self.backend, trajectory)
+            if not alike(batches[0].embeddings[:1], own, tolerance):
                 raise ValueError(
                     "noise-difference needs embeddings that the text encoder makes of the prompt "
                     "alone; this run's are others (weighted, edited, or encoded with options)"
                 )
-            batches = self._of_the_run(trajectory, batches)
+            batches = self._of_the_run(trajectory, batches, tolerance)
             for step in question.progress(question.steps):
                 maps[words] += self._changes(trajectory, step, batches)
         return Answer(xr.DataArray(maps / len(question.steps), dims=("word", "y", "x")))
 
     def _of_the_run(
-        self, trajectory: Trajectory, batches: Sequence[Conditioning]
+        self, trajectory: Trajectory, batches: Sequence[Conditioning], tolerance: float
     ) -> list[Conditioning]:
         """What the run was told otherwise than the prompt's own encoding says (an image's size that
         isn't the model's) is no matter of text: all rows are told the same."""
         held = {}
+        xp = array_namespace(batches[0].embeddings)
         for name, value in trajectory.added.items():
             own = self.backend.asarray(value[None])
-            if not alike(batches[0].added[name][:1], own):
+            made = xp.concat([batch.added[name] for batch in batches], axis=0)
+            every_text_has_it = bool(xp.all(made == made[:1]))
+            if every_text_has_it or not alike(made[:1], own, tolerance):
                 held[name] = own
-        xp = array_namespace(batches[0].embeddings)
         return [
             Conditioning(
                 batch.embeddings,
