@@ -13,8 +13,9 @@ from array_api_compat import array_namespace
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import alike, encoding_tolerance, wide
-from wordlight.attribution.words import Word
+from wordlight.attribution.words import CUT, Word
 from wordlight.backends.backend import Conditioning, Evaluations
+from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
 
@@ -27,7 +28,8 @@ class NoiseDifference(TextImageAttributor):
 
     Raises:
         ValueError: a run whose embeddings the encoder doesn't make of the prompt alone (when
-            asked), since the shorter prompts' would differ by more than the word.
+            asked), since the shorter prompts' would differ by more than the word; a prompt that the
+            context cut inside a word, half of which no shorter prompt has.
     """
 
     name: ClassVar[str] = "noise-difference"
@@ -42,6 +44,7 @@ class NoiseDifference(TextImageAttributor):
     def _attribute(self, question: Question) -> Answer:
         trajectory, players = question.trajectory, question.players
         words = [index for index, player in enumerate(players) if player.is_text]
+        _check_cut(trajectory.tokens, players)
         prompt = trajectory.prompt[: trajectory.tokens.cut_at]
         texts = [prompt, *(without(prompt, players[index]) for index in words)]
         maps = np.zeros((len(players), *trajectory.grid))
@@ -100,6 +103,15 @@ class NoiseDifference(TextImageAttributor):
         predictions = wide(xp.concat(parts, axis=0))
         change = predictions[1:] - predictions[:1]
         return self.backend.to_numpy(xp.sqrt(xp.sum(change * change, axis=1)))
+
+
+def _check_cut(tokens: Tokens, players: Sequence[Word]) -> None:
+    if any(player.text == CUT and not player.is_text for player in players):
+        raise ValueError(
+            "noise-difference writes the prompt without a word, and the context cut this one "
+            f"inside a word, after {tokens.prompt[: tokens.cut_at].split()[-1]!r}: half a word "
+            "can't be written. Draw the image of a prompt that fits"
+        )
 
 
 def without(prompt: str, word: Word) -> str:

@@ -13,6 +13,8 @@ from wordlight.backends.tokens import Tokens
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 SPECIAL = {"<start>": "start", "<end>": "end", "<pad>": "pad"}
+#: What is left of a word that the context cut in two.
+CUT = "<cut>"
 
 #: Where words stand: a text (a phrase too), a text and its occurrence, a character span.
 WordPlace: TypeAlias = str | tuple[str, int] | slice
@@ -109,7 +111,7 @@ class PromptWords:
         # What is left of a word that the context cut in two is no word, but it was seen.
         whole = {t for word in words for t in word.tokens}
         if rest := tuple(t for t in tokens.positions("text") if t not in whole):
-            specials.append(Word("<cut>", 0, 0, rest))
+            specials.append(Word(CUT, 0, 0, rest))
         return cls(tokens, tuple(words), tuple(specials))
 
     @property

@@ -264,7 +264,8 @@ class Backend(ABC):
 
     def token_embeddings(self, text: str) -> Array:
         """The text encoder's input embeddings of a text, ``(tokens, channels)``, before positions
-        are added: what ``encode_from`` goes on from."""
+        are added: what ``encode_from`` goes on from. A text too long for the context is cut, as
+        pipelines cut it."""
         self.require(frozenset({"encode_from"}), "token_embeddings")
         return self._token_embeddings(text)
 

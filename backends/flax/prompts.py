@@ -58,7 +58,7 @@ class PromptEncoder:
 
     def token_embeddings(self, parameters: Mapping[str, Any], text: str) -> Array:
         """See ``Backend.token_embeddings``."""
-        ids = np.array([self.tokenize(text).ids])
+        ids = np.array([tokens_of(self._tokenizers[0], text, allow_cut=True).ids])
         return self._programs.embed(parameters["text_encoder"], ids)[0]
 
     def encode_from(self, parameters: Mapping[str, Any], token_embeddings: Array) -> Conditioning:

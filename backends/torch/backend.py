@@ -225,8 +225,9 @@ class TorchBackend(Backend):
         return self._levels.at(timestep)
 
     def _token_embeddings(self, text: str) -> Array:
-        ids = torch.tensor(self.tokenize(text).ids, device=self.pipe.unet.device)
-        return input_embeddings(self.pipe.text_encoder, ids)
+        ids = tokenize(self.pipe, text, allow_cut=True).ids
+        device = self.pipe.unet.device
+        return input_embeddings(self.pipe.text_encoder, torch.tensor(ids, device=device))
 
     def _encode_from(self, token_embeddings: Array) -> Conditioning:
         return Conditioning(encode_input_embeddings(self.pipe.text_encoder, token_embeddings))
