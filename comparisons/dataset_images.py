@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -181,6 +181,14 @@ class DatasetImages(ImageSet):
             return True
         # Only drawing it tells whether it comes out as it is.
         return self.redraw and annotated.image is not None
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        return self.dataset.skipped
+
+    def leave_out(self, found: Mapping[str, str]) -> None:
+        for sample, reason in found.items():
+            self.dataset.leave_out(sample, reason)
 
     def report_left_out(self) -> None:
         self.dataset.report_skipped()

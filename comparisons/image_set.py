@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,14 @@ class ImageSet(ABC):
     def may_leave_out(self, sample: str) -> bool:
         """Whether an image may turn out to be left out, as far as that is known beforehand."""
         return False
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """The images that were left out so far, each with why."""
+        return {}
+
+    def leave_out(self, found: Mapping[str, str]) -> None:  # noqa: B027
+        """Count images too that another process left out."""
 
     def report_left_out(self) -> None:  # noqa: B027
         """Warn once of the images that were left out, if any were."""

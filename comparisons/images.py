@@ -72,12 +72,13 @@ def data_settings(tuning: ImageSet, test: ImageSet) -> Any:
     return of_test if isinstance(of_test, str) else {"calibration": tuning.identity(), **of_test}
 
 
-def describe(images: ImageSet) -> str | None:
-    """What a table calls a data set; None for images that the model draws of the test split's
-    prompts."""
+def describe(images: ImageSet, left_out: int = 0) -> str | None:
+    """What a table calls a data set of which so many images were left out; None for images that
+    the model draws of the test split's prompts."""
     if isinstance(images, DatasetImages):
         how = "seen" if images.origin == "as given" else images.origin
-        return f"{images.dataset.title}, {how}"
+        more = f", {left_out} more left out" if left_out else ""
+        return f"{images.dataset.title}{more}, {how}"
     return None if images.split == "test" else f"{SCENES} ({images.split}), drawn"
 
 

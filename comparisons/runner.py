@@ -287,6 +287,7 @@ class _Run:
     def _note(self, done: Done) -> None:
         self.failed += len(done.failures)
         self.damaged += done.damaged
+        self.bench.of_split(done.task.split).leave_out(done.left_out)
 
     def _items(self, images: ImageSet) -> Iterator[DatasetItem]:
         done = Done(Task("judge", images.split, 0), damaged=self.damaged)
@@ -366,6 +367,7 @@ class _Run:
         entries = tuple(entry for entry in bench.entries if entry.name in choices)
         rows, other, tests = summarise(entries, self._scores, surveys, plan.seed)
         ceiling, other_ceiling = summarise_ceiling(surveys, plan.seed)
+        judged = sum(1 for _ in surveys)
         trajectory = next(self._items(bench.test)).trajectory
         comparison = Comparison(
             rows=rows,
@@ -382,14 +384,14 @@ class _Run:
                 framework=first.framework,
                 device=self.settings["device"],
                 seed=plan.seed,
-                n=sum(1 for _ in surveys),
+                n=judged,
                 calibration=self.calibrated,
                 steps=trajectory.at_steps(plan.steps),
                 sampling_steps=trajectory.steps,
                 accounting=account(surveys),
                 calibration_accounting=self.accounting,
                 budget=plan.budget,
-                data=describe(bench.test),
+                data=describe(bench.test, len(bench.test) - judged),
                 headline=headline_words(bench.test),
                 not_measured=(
                     *bench.not_measured,

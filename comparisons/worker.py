@@ -67,12 +67,13 @@ class Task:
 @dataclass
 class Done:
     """What became of a task: how many images or cells weren't there before, cells that failed in
-    it, and damaged files that were made again."""
+    it, damaged files that were made again, and images that were left out, each with why."""
 
     task: Task
     units: int = 0
     failures: list[Failure] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 class OverBudgetError(ValueError):
@@ -171,7 +172,14 @@ class Worker:
         if task.kind == "draw":
             done.units = images.lacking(task.index, self.root / SAMPLES)
             images.make(task.index, self.root / SAMPLES)
-            return done
+        else:
+            self._cells(task, images, done)
+        # Whoever reports them has a data set of its own, which hasn't seen these images.
+        samples = (images.samples[index] for index in images.batch_from(task.index))
+        done.left_out = {one: images.left_out[one] for one in samples if one in images.left_out}
+        return done
+
+    def _cells(self, task: Task, images: ImageSet, done: Done) -> None:
         kept = _Kept(self, images, task.index, done)
         cells = CellFolder(self.root, task.framework, self.run)
         broken: dict[str, BaseException] = {}
@@ -179,7 +187,6 @@ class Worker:
             self._cell(one, cells, kept, broken, done)
         if task.ceiling is not None:
             self._survey(task.ceiling, kept, done)
-        return done
 
     def item(self, images: ImageSet, index: int, done: Done) -> DatasetItem | None:
         """An image of the run, made where it isn't there; None for one that is left out."""

@@ -8,8 +8,12 @@ from itertools import chain, count, repeat
 
 import pytest
 
+from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import FakeBackend
+from tests.comparisons.test_datasets_compared import Inverting
 from wordlight.comparisons import compare, failures
+from wordlight.comparisons.dataset_images import split_of_listing
+from wordlight.comparisons.datasets import DatasetWarning, open_dataset
 from wordlight.comparisons.executors import make_executor
 from wordlight.comparisons.plan import Bench, Plan
 from wordlight.comparisons.runs import read_run
@@ -241,6 +245,19 @@ def test_the_settings_are_those_of_the_workers_devices(on_workers, tmp_path):
     # Workers of yet another kind would mix their cells with these.
     with pytest.raises(ValueError, match="device was 'cuda:0', now 'cpu'"):
         on_workers(OnGpu, FakeBackend, n=2, calibration=4)
+
+
+def test_images_that_workers_leave_out_are_counted(on_workers, tmp_path):
+    root = files.coco_gen(tmp_path / "set", 12)
+    # One that the picture, which is drawn here, has no room for.
+    (*_, spoiled) = split_of_listing(open_dataset(root).listing, "test")[:8]
+    files.save_alpha(root / spoiled.sample / "dog.gt.png", files.DOG[:-2])
+    options = {"data": f"coco-gen:{root}", "on_error": "skip", "n": 8, "calibration": 1}
+    for _ in range(2):
+        with pytest.warns(DatasetWarning, match=f"1 of .* skipped: {spoiled.sample}: the mask"):
+            found = on_workers(Inverting, Inverting, **options)
+        assert found.facts.n == 7
+        assert "7 test images of coco-gen (set), 1 more left out, seen by" in found.text
 
 
 def test_nobody_listens_at_an_address():
