@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.pictures import enlarge, overlay
 from wordlight.attribution.words import PromptWords
-from wordlight.comparisons.cells import CellFolder
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
+from wordlight.comparisons.entries import Entry
 from wordlight.comparisons.figures import figure_png
 from wordlight.comparisons.metrics.overlap import iou
 
@@ -27,7 +28,11 @@ _MASK_COLOURS = ((0, 114, 178), (230, 159, 0), (204, 121, 167), (86, 180, 233), 
 _PAPER = (236, 236, 236)
 
 
-def draw_grid(comparison: Comparison, items: Iterable[DatasetItem]) -> bytes:
+#: Gives a row's maps of an image.
+GetMaps = Callable[[Entry, DatasetItem], AttributionMaps]
+
+
+def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMaps) -> bytes:
     """A PNG: a row an image with the word that is shown, a column a method.
 
     The first images of the test split that have a headline word are shown, whatever the methods
@@ -64,9 +69,7 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem]) -> bytes:
                 axis.text(0.5, 0.5, "failed", transform=axis.transAxes, ha="center", fontsize=8)
                 axis.set_axis_off()
                 continue
-            cells = CellFolder(comparison.out, entry.framework)
-            kept = cells.maps_path(item.sample, choice.variant.cell)
-            word_map = choice.variant.source.maps(item, kept).at(scored.word)
+            word_map = maps(entry, item).at(scored.word)
             picture = np.asarray(overlay(item.trajectory.image, word_map.normalised()))
             _show(axis, picture)
             _outline(axis, scored.mask, picture.shape[0] // scored.mask.shape[0])

@@ -11,7 +11,7 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.cells import Score, count_cells, write_results
 from wordlight.comparisons.comparison import Comparison
 from wordlight.comparisons.datasets import DatasetItem
-from wordlight.comparisons.grid import draw_grid
+from wordlight.comparisons.grid import GetMaps, draw_grid
 from wordlight.comparisons.surveys import Survey, write_words
 from wordlight.comparisons.table import notes
 from wordlight.comparisons.versions import installed_versions
@@ -22,6 +22,7 @@ def write_reports(
     scores: Iterable[Sequence[Score]],
     surveys: Iterable[Survey],
     items: Iterable[DatasetItem],
+    maps: GetMaps,
 ) -> None:
     """Everything that is made at the end of a run, each file by atomic rename.
 
@@ -34,6 +35,7 @@ def write_reports(
         scores: of the test split, a cell at a time.
         surveys: of its images.
         items: its images, of which the first few are shown.
+        maps: gives the maps that are shown of them.
     """
     out = comparison.out
     write_results(out / "results.parquet", scores)
@@ -44,7 +46,7 @@ def write_reports(
     write_atomically(out / "table.md", comparison.markdown.encode())
     write_atomically(out / "table.csv", comparison.csv.encode())
     write_atomically(out / "table.tex", comparison.latex.encode())
-    write_atomically(out / "grid.png", draw_grid(comparison, items))
+    write_atomically(out / "grid.png", draw_grid(comparison, items, maps))
 
 
 def _summary(comparison: Comparison) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons import failures
@@ -404,8 +405,15 @@ class _Run:
             lost=tuple(entry.name for entry in lost),
         )
         scores = (self._scores(entry, sample) for entry in entries for sample in bench.test.samples)
-        write_reports(comparison, scores, surveys, self._items(bench.test))
-        # The picture reads images that nothing else may have.
+        done = Done(Task("judge", bench.test.split, 0), damaged=self.damaged)
+
+        def maps(entry: Entry, item: DatasetItem) -> AttributionMaps:
+            variant = choices[entry.name].variant
+            kept = CellFolder(root, entry.framework).maps_path(item.sample, variant.cell)
+            return self.worker.attempt(lambda: variant.source.maps(item, kept), done)
+
+        write_reports(comparison, scores, surveys, self._items(bench.test), maps)
+        # The picture reads images and maps that nothing else may have.
         return replace(comparison, damaged=tuple(self.damaged))
 
     def _scores(self, entry: Entry, sample: str) -> list[Score]:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.pictures import overlay
+from wordlight.backends.arrays_file import FileFormatError
 from wordlight.comparisons.report.finished_run import HEADLINE, FinishedRun, MethodRow
 
 #: How many of the best and of the worst are shown a method.
@@ -56,7 +57,9 @@ def find_cases(run: FinishedRun) -> list[Cases]:
     """The best and worst headline words of every method that is no control, by IoU at its
     threshold; of equals the first.
 
-    Raises ValueError for maps or masks that are damaged or don't fit each other.
+    A method whose maps are damaged has no pictures, like one whose maps aren't kept.
+
+    Raises ValueError for masks that are damaged, or don't fit their maps.
     """
     return [
         _of_method(run, row)
@@ -76,7 +79,10 @@ def _of_method(run: FinishedRun, row: MethodRow) -> Cases:
         return Cases(row, missing="It was scored on no headline word.")
     if any(not run.maps_path(row, one["sample"]).is_file() for one in (*best, *worst)):
         return Cases(row, missing="Its maps aren't kept in the run's folder.")
-    return Cases(row, _pictured(run, row, best), _pictured(run, row, worst))
+    try:
+        return Cases(row, _pictured(run, row, best), _pictured(run, row, worst))
+    except FileFormatError as error:
+        return Cases(row, missing=f"Its maps can't be shown: {error}.")
 
 
 def _pictured(

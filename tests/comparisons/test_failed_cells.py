@@ -182,6 +182,8 @@ def test_the_exit_status_says_so(backend, tmp_path, monkeypatch, capsys):
         "samples/scenes-test-0001.safetensors",
         "samples/scenes-calibration-0001.safetensors",
         "words/scenes-test-0002.json",
+        # Read by the picture alone where the cell is whole.
+        "maps/fake/scenes-test-0001/uniform.safetensors",
     ],
 )
 def test_a_damaged_file_stops_the_run_or_is_made_again(backend, tmp_path, path):

@@ -274,6 +274,16 @@ def test_maps_that_are_gone_are_said_to_be(folder):
     assert parsed(write_report(folder)).shown.count("Its maps aren't kept") == 2
 
 
+def test_maps_that_are_damaged_are_said_to_be(folder):
+    for path in (folder / "maps").rglob("planted.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    shown = parsed(write_report(folder)).shown
+    assert shown.count("Its maps can't be shown") == 1
+    assert "planted.safetensors is damaged" in shown
+    # The other method's are whole.
+    assert [bool(cases.missing) for cases in find_cases(FinishedRun.read(folder))] == [True, False]
+
+
 def column(folder: Path, file: str, name: str, values) -> None:
     table = pq.read_table(folder / file)
     place = table.schema.get_field_index(name)
