@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TypeAlias
 
 from wordlight.backends.tokens import Tokens
 
-#: A word is a run of letters and digits (an apostrophe inside belongs to it) or one other mark.
+#: A word is a run of letters and digits (an apostrophe inside belongs to it) or one other mark;
+#: those that the tokenizer has one token for (CLIP: "...", "!!") are one word together.
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 SPECIAL = {"<start>": "start", "<end>": "end", "<pad>": "pad"}
@@ -87,22 +89,23 @@ class PromptWords:
     def of(cls, tokens: Tokens) -> PromptWords:
         """Cut a prompt into words, by the tokenizer's character offsets.
 
-        A token belongs to the word in which it begins. Words that the context cut off have no
-        entry.
+        A token belongs to the word in which it stands; words that share one are one word. Words
+        that the context cut off have no entry.
         """
         spans = _spans(tokens)
         owned: list[list[int]] = [[] for _ in spans]
         for position in tokens.positions("text"):
             owned[_owner(spans, *tokens.offsets[position])].append(position)
-        seen: dict[str, int] = {}
-        words = []
+        words: list[Word] = []
         for (start, stop), own in zip(spans, owned, strict=True):
             if not own or (tokens.cut_at is not None and stop > tokens.cut_at):
                 continue
-            text = tokens.prompt[start:stop]
-            occurrence = seen.get(text.lower(), 0)
-            seen[text.lower()] = occurrence + 1
-            words.append(Word(text, start, stop, tuple(own), occurrence))
+            words.append(Word(tokens.prompt[start:stop], start, stop, tuple(own)))
+        cut = [_pieces(word.text) for word in words]
+        words = [
+            replace(word, occurrence=_occurrence(cut, index, index + 1))
+            for index, word in enumerate(words)
+        ]
         specials = [
             Word(name, 0, 0, positions)
             for name, kind in SPECIAL.items()
@@ -163,18 +166,12 @@ class PromptWords:
 
     def occurrences(self, text: str) -> list[Word]:
         """Every place of the prompt where a word or a phrase stands, in order; perhaps none."""
-        parts = [m.group().lower() for m in _WORD.finditer(text)]
-        size = len(parts)
-        return [self._join(self.words[first : first + size]) for first in self._places(parts)]
+        places = _places(self._cut, _pieces(text))
+        return [self._join(self.words[first:end]) for first, end in places]
 
-    def _places(self, texts: list[str]) -> list[int]:
-        """Where words of these texts, in lower case, stand side by side: the first one's index."""
-        size = len(texts)
-        return [
-            first
-            for first in range(len(self.words) - size + 1)
-            if texts and [w.text.lower() for w in self.words[first : first + size]] == texts
-        ]
+    @property
+    def _cut(self) -> list[list[str]]:
+        return [_pieces(word.text) for word in self.words]
 
     def _join(self, run: tuple[Word, ...]) -> Word:
         """Several words, in the prompt's order, as one."""
@@ -185,7 +182,7 @@ class PromptWords:
         together = run == self.words[first : first + len(run)]
         if together:
             start, stop = run[0].start, run[-1].stop
-            occurrence = self._places([w.text.lower() for w in run]).index(first)
+            occurrence = _occurrence(self._cut, first, first + len(run))
             return Word(self.tokens.prompt[start:stop], start, stop, tokens, occurrence)
         # Words side by side make one span.
         spans: list[tuple[int, int]] = []
@@ -239,19 +236,52 @@ class PromptWords:
         return f"{text!r} is not in the prompt; its words are {words}"
 
 
+def _pieces(text: str) -> list[str]:
+    """The matches of the word pattern, in lower case; a text without any is one piece."""
+    return [m.group().lower() for m in _WORD.finditer(text)] or [text.lower()]
+
+
+def _places(cut: Sequence[list[str]], pieces: list[str]) -> list[tuple[int, int]]:
+    """Where a text of these pieces stands among words cut into theirs: the first word's index, and
+    the one after the last's."""
+    places = []
+    for first in range(len(cut)):
+        run: list[str] = []
+        end = first
+        while end < len(cut) and len(run) < len(pieces):
+            run += cut[end]
+            end += 1
+        if run == pieces:
+            places.append((first, end))
+    return places
+
+
+def _occurrence(cut: Sequence[list[str]], first: int, end: int) -> int:
+    """How many places before them have the same text as some words side by side."""
+    pieces = [piece for word in cut[first:end] for piece in word]
+    return _places(cut, pieces).index((first, end))
+
+
 def _spans(tokens: Tokens) -> list[tuple[int, int]]:
-    """The character spans of the words, with those of tokens that no word pattern matches
-    (control characters, say) as words of their own."""
+    """The character spans of the words: those of tokens that no word pattern matches (control
+    characters, say) are words of their own, and those that share a token are one."""
     spans = [(m.start(), m.end()) for m in _WORD.finditer(tokens.prompt)]
     for position in tokens.positions("text"):
         start, stop = tokens.offsets[position]
         if not any(first < stop and start < last for first, last in spans):
             spans.append((start, stop))
-    return sorted(spans)
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        before = joined[-1] if joined else (0, 0)
+        if any(start < before[1] and first < stop for start, stop in tokens.offsets):
+            joined[-1] = (before[0], max(before[1], last))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _owner(spans: list[tuple[int, int]], start: int, stop: int) -> int:
-    """The first word that a token shares a character with."""
+    """The word that a token shares a character with."""
     for index, (first, last) in enumerate(spans):
         if (first < stop and start < last) or (first, last) == (start, stop):
             return index

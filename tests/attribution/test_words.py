@@ -1,5 +1,6 @@
 """Words and tokens: the right pixels for the right word begin here."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from tests.toys import toy_tokens
 from wordlight.attribution.attributor import partition
+from wordlight.attribution.noise_difference import without
 from wordlight.attribution.words import PromptWords, WordKey
 from wordlight.backends.scenes.tokenizer import build_tokenizer
+from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.tokenizing import tokenize
 
 TOKENIZER = build_tokenizer()
@@ -46,6 +49,68 @@ def test_any_text_is_partitioned(prompt: str) -> None:
     assert positions == list(range(len(words.tokens)))
     for word in words.words:
         assert prompt[word.start : word.stop] == word.text
+        assert words.find(slice(word.start, word.stop)) is word
+
+
+def cut_as(prompt: str, *pieces: str) -> PromptWords:
+    """A prompt whose tokens are these pieces of it, one after the other."""
+    spans, place = [], 0
+    for piece in pieces:
+        start = prompt.index(piece, place)
+        place = start + len(piece)
+        spans.append((start, place))
+    return PromptWords.of(
+        Tokens(
+            prompt,
+            tuple(range(len(pieces) + 2)),
+            ("<start>", *pieces, "<end>"),
+            ((0, 0), *spans, (0, 0)),
+            ("start", *["text"] * len(pieces), "end"),
+        )
+    )
+
+
+def test_marks_of_one_token_are_one_word() -> None:
+    """As CLIP's vocabulary has them; five dots are two of its tokens."""
+    words = cut_as("a (red)) dog!! ..... and...", *"a ( red )) dog !! ... .. and ...".split())
+    texts = [w.text for w in words.words]
+    assert texts == ["a", "(", "red", "))", "dog", "!!", "...", "..", "and", "..."]
+    assert [w.tokens for w in words.words] == [(k,) for k in range(1, 11)]
+    assert words.find("!!").text == words.find("! !").text == "!!"
+    assert words.find("dog!!").tokens == (5, 6)
+    assert without(words.tokens.prompt, words.find("!!")) == "a (red)) dog ..... and..."
+    # The dots of two tokens, however they are asked for, are two words.
+    assert words.find(".....").tokens == (7, 8)
+    first, second = words.find(("...", 0)), words.find(("...", 1))
+    assert (first.tokens, second.tokens) == ((7,), (10,))
+    for word in words.words:
+        assert words.find((word.text, word.occurrence)) is word
+    with pytest.raises(KeyError, match=r"'\.' is not in the prompt"):
+        words.find(".")
+
+
+def test_a_mark_apart_and_one_that_shares_a_token() -> None:
+    words = cut_as("wait . .. then ..", *"wait . .. then ..".split())
+    # The first three are a text of three marks; two marks are each time the one word.
+    assert words.find("...").tokens == (2, 3)
+    assert [w.tokens for w in words.occurrences("..")] == [(3,), (5,)]
+    assert [w.occurrence for w in words.words] == [0, 0, 0, 0, 1]
+
+
+@given(st.data())
+def test_every_position_once_wherever_the_tokenizer_cuts(data: st.DataObject) -> None:
+    prompt = data.draw(st.text("ab_.,!' ", min_size=1, max_size=16).filter(str.strip))
+    cuts = data.draw(st.sets(st.integers(1, len(prompt))))
+    ends = sorted({0, len(prompt), *cuts})
+    pieces = [p for a, b in pairwise(ends) for p in prompt[a:b].split()]
+    words = cut_as(prompt, *pieces)
+    owned = sorted(t for player in words.players for t in player.tokens)
+    assert owned == list(range(len(pieces) + 2))
+    # And every mark and letter is of one word.
+    letters = [k for word in words.words for k in range(word.start, word.stop) if prompt[k] != " "]
+    assert letters == [k for k, letter in enumerate(prompt) if letter != " "]
+    for word in words.words:
+        assert words.find((word.text, word.occurrence)) is word
         assert words.find(slice(word.start, word.stop)) is word
 
 
