@@ -27,8 +27,8 @@ def write_reports(
     """Everything that is made at the end of a run, each file by atomic rename.
 
     ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
-    kind, with its mask as a PNG), ``summary.json``, ``table.txt``, ``table.md``, ``table.csv``
-    (every estimate), ``table.tex`` and ``grid.png``.
+    kind, with its mask as a PNG), ``table.txt``, ``table.md``, ``table.csv`` (every estimate),
+    ``table.tex``, ``grid.png`` and, when all of these are there, ``summary.json``.
 
     Args:
         comparison: what was found.
@@ -40,13 +40,14 @@ def write_reports(
     out = comparison.out
     write_results(out / "results.parquet", scores)
     write_words(out / "words.parquet", surveys)
-    summary = json.dumps(_summary(comparison), indent=2) + "\n"
-    write_atomically(out / "summary.json", summary.encode())
     write_atomically(out / "table.txt", (comparison.text + "\n").encode())
     write_atomically(out / "table.md", comparison.markdown.encode())
     write_atomically(out / "table.csv", comparison.csv.encode())
     write_atomically(out / "table.tex", comparison.latex.encode())
     write_atomically(out / "grid.png", draw_grid(comparison, items, maps))
+    # Last: with it a run is finished.
+    summary = json.dumps(_summary(comparison), indent=2) + "\n"
+    write_atomically(out / "summary.json", summary.encode())
 
 
 def _summary(comparison: Comparison) -> dict[str, Any]:

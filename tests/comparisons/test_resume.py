@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from wordlight.comparisons.runs import read_run
+
 ROOT = Path(__file__).parents[2]
 
 #: What is another number each time.
@@ -156,6 +158,9 @@ def test_killed_before_each_and_every_file(launcher, tmp_path):
             break
         kills += 1
         assert kills <= len(whole) + 2
+        if (killed / "settings.json").exists():
+            finished = read_run(killed).state == "finished"
+            assert finished == (files_in(killed) == whole)
     assert status == 0
     assert kills >= len(whole) - 2
     check_same(killed, undisturbed)
