@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from wordlight.backends.segmenters.segmenter import (
     SegmenterLoadError,
     digest_of,
 )
-from wordlight.backends.segmenters.weights import load_network
+from wordlight.backends.segmenters.weights import digest_of_weights, load_network
 
 
 class ClipSeg(Segmenter):
@@ -63,6 +64,10 @@ class ClipSeg(Segmenter):
         self.options = {"threshold": threshold}
         if self.classes != tuple(THINGS):
             self.options["classes"] = digest_of(self.classes)
+
+    @cached_property
+    def weights_id(self) -> str:
+        return digest_of_weights(self.network)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

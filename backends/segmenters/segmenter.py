@@ -65,9 +65,12 @@ class Segmenter(ABC):
         options = "".join(f",{key}={value}" for key, value in sorted(found.items()))
         return f"{self.kind}:{self.model_id}@{self.revision}{options}"
 
+    @property
+    def weights_id(self) -> str:
+        """What tells its weights from others; of a network a digest, since a Hub's revision of the
+        same weights isn't a folder's."""
+        return self.revision or self.model_id
+
     def same_weights(self, other: Segmenter) -> bool:
-        """Whether another one is the same model, whatever the options."""
-        return (self.kind, self.revision or self.model_id) == (
-            other.kind,
-            other.revision or other.model_id,
-        )
+        """Whether another one is the same model, whatever its name and options."""
+        return (self.kind, self.weights_id) == (other.kind, other.weights_id)

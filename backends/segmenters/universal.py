@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from wordlight.backends.segmenters.cache import SegmentationCache
 from wordlight.backends.segmenters.classes import plain
 from wordlight.backends.segmenters.matching import Synonyms, classes_of
 from wordlight.backends.segmenters.segmenter import Image, Mask, Segmenter, SegmenterLoadError
-from wordlight.backends.segmenters.weights import load_network
+from wordlight.backends.segmenters.weights import digest_of_weights, load_network
 
 TASKS = ("panoptic", "instance", "semantic")
 
@@ -55,6 +56,10 @@ class UniversalSegmenter(Segmenter):
         self.options = {"task": task}
         self.names = {int(k): plain(v) for k, v in self.network.config.id2label.items()}
         self.cache = SegmentationCache(cache, self.identity)
+
+    @cached_property
+    def weights_id(self) -> str:
+        return digest_of_weights(self.network)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,9 @@ def load_network(
         config = transformers.AutoConfig.from_pretrained(model, **where)
         if config.model_type != kind:
             raise SegmenterLoadError(f"{model} is a {config.model_type} model, and no {kind}")
+        if not local:
+            # A branch may go on meanwhile: the rest is of the commit that was found.
+            where["revision"] = _commit_of(model, revision)
         with _without_bar(transformers):
             network, report = classes[kind].from_pretrained(
                 model, config=config, use_safetensors=True, output_loading_info=True, **where
@@ -57,8 +61,28 @@ def load_network(
     if missing := sorted(parameters & set(report["missing_keys"])):
         raise SegmenterLoadError(f"{model} lacks {len(missing)} weights, such as {missing[0]}")
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    found = revision_of(folder) if local else (getattr(config, "_commit_hash", None) or revision)
+    found = revision_of(folder) if local else where["revision"]
     return network.to(chosen).eval(), processor, found
+
+
+def digest_of_weights(network: Any) -> str:
+    """A digest of a network's weights: the same wherever they were loaded from, and in however many
+    files."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        # numpy knows no bfloat16, but its bytes.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _commit_of(model: str, revision: str | None) -> str:
+    from huggingface_hub import hf_hub_download
+
+    # In the Hub's cache a folder is called by its commit.
+    return Path(hf_hub_download(model, "config.json", revision=revision)).parent.name
 
 
 @contextmanager

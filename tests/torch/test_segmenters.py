@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -186,6 +190,39 @@ def test_other_weights_are_another_revision(folders, load, tmp_path):
     changed = load_segmenter(f"mask2former:{copy}", cache=tmp_path / "cache")
     assert not changed.same_weights(before)
     assert changed.cache.folder != same.cache.folder
+
+
+def test_the_maker_of_the_masks_is_no_row_under_its_other_name(folders, tmp_path):
+    """A model of the Hub's cache, and the folder of that cache: in a process of its own, since the
+    libraries read where the cache is when they are imported."""
+    repo = tmp_path / "hub/models--somebody--tiny"
+    snapshot = repo / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(folders["mask2former"], snapshot)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(snapshot.name)
+    code = (
+        "from wordlight.comparisons.supervised import mask_maker, supervised_rows\n"
+        "names = ['mask2former:somebody/tiny', f'mask2former:{SNAPSHOT}']\n"
+        "for made, row in (names, names[::-1]):\n"
+        "    maker = mask_maker(made, 'cpu')\n"
+        "    try:\n"
+        "        print(supervised_rows({'m': row}, maker, [], 'cpu'))\n"
+        "    except ValueError as error:\n        print(maker.segmenter.revision, error)\n"
+    ).replace("{SNAPSHOT}", str(snapshot))
+    environment = {
+        **os.environ,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    by_id, by_folder = ran.stdout.splitlines()
+    assert by_id.startswith(f"{snapshot.name} m made the masks")
+    assert " m made the masks" in by_folder
+    assert snapshot.name not in by_folder
 
 
 def test_a_segmenter_annotates_what_a_prompt_names(load):
