@@ -77,15 +77,16 @@ class Inputs:
         """What the denoiser is told at some points, ``(rows, tokens, channels)``."""
         if self.space == "tokens":
             return self.backend.encode_from(points)
-        return self._with_added(points)
+        return self.with_added(points)
 
     def moved(self, point: Array, tangents: Array) -> tuple[Conditioning, Array]:
         """The conditioning at one point, and how its embeddings change along each tangent."""
         if self.space == "tokens":
             return self.backend.encode_from_jvp(point, tangents)
-        return self._with_added(point), tangents
+        return self.with_added(point), tangents
 
-    def _with_added(self, embeddings: Array) -> Conditioning:
+    def with_added(self, embeddings: Array) -> Conditioning:
+        """Embeddings, ``(rows, tokens, channels)``, with the step's further conditioning."""
         xp = array_namespace(embeddings)
         rows = embeddings.shape[0]
         added = {
@@ -176,8 +177,10 @@ def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     timestep = float(trajectory.timesteps[step])
     xp = array_namespace(latents)
     ends = backend.asarray(np.stack([trajectory.embeddings, question.baseline]))
-    added = {name: xp.concat([value, value], axis=0) for name, value in inputs.added.items()}
-    pair = _predict(backend, latents, timestep, Conditioning(ends, added))
+    passes = [ends[start : start + question.rows] for start in range(0, 2, question.rows)]
+    pair = xp.concat(
+        [_predict(backend, latents, timestep, inputs.with_added(some)) for some in passes], axis=0
+    )
     target = question.target.prepare(Predictions(backend, latents, timestep, pair[:1], pair[1:]))
     full = pair[:1]
     if question.noise is not None:

@@ -128,6 +128,25 @@ def test_costs_are_counted() -> None:
     assert Uniform(backend).attribute(TRAJECTORY).provenance.forward_equivalents == 0
 
 
+def test_one_row_at_a_time() -> None:
+    """The two ends of the target too, and the same answer."""
+
+    class Watched(ToyBackend):
+        most = 0
+
+        def _denoise(self, latents, timestep, conditioning):  # type: ignore[no-untyped-def]
+            self.most = max(self.most, len(latents))
+            return super()._denoise(latents, timestep, conditioning)
+
+    backend = Watched()
+    alone = Occlusion(backend).attribute(TRAJECTORY, internal_batch_size=1)
+    assert backend.most == 1
+    together = Occlusion(backend).attribute(TRAJECTORY)
+    assert backend.most == len(together.players)
+    assert np.allclose(alone.data.values, together.data.values, atol=1e-6)
+    assert alone.provenance.forward == together.provenance.forward
+
+
 def test_phrases_as_players() -> None:
     backend = ToyBackend()
     one = Occlusion(backend).attribute(TRAJECTORY, words=["red circle"])

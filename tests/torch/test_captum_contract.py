@@ -116,10 +116,10 @@ def test_rule_4_the_model_is_left_as_it_was(small: Case) -> None:
 
 
 def test_rule_5_one_row_at_a_time(toy: ReversibleToy, toy_forward: CaptumForward) -> None:
+    toy.rows.clear()
     narrow = captum_forward(toy, toy_trajectory(), steps=[STEP], internal_batch_size=1)
     words = word_input(narrow, toy_trajectory())
     inputs = narrow.inputs
-    toy.rows.clear()
 
     def perturb(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         noise = 0.1 * torch.randn(inputs.shape[0], 1, 1).expand_as(inputs)
