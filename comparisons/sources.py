@@ -12,9 +12,11 @@ import numpy as np
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.noise_tunnel import NoiseTunnel
 from wordlight.backends.arrays_file import FileFormatError
 from wordlight.comparisons.cells import DamagedFileError
 from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.versions import releases_of
 
 #: Maps of another image differ from ours by far more grey levels a pixel than another device's
 #: arithmetic does.
@@ -62,11 +64,14 @@ class LiveMaps(MapSource):
 
     def settings(self) -> dict[str, Any]:
         kind = type(self.attributor)
-        return {
+        settings = {
             "method": self.attributor.name,
             "class": f"{kind.__module__}.{kind.__qualname__}",
             **self.attributor.settings(),
         }
+        if releases := _releases(self.attributor):
+            settings["releases"] = releases
+        return settings
 
 
 class PrecomputedMaps(MapSource):
@@ -145,6 +150,15 @@ class PrecomputedMaps(MapSource):
         for sample in self.samples:
             digest.update(self._path(sample).read_bytes())
         return {"maps-sha256": digest.hexdigest()}
+
+
+def _releases(attributor: TextImageAttributor) -> list[str]:
+    """Whose code a method is, where it isn't ours: what it does changes with their releases."""
+    kinds = [type(attributor)]
+    if isinstance(attributor, NoiseTunnel):
+        kinds.append(type(attributor.attributor))
+    packages = {kind.__module__.partition(".")[0] for kind in kinds} - {"wordlight"}
+    return [release for package in sorted(packages) for release in releases_of(package)]
 
 
 def _difference(maps: AttributionMaps, item: DatasetItem) -> float:
