@@ -410,6 +410,7 @@ class ToyModel(Backend):
                     image=self._image(x),
                     guidance_scale=guidance_scale,
                     model_id=self.model_id,
+                    revision=self.revision,
                     framework=self.framework,
                     seed=seed,
                 )
@@ -437,6 +438,7 @@ class ToyModel(Backend):
             image=image,
             guidance_scale=1.0,
             model_id=self.model_id,
+            revision=self.revision,
             framework=self.framework,
             seed=seed,
             noise_source="noising",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -315,12 +315,23 @@ class Backend(ABC):
         """A context in which the weights from the output down to a stage (it included) are random.
 
         Drawn anew from a seed as the framework initialises such layers; the trained ones are back,
-        to the bit, afterwards, also after an exception. Raises ValueError for an unknown stage.
+        to the bit, afterwards, also after an exception. Inside, ``revision`` says that it is
+        another model. Raises ValueError for an unknown stage.
         """
         self.require(frozenset({"randomized"}), "randomized")
         if down_to not in self.stages:
             raise ValueError(f"no stage {down_to!r}; there are {', '.join(self.stages)}")
-        return self._randomized(self.stages[: self.stages.index(down_to) + 1], seed)
+        weights = self._randomized(self.stages[: self.stages.index(down_to) + 1], seed)
+        return self._as_revision(f"random down to {down_to}, seed {seed}", weights)
+
+    @contextmanager
+    def _as_revision(self, name: str, weights: AbstractContextManager[object]) -> Iterator[None]:
+        with weights:
+            before, self.revision = self.revision, name
+            try:
+                yield
+            finally:
+                self.revision = before
 
     def attention(
         self,

@@ -24,6 +24,8 @@ from wordlight.attribution import (
 )
 from wordlight.attribution.kernel_shap import constrained_regression
 from wordlight.attribution.noise_difference import without
+from wordlight.attribution.resize import average_down
+from wordlight.attribution.testing_model import ToyModel
 from wordlight.attribution.words import PromptWords, WordPlace
 from wordlight.backends.backend import Conditioning
 
@@ -263,6 +265,33 @@ def test_noise_difference_of_a_prompt_that_was_cut() -> None:
     cut = replace(counted(), prompt=tokens.prompt, tokens=tokens)
     maps = NoiseDifference(Counting()).attribute(cut)
     assert np.allclose(np.asarray(maps["red"]), np.sqrt(3), atol=1e-6)
+
+
+def test_regeneration_with_other_weights_than_the_image_s() -> None:
+    """The word's change is the random model's own: the trained one's image is of no matter."""
+    model = ToyModel()
+    prompt, seed = "a red circle", 2
+    trajectory = model.sample(prompt, seed=seed)
+    size = 2 * trajectory.steps
+    trained = Regeneration(model).attribute(trajectory)
+    assert trained.provenance.forward == 3 * size
+    with model.randomized("fine", seed=1):
+        maps = Regeneration(model).attribute(trajectory)
+        whole, without_red = model.sample([prompt, "a circle"], seed=[seed, seed])
+        drawn_so = Regeneration(model).attribute(whole)
+    assert maps.provenance.forward == 4 * size
+    change = (whole.image.astype(float) - without_red.image) / 255
+    wanted = average_down(np.linalg.norm(change, axis=-1), trajectory.grid)
+    # Maps are stored in float32.
+    assert np.allclose(np.asarray(maps["red"]), wanted, rtol=1e-6)
+    assert np.abs(whole.image.astype(float) - trajectory.image).max() > 10
+    # An image that these very weights drew is taken as it is.
+    assert drawn_so.provenance.forward == 3 * size
+    assert (drawn_so.data.values == maps.data.values).all()
+    # Nothing to draw, nothing to compare with.
+    with model.randomized("fine", seed=1):
+        alone = Regeneration(model).attribute(model.sample("circle", seed=seed))
+    assert alone.provenance.forward == 0
 
 
 def test_regeneration_by_hand() -> None:

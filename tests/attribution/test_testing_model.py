@@ -159,11 +159,16 @@ def test_randomized(model: ToyModel, trajectory: Trajectory) -> None:
         return np.asarray(model.denoise(trajectory.latents[:1], 500.0, conditioning))
 
     trained, seen = prediction(), []
+    revisions: list[str | None] = []
     for stage in model.stages:
         with model.randomized(stage, seed=3):
             seen.append(prediction())
+            assert model.revision not in (None, *revisions)
+            revisions.append(model.revision)
+    assert model.revision is None
     with pytest.raises(KeyboardInterrupt), model.randomized("fine"):
         raise KeyboardInterrupt
+    assert model.revision is None
     assert np.array_equal(prediction(), trained)
     assert all(
         np.abs(one - two).max() > 0.01 for one, two in zip([trained, *seen], seen, strict=False)
