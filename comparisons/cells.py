@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wordlight.backends.arrays_file import write_atomically
@@ -158,11 +159,16 @@ def write_results(path: Path, parts: Iterable[Sequence[Score]]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_scores(path: Path, run: str = "") -> list[Score]:
-    """Read what ``write_scores`` wrote; raises DamagedFileError on anything else, and on scores of
-    another run than ``run``."""
+def read_scores(path: Path, run: str = "", metric: str | None = None) -> list[Score]:
+    """Read what ``write_scores`` wrote, of one metric alone where it is named; raises
+    DamagedFileError on anything else, and on scores of another run than ``run``."""
     try:
-        table = pq.ParquetFile(path).read()
+        if metric is None:
+            table = pq.ParquetFile(path).read()
+        else:
+            # Without a partitioning: folders called `seed=1` would become columns.
+            wanted = pc.field("metric") == metric
+            table = pq.read_table(path, filters=wanted, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise DamagedFileError(path, f"{path} is damaged or truncated ({error})") from None
     if not table.schema.equals(SCHEMA):

@@ -219,9 +219,9 @@ def _headline(folder: Path) -> dict[str, dict[_Key, float]]:
         if word.kind == "headline"
     }
     found: dict[str, dict[_Key, float]] = {}
-    for score in read_scores(path):
+    for score in read_scores(path, metric=BEST):
         key = (score.sample, score.word, score.occurrence)
-        if score.metric == BEST and key in kinds:
+        if key in kinds:
             found.setdefault(score.method, {})[key] = score.value
     return found
 

@@ -14,6 +14,7 @@ from wordlight.comparisons.cells import (
     Score,
     check_name,
     read_scores,
+    write_scores,
 )
 from wordlight.comparisons.output_folder import OutputFolderError, claimed, written_at_once
 from wordlight.comparisons.settings_file import holds_same_run, write_settings
@@ -90,10 +91,21 @@ def test_a_cell_whose_texts_are_no_texts_is_refused_by_name(folder):
         folder.read("scenes-test-0000", "daam")
 
 
-def test_a_table_of_other_columns_is_refused(tmp_path):
-    pq.write_table(pa.table({"framework": ["torch"]}), tmp_path / "x.parquet")
+def test_scores_of_one_metric_are_read_alone(tmp_path):
+    path = tmp_path / "seed=1" / "x.parquet"
+    write_scores(path, SCORES)
+    assert read_scores(path, metric="ap") == SCORES[:1]
+    assert read_scores(path, metric="auroc") == []
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is damaged or truncated"):
+        read_scores(path, metric="ap")
+
+
+@pytest.mark.parametrize("metric", [None, "ap"])
+def test_a_table_of_other_columns_is_refused(tmp_path, metric):
+    pq.write_table(pa.table({"framework": ["torch"], "metric": ["ap"]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="not those of a cell"):
-        read_scores(tmp_path / "x.parquet")
+        read_scores(tmp_path / "x.parquet", metric=metric)
 
 
 @pytest.mark.parametrize("name", ["", "../daam", "a/b", ".hidden", "a b", "x" * 101, "a\n"])
