@@ -270,8 +270,13 @@ def answers_about_the_words_asked_for(subject: Subject) -> None:
 
 
 def merges_as_it_says(subject: Subject) -> None:
-    """Words become phrases, and tokens words, as ``merge`` says."""
+    """Words become phrases, and tokens words, as ``merge`` says.
+
+    Without ``by_token`` a phrase asked for as one player may have any map, but for one: what
+    another merge than the method's own makes of its words' maps.
+    """
     method = subject.attributor
+    others = set(get_args(Merge)) - {method.merge}
     for trajectory in (subject.specimens.plain, subject.specimens.pieces):
         phrase, parts = phrase_of(trajectory)
         maps = subject.answer(trajectory)
@@ -292,8 +297,29 @@ def merges_as_it_says(subject: Subject) -> None:
                 f"its words' maps, though by_token=True says that each token counts by itself: "
                 f"merge tokens by {method.merge}, or say by_token=False",
             )
+        else:
+            asked = np.asarray(subject.ask(trajectory, [phrase])[phrase])
+            others = {one for one in others if _are(asked, maps, parts, one, method.merge)}
     if method.by_token:
         _check_tokens(subject)
+    elif others:
+        subject.fail(
+            f"asked for as one player, phrases have exactly the {min(others)} of their words' "
+            f"maps, though it says merge={method.merge!r}: say merge={min(others)!r} and "
+            f"by_token=True, or merge tokens by {method.merge}"
+        )
+
+
+def _are(
+    asked: npt.NDArray[Any], maps: AttributionMaps, parts: Sequence[Word], this: Merge, own: Merge
+) -> bool:
+    """Whether a phrase's map is, to rounding, this merge of its words' and not the own one."""
+    scale = float(np.abs(asked).max())
+    # Where only one of the words has a map, several merges are the same.
+    if min(float(np.abs(maps.at(part)).max()) for part in parts) <= _ROUNDING * scale:
+        return False
+    off = {m: float(np.abs(asked - _merged(maps, parts, m)).max()) for m in (this, own)}
+    return off[this] <= _ROUNDING * scale < off[own]
 
 
 def _check_tokens(subject: Subject) -> None:

@@ -140,6 +140,13 @@ class SumsTokens(DAAM):
         return Answer(maps * xr.DataArray(sizes, dims=("word",)))
 
 
+class SumsTokensUnsaid(SumsTokens):
+    """The same, written without a thought of ``by_token``."""
+
+    name: ClassVar[str] = "sums-tokens-unsaid"
+    by_token: ClassVar[bool] = False
+
+
 class SumsPhrases(Occlusion):
     """Says that a phrase's map is the mean of its words', and hands out maps that add up."""
 

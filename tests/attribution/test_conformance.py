@@ -61,6 +61,10 @@ BROKEN: dict[type[TextImageAttributor], tuple[str, str]] = {
         "merges-as-it-says",
         "'red circle' has another map than the mean of its words' maps, .* merge tokens by mean",
     ),
+    broken.SumsTokensUnsaid: (
+        "merges-as-it-says",
+        "phrases have exactly the sum of their words' maps, though it says merge='mean': say",
+    ),
     broken.SumsPhrases: ("merges-as-it-says", "is not the sum of its words' maps"),
     broken.ForgetsItsCost: (
         "counts-its-cost",
