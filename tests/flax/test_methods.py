@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from wordlight.attribution import registry
+from wordlight.attribution import (
+    DecodedChannel,
+    InputXGradient,
+    NoiseTunnel,
+    Occlusion,
+    PredictionNorm,
+    Region,
+    TextImageAttributor,
+    registry,
+)
+from wordlight.backends.backend import Backend
 from wordlight.backends.flax.backend import FlaxBackend
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.trajectory import Trajectory
@@ -49,3 +61,56 @@ def test_the_same_maps(
     else:
         # Rounding, through derivatives and differences of predictions.
         assert np.linalg.norm(values[0] - values[1]) <= 1e-4 * np.linalg.norm(values[1])
+
+
+def occlusion(backend: Backend) -> TextImageAttributor:
+    return Occlusion(backend, steps=1)
+
+
+def slopes_of_tokens(backend: Backend) -> TextImageAttributor:
+    return InputXGradient(backend, steps=1, wrt="tokens")
+
+
+def noisy(backend: Backend) -> TextImageAttributor:
+    return NoiseTunnel(Occlusion(backend, steps=1), nt_samples=2, stdevs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        pytest.param(noisy, {}, id="noise"),
+        pytest.param(occlusion, {"baselines": "negative"}, id="negative"),
+        pytest.param(occlusion, {"target": Region(np.eye(16))}, id="region"),
+        pytest.param(occlusion, {"target": PredictionNorm()}, id="norm"),
+        pytest.param(occlusion, {"target": DecodedChannel("green")}, id="colour"),
+        pytest.param(slopes_of_tokens, {}, id="tokens"),
+        pytest.param(slopes_of_tokens, {"target": DecodedChannel("red")}, id="tokens-to-colour"),
+    ],
+)
+def test_the_same_maps_of_other_questions(
+    method: Callable[[Backend], TextImageAttributor],
+    asked: dict[str, Any],
+    ours: FlaxBackend,
+    theirs: TorchBackend,
+    trajectory: Trajectory,
+) -> None:
+    """Other targets, another baseline, other inputs."""
+    found, expected = (method(b).attribute(trajectory, **asked) for b in (ours, theirs))
+    assert found.provenance.forward_equivalents == expected.provenance.forward_equivalents
+    values, wanted = found.data.values, expected.data.values
+    assert np.abs(wanted).max() > 0
+    # Rounding, as above; a word changes a colour by 1e-3 of the pixels that are subtracted.
+    share = 1e-3 if isinstance(asked.get("target"), DecodedChannel) else 1e-4
+    assert np.linalg.norm(values - wanted) <= share * np.linalg.norm(wanted)
+
+
+def test_in_bfloat16(folder: Path, ours: FlaxBackend, trajectory: Trajectory) -> None:
+    """A run of float32, through the encoder too: it is no other prompt's for its rounding."""
+    half = FlaxBackend.load(folder, dtype="bfloat16")
+    values, wanted = (
+        Occlusion(b, steps=1, wrt="tokens").attribute(trajectory).data.values for b in (half, ours)
+    )
+    assert np.isfinite(values).all()
+    # Of eight bits of a prediction, of which a word changes some per cent, a quarter is rounding
+    # here; maps of other words, or of nothing, would be off by as much as they are large.
+    assert np.linalg.norm(values - wanted) <= 0.5 * np.linalg.norm(wanted)
