@@ -68,7 +68,9 @@ def test_a_page_says_what_one_asks(name: str) -> None:
 def test_a_page_has_the_methods_numbers(name: str) -> None:
     page, kind = page_of(name), METHODS[name]
     assert row(page, "command line").startswith(f"`wordlight attribute PROMPT --method {name}")
-    assert re.search(r"<!-- scores -->\n\| mIoU@best.*\n\|.*\n\| .*\n<!-- /scores -->", page)
+    assert re.search(
+        r"<!-- scores -->\n\| mIoU@best.*\n\|.*\n\| .*\n(\nMade with .*\n)?<!-- /scores -->", page
+    )
     assert f"[`{name}`]({name}.md)" in page_of("README")
     if kind.effort is not None:
         default = inspect.signature(kind).parameters[kind.effort].default
@@ -100,6 +102,7 @@ def folders(tmp_path: Path, **changes: Any) -> list[str]:
             measured("daam", 12.0, "forward-equivalents"),
             measured("shuffled-word.daam", 0.125),
             measured("occlusion", 0.75, low=0.7),
+            measured("shapley", 0.3125),
             measured("guidance-norm", 0.25),
             measured("uniform", 0.0625),
         ],
@@ -107,7 +110,11 @@ def folders(tmp_path: Path, **changes: Any) -> list[str]:
     }
     other = summary | {"headline": [measured("regeneration", 0.375)]} | changes
     cascades = [
-        {"method": name, "depends_on_model": depends, "similarity": [{"mean": 1.0}, {"mean": last}]}
+        {
+            "method": name,
+            "depends_on_model": depends,
+            "similarity": [{"mean": 1.0, "n": 9}, {"mean": last, "n": 9}],
+        }
         for name, depends, last in (
             ("daam", True, 0.25),
             ("occlusion", False, 0.96875),
@@ -117,7 +124,8 @@ def folders(tmp_path: Path, **changes: Any) -> list[str]:
     for name, one in (("all", summary), ("regeneration", other)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(json.dumps(one))
-        (tmp_path / name / "settings.json").write_text(json.dumps({"settings": {"budget": 240}}))
+        settings = {"budget": 240, "methods": {"shapley": {"n_samples": 3}, "daam": {}}}
+        (tmp_path / name / "settings.json").write_text(json.dumps({"settings": settings}))
     (tmp_path / "sanity").mkdir()
     (tmp_path / "sanity" / "sanity.json").write_text(json.dumps(cascades))
     (tmp_path / "sanity" / "sanity.png").write_bytes(b"a picture")
@@ -142,7 +150,10 @@ def test_the_command_writes_what_was_measured(tmp_path: Path) -> None:
         "<!-- /scores -->" in daam
     )
     assert daam.startswith(page_of("daam").partition("<!-- scores -->")[0])
+    assert "\n\nMade with n_samples 3.\n" in (pages / "shapley.md").read_text("utf-8")
     readme = (pages / "README.md").read_text("utf-8")
+    assert "[`shapley`](shapley.md), n_samples 3 |" in readme
+    assert "over 9 words" in readme
     table = readme.partition("<!-- table -->\n")[2].partition("<!-- /table -->")[0].splitlines()
     assert [line.split("`")[1] for line in table[2:5]] == ["occlusion", "daam", "regeneration"]
     # Maps that a random model leaves as they were are marked.
