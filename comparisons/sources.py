@@ -106,8 +106,9 @@ class PrecomputedMaps(MapSource):
             )
         wanted = tuple(samples)
         self.samples = tuple(s for s in wanted if self._path(s).is_file())
-        absent = set(wanted) - set(self.samples)
-        missing = [s for s in wanted if s in absent and not may_lack(s)]
+        # What is in the settings' hash: a file that comes later isn't.
+        self._known = frozenset(self.samples)
+        missing = [s for s in wanted if s not in self._known and not may_lack(s)]
         if missing:
             raise PrecomputedMapsError(
                 f"the maps of {name!r} lack {self._path(missing[0])} ({len(missing)} of "
@@ -119,7 +120,7 @@ class PrecomputedMaps(MapSource):
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
         path = self._path(item.sample)
-        if item.sample not in self.samples:
+        if item.sample not in self._known:
             raise PrecomputedMapsError(f"the maps of {self.name!r} lack {path}")
         try:
             maps = AttributionMaps.load(path)
