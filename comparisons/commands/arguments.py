@@ -41,8 +41,8 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         default=argparse.SUPPRESS if several else "scenes",
         metavar="MODEL",
         help=(
-            "the embedded model scenes (default), a folder in diffusers' format, or a Hub id "
-            "(safetensors only)"
+            "an embedded model (scenes, the default, or scenes-b), a folder in diffusers' format, "
+            "or a Hub id (safetensors only)"
         ),
     )
     parser.add_argument(

@@ -7,10 +7,11 @@ import json
 
 from wordlight.comparisons.commands.arguments import Commands, add_command
 
-_SCENES = (
-    "the embedded model: a tiny Stable Diffusion that draws coloured shapes on 64x64 pixels, "
-    "shipped with wordlight"
-)
+_DESCRIPTIONS = {
+    "scenes": "a tiny Stable Diffusion that draws coloured shapes on 64x64 pixels, shipped with "
+    "wordlight",
+    "scenes-b": "the same recipe from another seed, smaller, to check findings on",
+}
 _OTHERS = """\
 Any other Stable Diffusion 1.x or 2.x (on flax also XL) is named by
   a folder in diffusers' format      --model path/to/model
@@ -30,12 +31,12 @@ def run(arguments: argparse.Namespace) -> None:
     from wordlight.backends.loading import EMBEDDED, frameworks
 
     rows = [
-        {"name": name, "description": _SCENES if name == "scenes" else "", "folder": str(folder)}
+        {"name": name, "description": _DESCRIPTIONS[name], "folder": str(folder)}
         for name, folder in EMBEDDED.items()
     ]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['name']}  {row['description']}".rstrip())
+        print(f"{row['name']:9} {row['description']}")
     print(f"\n{_OTHERS}\n\nFrameworks installed: {', '.join(frameworks()) or 'none'}")

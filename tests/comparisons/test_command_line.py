@@ -294,7 +294,7 @@ def test_methods_and_models_are_listed(capsys):
     assert main(["methods"]) == 0
     assert "2210.04885" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
-    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["scenes"]
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["scenes", "scenes-b"]
     assert main(["models"]) == 0
     assert "Hub id" in capsys.readouterr().out
 

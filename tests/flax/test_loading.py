@@ -33,9 +33,10 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "model"))
 
 
-def test_the_embedded_model() -> None:
+@pytest.mark.parametrize("name", ["scenes", "scenes-b"])
+def test_the_embedded_models(name: str) -> None:
     """On both frameworks the same weights give the same image."""
-    ours, theirs = load("scenes", framework="flax"), load("scenes")
+    ours, theirs = load(name, framework="flax"), load(name)
     assert (ours.model_id, ours.revision) == (theirs.model_id, theirs.revision)
     assert ours.sampling == theirs.sampling
     made = [
