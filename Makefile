@@ -60,6 +60,7 @@ MANY :=
 LEADERBOARD := out/leaderboard
 LAYERS := -n 200 --calibration 24
 BOTH := -n 8 --calibration 4
+SECOND := -n 100 --calibration 24
 
 leaderboard: compare-all ## remake the tables and the picture of docs/leaderboard.md
 	$(BIN)/wordlight compare --config docs/leaderboard.toml $(MANY) -o $(LEADERBOARD)/many
@@ -76,8 +77,13 @@ findings: leaderboard ## remake the tables and figures of docs/findings.md
 	$(BIN)/wordlight compare $(BOTH) --framework torch --framework flax --method daam \
 		--method self-attention-refined --method occlusion --method input-x-gradient \
 		--method guidance-norm --method shuffled-word -o $(LEADERBOARD)/both
+	$(BIN)/wordlight compare --model scenes-b $(SECOND) --method daam \
+		--method self-attention-refined --method attention-x-gradient \
+		--method input-x-gradient --method occlusion \
+		--method guidance-norm --method shuffled-word --framework flax -o $(LEADERBOARD)/second
 	$(BIN)/python docs/make_findings.py $(LEADERBOARD)/many --layers $(LEADERBOARD)/layers \
-		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both
+		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both \
+		--second $(LEADERBOARD)/second
 
 # Some minutes on one core.
 studies: install ## remake the tables of docs/studies.md

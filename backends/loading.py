@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCENES = Path(__file__).parent / "scenes" / "model"
 #: Models that come with the package, by name. The second was trained by the same recipe from
-#: another seed, smaller: what holds on both is no accident of a training.
+#: another seed, for less long: what holds on both is no accident of a training.
 EMBEDDED = {"scenes": SCENES, "scenes-b": SCENES.with_name("model-b")}
 #: What their cards recommend.
 RECOMMENDED: dict[str, dict[str, Any]] = {

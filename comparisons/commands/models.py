@@ -10,7 +10,7 @@ from wordlight.comparisons.commands.arguments import Commands, add_command
 _DESCRIPTIONS = {
     "scenes": "a tiny Stable Diffusion that draws coloured shapes on 64x64 pixels, shipped with "
     "wordlight",
-    "scenes-b": "the same recipe from another seed, smaller, to check findings on",
+    "scenes-b": "the same recipe from another seed, trained less, to check findings on",
 }
 _OTHERS = """\
 Any other Stable Diffusion 1.x or 2.x (on flax also XL) is named by
