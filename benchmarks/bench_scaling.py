@@ -37,7 +37,7 @@ def measured_overhead() -> float:
     as the executor keeps. The worker's own share of it is counted too."""
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     worker = ray.remote(num_cpus=1)(Idle).remote()
     chosen = {f"method-{k}": Chosen(0, Thresholds(0.4, 0.1)) for k in range(10)}
     tasks = iter([Task("judge", "test", k, "torch", chosen) for k in range(SENT)])

@@ -103,8 +103,13 @@ def cluster():
     # Its workers would stand back for whatever else the machine does.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray = pytest.importorskip("ray")
+    # A cluster that something else has left on this machine isn't the one to join.
     ray.init(
-        num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False
+        "local",
+        num_cpus=2,
+        object_store_memory=80 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
     )
     yield
     ray.shutdown()
