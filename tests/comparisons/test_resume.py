@@ -109,12 +109,14 @@ def kill_at_random(launcher: Launcher, tmp_path: Path, kills: int, kind: str, *r
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     launcher.start(kind, str(undisturbed), *rest)
     assert launcher.finish() == 0
-    share = len(files_in(undisturbed)) / (kills + 1)
+    whole = len(files_in(undisturbed))
     moments = random.Random(0)
     seen = [set()]
     in_the_middle = 0
-    for _ in range(kills):
+    for kill in range(kills):
         pid = launcher.start(kind, str(killed), *rest)
+        # Of what is left: a kill that comes late, on a busy machine, leaves less for the others.
+        share = (whole - len(seen[-1])) / (kills - kill + 1)
         kill_after(pid, killed, len(seen[-1]) + moments.uniform(0, 1.5) * share)
         in_the_middle += launcher.finish() == -signal.SIGKILL
         seen.append(files_in(killed) if killed.exists() else set())
