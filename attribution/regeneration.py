@@ -23,8 +23,7 @@ class Regeneration(TextImageAttributor):
     down to the latent grid; grey levels run from 0 to 1. Special positions can't be taken out of
     a text: their maps are zero. Where the backend's weights aren't those that drew the image (by
     its ``revision``), the whole prompt is drawn again too: the change is the word's, and not the
-    weights'. Cost: one sampling a word, and that one
-    where it is needed.
+    weights'. Cost: one sampling a word, and that one where it is needed.
 
     Args:
         backend: the model that drew the image.

@@ -88,15 +88,13 @@ def load_model(arguments: argparse.Namespace) -> Backend:
     )
 
 
-def add_count(
-    parser: argparse.ArgumentParser, default: int, what: str = "images", metavar: str = "N"
-) -> None:
+def add_count(parser: argparse.ArgumentParser, default: int, what: str = "images") -> None:
     """``-n``, of ``what``."""
     parser.add_argument(
         "-n",
         type=whole_number(1),
         default=default,
-        metavar=metavar,
+        metavar="N",
         help=f"{what} (default: {default})",
     )
 

@@ -65,7 +65,7 @@ def add_to(commands: Commands) -> None:
     tags.add_argument(
         "--spacy", metavar="PIPELINE", help="a spaCy pipeline that tags, such as en_core_web_sm"
     )
-    add_count(make, 32, metavar="IMAGES")
+    add_count(make, 32)
     add_seed(make, "order, words and noise")
     make.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder of the set"

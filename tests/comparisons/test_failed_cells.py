@@ -210,6 +210,7 @@ def test_an_image_of_another_prompt_stops_a_begun_run_and_costs_it_nothing(backe
 
 
 def test_the_error_of_a_damaged_file_passes_between_processes(tmp_path):
+    # Bytes of its own, as Ray sends them; nothing from elsewhere is unpickled.
     error = pickle.loads(pickle.dumps(DamagedFileError(tmp_path / "cell", "it is damaged")))
     assert error.path == tmp_path / "cell"
     assert str(error) == "it is damaged; delete it, and it is computed again"

@@ -325,6 +325,7 @@ def test_merged_is_all_at_once_whatever_the_order(data):
                 asked = (one, mask) if make is word_metrics else ([one], [mask])
                 together.update(sample, *asked)
                 (first if index < cut else second).update(sample, *asked)
+            # What another process counted, as its own bytes; nothing from elsewhere is unpickled.
             second.merge(pickle.loads(pickle.dumps(first)))
             assert second.compute() == together.compute()
             assert second.compute().n == len(words)
