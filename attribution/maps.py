@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _KIND, _VERSION = "attribution maps", 1
+
+#: How far two float32 values may differ by rounding alone, relative to the larger one.
+_ROUNDING = 1e-6
 
 #: How the maps of several tokens become one: attention by mean, additive methods by sum, norms of
 #: slopes by the root of the sum of squares.
@@ -75,17 +79,34 @@ class WordMap:
         """The map at the image's size, bicubic."""
         return resize(self.values, self.image.shape[:2]).astype(np.float32)
 
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing to show: the map is nowhere positive, or the same everywhere.
+
+        Differences that are float32 rounding don't count.
+        """
+        low, high = float(self.values.min()), float(self.values.max())
+        least = _ROUNDING * max(abs(low), abs(high))
+        return high <= least or high - low <= least
+
     def normalised(self) -> npt.NDArray[np.float32]:
-        """The map at the image's size, from 0 (least) to 1 (most); see ``normalise``."""
+        """The map at the image's size, from 0 (least) to 1 (most); all zeros for a blank map."""
+        if self.blank:
+            return np.zeros(self.image.shape[:2], np.float32)
         return normalise(self.resized(), signed=self.signed)
 
     def mask(self, threshold: float = 0.4) -> npt.NDArray[np.bool_]:
         """Where the normalised map is at least ``threshold``, at the image's size.
 
+        The mask of a blank map is empty. (Scores are made otherwise: there a constant map is the
+        whole image.)
+
         Raises ValueError for a threshold outside 0..1.
         """
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"a threshold lies between 0 and 1, not at {threshold}")
+        if self.blank:
+            return np.zeros(self.image.shape[:2], np.bool_)
         return self.normalised() >= threshold
 
     def overlay(self, opacity: float = 0.65) -> Image:
@@ -95,8 +116,13 @@ class WordMap:
         return overlay(self.image, self.normalised(), opacity)
 
 
+#: What selects a map.
+MapKey: TypeAlias = WordKey | Word
+
+
 def normalise(values: npt.NDArray[np.float32], *, signed: bool) -> npt.NDArray[np.float32]:
-    """Min-max to 0..1, as the paper does it a map; a constant map becomes all ones.
+    """Min-max to 0..1, as the paper does it a map; a constant map becomes all ones, as scores want
+    it (``WordMap.normalised`` shows nothing).
 
     Of a signed map only the positive part counts: what speaks for the word.
     """
@@ -108,15 +134,20 @@ def normalise(values: npt.NDArray[np.float32], *, signed: bool) -> npt.NDArray[n
     return ((values - low) / (high - low)).astype(np.float32)
 
 
-class AttributionMaps:
+class AttributionMaps(Mapping[MapKey, WordMap]):
     """Maps over an image, one for each player: every word, punctuation mark and special position.
 
     Select with ``maps["circle"]``, a phrase ``maps["red circle"]`` (merged as the method says),
     an occurrence ``maps["circle", 1]`` (from 0), a character span ``maps[2:5]``, several of these
     as one ``maps[["red", ("circle", 0)]]`` (merged likewise), or ``"<start>"``, ``"<end>"``,
     ``"<pad>"``. Words that aren't in the prompt, where a method was asked about such,
-    go by their texts. ``data`` is the labelled array, ``(word, y, x)`` on the latent grid, with
-    ``step``, ``layer`` and ``head`` before ``y`` where the method kept them.
+    go by their texts. A ``Word``, as ``words`` and ``players`` hold them, selects itself.
+
+    It is a mapping: iteration gives one key a player, in order (a text, with its occurrence where
+    the text occurs several times), and ``key in maps`` says whether ``maps[key]`` has an answer.
+
+    ``data`` is the labelled array, ``(word, y, x)`` on the latent grid, with ``step``, ``layer``
+    and ``head`` before ``y`` where the method kept them; ``numpy.asarray(maps)`` is its values.
 
     Args:
         data: dimensions ``word``, then any of ``step``, ``layer``, ``head``, then ``y``, ``x``;
@@ -180,11 +211,47 @@ class AttributionMaps:
     def __len__(self) -> int:
         return len(self.players)
 
-    def __iter__(self) -> Iterator[Word]:
-        return iter(self.players)
+    def __iter__(self) -> Iterator[MapKey]:
+        return iter(self._keys)
 
-    def __getitem__(self, key: WordKey) -> WordMap:
-        return self.at(self._find(key))
+    def __getitem__(self, key: MapKey) -> WordMap:
+        return self.at(key if isinstance(key, Word) else self._find(key))
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[key]  # type: ignore[index]
+        except (KeyError, TypeError, ValueError):
+            return False
+        return True
+
+    # A mapping's equality would compare the maps one by one.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        return np.array(self.data.values, dtype=dtype, copy=copy)
+
+    def _ipython_key_completions_(self) -> list[MapKey]:
+        return [key for key in self if not isinstance(key, Word)]
+
+    @cached_property
+    def _keys(self) -> tuple[MapKey, ...]:
+        return tuple(map(self._key_of, self.players))
+
+    def _key_of(self, player: Word) -> MapKey:
+        """The shortest key of a player: its text, with its occurrence if need be, or itself."""
+        for key in (player.text, (player.text, player.occurrence)):
+            try:
+                if self._find(key) == player:
+                    return key
+            except KeyError:
+                continue
+        return player
 
     def __repr__(self) -> str:
         grid = "x".join(str(self.data.sizes[d]) for d in self.data.dims[1:])
@@ -264,7 +331,7 @@ class AttributionMaps:
             "players": [
                 # A group's parts come last; other words have none, and no place for them.
                 [p.text, p.start, p.stop, list(p.tokens), p.occurrence, *filter(None, [p.parts])]
-                for p in self
+                for p in self.players
             ],
             "axes": {d: self.data.coords[d].values.tolist() for d in extra},
             "merge": self.merge,

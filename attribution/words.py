@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 from typing import TypeAlias
 
@@ -169,7 +170,7 @@ class PromptWords:
         places = _places(self._cut, _pieces(text))
         return [self._join(self.words[first:end]) for first, end in places]
 
-    @property
+    @cached_property
     def _cut(self) -> list[list[str]]:
         return [_pieces(word.text) for word in self.words]
 

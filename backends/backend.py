@@ -53,6 +53,9 @@ class Evaluations:
         """The cost in forward passes."""
         return self.forward + 2 * self.jvp + 3 * self.vjp
 
+    def __add__(self, other: Evaluations) -> Evaluations:
+        return Evaluations(self.forward + other.forward, self.jvp + other.jvp, self.vjp + other.vjp)
+
     def __sub__(self, other: Evaluations) -> Evaluations:
         return Evaluations(self.forward - other.forward, self.jvp - other.jvp, self.vjp - other.vjp)
 

@@ -19,6 +19,7 @@ from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
 from wordlight.comparisons.entries import Entry
 from wordlight.comparisons.figures import figure_png
 from wordlight.comparisons.metrics.overlap import iou
+from wordlight.comparisons.metrics.shown_map import ShownMap
 
 ROWS = 6
 _TILE = 1.55  # inches
@@ -73,7 +74,7 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
             picture = np.asarray(overlay(item.trajectory.image, word_map.normalised()))
             _show(axis, picture)
             _outline(axis, scored.mask, picture.shape[0] // scored.mask.shape[0])
-            found = iou(word_map.mask(choice.threshold), scored.mask)
+            found = iou(ShownMap(word_map).mask(choice.threshold), scored.mask)
             axis.text(
                 0.5, -0.03, f"IoU {found:.2f}", transform=axis.transAxes, ha="center", va="top",
                 fontsize=8, color="0.35",

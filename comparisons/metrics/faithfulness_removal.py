@@ -10,6 +10,7 @@ from wordlight.attribution.maps import WordMap
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.overlap import iou
 from wordlight.comparisons.metrics.rank_correlation import rank_correlation
+from wordlight.comparisons.metrics.shown_map import ShownMap
 
 
 class RemovalCorrelation(Metric):
@@ -37,6 +38,6 @@ class RemovalIoU(Metric):
         """One word's value, taken in; None where nothing changes."""
         if change.values.min() == change.values.max():
             return None
-        value = iou(word_map.mask(self.threshold), change.mask(self.threshold))
+        value = iou(ShownMap(word_map).mask(self.threshold), ShownMap(change).mask(self.threshold))
         self.add(sample, value)
         return value

@@ -24,6 +24,11 @@ class MaskMap(WordMap):
     An empty one finds nothing, where a constant map would be the whole image.
     """
 
+    @property
+    def blank(self) -> bool:
+        """Whether the mask is empty; a full one is the whole image to users too."""
+        return not self.values.any()
+
     def normalised(self) -> npt.NDArray[np.float32]:
         """The mask as it is."""
         return self.values
@@ -50,6 +55,10 @@ class ShownMap:
         if isinstance(self._map, MaskMap):
             return self.raw
         return normalise(self.raw, signed=self._map.signed)
+
+    def mask(self, threshold: float) -> Mask:
+        """Where the normalised map is at least ``threshold``; a constant map is the whole image."""
+        return self.normalised >= threshold
 
     @cached_property
     def energy(self) -> Map:

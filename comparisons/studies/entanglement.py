@@ -27,6 +27,7 @@ from wordlight.backends.scenes.grammar import (
 )
 from wordlight.backends.scenes.segment import Segmentation, segment
 from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 from wordlight.comparisons.studies.influence import pixel_change
 from wordlight.comparisons.studies.relations import overlaps
@@ -335,7 +336,7 @@ def _noun_maps(maps: AttributionMaps, scene: Scene) -> list[WordMap]:
 
 
 def _mask(word_map: WordMap) -> Mask:
-    return word_map.mask(THRESHOLD)
+    return ShownMap(word_map).mask(THRESHOLD)
 
 
 def _is_there(group: Group, found: Segmentation) -> bool:

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from wordlight.attribution.noise_difference import without
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
+from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 from wordlight.comparisons.studies.texts import StudyTexts, draw, method_for, place_words
@@ -177,7 +178,7 @@ def study_influence(
             tag = text.tokens[index].tag
             samples, values = spread.setdefault(tag, ([], []))
             samples.append(sample)
-            values.append(float(maps.at(word).mask(THRESHOLD).mean()))
+            values.append(float(ShownMap(maps.at(word)).mask(THRESHOLD).mean()))
             of_class.setdefault(tag, []).append(index)
         shorter: dict[str, str] = {}
         for tag, indices in of_class.items():

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
+from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.statistics import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 from wordlight.comparisons.studies.texts import (
@@ -130,7 +131,7 @@ def study_relations(
         placed = place_words(text, PromptWords.of(trajectory.tokens))
         not_placed += len(text.tokens) - len(placed)
         maps = attributor.attribute(trajectory)
-        masks = {index: maps.at(word).mask(threshold) for index, word in placed.items()}
+        masks = {index: ShownMap(maps.at(word)).mask(threshold) for index, word in placed.items()}
         arcs: set[frozenset[int]] = set()
         for index, token in enumerate(text.tokens):
             if token.head is None:

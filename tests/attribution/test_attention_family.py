@@ -457,7 +457,7 @@ def test_specials_have_daams_maps() -> None:
     backend = AttentionToy()
     maps = OpenVocabulary(backend).attribute(TRAJECTORY)
     wanted = DAAM(backend).attribute(TRAJECTORY)
-    assert [p.text for p in maps] == [p.text for p in wanted]
+    assert [p.text for p in maps.players] == [p.text for p in wanted]
     for special in ("<start>", "<end>", "<pad>"):
         assert np.allclose(np.asarray(maps[special]), np.asarray(wanted[special]), **CLOSE)
     assert not np.allclose(np.asarray(maps["red"]), np.asarray(wanted["red"]), atol=1e-3)

@@ -20,12 +20,14 @@ def run(source: str, names: dict[str, Any]) -> None:
 
 
 def test_the_methods_of_the_page_pass() -> None:
-    inclusion, text_share, check, suite, _ = BLOCKS
-    assert max(len(block.splitlines()) for block in (inclusion, text_share)) < 40
+    inclusion, text_share, attended_loss, check, suite, _ = BLOCKS
+    methods = inclusion, text_share, attended_loss
+    assert max(len(block.splitlines()) for block in methods) < 40
     names: dict[str, Any] = {"__name__": "page"}
-    for block in (inclusion, text_share, check, suite):
+    for block in (*methods, check, suite):
         run(block, names)
     check_attributor(names["TextShare"])
+    check_attributor(names["AttendedLoss"])
     for one in attributor_checks():
         names["test_conformance"](one)
     check_attributor(lambda backend: NoiseTunnel(names["Inclusion"](backend), nt_samples=2))

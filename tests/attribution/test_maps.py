@@ -16,8 +16,8 @@ from hypothesis.extra.numpy import arrays
 
 from tests.toys import toy_trajectory
 from wordlight.attribution.attributor import partition
-from wordlight.attribution.maps import AttributionMaps, Merge, Provenance, normalise
-from wordlight.attribution.words import PromptWords, WordPlace
+from wordlight.attribution.maps import AttributionMaps, Merge, Provenance, WordMap, normalise
+from wordlight.attribution.words import PromptWords, Word, WordPlace
 from wordlight.backends.arrays_file import FileFormatError
 
 TRAJECTORY = toy_trajectory("a red circle and a blue circle")
@@ -90,6 +90,106 @@ def test_overlay_is_a_picture() -> None:
     assert picture.size[0] * 16 == picture.size[1] * 24
     with pytest.raises(ValueError, match="opacity"):
         make()["red"].overlay(2.0)
+
+
+def one_map(values: Any, signed: bool = False) -> WordMap:
+    return WordMap(PLAYERS[1], np.asarray(values, np.float32), signed, TRAJECTORY.image)
+
+
+RING = np.zeros((4, 6))
+RING[2, 3] = -1  # bicubic resizing overshoots zero beside it
+
+
+@pytest.mark.parametrize(
+    ("values", "signed"),
+    [
+        (np.zeros((4, 6)), False),
+        (np.full((4, 6), 0.3), False),
+        # What float32 sums of equal numbers differ by.
+        (0.3 * (1 + 2e-7 * np.arange(24).reshape(4, 6) / 24), False),
+        (np.full((4, 6), 0.3), True),
+        (np.zeros((4, 6)), True),
+        (np.full((4, 6), -0.3), True),
+        (-np.arange(24.0).reshape(4, 6), True),
+        (RING, True),
+        (RING, False),
+        (np.arange(24).reshape(4, 6) - 50.0, False),
+    ],
+)
+def test_a_map_without_anything_to_see_shows_nothing(values: Any, signed: bool) -> None:
+    word_map = one_map(values, signed)
+    assert word_map.blank
+    assert not word_map.normalised().any()
+    assert not any(word_map.mask(threshold).any() for threshold in (0.0, 0.4, 1.0))
+    nothing = one_map(np.zeros((4, 6))).overlay()
+    assert word_map.overlay().tobytes() == nothing.tobytes()
+
+
+def test_faint_maps_are_shown() -> None:
+    for values, signed in ((0.3 + 1e-4 * RING**2, False), (RING + 0.01 * RING[::-1] ** 2, True)):
+        word_map = one_map(values, signed)
+        assert not word_map.blank
+        assert word_map.normalised().max() == 1
+        assert word_map.mask(0.4).any()
+
+
+def test_maps_are_a_mapping() -> None:
+    maps = make()
+    assert list(maps) == [
+        ("a", 0), "red", ("circle", 0), "and", ("a", 1), "blue", ("circle", 1),
+        "<start>", "<end>", "<pad>",
+    ]  # fmt: skip
+    assert len(maps) == len(list(maps)) == 10
+    for key, player in zip(maps, maps.players, strict=True):
+        assert key in maps
+        assert maps[key].word == maps[player].word == player
+    assert dict(maps.items())["red"].word.text == "red"
+    assert [one.word for one in maps.values()] == list(maps.players)
+    assert np.asarray(maps).shape == (10, 4, 6)
+    assert (np.asarray(maps, np.float64) == maps.data.values).all()
+    # As the brackets do: phrases, spans and groups are there, what they refuse is not.
+    keys: tuple[Any, ...] = (
+        "Red",
+        "red circle",
+        "<pad>",
+        ("circle", 1),
+        slice(2, 5),
+        ["red", "blue"],
+    )
+    assert all(key in maps for key in keys)
+    absent: tuple[Any, ...] = (
+        "circle",
+        "green",
+        ("circle", 2),
+        3,
+        None,
+        slice(0, 3),
+        [],
+        ["red", "red"],
+    )
+    assert not any(key in maps for key in absent)
+    assert maps.get("green") is None
+    assert maps == maps != make()
+    assert maps in {maps}
+
+
+def test_a_key_names_its_own_player() -> None:
+    # Another word was asked about that reads like one of the prompt, and one in several parts.
+    players = (
+        Word.outside("red"),
+        *partition(PromptWords.of(TRAJECTORY.tokens), [["blue", "red"]]),
+    )
+    data = xr.DataArray(
+        np.arange(len(players))[:, None, None] * np.ones((4, 6)), dims=("word", "y", "x")
+    )
+    maps = make("mean", data=data, players=players)
+    for index, key in enumerate(maps):
+        assert (np.asarray(maps[key]) == index).all()
+
+
+def test_words_are_completed_in_brackets() -> None:
+    assert make()._ipython_key_completions_() == list(make())
+    assert "red" in make()._ipython_key_completions_()
 
 
 def test_kept_axes_are_selected_by_label() -> None:

@@ -31,7 +31,7 @@ from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.overlap import IoU, iou, iou_at
 from wordlight.comparisons.metrics.pointing import energy_inside, pointing_game
 from wordlight.comparisons.metrics.ranking import auroc, average_precision
-from wordlight.comparisons.metrics.shown_map import ShownMap
+from wordlight.comparisons.metrics.shown_map import MaskMap, ShownMap
 from wordlight.comparisons.segmentation import (
     ABSOLUTE_CURVE,
     METRICS,
@@ -342,3 +342,14 @@ def test_one_that_is_undefined_is_left_out_of_the_mean():
     metric = next(m for m in word_metrics(Thresholds(0.5, 0.5)) if m.name == "auroc")
     assert metric.update("a", shown(np.ones(SIZE)), np.ones(SIZE, bool)) is None
     assert metric.compute().n == 0
+
+
+def test_a_constant_map_is_the_whole_image_to_scores_and_nothing_to_users() -> None:
+    for value, signed in ((0.0, False), (0.3, False), (-1.0, True)):
+        image = np.zeros((16, 24, 3), np.uint8)
+        word = Word("dog", 0, 3, (1,))
+        word_map = WordMap(word, np.full((4, 6), value, np.float32), signed, image)
+        assert ShownMap(word_map).mask(0.4).all()
+        assert not word_map.mask(0.4).any()
+    whole = MaskMap(word, np.ones((16, 24), np.float32), False, image)
+    assert whole.mask(0.4).all()
