@@ -1,31 +1,35 @@
 """Attribution methods: a trajectory in, maps out, on any framework."""
 
-from wordlight.attribution.attention_x_gradient import AttentionXGradient as AttentionXGradient
 from wordlight.attribution.attributor import TextImageAttributor as TextImageAttributor
-from wordlight.attribution.controls import Center as Center
-from wordlight.attribution.controls import GuidanceNorm as GuidanceNorm
-from wordlight.attribution.controls import Random as Random
-from wordlight.attribution.controls import ShuffledWord as ShuffledWord
-from wordlight.attribution.controls import Uniform as Uniform
-from wordlight.attribution.daam import DAAM as DAAM
-from wordlight.attribution.gradient_shap import GradientShap as GradientShap
-from wordlight.attribution.head_selection import HeadSelection as HeadSelection
-from wordlight.attribution.input_x_gradient import InputXGradient as InputXGradient
-from wordlight.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
-from wordlight.attribution.kernel_shap import KernelShap as KernelShap
 from wordlight.attribution.maps import AttributionMaps as AttributionMaps
 from wordlight.attribution.maps import Provenance as Provenance
 from wordlight.attribution.maps import WordMap as WordMap
-from wordlight.attribution.noise_difference import NoiseDifference as NoiseDifference
-from wordlight.attribution.noise_tunnel import NoiseTunnel as NoiseTunnel
-from wordlight.attribution.occlusion import Occlusion as Occlusion
-from wordlight.attribution.open_vocabulary import OpenVocabulary as OpenVocabulary
-from wordlight.attribution.regeneration import Regeneration as Regeneration
-from wordlight.attribution.saliency import Saliency as Saliency
-from wordlight.attribution.self_attention_refined import (
+from wordlight.attribution.methods.attention_x_gradient import (
+    AttentionXGradient as AttentionXGradient,
+)
+from wordlight.attribution.methods.controls import Center as Center
+from wordlight.attribution.methods.controls import GuidanceNorm as GuidanceNorm
+from wordlight.attribution.methods.controls import Random as Random
+from wordlight.attribution.methods.controls import ShuffledWord as ShuffledWord
+from wordlight.attribution.methods.controls import Uniform as Uniform
+from wordlight.attribution.methods.daam import DAAM as DAAM
+from wordlight.attribution.methods.gradient_shap import GradientShap as GradientShap
+from wordlight.attribution.methods.head_selection import HeadSelection as HeadSelection
+from wordlight.attribution.methods.input_x_gradient import InputXGradient as InputXGradient
+from wordlight.attribution.methods.integrated_gradients import (
+    IntegratedGradients as IntegratedGradients,
+)
+from wordlight.attribution.methods.kernel_shap import KernelShap as KernelShap
+from wordlight.attribution.methods.noise_difference import NoiseDifference as NoiseDifference
+from wordlight.attribution.methods.noise_tunnel import NoiseTunnel as NoiseTunnel
+from wordlight.attribution.methods.occlusion import Occlusion as Occlusion
+from wordlight.attribution.methods.open_vocabulary import OpenVocabulary as OpenVocabulary
+from wordlight.attribution.methods.regeneration import Regeneration as Regeneration
+from wordlight.attribution.methods.saliency import Saliency as Saliency
+from wordlight.attribution.methods.self_attention_refined import (
     SelfAttentionRefined as SelfAttentionRefined,
 )
-from wordlight.attribution.shapley import Shapley as Shapley
+from wordlight.attribution.methods.shapley import Shapley as Shapley
 from wordlight.attribution.targets import DecodedChannel as DecodedChannel
 from wordlight.attribution.targets import Guidance as Guidance
 from wordlight.attribution.targets import PixelTarget as PixelTarget

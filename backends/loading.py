@@ -10,23 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Backend
+from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.traces import Trace
 
 if TYPE_CHECKING:
     from wordlight.backends.torch.tracing import Tracing
-
-SCENES = Path(__file__).parent / "scenes" / "model"
-#: Models that come with the package, by name. The second was trained by the same recipe from
-#: another seed, for less long: what holds on both is no accident of a training.
-EMBEDDED = {"scenes": SCENES, "scenes-b": SCENES.with_name("model-b")}
-#: What their cards recommend.
-RECOMMENDED: dict[str, dict[str, Any]] = {
-    name: {"steps": 20, "guidance_scale": 3.0} for name in EMBEDDED
-}
-
-
-class ModelLoadError(ValueError):
-    """A name, folder or object that no backend can load as a model."""
 
 
 def frameworks() -> tuple[str, ...]:

@@ -9,6 +9,10 @@ from pathlib import Path
 _MODEL_FILES = {".safetensors", ".msgpack", ".json", ".txt"}
 
 
+class ModelLoadError(ValueError):
+    """A name, folder or object that no backend can load as a model."""
+
+
 def is_there(folder: Path) -> bool:
     """Whether it exists; a name too long for a folder is of none."""
     try:

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from wordlight.comparisons.executors.dispatch import AHEAD, Dispatch
-from wordlight.comparisons.segmentation import Thresholds
-from wordlight.comparisons.worker import Chosen, Done, Task
+from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.runs.executors.dispatch import AHEAD, Dispatch
+from wordlight.comparisons.runs.worker import Chosen, Done, Task
 
 #: Tasks that are sent to and fro.
 SENT = 2000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wordlight.comparisons.comparison import Comparison as Comparison
+    from wordlight.comparisons.results.comparison import Comparison as Comparison
     from wordlight.comparisons.runner import compare as compare
 
 __all__ = ["Comparison", "compare"]
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> object:
 
         return compare
     if name == "Comparison":
-        from wordlight.comparisons.comparison import Comparison
+        from wordlight.comparisons.results.comparison import Comparison
 
         return Comparison
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

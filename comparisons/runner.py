@@ -13,10 +13,12 @@ from tqdm import tqdm
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
-from wordlight.comparisons import failures
-from wordlight.comparisons.calibration import Choice, ceiling_thresholds, choose, tells
-from wordlight.comparisons.cells import CellFolder, DamagedFileError, Score
-from wordlight.comparisons.comparison import (
+from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
+from wordlight.comparisons.datasets.dataset import OnError
+from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.datasets.images.opening import describe, headline_words
+from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.results.comparison import (
     Comparison,
     Facts,
     account,
@@ -24,29 +26,15 @@ from wordlight.comparisons.comparison import (
     summarise,
     summarise_ceiling,
 )
-from wordlight.comparisons.config_file import CONFIG, write_config
-from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
-from wordlight.comparisons.datasets.dataset import OnError
-from wordlight.comparisons.entries import Entry, Methods
-from wordlight.comparisons.executors import Executor
-from wordlight.comparisons.executors.choice import MakeExecutor, make_executor
-from wordlight.comparisons.image_set import ImageSet
-from wordlight.comparisons.images import describe, headline_words
-from wordlight.comparisons.output_folder import claimed
-from wordlight.comparisons.plan import Bench, Plan
-from wordlight.comparisons.reports import write_reports
-from wordlight.comparisons.run_lock import locked
-from wordlight.comparisons.segmentation import Thresholds
-from wordlight.comparisons.settings_file import (
-    KEPT,
-    Settings,
-    forget_settings,
-    holds_same_run,
-    settings_hash,
-    write_settings,
-)
-from wordlight.comparisons.surveys import Surveys
-from wordlight.comparisons.worker import (
+from wordlight.comparisons.results.files import write_reports
+from wordlight.comparisons.rows.calibration import Choice, ceiling_thresholds, choose, tells
+from wordlight.comparisons.rows.entries import Entry, Methods
+from wordlight.comparisons.runs.config_file import CONFIG, write_config
+from wordlight.comparisons.runs.executors import Executor
+from wordlight.comparisons.runs.executors.choice import MakeExecutor, make_executor
+from wordlight.comparisons.runs.image_words import Surveys
+from wordlight.comparisons.runs.plan import Bench, Plan
+from wordlight.comparisons.runs.worker import (
     SAMPLES,
     Chosen,
     Damaged,
@@ -54,6 +42,18 @@ from wordlight.comparisons.worker import (
     Task,
     Worker,
     cell_names,
+)
+from wordlight.comparisons.store import failures
+from wordlight.comparisons.store.cells import CellFolder, DamagedFileError, Score
+from wordlight.comparisons.store.lock import locked
+from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.settings_file import (
+    KEPT,
+    Settings,
+    forget_settings,
+    holds_same_run,
+    settings_hash,
+    write_settings,
 )
 
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wordlight.comparisons.report.finished_run import FinishedRun
-from wordlight.comparisons.segmentation import BEST
-from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.metrics.registry import BEST
+from wordlight.comparisons.results.finished_run import FinishedRun
+from wordlight.comparisons.stats.intervals import Estimate
 
 #: One colour a family, to be told apart without seeing red or green.
 _COLOURS = {

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from wordlight.attribution import registry
-from wordlight.comparisons.cells import FORWARD_EQUIVALENTS, SECONDS
 from wordlight.comparisons.datasets import OTHER_ROWS
-from wordlight.comparisons.paired_tests import ALPHA
-from wordlight.comparisons.report.finished_run import HEADLINE, FinishedRun, MethodRow
-from wordlight.comparisons.segmentation import AVERAGE_PRECISION, POINTING_GAME
-from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.metrics.registry import AVERAGE_PRECISION, POINTING_GAME
+from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, MethodRow
+from wordlight.comparisons.results.text_tables import Lines, piped
+from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.stats.paired_tests import ALPHA
+from wordlight.comparisons.store.cells import FORWARD_EQUIVALENTS, SECONDS
 from wordlight.comparisons.studies.results import estimate_text
-from wordlight.comparisons.table_formats import Lines, piped
 
 NONE = "-"
 

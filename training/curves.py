@@ -24,8 +24,8 @@ _TOLD = ("colour", "shape", "count", "relation")
 def main() -> None:
     """Read the logs, draw and print."""
     parser = argparse.ArgumentParser(
-        description="Draw the curves of a run of `python -m wordlight.backends.scenes.train`, and "
-        "print the steps and hours of each stage."
+        description="Draw the curves of a run of `python -m wordlight.backends.training.train` "
+        "and print steps and hours of each stage."
     )
     parser.add_argument("run", type=Path, help="folder with the stages' .jsonl files")
     parser.add_argument("--to", type=Path, required=True, help="picture to write (.png)")

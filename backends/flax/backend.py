@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.embedded import RECOMMENDED
 from wordlight.backends.flax.attention_means import AttentionSums, means_of_run, merge
 from wordlight.backends.flax.batches import in_parts, products
 from wordlight.backends.flax.devices import Placement, make_mesh
@@ -23,7 +24,7 @@ from wordlight.backends.flax.programs import Point, Programs, Told, parameters_o
 from wordlight.backends.flax.prompts import PromptEncoder
 from wordlight.backends.flax.randomizing import randomize, stages_of
 from wordlight.backends.flax.tracing import Tracing
-from wordlight.backends.loading import RECOMMENDED, ModelLoadError
+from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wordlight.backends.flax.layers import Array
-from wordlight.backends.loading import ModelLoadError
+from wordlight.backends.model_folder import ModelLoadError
 
 #: Rows of a batch are cut up along the first, parameters along the second.
 DATA, FSDP = "data", "fsdp"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wordlight.backends.loading import ModelLoadError
+from wordlight.backends.model_folder import ModelLoadError
 
 
 class UnsupportedConfigError(ModelLoadError):

@@ -9,14 +9,14 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from wordlight.backends.embedded import EMBEDDED
 from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
 from wordlight.backends.flax.checkpoint import load_network, read_json, weightless
 from wordlight.backends.flax.clip_text import TextEncoder, TextEncoderConfig
 from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigError
 from wordlight.backends.flax.schedulers import Schedule
 from wordlight.backends.flax.unet import UNet, UNetConfig
-from wordlight.backends.loading import EMBEDDED, ModelLoadError
-from wordlight.backends.model_folder import is_there, revision_of
+from wordlight.backends.model_folder import ModelLoadError, is_there, revision_of
 
 _INDEX = "model_index.json"
 _WANTED = "this backend reads Stable Diffusion 1.x, 2.x and XL pipelines"

@@ -20,8 +20,8 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
-from wordlight.backends.loading import EMBEDDED, ModelLoadError
-from wordlight.backends.model_folder import is_there, revision_of
+from wordlight.backends.embedded import EMBEDDED
+from wordlight.backends.model_folder import ModelLoadError, is_there, revision_of
 
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")

@@ -19,10 +19,10 @@ from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.coco_gen import IMAGE, PROMPT, SEED
 from wordlight.comparisons.datasets.dataset import DatasetError, is_text
 from wordlight.comparisons.datasets.files import read_json
-from wordlight.comparisons.output_folder import claimed
-from wordlight.comparisons.parts_of_speech import TaggedText, TaggedToken, TaggingError
-from wordlight.comparisons.run_lock import locked
-from wordlight.comparisons.settings_file import holds_same_run, write_settings
+from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken, TaggingError
+from wordlight.comparisons.store.lock import locked
+from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.settings_file import holds_same_run, write_settings
 
 #: What Unreal-Gen replaces.
 REPLACED = ("NOUN", "ADJ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 
 
 class Metric:

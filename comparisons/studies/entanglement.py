@@ -28,7 +28,7 @@ from wordlight.backends.scenes.grammar import (
 from wordlight.backends.scenes.segment import Segmentation, segment
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.influence import pixel_change
 from wordlight.comparisons.studies.relations import overlaps
 from wordlight.comparisons.studies.results import estimate_data

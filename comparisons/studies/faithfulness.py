@@ -15,36 +15,36 @@ import numpy.typing as npt
 import wordlight
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
-from wordlight.attribution.controls import Center
 from wordlight.attribution.maps import AttributionMaps
-from wordlight.attribution.regeneration import Regeneration
+from wordlight.attribution.methods.controls import Center
+from wordlight.attribution.methods.regeneration import Regeneration
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
-from wordlight.comparisons.calibration import choose
-from wordlight.comparisons.ceiling import mask_on_grid
-from wordlight.comparisons.cells import COST_METRICS, CellFolder, Score
 from wordlight.comparisons.datasets import DatasetItem
-from wordlight.comparisons.entries import (
+from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
+from wordlight.comparisons.metrics.ceiling import mask_on_grid
+from wordlight.comparisons.metrics.faithfulness_infidelity import Infidelity, random_sets
+from wordlight.comparisons.metrics.faithfulness_order import Deletion, Insertion
+from wordlight.comparisons.metrics.faithfulness_removal import RemovalCorrelation, RemovalIoU
+from wordlight.comparisons.metrics.faithfulness_sensitivity import Sensitivity, nearby
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.registry import threshold_curve
+from wordlight.comparisons.metrics.word_game import Maps, WordGame
+from wordlight.comparisons.rows.calibration import choose
+from wordlight.comparisons.rows.entries import (
     CALIBRATED,
     DEFAULT_METHODS,
     SHUFFLED,
     build_entries,
     step_options,
 )
-from wordlight.comparisons.generated_scenes import GeneratedScenes
-from wordlight.comparisons.judging import cost_of, partner
-from wordlight.comparisons.metrics.faithfulness_infidelity import Infidelity, random_sets
-from wordlight.comparisons.metrics.faithfulness_order import Deletion, Insertion
-from wordlight.comparisons.metrics.faithfulness_removal import RemovalCorrelation, RemovalIoU
-from wordlight.comparisons.metrics.faithfulness_sensitivity import Sensitivity, nearby
-from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.word_game import Maps, WordGame
-from wordlight.comparisons.output_folder import claimed
-from wordlight.comparisons.paired_tests import PairedTest, Standing, paired_tests, standings
-from wordlight.comparisons.segmentation import threshold_curve
-from wordlight.comparisons.settings_file import holds_same_run, write_settings
-from wordlight.comparisons.sources import LiveMaps
-from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.rows.map_sources import LiveMaps
+from wordlight.comparisons.runs.scoring import cost_of, partner
+from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.stats.paired_tests import PairedTest, Standing, paired_tests, standings
+from wordlight.comparisons.store.cells import COST_METRICS, CellFolder, Score
+from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.settings_file import holds_same_run, write_settings
 from wordlight.comparisons.studies.results import estimate_data
 
 #: What can be asked for, and the metrics that it gives.

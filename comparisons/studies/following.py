@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from wordlight.backends.backend import Backend
 from wordlight.backends.scenes.following import KINDS, follow
 from wordlight.backends.scenes.segment import segment
-from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.sheet import Drawing
 
 

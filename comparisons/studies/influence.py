@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from wordlight.attribution.noise_difference import without
+from wordlight.attribution.methods.noise_difference import without
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 from wordlight.comparisons.studies.texts import StudyTexts, draw, method_for, place_words
 

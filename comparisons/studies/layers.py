@@ -12,19 +12,19 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wordlight.attribution.controls import GuidanceNorm
-from wordlight.attribution.daam import DAAM
 from wordlight.attribution.maps import AttributionMaps, WordMap
+from wordlight.attribution.methods.controls import GuidanceNorm
+from wordlight.attribution.methods.daam import DAAM
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets import DatasetItem, ScoredWord
-from wordlight.comparisons.figures import figure_png
-from wordlight.comparisons.generated_scenes import GeneratedScenes
-from wordlight.comparisons.judging import partner
+from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.metrics.overlap import iou_at
+from wordlight.comparisons.metrics.registry import THRESHOLD_GRID
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.segmentation import THRESHOLD_GRID
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.results.figures import figure_png
+from wordlight.comparisons.runs.scoring import partner
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 
 #: A layer's name, or a control's, and a step's number; None for all of them, as DAAM averages them.

@@ -18,8 +18,8 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons.entries import SHUFFLED, step_options
-from wordlight.comparisons.generated_scenes import GeneratedScenes
+from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
+from wordlight.comparisons.rows.entries import SHUFFLED, step_options
 
 Floats = npt.NDArray[np.floating]
 
@@ -233,7 +233,7 @@ def write_parity(folder: Path, parity: Parity) -> None:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style = (files("wordlight.comparisons.report") / "page.css").read_text("utf-8")
+    style = (files("wordlight.comparisons.results.html") / "page.css").read_text("utf-8")
     page = environment.from_string(_PAGE).render(
         parity=parity, headings=HEADINGS, rows=rows(parity), style=Markup(style)
     )

@@ -13,10 +13,10 @@ from wordlight.attribution import registry
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
-from wordlight.comparisons.entries import step_options
-from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.report.finished_run import FinishedRun
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.results.finished_run import FinishedRun
+from wordlight.comparisons.rows.entries import step_options
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 
 KINDS = ("<start>", "words", "punctuation", "<end>", "<pad>")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.statistics import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 from wordlight.comparisons.studies.texts import (
     StudyTexts,

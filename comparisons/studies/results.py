@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.stats.intervals import Estimate
 
 
 def estimate_data(estimate: Estimate) -> dict[str, float | int | None]:

@@ -16,11 +16,11 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import FloatArray, Trajectory
-from wordlight.comparisons.entries import step_options
-from wordlight.comparisons.figures import figure_png
-from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.metrics.sanity import RandomisedSimilarity
-from wordlight.comparisons.statistics import Estimate
+from wordlight.comparisons.results.figures import figure_png
+from wordlight.comparisons.rows.entries import step_options
+from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.studies.results import estimate_data
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.figures import figure_png
+from wordlight.comparisons.results.figures import figure_png
 
 _COLUMNS = 8
 

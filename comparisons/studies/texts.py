@@ -13,10 +13,10 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.words import PromptWords, Word
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons.entries import step_options
-from wordlight.comparisons.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.parts_of_speech import TaggedText, TaggedToken
-from wordlight.comparisons.tags_of_scenes import tag_scene
+from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken
+from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
+from wordlight.comparisons.rows.entries import step_options
 
 #: Where the original paper's figures are from.
 PAPER = "Tang et al., What the DAAM, arXiv 2210.04885"

@@ -11,7 +11,7 @@ import xarray as xr
 from wordlight.attribution import DAAM, Occlusion
 from wordlight.attribution.attributor import partition
 from wordlight.attribution.question import Answer, Question
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.model import ToyModel
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Array, Conditioning, Evaluations

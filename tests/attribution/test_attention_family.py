@@ -20,11 +20,11 @@ from wordlight.attribution import (
     OpenVocabulary,
     SelfAttentionRefined,
 )
-from wordlight.attribution.attention_average import average_on_grid
-from wordlight.attribution.head_selection import rank_heads, relevance
 from wordlight.attribution.maps import WordMap
+from wordlight.attribution.methods.attention_average import average_on_grid
+from wordlight.attribution.methods.head_selection import rank_heads, relevance
+from wordlight.attribution.methods.self_attention_refined import propagate
 from wordlight.attribution.resize import resize
-from wordlight.attribution.self_attention_refined import propagate
 from wordlight.attribution.targets import DecodedChannel, PredictionNorm, Region
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery

@@ -21,8 +21,8 @@ from wordlight.attribution import (
 from wordlight.attribution.registry import available
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.testing import Check, attributor_checks, check_attributor
-from wordlight.attribution.testing_audit import footprint
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.audit import footprint
+from wordlight.attribution.testing.model import ToyModel
 from wordlight.backends.backend import Backend, MissingCapabilityError
 
 #: shuffled-word exists in comparisons only.

@@ -8,7 +8,7 @@ from typing import Any
 
 from wordlight.attribution import NoiseTunnel
 from wordlight.attribution.testing import attributor_checks, check_attributor
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.model import ToyModel
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")

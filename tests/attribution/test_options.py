@@ -26,7 +26,7 @@ from wordlight.attribution import (
     Shapley,
     TextImageAttributor,
 )
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.model import ToyModel
 from wordlight.backends.trajectory import Trajectory
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.toys import Pairs, ToyBackend, toy_trajectory
 from wordlight.attribution import InputXGradient, IntegratedGradients, Saliency, Shapley
-from wordlight.attribution.path_rules import PathRule, path_nodes
-from wordlight.attribution.saliency import root_mean_square_bias
+from wordlight.attribution.methods.path_rules import PathRule, path_nodes
+from wordlight.attribution.methods.saliency import root_mean_square_bias
 from wordlight.backends.backend import Conditioning
 
 TRAJECTORY = toy_trajectory(steps=1)

@@ -22,10 +22,10 @@ from wordlight.attribution import (
     Saliency,
     Shapley,
 )
-from wordlight.attribution.kernel_shap import constrained_regression
-from wordlight.attribution.noise_difference import without
+from wordlight.attribution.methods.kernel_shap import constrained_regression
+from wordlight.attribution.methods.noise_difference import without
 from wordlight.attribution.resize import average_down
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.model import ToyModel
 from wordlight.attribution.words import PromptWords, WordPlace
 from wordlight.backends.backend import Conditioning
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.model import ToyModel
 from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Conditioning, Evaluations
 from wordlight.backends.tokens import PromptTooLongError

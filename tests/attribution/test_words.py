@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.toys import toy_tokens
 from wordlight.attribution.attributor import partition
-from wordlight.attribution.noise_difference import without
+from wordlight.attribution.methods.noise_difference import without
 from wordlight.attribution.words import PromptWords, WordKey
 from wordlight.backends.scenes.tokenizer import build_tokenizer
 from wordlight.backends.tokens import Tokens

@@ -21,7 +21,7 @@ from wordlight.backends.scenes.render import render_scene, rendered
 from wordlight.backends.scenes.segment import segment
 from wordlight.backends.tokens import PromptTooLongError, Tokens
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons.ceiling import mask_on_grid
+from wordlight.comparisons.metrics.ceiling import mask_on_grid
 
 CONTEXT = 32
 STEPS = 8

@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wordlight(site: Path, *arguments: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-m", "wordlight.comparisons.command_line", *arguments],
+        [sys.executable, "-m", "wordlight.comparisons.cli.main", *arguments],
         env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
         cwd=site,
         capture_output=True,

@@ -42,12 +42,12 @@ def imported(module, tmp_path, refuse=False):
     [
         "wordlight",
         "wordlight.attribution",
-        "wordlight.attribution.captum_adapter",
-        "wordlight.attribution.captum_attributor",
-        "wordlight.attribution.captum_method",
+        "wordlight.attribution.captum.region",
+        "wordlight.attribution.captum.from_captum",
+        "wordlight.attribution.captum.to_captum",
         "wordlight.backends",
         "wordlight.comparisons",
-        "wordlight.comparisons.command_line",
+        "wordlight.comparisons.cli.main",
         "wordlight.backends.scenes.render",
         "wordlight.backends.scenes.segment",
     ],
@@ -59,7 +59,7 @@ def test_no_framework_is_loaded_before_it_is_needed(module, tmp_path):
 
 
 def test_the_look_would_see_a_framework(tmp_path):
-    assert "torch" in imported("wordlight.backends.scenes.networks", tmp_path)
+    assert "torch" in imported("wordlight.backends.training.networks", tmp_path)
 
 
 @pytest.mark.parametrize("module", ["wordlight", "wordlight.attribution", "wordlight.comparisons"])

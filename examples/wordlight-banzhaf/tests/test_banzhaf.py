@@ -9,7 +9,7 @@ from wordlight_banzhaf import Banzhaf
 from wordlight.attribution.question import Question
 from wordlight.attribution.step import Inputs, player_masks, prepare_step
 from wordlight.attribution.testing import attributor_checks
-from wordlight.attribution.testing_model import ToyModel
+from wordlight.attribution.testing.model import ToyModel
 from wordlight.attribution.words import PromptWords
 
 

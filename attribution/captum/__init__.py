@@ -1,0 +1,1 @@
+"""Captum both ways; nothing is imported here, so that no framework is needed."""

@@ -1,0 +1,194 @@
+"""DAAM: the cross-attention to a word, upscaled and averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import ClassVar, Literal, get_args
+
+import xarray as xr
+
+from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
+from wordlight.attribution.maps import AttributionMaps, Provenance
+from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
+from wordlight.attribution.options import list_of, one_of
+from wordlight.attribution.question import Answer, Question, Size
+from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
+from wordlight.backends.backend import Backend, Evaluations
+from wordlight.backends.traces import Trace
+
+#: Bicubic upscaling overshoots below zero: clamp once, after the mean, or every map by itself.
+Clamp = Literal["mean", "per-map"]
+
+
+class DAAM(TextImageAttributor):
+    """Diffusion attentive attribution maps: mean over layers, heads and steps of the upscaled
+    cross-attention probabilities to a word (Tang et al. 2022, arXiv 2210.04885).
+
+    Every layer x head x step map has equal weight. A word of several tokens has their mean.
+
+    Args:
+        backend: the model.
+        steps: which steps; all where None.
+        layers, without_layers: names, or beginnings of names, of layers (``"up_blocks.1"``).
+        heads: numbers of heads.
+        factors: only layers whose grid is smaller than the latents' by one of these.
+        keep: which of ``"step"``, ``"layer"``, ``"head"`` stay apart as axes of the maps. A word's
+            map is then the plain mean of the kept ones, each clamped by itself.
+        clamp: bicubic upscaling overshoots below zero. ``"mean"`` clamps once, after the mean;
+            ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
+
+    Raises:
+        TypeError: one name or number in place of a list.
+        ValueError: layers, heads or factors that the model hasn't (when asked).
+    """
+
+    name: ClassVar[str] = "daam"
+    family: ClassVar[Literal["attention"]] = "attention"
+    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    by_token: ClassVar[bool] = True
+    paper: ClassVar[str] = "Tang et al. 2022, arXiv 2210.04885"
+    option_names: ClassVar[tuple[str, ...]] = (
+        "layers",
+        "without_layers",
+        "heads",
+        "factors",
+        "keep",
+        "clamp",
+    )
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        steps: Steps = None,
+        layers: Sequence[str] | None = None,
+        without_layers: Sequence[str] = (),
+        heads: Sequence[int] | None = None,
+        factors: Sequence[int] | None = None,
+        keep: Sequence[str] = (),
+        clamp: Clamp = "mean",
+    ) -> None:
+        super().__init__(backend, steps=steps)
+        kept = list_of("keep", keep, "['layer']")
+        query = AttentionQuery(
+            None if layers is None else list_of("layers", layers, "['up_blocks']"),
+            list_of("without_layers", without_layers, "['mid_block']"),
+            None if heads is None else list_of("heads", heads, "[0, 1]"),
+            None if factors is None else list_of("factors", factors, "[1, 2]"),
+            tuple(axis for axis in AXES if axis in kept) if set(kept) <= set(AXES) else kept,
+        )
+        self.layers, self.without_layers = query.layers, query.without_layers
+        self.heads, self.factors, self.keep = query.heads, query.factors, query.keep
+        self.clamp: Clamp = one_of("clamp", clamp, get_args(Clamp))
+        self._query = query
+
+    @classmethod
+    def original(cls, backend: Backend, *, steps: Steps = None) -> DAAM:
+        """With the choices of the authors' released code (castorini/daam 0.2).
+
+        The middle block and grids eight times smaller than the latents are left out, and each
+        layer's and head's map is clamped. (It sums over steps where we average, and always works
+        on a square grid; a map's scale aside, square images give the same.)
+        """
+        return cls(
+            backend,
+            steps=steps,
+            without_layers=("mid_block",),
+            factors=(1, 2, 4, 16, 32),
+            clamp="per-map",
+        )
+
+    @classmethod
+    def from_trace(
+        cls,
+        trace: Trace,
+        words: Sequence[WordKey] | None = None,
+        *,
+        image: int | None = None,
+        keep: Sequence[str] | None = None,
+        clamp: Clamp = "mean",
+    ) -> AttributionMaps:
+        """Maps from the attention that was averaged while a traced pipeline ran.
+
+        Args:
+            trace: from ``wordlight.backends.trace``; its query decides on layers and heads.
+            words: as in ``attribute``.
+            image: which of the pipeline's images; may be left out where there is only one.
+            keep: which of the axes that the trace kept stay apart; all where None.
+            clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
+
+        Raises:
+            IndexError: no such image, or several and none named.
+            ValueError: a trace of self-attention, ``"per-map"`` of a trace that kept layers and
+                heads together, axes that the trace didn't keep.
+        """
+        if trace.query.kind != "cross":
+            raise ValueError(
+                f"the trace is of {trace.query.kind}-attention, which goes to no word: DAAM needs "
+                "AttentionQuery(kind='cross'), the default"
+            )
+        trajectories = trace.trajectories
+        if image is None and len(trajectories) > 1:
+            raise IndexError(
+                f"the pipeline drew {len(trajectories)} images: say which as image=0 ... "
+                f"image={len(trajectories) - 1}"
+            )
+        if not 0 <= (image or 0) < len(trajectories):
+            raise IndexError(f"no image {image}: the pipeline drew {len(trajectories)}")
+        if clamp == "per-map" and not {"layer", "head"} <= set(trace.query.keep):
+            raise ValueError(
+                "clamp='per-map' needs a trace with AttentionQuery(keep=('layer', 'head'))"
+            )
+        kept = trace.query.keep if keep is None else tuple(keep)
+        if not set(kept) <= set(trace.query.keep):
+            raise ValueError(f"the trace kept {trace.query.keep}, not {kept}")
+        trajectory = trajectories[image or 0]
+        players = partition(PromptWords.of(trajectory.tokens), words)
+        data = _combine(trace.attention[image or 0], players, trajectory.grid, kept, clamp)
+        provenance = Provenance(
+            method=cls.name,
+            settings={**asdict(trace.query), "clamp": clamp, "steps": None, "traced": True},
+            model_id=trajectory.model_id,
+            revision=trajectory.revision,
+            framework=trajectory.framework,
+        )
+        return AttributionMaps(
+            data,
+            players,
+            trajectory.tokens,
+            trajectory.image,
+            merge=cls.merge,
+            signed=cls.signed,
+            provenance=provenance,
+        )
+
+    def cost(self, size: Size) -> Evaluations:
+        """See ``TextImageAttributor.cost``."""
+        return Evaluations(forward=size.steps)
+
+    def _attribute(self, question: Question) -> Answer:
+        trajectory, query = question.trajectory, self._query
+        if self.clamp == "per-map":
+            # Each layer's and head's map is clamped by itself, so they must come apart.
+            apart = tuple(axis for axis in AXES if axis in {*query.keep, "layer", "head"})
+            query = AttentionQuery(
+                query.layers, query.without_layers, query.heads, query.factors, apart
+            )
+        means = self.backend.attention(trajectory, query, question.steps)
+        return Answer(_combine(means, question.players, trajectory.grid, self.keep, self.clamp))
+
+
+def _combine(
+    means: AttentionMeans,
+    players: Sequence[Word],
+    grid: tuple[int, int],
+    keep: Sequence[str],
+    clamp: Clamp,
+) -> xr.DataArray:
+    """Upscale to the latent grid, average with the number of maps as weight, clamp, merge."""
+    axes = [axis for axis in AXES if axis in keep]
+    maps, labels = average_on_grid(means, grid, axes, clamp_each=clamp == "per-map")
+    merged = merge_words(maps.clip(0), players)
+    return xr.DataArray(merged, dims=("word", *axes, "y", "x"), coords=labels)

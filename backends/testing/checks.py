@@ -1,0 +1,689 @@
+"""The checks of ``check_backend``, one function each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
+from wordlight.backends.backend import Array, MissingCapabilityError
+from wordlight.backends.testing.subject import PROMPTS, SEEDS, STEPS, Subject, distance
+from wordlight.backends.tokens import PromptTooLongError
+from wordlight.backends.trajectory import Trajectory
+
+#: A probability's rounding, summed over a context: float32, and in half precision.
+_SUM, _HALF_SUM = 1e-4, 2e-2
+#: Attention is averaged in float32, whatever the model computes in.
+_MEAN_ROUNDING = 1e-6
+#: Steps of central differences, as shares of the point's norm, the likeliest first, and how near
+#: the best of them is to a right derivative: at some step the error of the formula, which grows
+#: with it, and that of rounding, which shrinks, are both small.
+_DIFFERENCES, _DIFFERENCE_ERROR = (0.01, 0.03, 0.003, 0.001, 1e-4, 1e-5), 1e-2
+
+
+def describes_itself(subject: Subject) -> None:
+    """Name, revision, device and dtype are what trajectories and tables can say."""
+    backend = subject.backend
+    for what in ("framework", "model_id", "device", "dtype"):
+        value = getattr(backend, what, None)
+        subject.expect(isinstance(value, str) and value, f"its {what} is {value!r}, and not a name")
+    revision = getattr(backend, "revision", "")
+    subject.expect(
+        revision is None or (isinstance(revision, str) and revision),
+        f"its revision is {revision!r}: a name, or None where there is none",
+    )
+    subject.expect(
+        isinstance(backend.capabilities, frozenset),
+        f"its capabilities are a {type(backend.capabilities).__name__}, and must be a frozenset",
+    )
+
+
+def tokenizes_with_offsets(subject: Subject) -> None:
+    """Every letter of a prompt is one token's, in order, between marks and padding."""
+    backend = subject.backend
+    for prompt in (*PROMPTS, "  a red,  blue circle.", "ünusual wørds"):
+        tokens = backend.tokenize(prompt)
+        subject.expect(tokens.prompt == prompt, f"its tokens of {prompt!r} are of {tokens.prompt}")
+        covered: list[int] = []
+        for place in tokens.positions("text"):
+            start, stop = tokens.offsets[place]
+            subject.expect(
+                0 <= start < stop <= len(prompt),
+                f"token {place} of {prompt!r} has the offsets {(start, stop)}, and should have "
+                "its characters' in the prompt",
+            )
+            covered += range(start, stop)
+        # A letter may take several tokens, which then share its place.
+        letters = [i for i, letter in enumerate(prompt) if not letter.isspace()]
+        subject.expect(
+            covered == sorted(covered) and set(letters) <= set(covered),
+            f"its tokens of {prompt!r} have the offsets "
+            f"{[tokens.offsets[i] for i in tokens.positions('text')]}: together they must have "
+            "every character but spaces, in order",
+        )
+        order = [k for i, k in enumerate(tokens.kinds) if not i or tokens.kinds[i - 1] != k]
+        subject.expect(
+            order == [k for k in ("start", "text", "end", "pad") if k in order],
+            f"its tokens of {prompt!r} are of the kinds {order}: the order is start, text, end, "
+            "pad, each in one stretch",
+        )
+    lengths = {len(backend.tokenize(prompt)) for prompt in PROMPTS}
+    subject.expect(len(lengths) == 1, f"its tokens have the lengths {lengths}: pad to the context")
+    try:
+        backend.tokenize(" ".join(["circle"] * (len(backend.tokenize(PROMPTS[0])) + 1)))
+    except PromptTooLongError:
+        return
+    subject.fail("a prompt that the context can't hold must raise PromptTooLongError")
+
+
+def is_honest_about_its_capabilities(subject: Subject) -> None:
+    """What it claims works, and what it doesn't claim raises the named error."""
+    for name, primitive in subject.primitives.items():
+        if subject.has(primitive.capability):
+            subject.answer(name)
+            continue
+        if primitive.capability == "encode":  # every backend's own
+            continue
+        answer = subject.tried(name).answer
+        if not isinstance(answer, MissingCapabilityError):
+            did = f"raises {type(answer).__name__}" if isinstance(answer, Exception) else "answers"
+            subject.fail(
+                f"it doesn't claim {primitive.capability}, and {name} {did}: without the "
+                "capability it must raise MissingCapabilityError (self.require does)"
+            )
+
+
+def counts_what_it_is_asked(subject: Subject) -> None:
+    """Forward passes, forward- and reverse-mode products are counted row by row."""
+    for name, primitive in subject.primitives.items():
+        if not subject.has(primitive.capability):
+            continue
+        subject.answer(name)
+        spent = subject.tried(name).spent
+        subject.expect(
+            spent == primitive.spends,
+            f"{name} counts {spent}, and what it was asked for is {primitive.spends}",
+        )
+
+
+def converts_arrays(subject: Subject) -> None:
+    """``to_numpy(asarray(x))`` is x, in float32 or float64."""
+    given = np.linspace(-1, 1, 24).reshape(2, 3, 4)
+    back = subject.backend.to_numpy(subject.backend.asarray(given))
+    subject.expect(
+        back.dtype in (np.float32, np.float64), f"to_numpy gives {back.dtype}: float32 or float64"
+    )
+    subject.near(back, given, "to_numpy(asarray(x)) and x")
+
+
+def encodes_prompts_one_by_one(subject: Subject) -> None:
+    """One row a prompt, the same alone and in company."""
+    if not subject.has("encode"):
+        return
+    backend = subject.backend
+    alone, both = subject.answer("encode"), backend.encode(PROMPTS)
+    tokens = len(backend.tokenize(PROMPTS[0]))
+    channels = int(alone.embeddings.shape[-1])
+    subject.shaped(both.embeddings, (2, tokens, channels), "what encode gives of two prompts")
+    subject.near(alone.embeddings, both.embeddings[:1], "a prompt encoded alone and beside another")
+    for name, rows in both.added.items():
+        subject.expect(rows.shape[0] == 2, f"its added {name!r} has {rows.shape[0]} rows for two")
+    subject.expect(
+        distance(subject.numpy(both.embeddings[1]), subject.numpy(both.embeddings[0])) > 1e-3,
+        "it encodes two different prompts alike",
+    )
+
+
+def encodes_from_token_embeddings(subject: Subject) -> None:
+    """``encode_from(token_embeddings(p))`` is ``encode(p)``, and its products are its slopes."""
+    if not subject.has("encode", "encode_from"):
+        return
+    made, encoded = subject.answer("encode_from"), subject.answer("encode")
+    subject.shaped(
+        subject.answer("token_embeddings"),
+        tuple(subject.input_embeddings.shape[1:]),
+        "what token_embeddings gives",
+    )
+    subject.near(
+        made.embeddings, encoded.embeddings, "encode_from(token_embeddings(p)) and encode([p])"
+    )
+    point, tangents = subject.input_embeddings, subject.input_tangents
+    there, changes = subject.answer("encode_from_jvp")
+    subject.near(there.embeddings, made.embeddings, "encode_from_jvp's value and encode_from's")
+    subject.shaped(changes, (2, *made.embeddings.shape[1:]), "the changes of encode_from_jvp")
+    _check_one_by_one(
+        subject,
+        "encode_from_jvp",
+        lambda some: subject.backend.encode_from_jvp(point, some)[1],
+        tangents,
+        changes,
+    )
+    _check_slope(
+        subject,
+        "encode_from_jvp",
+        lambda x: subject.backend.encode_from(x).embeddings,
+        point,
+        tangents[:1],
+        changes[:1],
+    )
+
+
+def samples_what_it_says(subject: Subject) -> None:
+    """A trajectory's parts are of the shapes, and of the prompt, that it says."""
+    if not subject.has("sample"):
+        return
+    run, backend = subject.trajectory, subject.backend
+    height, width = subject.size
+    _check_run(subject, run, STEPS)
+    subject.expect(
+        (run.prompt, run.seed, run.noise_source) == (PROMPTS[0], SEEDS[0], "sampled"),
+        f"its trajectory of {PROMPTS[0]!r} with seed {SEEDS[0]} says {run.prompt!r}, {run.seed}, "
+        f"{run.noise_source!r}",
+    )
+    subject.expect(
+        run.guidance_scale == backend.sampling.guidance_scale
+        and run.negative_embeddings is not None,
+        f"its trajectory has the guidance scale {run.guidance_scale}, and the model's is "
+        f"{backend.sampling.guidance_scale}; with guidance there are negative embeddings",
+    )
+    subject.expect(
+        run.image.shape == (height, width, 3) and run.image.dtype == np.uint8,
+        f"its image is {run.image.shape} {run.image.dtype}, and should be {(height, width, 3)} "
+        "uint8: height before width",
+    )
+    if subject.has("encode"):
+        made = backend.encode([PROMPTS[0], ""]).embeddings
+        subject.near(run.embeddings, made[0], "a trajectory's embeddings and encode's")
+        subject.near(run.empty_embeddings, made[1], "its empty_embeddings and encode([''])")
+
+
+def _check_run(subject: Subject, run: Trajectory, steps: int) -> None:
+    times = [float(time) for time in run.timesteps]
+    subject.expect(
+        len(times) == steps and times == sorted(times, reverse=True),
+        f"its trajectory has the timesteps {times}: {steps} from noise to image were asked for",
+    )
+    subject.expect(
+        (run.model_id, run.framework, run.revision)
+        == (subject.backend.model_id, subject.backend.framework, subject.backend.revision),
+        "its trajectory says another model_id, framework or revision than the backend",
+    )
+    subject.expect(np.isfinite(run.latents).all(), "its trajectory has NaN or infinite latents")
+
+
+def samples_by_seed(subject: Subject) -> None:
+    """The same seed gives the same run, to the bit; another seed another."""
+    if not subject.has("sample"):
+        return
+    run, again = subject.trajectory, subject.draw(PROMPTS[0], SEEDS[0])
+    subject.expect(
+        np.array_equal(run.latents, again.latents) and np.array_equal(run.image, again.image),
+        "drawn again with the same seed, the latents or the image are others: what is random must "
+        "depend on the seed alone",
+    )
+
+
+def samples_batches_one_by_one(subject: Subject) -> None:
+    """Images of one call are what each is alone, by its own seed."""
+    if not subject.has("sample"):
+        return
+    backend = subject.backend
+    spent = backend.evaluations.forward
+    both = subject.draw(list(PROMPTS), list(SEEDS))
+    spent = backend.evaluations.forward - spent
+    subject.expect(
+        spent == 4 * STEPS,
+        f"two images of {STEPS} steps with guidance count {spent} rows, and are {4 * STEPS}",
+    )
+    subject.expect(
+        [run.prompt for run in both] == list(PROMPTS) and [r.seed for r in both] == list(SEEDS),
+        "drawn together, images have other prompts or seeds than were asked for, or another order",
+    )
+    if subject.given is None:
+        subject.near(
+            both[0].latents, subject.trajectory.latents, "an image drawn in company and alone"
+        )
+    noise = [run.latents[0] for run in both]
+    subject.expect(
+        distance(noise[1], noise[0]) > 0.1, "two images with different seeds start from one noise"
+    )
+
+
+def inverts_by_adding_noise(subject: Subject) -> None:
+    """Latents are α·clean + σ·noise with one draw of noise, from the seed."""
+    if not subject.has("invert"):
+        return
+    backend = subject.backend
+    (run,) = subject.answer("invert")
+    _check_run(subject, run, 3)
+    subject.expect(
+        run.noise_source == "noising" and np.array_equal(run.image, subject.image),
+        "an inverted trajectory has the image that was given, and noise_source='noising'",
+    )
+    levels = np.array([backend.noise_level(float(time)) for time in run.timesteps])
+    flat = subject.numpy(run.latents).reshape(3, -1)
+    parts = np.linalg.lstsq(levels, flat, rcond=None)[0]
+    subject.near(
+        levels @ parts,
+        flat,
+        "noised latents and α·clean + σ·noise with one draw of noise, at noise_level(timestep)",
+    )
+    spread = float(parts[1].std())
+    subject.expect(
+        0.7 < spread < 1.4,
+        f"the noise it adds has the standard deviation {spread:.2f}, and should have 1",
+    )
+    (again,) = backend.invert([subject.image], [PROMPTS[0]], seed=SEEDS[0], steps=3)
+    (other,) = backend.invert([subject.image], [PROMPTS[0]], seed=SEEDS[1], steps=3)
+    subject.expect(
+        np.array_equal(again.latents, run.latents) and distance(other.latents, run.latents) > 0.01,
+        "inverted again with the same seed, the latents must be the same to the bit, and with "
+        "another seed others",
+    )
+
+
+def denoises_rows_one_by_one(subject: Subject) -> None:
+    """A prediction depends on its own row, and on latents, timestep and embeddings."""
+    if not subject.has("denoise"):
+        return
+    backend, latents, time = subject.backend, subject.latents, subject.timestep
+    one = subject.answer("denoise")
+    subject.shaped(one, tuple(latents.shape), "a prediction")
+    repeated = backend.denoise(latents, time, subject.conditioning)
+    subject.expect(
+        np.array_equal(subject.numpy(repeated), subject.numpy(one)),
+        "asked again, denoise answers otherwise: it must be deterministic",
+    )
+    rows = np.stack([subject.trajectory.embeddings, subject.other_embeddings])
+    two = backend.asarray(subject.trajectory.latents[[subject.step, 0]])
+    both = backend.denoise(two, time, subject.conditioned(rows))
+    subject.shaped(both, tuple(two.shape), "a prediction of two rows")
+    subject.near(both[:1], one, "a row denoised in company and alone")
+    other = backend.denoise(latents, time, subject.conditioned(rows[1:]))
+    earlier = backend.denoise(latents, float(subject.trajectory.timesteps[0]), subject.conditioning)
+    for what, changed in (("embeddings", other), ("timesteps", earlier)):
+        subject.expect(
+            distance(subject.numpy(changed), subject.numpy(one)) > 1e-6,
+            f"it predicts the same for other {what}",
+        )
+
+
+def takes_the_steps_that_it_predicts(subject: Subject) -> None:
+    """``denoise``, ``noise_level`` and ``sample`` agree: the first step is the one that the
+    prediction, in epsilon units, leads to.
+
+    From α·clean + σ·ε the clean latents follow, and from these the next latents: any deterministic
+    sampler's first step is that one, up to a linear map for one that isn't of first order.
+    """
+    run = subject.trajectory
+    if not subject.has("denoise") or run.not_replayable or run.negative_embeddings is None:
+        return
+    backend = subject.backend
+    seen, following = subject.numpy(run.latents[0]), subject.numpy(run.latents[1])
+    rows = subject.conditioned(
+        np.stack([run.embeddings, run.negative_embeddings]), (run.added, run.negative_added)
+    )
+    time, later = (float(t) for t in run.timesteps[:2])
+    both = subject.numpy(backend.denoise(backend.asarray(np.stack([seen] * 2)), time, rows))
+    noise = both[1] + run.guidance_scale * (both[0] - both[1])
+    (alpha, sigma), (next_alpha, next_sigma) = map(backend.noise_level, (time, later))
+    subject.near(
+        next_alpha * (seen - sigma * noise) / alpha + next_sigma * noise,
+        following,
+        "the latents of a run's second step and those that denoise and noise_level lead to from "
+        "its first (predictions are in epsilon units; check with a sampler that draws no noise)",
+    )
+
+
+def forward_mode_gives_slopes(subject: Subject) -> None:
+    """``denoise_jvp`` is how ``denoise`` changes, direction by direction."""
+    if not subject.has("denoise", "denoise_jvp"):
+        return
+    latents, time = subject.latents, subject.timestep
+    value, changes = subject.answer("denoise_jvp")
+    subject.near(value, subject.answer("denoise"), "denoise_jvp's value and denoise's")
+    subject.shaped(changes, (2, *latents.shape[1:]), "the changes of denoise_jvp")
+    _check_one_by_one(
+        subject,
+        "denoise_jvp",
+        lambda some: subject.backend.denoise_jvp(latents, time, subject.conditioning, some)[1],
+        subject.tangents,
+        changes,
+    )
+    _check_slope(
+        subject,
+        "denoise_jvp",
+        lambda x: subject.backend.denoise(latents, time, subject.conditioned(x)),
+        subject.conditioning.embeddings,
+        subject.tangents[:1],
+        changes[:1],
+    )
+
+
+def reverse_mode_transposes_forward_mode(subject: Subject) -> None:
+    """⟨v, J·u⟩ = ⟨Jᵀ·v, u⟩."""
+    if not subject.has("denoise_jvp", "denoise_vjp"):
+        return
+    _, changes = subject.answer("denoise_jvp")
+    forward = subject.numpy(changes)
+    # Half of v points along J·u: the product of two random directions would be lost in rounding.
+    likely = forward[:1] / np.linalg.norm(forward[:1])
+    random = subject.numpy(subject.cotangent)
+    cotangent = subject.backend.asarray(likely + random / np.linalg.norm(random))
+    gradient = subject.backend.denoise_vjp(
+        subject.latents, subject.timestep, subject.conditioning, cotangent
+    )
+    subject.shaped(gradient, tuple(subject.conditioning.embeddings.shape), "denoise_vjp's gradient")
+    vector = subject.numpy(cotangent)
+    tangents = subject.numpy(subject.tangents)
+    one = (vector * forward).reshape(2, -1).sum(axis=1)
+    two = (subject.numpy(gradient) * tangents).reshape(2, -1).sum(axis=1)
+    subject.near(two[:1], one[:1], "⟨denoise_vjp(v), u⟩ and ⟨v, denoise_jvp(u)⟩")
+    # The second direction is any: what is near zero is measured by the first.
+    subject.expect(
+        abs(two[1] - one[1]) <= subject.rounding * max(abs(one)),
+        f"⟨denoise_vjp(v), u⟩ is {two[1]:.6g} and ⟨v, denoise_jvp(u)⟩ {one[1]:.6g}: they are the "
+        "same number",
+    )
+
+
+def reverse_mode_takes_rows_one_by_one(subject: Subject) -> None:
+    """A row's gradient is its own, and that of differences."""
+    if not subject.has("denoise", "denoise_vjp"):
+        return
+    backend, time = subject.backend, subject.timestep
+    alone = subject.answer("denoise_vjp")
+    two = backend.asarray(subject.trajectory.latents[[subject.step, 0]])
+    rows = np.stack([subject.trajectory.embeddings, subject.other_embeddings])
+    cotangents = backend.asarray(np.repeat(subject.numpy(subject.cotangent), 2, axis=0))
+    both = backend.denoise_vjp(two, time, subject.conditioned(rows), cotangents)
+    subject.near(both[:1], alone, "a row's gradient in company and alone")
+    direction = alone * float(
+        np.linalg.norm(subject.numpy(subject.conditioning.embeddings))
+        / np.linalg.norm(subject.numpy(alone))
+    )
+    product = np.array((subject.numpy(alone) * subject.numpy(direction)).sum())
+
+    def along(x: Array) -> npt.NDArray[Any]:
+        predicted = backend.denoise(subject.latents, time, subject.conditioned(x))
+        return np.array((subject.numpy(predicted) * subject.numpy(subject.cotangent)).sum())
+
+    _check_slope(subject, "denoise_vjp", along, subject.conditioning.embeddings, direction, product)
+
+
+def attends_with_probabilities(subject: Subject) -> None:
+    """Cross-attention's maps sum to one over the tokens, kept apart or averaged."""
+    if not subject.has("attention"):
+        return
+    run = subject.trajectory
+    means = subject.answer("attention")
+    _check_sums(subject, means, "attention", len(run.tokens))
+    kept = subject.backend.attention(
+        run, AttentionQuery(keep=("step", "layer", "head")), (0, subject.step)
+    )
+    _check_sums(subject, kept, "attention kept apart", len(run.tokens))
+    subject.expect(
+        kept.values_along("step") == [0, subject.step],
+        f"steps kept apart have the numbers {kept.values_along('step')}, and were asked for as "
+        f"{[0, subject.step]}",
+    )
+    for mean in means.means:
+        grid = mean.values.shape[1:]
+        parts = [part for part in kept.means if part.values.shape[1:] == grid]
+        subject.expect(
+            mean.count == sum(part.count for part in parts),
+            f"the average on the grid {grid} says that it is of {mean.count} maps, and there are "
+            f"{sum(part.count for part in parts)}",
+        )
+        weights = [part.count for part in parts]
+        subject.near(
+            np.average([part.values for part in parts], axis=0, weights=weights),
+            mean.values,
+            f"maps kept apart, averaged, and the average on the grid {grid}",
+            at_least=_MEAN_ROUNDING,
+        )
+    try:
+        subject.backend.attention(run, AttentionQuery(layers=("no_such_layer",)), (0,))
+    except ValueError:
+        return
+    subject.fail("attention of layers that don't exist must raise ValueError (query.check does)")
+
+
+def _check_sums(
+    subject: Subject, means: AttentionMeans, what: str, tokens: int | None = None
+) -> None:
+    for mean in means.means:
+        keys, height, width = mean.values.shape
+        wanted = height * width if tokens is None else tokens
+        subject.expect(
+            keys == wanted, f"{what} on the grid {height} x {width} has {keys} maps, not {wanted}"
+        )
+        subject.expect((mean.values >= 0).all(), f"{what} has values below zero")
+        off = float(np.abs(mean.values.sum(axis=0) - 1).max())
+        allowed = _HALF_SUM if subject.is_half else _SUM
+        subject.expect(
+            off <= allowed,
+            f"{what} on the grid {height} x {width} sums to one over its keys but for {off:.1e}: "
+            "these must be probabilities, after the softmax",
+        )
+
+
+def attends_to_itself_with_probabilities(subject: Subject) -> None:
+    """Self-attention has a map a place, and they sum to one over the places."""
+    if subject.has("self_attention"):
+        name = "attention with kind='self'"
+        _check_sums(subject, subject.answer(name), "self-attention")
+
+
+def gives_other_words_their_scores(subject: Subject) -> None:
+    """Keys that are the prompt's own tokens get those tokens' own probabilities in their places,
+    and beside the prompt what the softmax then has for them."""
+    if not subject.has("attention", "attention_keys"):
+        return
+    own = subject.answer("attention").means
+    others = subject.answer("attention with keys").means
+    subject.expect(
+        [mean.values.shape for mean in own] == [mean.values.shape for mean in others],
+        "attention to as many keys as tokens has other shapes than attention to the tokens",
+    )
+    for one, other in zip(own, others, strict=True):
+        subject.near(
+            other.values,
+            one.values,
+            "attention to the prompt's own embeddings as keys, and to it",
+            at_least=_MEAN_ROUNDING,
+        )
+    # With p what it has, a second one of it has p/(1 + p): of each head's map by itself.
+    once, twice = (
+        subject.backend.attention(subject.trajectory, AttentionQuery(keep=AXES), (0,), keys)
+        for keys in (None, subject.own_keys(in_place=False))
+    )
+    for one, two in zip(once.means, twice.means, strict=True):
+        subject.near(
+            two.values,
+            one.values / (1 + one.values),
+            "attention to the prompt's own embeddings as words beside it, and p/(1 + p)",
+            at_least=_MEAN_ROUNDING,
+        )
+
+
+def attention_gradients_scale(subject: Subject) -> None:
+    """``attention_vjp`` is not negative, and twice as much for twice the cotangent."""
+    if not subject.has("attention_vjp"):
+        return
+    backend = subject.backend
+    once = subject.answer("attention_vjp")
+    twice = backend.attention_vjp(
+        subject.latents,
+        subject.timestep,
+        subject.conditioning,
+        2 * subject.cotangent,
+        AttentionQuery(),
+    )
+    for one, two in zip(once.means, twice.means, strict=True):
+        subject.expect(
+            one.values.shape[0] == len(subject.trajectory.tokens),
+            f"attention_vjp has {one.values.shape[0]} maps for {len(subject.trajectory.tokens)} "
+            "tokens",
+        )
+        subject.expect((one.values >= 0).all(), "attention_vjp has values below zero: no ReLU?")
+        subject.near(
+            two.values,
+            2 * one.values,
+            "attention_vjp of twice the cotangent, and twice",
+            at_least=_MEAN_ROUNDING,
+        )
+    subject.expect(any(mean.values.any() for mean in once.means), "attention_vjp is all zeros")
+
+
+def decodes_pixels(subject: Subject) -> None:
+    """Latents become pixels of the image's size, row by row, and products are their slopes."""
+    if not subject.has("decode"):
+        return
+    backend, latents = subject.backend, subject.latents
+    pixels = subject.answer("decode")
+    height, width = subject.trajectory.image.shape[:2]
+    subject.shaped(pixels, (1, 3, height, width), "what decode gives")
+    both = backend.decode(backend.asarray(subject.trajectory.latents[[subject.step, 0]]))
+    subject.shaped(both, (2, 3, height, width), "what decode gives of two rows")
+    subject.near(both[:1], pixels, "latents decoded in company and alone")
+    value, changes = subject.answer("decode_jvp")
+    subject.near(value, pixels, "decode_jvp's value and decode's")
+    subject.shaped(changes, (2, 3, height, width), "the changes of decode_jvp")
+    _check_slope(
+        subject,
+        "decode_jvp",
+        backend.decode,
+        latents,
+        subject.latent_tangents[:1],
+        changes[:1],
+    )
+
+
+def randomizes_and_restores(subject: Subject) -> None:
+    """Random weights change predictions, by seed, and are gone afterwards."""
+    if not subject.has("randomized", "denoise"):
+        return
+    backend = subject.backend
+    stages = backend.stages
+    subject.expect(
+        stages and len(set(stages)) == len(stages), f"its stages are {stages}: names, each once"
+    )
+
+    def predict() -> npt.NDArray[Any]:
+        predicted = backend.denoise(subject.latents, subject.timestep, subject.conditioning)
+        return subject.numpy(predicted)
+
+    trained = subject.numpy(subject.answer("denoise"))
+    drawn = subject.numpy(subject.answer("randomized"))
+    subject.expect(distance(drawn, trained) > 1e-3, "random weights hardly change its predictions")
+    with backend.randomized(stages[0], seed=1):
+        again = predict()
+    with backend.randomized(stages[0], seed=2):
+        other = predict()
+    subject.expect(np.array_equal(again, drawn), "one seed gives different random weights")
+    subject.expect(distance(other, drawn) > 1e-3, "two seeds give the same random weights")
+    try:
+        with backend.randomized(stages[0], seed=1):
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    subject.expect(
+        np.array_equal(predict(), trained),
+        "after randomized, also after an exception, its predictions aren't the trained ones to the "
+        "bit: put the weights back in a finally",
+    )
+    try:
+        with backend.randomized("no_such_stage"):
+            pass
+    except ValueError:
+        return
+    subject.fail("randomized must raise ValueError for a stage that doesn't exist")
+
+
+def trajectories_travel(subject: Subject) -> None:
+    """Saved and loaded, a trajectory is attended to as before, to the bit."""
+    if not subject.has("attention"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.safetensors"
+        subject.trajectory.save(path)
+        loaded = Trajectory.load(path)
+    before = subject.answer("attention")
+    after = subject.backend.attention(loaded, AttentionQuery(), (0, subject.step))
+    subject.expect(
+        all(
+            np.array_equal(one.values, two.values)
+            for one, two in zip(before.means, after.means, strict=True)
+        ),
+        "it attends otherwise to a trajectory that was saved and loaded: a replay must depend on "
+        "what the trajectory holds alone",
+    )
+
+
+def _check_one_by_one(
+    subject: Subject, name: str, product: Callable[[Array], Array], tangents: Array, both: Array
+) -> None:
+    for number in range(2):
+        subject.near(
+            both[number : number + 1],
+            product(tangents[number : number + 1]),
+            f"{name} of direction {number + 1} of two and of that alone",
+        )
+
+
+def _check_slope(
+    subject: Subject,
+    name: str,
+    function: Callable[[Array], Array],
+    point: Array,
+    tangent: Array,
+    change: Array,
+) -> None:
+    """Hold a directional derivative against central differences; the tangent is as long as the
+    point."""
+    if subject.is_half:
+        return
+    claimed = subject.numpy(change)
+    apart = []
+    for step in _DIFFERENCES:
+        ahead, behind = (subject.numpy(function(point + sign * step * tangent)) for sign in (1, -1))
+        apart.append(distance((ahead - behind) / (2 * step), claimed))
+        if apart[-1] <= _DIFFERENCE_ERROR:
+            return
+    subject.fail(
+        f"{name} is {min(apart):.1e} of its norm from the differences "
+        f"(f(x + h·u) - f(x - h·u)) / 2h, at the best of h = {', '.join(map(str, _DIFFERENCES))}"
+    )
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    describes_itself,
+    tokenizes_with_offsets,
+    is_honest_about_its_capabilities,
+    counts_what_it_is_asked,
+    converts_arrays,
+    encodes_prompts_one_by_one,
+    encodes_from_token_embeddings,
+    samples_what_it_says,
+    samples_by_seed,
+    samples_batches_one_by_one,
+    inverts_by_adding_noise,
+    denoises_rows_one_by_one,
+    takes_the_steps_that_it_predicts,
+    forward_mode_gives_slopes,
+    reverse_mode_transposes_forward_mode,
+    reverse_mode_takes_rows_one_by_one,
+    attends_with_probabilities,
+    attends_to_itself_with_probabilities,
+    gives_other_words_their_scores,
+    attention_gradients_scale,
+    decodes_pixels,
+    randomizes_and_restores,
+    trajectories_travel,
+)

@@ -1,0 +1,64 @@
+"""Last stage of the training: the averaged weights as a plain diffusers folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors import safe_open
+
+from wordlight.backends.scenes.render import rendered
+from wordlight.backends.training.drawing import build_pipeline, draw
+from wordlight.backends.training.train_denoiser import Denoiser, load_trained_autoencoder
+from wordlight.backends.training.training import averaged_weights
+
+_STAGES = ("autoencoder", "decoder", "denoiser")
+
+
+def export(folder: Path, destination: Path, *, half: bool = False, compared: int = 64) -> None:
+    """Write the run in ``folder`` to ``destination``, with the settings that made it.
+
+    With ``half`` the weights are stored as float16. They are computed with in float32 all the same,
+    and ``training.json`` says how far that moves the pictures of ``compared`` validation prompts.
+    """
+    weights = averaged_weights(folder / "denoiser.safetensors")
+    facts = {stage: _facts(folder / f"{stage}.safetensors") for stage in _STAGES}
+    facts = {stage: found for stage, found in facts.items() if found}
+    model = Denoiser(tuple(facts["denoiser"]["settings"]["widths"]))
+    model.load_state_dict(weights)
+    model.eval()
+    autoencoder = load_trained_autoencoder(folder, "cpu")
+    if half:
+        facts["half_precision"] = _rounded(model, autoencoder, compared)
+    dtype = torch.float16 if half else torch.float32
+    build_pipeline(model, autoencoder).to(dtype=dtype).save_pretrained(destination)
+    (destination / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _rounded(model: Denoiser, autoencoder: AutoencoderKL, prompts: int) -> dict[str, Any]:
+    """Round all weights to float16, in place; by how many grey levels that moves the pictures."""
+    texts = [rendered("validation", index).scene.prompt for index in range(prompts)]
+    before = np.stack(draw(model, autoencoder, texts, seed=0)).astype(int)
+    for network in (model, autoencoder):
+        network.half().float()
+    after = np.stack(draw(model, autoencoder, texts, seed=0)).astype(int)
+    difference = np.abs(after - before)
+    return {
+        "prompts": prompts,
+        "mean_difference": float(difference.mean()),
+        "largest_difference": int(difference.max()),
+        "pixels_off_by_more_than_8": float((difference.max(axis=-1) > 8).mean()),
+    }
+
+
+def _facts(checkpoint: Path) -> dict[str, Any]:
+    """A stage's steps and settings; nothing where that stage was left out."""
+    if not checkpoint.exists():
+        return {}
+    with safe_open(checkpoint, framework="pt") as file:
+        meta = file.metadata()
+    return {"step": int(meta["step"]), "settings": json.loads(meta["settings"])}

@@ -1,0 +1,111 @@
+"""Trains ``scenes``, stage by stage: ``python -m wordlight.backends.training.train --help``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from wordlight.backends.training.networks import UNET_WIDTHS
+from wordlight.backends.training.training import TIMESTEP_SHIFTS, Recipe
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wordlight.backends.training.train",
+        description="Train the embedded model. Stages: the autoencoder first, then its decoder "
+        "alone (at any time before the export) and the denoiser (text encoder and UNet together), "
+        "then export to a diffusers folder. A stopped stage goes on where its checkpoint was when "
+        "the same command is given again.",
+    )
+    stages = parser.add_subparsers(dest="stage", required=True)
+
+    def add_stage(
+        name: str, text: str, steps: int, batch: int, rate: float
+    ) -> argparse.ArgumentParser:
+        stage = stages.add_parser(name, help=text, description=text)
+        stage.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+        stage.add_argument("--steps", type=int, default=steps, help=f"in all ({steps})")
+        stage.add_argument("--batch", type=int, default=batch, help=f"images a step ({batch})")
+        stage.add_argument("--rate", type=float, default=rate, help=f"learning rate ({rate})")
+        stage.add_argument("--cooldown", type=int, default=0, help="last steps falling to rate 0")
+        stage.add_argument("--images", type=int, default=60_000, help="different ones to train on")
+        stage.add_argument("--seed", type=int, default=0)
+        stage.add_argument("--device", default="cpu")
+        stage.add_argument("--threads", type=int, default=2, help="CPU threads (results depend)")
+        stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+        return stage
+
+    add_stage("autoencoder", "train the autoencoder", 14_000, 8, 2e-3)
+    add_stage("decoder", "train the autoencoder's decoder further", 12_000, 8, 2e-3)
+    denoiser = add_stage("denoiser", "train text encoder and UNet", 20_000, 32, 1e-3)
+    levels = ",".join(map(str, UNET_WIDTHS))
+    denoiser.add_argument(
+        "--widths", default=levels, help=f"channels of the UNet's levels ({levels})"
+    )
+    denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
+    default = ",".join(f"{step}:{shift}" for step, shift in TIMESTEP_SHIFTS.items())
+    denoiser.add_argument(
+        "--timestep-shifts",
+        type=_shifts,
+        default=TIMESTEP_SHIFTS,
+        metavar="STEP:SHIFT,...",
+        help=f"from which step on images are how noisy, the more the higher ({default})",
+    )
+    export = stages.add_parser("export", help="write a diffusers folder")
+    export.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+    export.add_argument("--to", type=Path, required=True, help="folder to write")
+    export.add_argument(
+        "--half",
+        action="store_true",
+        help="store the weights as float16, and note how far that moves the pictures",
+    )
+    return parser
+
+
+def _shifts(text: str) -> dict[int, float]:
+    try:
+        parts = (part.split(":") for part in text.split(","))
+        shifts = {int(step): float(shift) for step, shift in parts}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not STEP:SHIFT,STEP:SHIFT,...: {text!r}") from None
+    if 0 not in shifts:
+        raise argparse.ArgumentTypeError(f"no shift for step 0 in {text!r}")
+    return shifts
+
+
+def main() -> None:
+    """Run the stage that the command line names."""
+    options = _parser().parse_args()
+    if options.stage == "export":
+        from wordlight.backends.training.export import export
+
+        export(options.run, options.to, half=options.half)
+        return
+    torch.set_num_threads(options.threads)
+    recipe = Recipe(
+        steps=options.steps,
+        batch=options.batch,
+        rate=options.rate,
+        warmup=200,
+        cooldown=options.cooldown,
+        seed=options.seed,
+    )
+    common = (options.run, recipe, options.images, options.device, options.save_every)
+    if options.stage in ("autoencoder", "decoder"):
+        from wordlight.backends.training import train_autoencoder as stages
+
+        train = stages.train_decoder if options.stage == "decoder" else stages.train_autoencoder
+        train(*common)
+    else:
+        from wordlight.backends.training.train_denoiser import train_denoiser
+
+        widths = tuple(int(w) for w in options.widths.split(","))
+        train_denoiser(
+            *common, options.check_every, widths, timestep_shifts=options.timestep_shifts
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What the stages of the training share: settings, seeds a step, the moving average, the log."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from wordlight.backends.scenes.grammar import DATA_VERSION
+from wordlight.backends.training.checkpoint import load_checkpoint, save_checkpoint
+
+#: How noisy the denoiser's training images are, by the step from which on they are so (see
+#: ``draw_timesteps``). The words that say where things lie stay unused for long; in the one run
+#: that there is they came in with a while of little but noise. Shapes are decided in the middle.
+TIMESTEP_SHIFTS: Mapping[int, float] = {0: 0.8, 4000: 2.0, 6000: 0.2}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stage is trained. ``cooldown`` is how many last steps lower the rate to zero."""
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: int
+    cooldown: int
+    seed: int
+    average_decay: float = 0.999
+    clip: float = 1.0
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step number ``step``: warm-up, level, linear cooldown."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        fall = min(1.0, (self.steps - step) / max(1, self.cooldown))
+        return self.rate * rise * fall
+
+    def decay_at(self, step: int) -> float:
+        """The moving average's decay, shorter in the beginning."""
+        return min(self.average_decay, (1 + step) / (10 + step))
+
+
+def shift_at(shifts: Mapping[int, float], step: int) -> float:
+    """The timesteps' shift at a step, of shifts by the step from which on they hold."""
+    return shifts[max(start for start in shifts if start <= step)]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step: they depend on nothing but seed and step, so a resumed run
+    draws what an unbroken one would have drawn."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of the training data in one epoch."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 7_919 + epoch))
+
+
+def batch_indices(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
+    """Which of ``count`` training items step number ``step`` sees."""
+    per_epoch = count // batch
+    epoch, place = divmod(step, per_epoch)
+    return epoch_order(count, seed, epoch)[place * batch : (place + 1) * batch]
+
+
+class Run:
+    """One stage's model, optimizer and moving average, saved to and resumed from a folder."""
+
+    def __init__(
+        self, folder: Path, name: str, model: torch.nn.Module, recipe: Recipe, facts: dict[str, Any]
+    ) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.path = folder / f"{name}.safetensors"
+        self._log_path = folder / f"{name}.jsonl"
+        self.settings = {**asdict(recipe), **facts, "data_version": DATA_VERSION}
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.step = 0
+        if self.path.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        self.step, before = load_checkpoint(self.path, self.model, self.average, self.optimizer)
+        # How long a run goes on, and which noise it looks at the most, may be changed when it
+        # resumes (the log tells); what it learns from may not.
+        free = {"steps", "cooldown", "threads", "timestep_shifts"}
+        differing = {
+            key: (before.get(key), value)
+            for key, value in self.settings.items()
+            if key not in free and before.get(key) != value
+        }
+        if differing:
+            raise ValueError(f"{self.path} was made with other settings: {differing}")
+        shifts = {k: v for k, v in self.settings.items() if k == "timestep_shifts"}
+        self.log(event="resumed", at=self.step, **shifts)
+
+    def update(self, loss: torch.Tensor) -> None:
+        """One optimizer step; advances the moving average and the step count."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate_at(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        decay = self.recipe.decay_at(self.step)
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[key].lerp_(value, 1.0 - decay)
+        self.step += 1
+
+    def save(self, compact: bool = False) -> Path:
+        """Write the checkpoint; returns where."""
+        path = self.path.with_name("compact-" + self.path.name) if compact else self.path
+        save_checkpoint(
+            path, self.step, self.settings, self.model, self.average, self.optimizer, compact
+        )
+        return path
+
+    def log(self, **facts: Any) -> None:
+        """Append a line to the stage's log and print it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = {"step": self.step, "time": round(time.time()), **facts}
+        with self._log_path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(" ".join(f"{k}={_short(v)}" for k, v in line.items() if k != "time"), flush=True)
+        sys.stdout.flush()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean; nan of nothing."""
+    items = list(values)
+    return sum(items) / len(items) if items else math.nan
+
+
+def averaged_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The moving average that a checkpoint holds, ready for ``load_state_dict``.
+
+    Raises FileNotFoundError when there is no checkpoint.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}: train that stage first")
+    with safe_open(path, framework="pt") as file:
+        return {
+            key.removeprefix("average."): file.get_tensor(key).float()
+            for key in file.keys()  # noqa: SIM118
+            if key.startswith("average.")
+        }

@@ -1,0 +1,282 @@
+"""``wordlight compare``: methods against each other, on generated images or a data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.cli.arguments import (
+    Commands,
+    add_budget,
+    add_command,
+    add_model,
+    add_output,
+    method_options,
+    whole_number,
+)
+
+#: The exit status when cells failed.
+FAILED = 1
+#: What `compare` takes as it is typed.
+_OPTIONS = (
+    "data", "redraw", "masks", "segmenters", "n", "seed", "steps", "calibration", "maps", "budget",
+    "framework", "device", "scheduler", "damaged",
+)  # fmt: skip
+
+_EPILOG = """\
+Draws images of prompts that name coloured shapes, finds the shapes in the pixels, and scores how
+well each method's map of a word finds what the word names. Thresholds are chosen on images of
+their own. Run again with the same --out and settings, it goes on where it was stopped.
+
+A method that raises an error on an image loses that cell, and not the run: the table says how many
+failed, failed/ says why, the exit status is 1, and the same command tries them again.
+
+A whole comparison can be described by a file (--config): TOML or YAML, with the options'
+names as keys, methods as a list in which options may be given, and maps and segmenters as tables by
+name. Flags override it.
+
+  model = "scenes"
+  framework = ["torch", "flax"]
+  n = 100
+  methods = ["daam", "occlusion", "shuffled-word", {method = "shapley", n_samples = 50}]
+
+In the output folder: report.html (a page to read and to pass on, which needs no other file),
+results.parquet (every score), table.txt, table.md, table.csv, table.tex, summary.json, grid.png (a
+picture), cells/ and maps/ (by framework, image and method), samples/ (the images with all that made
+them), words.parquet (which words are scored, with their masks), words/ (the same by image),
+settings.json, command.txt, run.yaml (to repeat the run from with --config).
+
+examples:
+  wordlight compare --out out/compare
+  wordlight compare -n 8 --method daam --method occlusion --method shuffled-word --out out/few
+  wordlight compare --method integrated-gradients --method shapley --budget 200 --out out/equal
+  wordlight compare --maps mine=path/to/maps --out out/mine
+  wordlight compare --framework torch --framework flax --out out/both
+  wordlight compare --config run.toml --executor ray --workers 8 --out out/large
+  wordlight compare --data voc:VOCdevkit/VOC2012 --model MODEL --out out/voc
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "compare",
+        "score attribution methods against each other",
+        _EPILOG,
+        # What isn't typed may stand in the file.
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a comparison's description (.toml or .yaml), which flags override",
+    )
+    parser.add_argument(
+        "-n",
+        type=whole_number(1),
+        metavar="IMAGES",
+        help="test images (default: 32)",
+    )
+    parser.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help=(
+            "a method, repeatable (default: daam, input-x-gradient, occlusion and the controls), "
+            "also with options (shapley,n_samples=50,name=shapley-50); shuffled-word adds a row "
+            "for each method that is no control"
+        ),
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help=(
+            "what to judge on: scenes (default; the model draws), scenes,test=SPLIT, "
+            "rendered-scenes, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
+            "imagenet-segmentation, voc; see docs/datasets.md)"
+        ),
+    )
+    parser.add_argument(
+        "--skip-malformed",
+        action="store_true",
+        help="leave out and count what is malformed in a data set, instead of stopping at it",
+    )
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help=(
+            "draw a data set's images again from their prompts and seeds, for maps of the very "
+            "drawing; else they are inverted"
+        ),
+    )
+    parser.add_argument(
+        "--masks",
+        metavar="SEGMENTER",
+        help=(
+            "what makes the masks of images that have none: mask2former:MODEL, oneformer:MODEL or "
+            "clipseg:MODEL, with a Hub id or a folder"
+        ),
+    )
+    parser.add_argument(
+        "--segmenter",
+        action="append",
+        metavar="NAME=SEGMENTER",
+        help=(
+            "a row of a supervised segmenter, to compare with; repeatable. Without weights it is "
+            "shown as not measured"
+        ),
+    )
+    parser.add_argument(
+        "--maps",
+        action="append",
+        metavar="NAME=FOLDER",
+        help=(
+            "a row of maps that you made: <sample>.safetensors files, saved by "
+            "AttributionMaps.save, for the images of an earlier run's samples/; repeatable"
+        ),
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="of the images' noise and the resampling (default: 0)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole_number(1),
+        help="how many evenly spaced denoising steps the methods look at (default: 4)",
+    )
+    add_budget(
+        parser,
+        "every method gets as much effort (n_steps, n_samples, ...) as fits for every image; one "
+        "that doesn't fit at all is refused before any work",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=whole_number(1),
+        metavar="IMAGES",
+        help="images on which thresholds are chosen (default: 16)",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results go (default: out/compare)",
+    )
+    add_model(parser, several=True)
+    parser.add_argument(
+        "--damaged",
+        choices=("stop", "recompute"),
+        help=(
+            "what becomes of a file of the run that can't be read: stop and name it (default), or "
+            "make it again and say so"
+        ),
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        help="where the work is done: here (default), or on a Ray cluster (see docs/runs.md)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help=(
+            "with ray: how many workers (default: one a GPU or TPU host, else one a machine with "
+            "all its cores)"
+        ),
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="with ray: the cluster's (default: the one that RAY_ADDRESS names, else this machine)",
+    )
+    add_output(parser, bars="progress bars")
+    parser.set_defaults(run=run, config=None, json=False, quiet=False)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, and print the table or the headline rows as JSON."""
+    # scikit-learn and SciPy take seconds to import: not for `--help`.
+    from wordlight.comparisons.datasets import DatasetWarning
+    from wordlight.comparisons.results.finished_run import COMMAND
+    from wordlight.comparisons.results.html import write_report
+    from wordlight.comparisons.runner import RunWarning, compare
+    from wordlight.comparisons.runs.config_file import read_config
+    from wordlight.comparisons.runs.executors import WorkersWarning, make_executor
+
+    typed_in = {key.replace("_", "-"): value for key, value in vars(arguments).items()}
+    for flag, key in (("method", "methods"), ("segmenter", "segmenters")):
+        if flag in typed_in:
+            typed_in[key] = typed_in.pop(flag)
+    if "methods" in typed_in:
+        typed_in["methods"] = [_method(text) for text in typed_in["methods"]]
+    for flag in ("maps", "segmenters"):
+        if flag in typed_in:
+            typed_in[flag] = _named(flag, typed_in[flag])
+    of_file = read_config(arguments.config) if arguments.config is not None else {}
+    asked: dict[str, Any] = {**of_file, **typed_in}
+    options = {key: asked[key] for key in _OPTIONS if key in asked}
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        for kind in (DatasetWarning, RunWarning, WorkersWarning):
+            warnings.simplefilter("always", kind)
+        comparison = compare(
+            asked.get("model", "scenes"),
+            asked.get("methods"),
+            out=Path(asked.get("out", "out/compare")),
+            on_error="skip" if asked.get("skip-malformed") else "raise",
+            executor=make_executor(
+                asked.get("executor", "local"), asked.get("workers"), asked.get("address")
+            ),
+            progress=not arguments.quiet,
+            **options,
+        )
+    typed = shlex.join(arguments.command_line) + "\n"
+    write_atomically(comparison.out / COMMAND, typed.encode("utf-8", "surrogateescape"))
+    page = write_report(comparison.out)
+    if arguments.json:
+        print(json.dumps(comparison.to_json(), indent=2))
+    else:
+        print(comparison.text)
+        print(f"\nresults, maps and pictures are in {comparison.out}; {page.name} shows them all")
+    if comparison.failures:
+        print(
+            f"wordlight: {len(comparison.failures)} cells failed, the first: "
+            f"{comparison.failures[0]}",
+            file=sys.stderr,
+        )
+        return FAILED
+    return 0
+
+
+def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
+    print(f"wordlight: warning: {message}", file=sys.stderr)
+
+
+def _method(text: str) -> str | dict[str, Any]:
+    name, options = method_options(text)
+    return {"method": name, **options} if options else name
+
+
+def _named(key: str, given: list[str]) -> dict[str, str]:
+    flag, what = {
+        "maps": ("--maps", "NAME=FOLDER"),
+        "segmenters": ("--segmenter", "NAME=SEGMENTER"),
+    }[key]
+    named: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{flag} takes {what}, not {text!r}")
+        if name in named:
+            raise ValueError(f"{flag} names {name!r} twice")
+        named[name] = value
+    return named

@@ -1,0 +1,166 @@
+"""``wordlight data``: make sets of images to annotate, and look whether one is in order."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wordlight.comparisons.cli.arguments import (
+    Commands,
+    add_command,
+    add_count,
+    add_model,
+    add_output,
+    add_seed,
+    load_model,
+)
+
+_MAKE_EPILOG = """\
+Writes a folder an image: prompt.txt, output.png, seed.txt. Annotated, it has <word>.gt.png too,
+with the word's mask in the alpha channel, and is read as coco-gen:FOLDER.
+
+coco-gen draws captions as they are. unreal-gen replaces their nouns and adjectives by others of all
+captions first; parts of speech come from a CoNLL-U file (# text = the caption), or from spaCy.
+
+Run again, it goes on where it was stopped; with a larger -n it adds images.
+
+examples:
+  wordlight data make coco-gen --captions captions_val2014.json -n 200 -o out/coco-gen
+  wordlight data make unreal-gen --captions captions_val2014.json --tags captions.conllu -o out/u
+"""
+
+_CHECK_EPILOG = """\
+Says how many items there are and which split each is of, how many words have a mask, and what is
+malformed. Formats, told by the layout where they aren't said (see docs/datasets.md):
+
+  coco:FOLDER[,subset=val2017][,kind=instances|stuff|panoptic]
+  coco-gen:FOLDER[,words=all|coco80][,unannotated=yes]
+  folder:FOLDER                      items.jsonl or .parquet files, images and masks of your own
+  imagenet-segmentation:FILE,names=FILE[,prompt=TEMPLATE]
+  rendered-scenes[,test=SPLIT]
+  voc:FOLDER[,subset=val][,prompt=TEMPLATE][,classes=FILE]
+
+examples:
+  wordlight data check my-images
+  wordlight data check coco:coco2017,kind=panoptic --skip-malformed
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "data", "make and check data sets")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = add_command(actions, "make", "draw captions, ready for annotation", _MAKE_EPILOG)
+    make.add_argument("kind", choices=("coco-gen", "unreal-gen"), help="what is drawn")
+    make.add_argument(
+        "--captions", type=Path, required=True, metavar="FILE", help="COCO's captions, JSON"
+    )
+    tags = make.add_mutually_exclusive_group()
+    tags.add_argument("--tags", type=Path, metavar="FILE", help="parts of speech, CoNLL-U")
+    tags.add_argument(
+        "--spacy", metavar="PIPELINE", help="a spaCy pipeline that tags, such as en_core_web_sm"
+    )
+    add_count(make, 32)
+    add_seed(make, "order, words and noise")
+    make.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder of the set"
+    )
+    add_model(make)
+    add_output(make, bars="progress bar")
+    make.set_defaults(run=run_make)
+    check = add_command(actions, "check", "read a data set from end to end", _CHECK_EPILOG)
+    check.add_argument("data", metavar="DATA", help="FORMAT:PATH, or a path; see docs/datasets.md")
+    check.add_argument(
+        "--skip-malformed", action="store_true", help="count what is malformed, and go on"
+    )
+    add_output(check, bars="progress bar")
+    check.set_defaults(run=run_check)
+
+
+def run_make(arguments: argparse.Namespace) -> None:
+    """Draw what isn't drawn yet."""
+    from wordlight.comparisons.datasets.making import make, read_captions, shuffled, unreal
+    from wordlight.comparisons.datasets.tagged_text import read_conllu, tag_by_spacy
+
+    if arguments.kind == "coco-gen" and (arguments.tags or arguments.spacy):
+        raise ValueError("coco-gen draws captions as they are: --tags and --spacy are unreal-gen's")
+    if arguments.kind == "unreal-gen" and not (arguments.tags or arguments.spacy):
+        raise ValueError(
+            "unreal-gen replaces nouns and adjectives: say which words are, as --tags FILE "
+            "(CoNLL-U) or --spacy PIPELINE"
+        )
+    captions = shuffled(read_captions(arguments.captions), arguments.seed)
+    if arguments.kind == "unreal-gen":
+        tagged = (
+            read_conllu(arguments.tags)
+            if arguments.tags
+            else tag_by_spacy([one.text for one in captions], arguments.spacy)
+        )
+        captions = unreal(captions, tagged, arguments.seed)
+    backend = load_model(arguments)
+    with tqdm(
+        desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
+    ) as bar:
+        made = make(
+            captions,
+            backend,
+            arguments.out,
+            arguments.n,
+            seed=arguments.seed,
+            kind=arguments.kind,
+            scheduler=arguments.scheduler,
+            on_image=bar.update,
+        )
+    for reason in made.left_out:
+        print(f"wordlight: left out: {reason}", file=sys.stderr)
+    facts = {"images": made.there, "drawn": made.drawn, "left_out": len(made.left_out)}
+    if arguments.json:
+        print(json.dumps(facts))
+    else:
+        print(f"{made.there} images in {arguments.out}, {made.drawn} of them drawn now")
+
+
+def run_check(arguments: argparse.Namespace) -> None:
+    """Read every item, and say what there is."""
+    from wordlight.comparisons.datasets import open_dataset
+    from wordlight.comparisons.datasets.images.dataset_images import split_of_listing
+
+    dataset = open_dataset(arguments.data, on_error="skip" if arguments.skip_malformed else "raise")
+    words: Counter[str] = Counter()
+    items = bare = 0
+    total = len(dataset)
+    splits = {
+        split: len(split_of_listing(dataset.listing, split)) for split in ("calibration", "test")
+    }
+    for one in tqdm(dataset.listing, desc="reading", unit="item", disable=arguments.quiet):
+        item = dataset.attempt(one.sample)
+        if item is None:
+            continue
+        items += 1
+        bare += item.annotations is None
+        words.update(annotation.category for annotation in item.annotations or ())
+    for reason in dataset.skipped.values():
+        print(f"wordlight: skipped: {reason}", file=sys.stderr)
+    facts = {
+        "format": dataset.format,
+        "listed": total,
+        "splits": splits,
+        "read": items,
+        "without_masks": bare,
+        "words": dict(words),
+        "skipped": len(dataset.skipped),
+    }
+    if arguments.json:
+        print(json.dumps(facts))
+        return
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(words.items())) or "none"
+    print(
+        f"{dataset.format}: {items} items, {bare} of them without masks; words with a mask: "
+        f"{kinds}; skipped: {len(dataset.skipped)}; for calibration {splits['calibration']}, "
+        f"to test on {splits['test']}"
+    )

@@ -1,0 +1,43 @@
+"""``wordlight models``: what can be explained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from wordlight.comparisons.cli.arguments import Commands, add_command
+
+_DESCRIPTIONS = {
+    "scenes": "a tiny Stable Diffusion that draws coloured shapes on 64x64 pixels, shipped with "
+    "wordlight",
+    "scenes-b": "the same recipe from another seed, trained less, to check findings on",
+}
+_OTHERS = """\
+Any other Stable Diffusion 1.x or 2.x (on flax also XL) is named by
+  a folder in diffusers' format      --model path/to/model
+  a Hub id (safetensors only)        --model stable-diffusion-v1-5/stable-diffusion-v1-5
+A pipeline that you have in Python is taken as it is: wordlight.backends.load(pipeline)."""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "models", "list the embedded models, and how to name others")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the models that need no download."""
+    from wordlight.backends.embedded import EMBEDDED
+    from wordlight.backends.loading import frameworks
+
+    rows = [
+        {"name": name, "description": _DESCRIPTIONS[name], "folder": str(folder)}
+        for name, folder in EMBEDDED.items()
+    ]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['name']:9} {row['description']}")
+    print(f"\n{_OTHERS}\n\nFrameworks installed: {', '.join(frameworks()) or 'none'}")

@@ -1,0 +1,32 @@
+"""``wordlight report``: a run's page, made again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wordlight.comparisons.cli.arguments import Commands, add_command
+
+_EPILOG = """\
+Reads what `wordlight compare` left in the folder and writes report.html there: the table with its
+intervals, cost against score, breakdowns by kind of word, split and word, the best and the worst
+cases of every method as pictures, settings, versions and the command. The page needs no other
+file and no network. `wordlight compare` writes it by itself; this makes it again, without a model.
+
+example:
+  wordlight report out/compare
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "report", "write the page of a finished comparison", _EPILOG)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the --out of a comparison")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page and print where it is."""
+    from wordlight.comparisons.results.html import write_report
+
+    print(write_report(arguments.folder))

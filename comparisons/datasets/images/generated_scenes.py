@@ -1,0 +1,112 @@
+"""Images that a model draws of the scenes' prompts, kept on disk once drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wordlight.backends.arrays_file import FileFormatError
+from wordlight.backends.backend import Backend
+from wordlight.backends.scenes.grammar import DATA_VERSION, SPLITS, Scene
+from wordlight.backends.scenes.render import rendered
+from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.datasets import DatasetItem, scene_item
+from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.store.cells import DamagedFileError
+
+#: Images drawn at once. Fixed, so that a resumed run draws in the same company.
+BATCH = 8
+
+
+class GeneratedScenes(ImageSet):
+    """What a backend draws of a split's first ``n`` prompts, with the masks found in it.
+
+    Any text-to-image model that follows such prompts will do: masks come from the pixels alone.
+
+    Args:
+        backend: the model.
+        split: of the prompts; ``"calibration"``, ``"test"``, ...
+        n: how many images.
+        seed: with the split and an image's number it gives the seed of the image's noise.
+
+    Raises:
+        ValueError: an unknown split, a number of images below 1, a negative seed.
+    """
+
+    def __init__(self, backend: Backend, split: str, n: int, seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        if n < 1:
+            raise ValueError(f"at least one image of the {split} split is needed, not {n}")
+        if seed < 0:
+            raise ValueError(f"the seed must be 0 or more, not {seed}")
+        self.backend = backend
+        self.split = split
+        self.n = n
+        self.seed = seed
+        self.batch = BATCH
+
+    def sample_name(self, index: int) -> str:
+        """The name of an image, the same whichever model draws it."""
+        return f"scenes-{self.split}-{index:04d}"
+
+    @cached_property
+    def samples(self) -> tuple[str, ...]:
+        """The names of all images."""
+        return tuple(self.sample_name(index) for index in range(self.n))
+
+    def noise_seed(self, index: int) -> int:
+        """The seed of an image's initial noise."""
+        key = (self.seed, SPLITS.index(self.split), index)
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    @cached_property
+    def scenes(self) -> tuple[Scene, ...]:
+        """What each image was asked to show."""
+        return tuple(self.scene(index) for index in range(self.n))
+
+    @cached_property
+    def first_batch(self) -> tuple[Trajectory, ...]:
+        """The first images, drawn and not yet kept: to see what the model gives."""
+        return self.draw(0)
+
+    @property
+    def prompts(self) -> Iterator[str]:
+        return (self.scene(index).prompt for index in range(self.n))
+
+    def identity(self) -> Any:
+        other = "" if self.split in ("calibration", "test") else f", {self.split}"
+        return f"scenes, version {DATA_VERSION}{other}"
+
+    def scene(self, index: int) -> Scene:
+        """What an image was asked to show."""
+        return rendered(self.split, index).scene
+
+    def make(self, start: int, folder: Path) -> None:
+        paths = [self.path(index, folder) for index in self.batch_from(start)]
+        if all(path.exists() for path in paths):
+            return
+        drawn = self.first_batch if start == 0 else self.draw(start)
+        for trajectory, path in zip(drawn, paths, strict=True):
+            if not path.exists():
+                trajectory.save(path)
+
+    def item(self, index: int, folder: Path) -> DatasetItem:
+        path = self.path(index, folder)
+        try:
+            trajectory = Trajectory.load(path)
+        except FileFormatError as error:
+            raise DamagedFileError(path, str(error)) from None
+        return scene_item(self.sample_name(index), self.split, self.scene(index), trajectory)
+
+    def draw(self, start: int) -> tuple[Trajectory, ...]:
+        """One batch, from image number ``start`` on."""
+        indices = self.batch_from(start)
+        drawn = self.backend.sample(
+            [self.scene(i).prompt for i in indices], seed=[self.noise_seed(i) for i in indices]
+        )
+        return (drawn,) if isinstance(drawn, Trajectory) else tuple(drawn)

@@ -1,0 +1,91 @@
+"""Where a comparison's images come from: drawn for it, or of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
+from wordlight.comparisons.datasets.images.dataset_images import Annotator, DatasetImages
+from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
+from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.datasets.opening import open_dataset, parse
+
+SCENES = "scenes"
+
+
+def open_images(
+    data: str | Path | Dataset,
+    backend: Backend,
+    *,
+    calibration: int,
+    n: int,
+    seed: int,
+    on_error: OnError = "raise",
+    segmenter: Annotator | None = None,
+    redraw: bool = False,
+) -> tuple[ImageSet, ImageSet]:
+    """The calibration images and the test images.
+
+    Args:
+        data: ``"scenes"`` (images that the model draws of the scenes' prompts; with
+            ``"scenes,test=SPLIT"`` those of another split are tested on), or a data set, see
+            ``open_dataset``.
+        backend: the model.
+        calibration, n: how many images.
+        seed: of their noise.
+        on_error, segmenter, redraw: see ``DatasetImages``.
+
+    Raises:
+        ValueError: no such data set or split, or too few images in it.
+    """
+    name, place, options = parse(str(data)) if isinstance(data, str) else (None, "", {})
+    if name is None and place == SCENES:
+        if unknown := sorted(options.keys() - {"test"}):
+            raise DatasetError(f"scenes have no option {unknown[0]!r}; they have: test")
+        if segmenter is not None or redraw or on_error != "raise":
+            raise ValueError(
+                "scenes are drawn anew, and their masks found by their own segmenter: there is "
+                "nothing to redraw, to skip, or to segment"
+            )
+        split = options.get("test", "test")
+        if split == "calibration":
+            raise DatasetError("the calibration split can't be tested on")
+        return (
+            GeneratedScenes(backend, "calibration", calibration, seed),
+            GeneratedScenes(backend, split, n, seed),
+        )
+    dataset = open_dataset(data, on_error=on_error)
+
+    def images(split: str, count: int) -> DatasetImages:
+        return DatasetImages(
+            dataset, backend, split, count, seed, segmenter=segmenter, redraw=redraw
+        )
+
+    return images("calibration", calibration), images("test", n)
+
+
+def data_settings(tuning: ImageSet, test: ImageSet) -> Any:
+    """What a run's settings say of its images, as plain data."""
+    of_test = test.identity()
+    return of_test if isinstance(of_test, str) else {"calibration": tuning.identity(), **of_test}
+
+
+def describe(images: ImageSet, left_out: int = 0) -> str | None:
+    """What a table calls a data set of which so many images were left out; None for images that
+    the model draws of the test split's prompts."""
+    if isinstance(images, DatasetImages):
+        how = "seen" if images.origin == "as given" else images.origin
+        more = f", {left_out} more left out" if left_out else ""
+        return f"{images.dataset.title}{more}, {how}"
+    return None if images.split == "test" else f"{SCENES} ({images.split}), drawn"
+
+
+def headline_words(images: ImageSet) -> str:
+    """What the words of a table's headline are."""
+    if not isinstance(images, DatasetImages):
+        return "shape nouns in images of two or more objects"
+    if images.dataset.one_object:
+        return "names of the one object that each image shows"
+    return "objects' names in images of two or more objects"

@@ -1,6 +1,0 @@
-"""Where the tasks of a run are done: in this process, or on the machines of a Ray cluster."""
-
-from wordlight.comparisons.executors.choice import make_executor
-from wordlight.comparisons.executors.executor import Executor, InProcess, WorkersWarning
-
-__all__ = ["Executor", "InProcess", "WorkersWarning", "make_executor"]

@@ -1,0 +1,96 @@
+"""Writes what a finished comparison leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.results.comparison import Comparison
+from wordlight.comparisons.results.grid import GetMaps, draw_grid
+from wordlight.comparisons.results.table import notes
+from wordlight.comparisons.runs.image_words import Survey, write_words
+from wordlight.comparisons.store.cells import Score, count_cells, write_results
+from wordlight.comparisons.store.versions import installed_versions
+
+
+def write_reports(
+    comparison: Comparison,
+    scores: Iterable[Sequence[Score]],
+    surveys: Iterable[Survey],
+    items: Iterable[DatasetItem],
+    maps: GetMaps,
+) -> None:
+    """Everything that is made at the end of a run, each file by atomic rename.
+
+    ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
+    kind, with its mask as a PNG), ``table.txt``, ``table.md``, ``table.csv`` (every estimate),
+    ``table.tex``, ``grid.png`` and, when all of these are there, ``summary.json``.
+
+    Args:
+        comparison: what was found.
+        scores: of the test split, a cell at a time.
+        surveys: of its images.
+        items: its images, of which the first few are shown.
+        maps: gives the maps that are shown of them.
+    """
+    out = comparison.out
+    write_results(out / "results.parquet", scores)
+    write_words(out / "words.parquet", surveys)
+    write_atomically(out / "table.txt", (comparison.text + "\n").encode())
+    write_atomically(out / "table.md", comparison.markdown.encode())
+    write_atomically(out / "table.csv", comparison.csv.encode())
+    write_atomically(out / "table.tex", comparison.latex.encode())
+    write_atomically(out / "grid.png", draw_grid(comparison, items, maps))
+    # Last: with it a run is finished.
+    summary = json.dumps(_summary(comparison), indent=2) + "\n"
+    write_atomically(out / "summary.json", summary.encode())
+
+
+def _summary(comparison: Comparison) -> dict[str, Any]:
+    facts = comparison.facts
+    return {
+        "headline": comparison.to_json(),
+        "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
+        "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
+        "tests": [asdict(test) for test in comparison.tests],
+        "chosen": {
+            name: {
+                "threshold": c.threshold,
+                "absolute_threshold": c.thresholds.absolute,
+                "calibration_miou": c.miou,
+                **c.variant.options,
+            }
+            for name, c in comparison.choices.items()
+        },
+        "kept": facts.accounting.kept,
+        "dropped": facts.accounting.dropped,
+        "calibration_kept": facts.calibration_accounting.kept,
+        "calibration_dropped": facts.calibration_accounting.dropped,
+        "steps": list(facts.steps),
+        "sampling_steps": facts.sampling_steps,
+        "budget": facts.budget,
+        "methods": {entry.name: entry.settings() for entry in comparison.entries},
+        "rows": {
+            entry.name: {
+                "label": entry.label,
+                "framework": entry.framework,
+                "family": entry.family,
+                "extra": entry.extra,
+                "shuffled": entry.shuffled,
+                # Under which name the maps lie that its scores are of.
+                "maps": comparison.choices[entry.name].variant.cell,
+            }
+            for entry in comparison.entries
+        },
+        "failed": [str(failure) for failure in comparison.failures],
+        "notes": notes(comparison),
+        "versions": installed_versions(),
+        "n": facts.n,
+        # Fewer than were planned where images were left out.
+        "cells": count_cells(comparison.out),
+        "seed": facts.seed,
+    }

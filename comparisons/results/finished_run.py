@@ -1,0 +1,221 @@
+"""What a finished run has left in its folder, as a report reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wordlight.comparisons.metrics.registry import BEST
+from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.store.cells import check_name
+
+#: Beside the results: the command that made them, where a command did.
+COMMAND = "command.txt"
+#: The kind of the words that the headline is of.
+HEADLINE = "headline"
+_AGAIN = "run `wordlight compare` with the same settings again, which writes it anew"
+_WORD = ("sample", "word", "occurrence")
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One row of the table: a method with its settings, and its estimates by metric.
+
+    ``standing`` is its rank and the letters that it shares with rows from which it can't be told
+    apart; "" for one that isn't ranked.
+    """
+
+    name: str
+    label: str
+    framework: str
+    standing: str
+    family: str
+    extra: bool
+    shuffled: bool
+    maps: str
+    threshold: float
+    calibration_miou: float
+    settings: dict[str, Any]
+    estimates: dict[str, Estimate]
+    other: dict[str, Estimate]
+
+    @property
+    def best(self) -> Estimate:
+        """mIoU at the threshold that the calibration split chose."""
+        return self.estimates[BEST]
+
+    def of_kind(self, kind: str) -> Estimate:
+        """The same over the words of one kind; of none where there is no such word."""
+        none = Estimate(math.nan, math.nan, math.nan, 0)
+        return self.best if kind == HEADLINE else self.other.get(kind, none)
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run that is done.
+
+    Attributes:
+        folder: where it is.
+        rows: the methods, best first; those that look at other steps come last.
+        scores: the mIoU at the chosen threshold, ``(sample, method, word, occurrence, value)``,
+            with ``split``, ``kind`` and ``row`` of the word.
+        words: what is scored, by ``row``: ``prompt``, ``mask`` (a PNG) and the like.
+        metrics: the headline's metrics, in the order in which they were measured.
+        settings: all that the scores depend on.
+        summary: what else the run said of itself.
+        command: what was typed, or None where Python code asked for it.
+    """
+
+    folder: Path
+    rows: tuple[MethodRow, ...]
+    scores: pa.Table
+    words: pa.Table
+    metrics: tuple[str, ...]
+    settings: dict[str, Any]
+    summary: dict[str, Any]
+    command: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> FinishedRun:
+        """Read the folder of a finished run.
+
+        Raises ValueError where there is none, or a file is damaged or of an earlier release.
+        """
+        for name in ("settings.json", "summary.json", "results.parquet", "words.parquet"):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} holds no finished run: there is no {name} in it")
+        settings = _json(folder / "settings.json").get("settings")
+        summary = _json(folder / "summary.json")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{folder / 'settings.json'} says nothing of settings")
+        try:
+            rows = _rows(summary)
+            metrics = tuple(dict.fromkeys(str(one["metric"]) for one in summary["headline"]))
+            summary = {
+                **summary,
+                "notes": [str(note) for note in summary["notes"]],
+                "versions": {str(k): str(v) for k, v in summary["versions"].items()},
+                "failed": [str(failure) for failure in summary["failed"]],
+            }
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{folder / 'summary.json'} is no summary of this release ({error!r}): {_AGAIN}"
+            ) from None
+        command = folder / COMMAND
+        scores, words = _scores(folder)
+        return cls(
+            folder=folder,
+            rows=rows,
+            scores=scores,
+            words=words,
+            metrics=metrics,
+            settings=settings,
+            summary=summary,
+            command=command.read_text("utf-8").strip() if command.is_file() else None,
+        )
+
+    def most(self, kind: str) -> int:
+        """How many words of a kind the row with most of them was scored on."""
+        return max((row.of_kind(kind).n for row in self.rows), default=0)
+
+    def maps_path(self, row: MethodRow, sample: str) -> Path:
+        """Where a row's maps of an image are, if they are kept; raises ValueError for names that
+        are no file's."""
+        name = f"{check_name(row.maps)}.safetensors"
+        return self.path("maps", check_name(row.framework), check_name(sample), name)
+
+    def path(self, *parts: str) -> Path:
+        """A file of the run; raises ValueError for one that lies outside its folder."""
+        path = self.folder.joinpath(*parts)
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{self.folder} names a file outside itself: {'/'.join(parts)!r}")
+        return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return data
+
+
+def _rows(summary: Mapping[str, Any]) -> tuple[MethodRow, ...]:
+    estimates: dict[str, dict[str, Estimate]] = {}
+    standing: dict[str, str] = {}
+    for one in summary["headline"]:
+        if one["metric"] == BEST and one["rank"] is not None:
+            tied = " tied" if one["tied"] else ""
+            standing[one["method"]] = f"{int(one['rank'])}{tied} ({one['groups']})"
+        estimates.setdefault(one["method"], {})[one["metric"]] = _estimate(one)
+    other: dict[str, dict[str, Estimate]] = {}
+    for kind, of_kind in summary["other"].items():
+        for one in of_kind:
+            other.setdefault(one["method"], {})[kind] = _estimate(one)
+    rows = [
+        MethodRow(
+            name=name,
+            label=str(row["label"]),
+            framework=str(row["framework"]),
+            standing=standing.get(name, ""),
+            family=str(row["family"]),
+            extra=bool(row["extra"]),
+            shuffled=bool(row["shuffled"]),
+            maps=str(row["maps"]),
+            threshold=float(summary["chosen"][name]["threshold"]),
+            calibration_miou=float(summary["chosen"][name]["calibration_miou"]),
+            settings=dict(summary["methods"][name]),
+            estimates=estimates[name],
+            other=other.get(name, {}),
+        )
+        for name, row in summary["rows"].items()
+    ]
+
+    def place(row: MethodRow) -> tuple[bool, float]:
+        mean = row.best.mean
+        return row.extra, math.inf if math.isnan(mean) else -mean
+
+    return tuple(sorted(rows, key=place))
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate:
+    mean, low, high = (
+        math.nan if row[name] is None else float(row[name]) for name in ("mean", "low", "high")
+    )
+    return Estimate(mean, low, high, int(row["n"]))
+
+
+def _scores(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """Only the rows of one metric are ever in memory."""
+    columns = ["sample", "method", "word", "occurrence", "value"]
+    wanted = pc.field("metric") == BEST
+    try:
+        scores = pq.read_table(folder / "results.parquet", columns=columns, filters=wanted)
+        words = pq.read_table(folder / "words.parquet")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"the results in {folder} are damaged ({error}): {_AGAIN}") from None
+    lacking = {"sample", "split", "prompt", "word", "occurrence", "spans", "kind", "mask"} - set(
+        words.schema.names
+    )
+    if lacking:
+        raise ValueError(
+            f"{folder / 'words.parquet'} is of an earlier release, without {sorted(lacking)[0]}: "
+            f"{_AGAIN}"
+        )
+    # Masks stay where they are: a word's row says which is its own.
+    words = words.append_column("row", pa.array(range(len(words)), pa.int64()))
+    keys = words.select([*_WORD, "row", "split", "kind"])
+    joined = scores.join(keys, list(_WORD), join_type="inner")
+    if len(joined) != len(scores):
+        raise ValueError(f"{folder} has scores of words that aren't in words.parquet: {_AGAIN}")
+    return joined.sort_by([(name, "ascending") for name in ("method", *_WORD)]), words

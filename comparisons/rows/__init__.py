@@ -1,0 +1,1 @@
+"""The rows of a table: which method, with which options, threshold and budget."""

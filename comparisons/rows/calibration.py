@@ -1,0 +1,93 @@
+"""What is chosen before the test split is looked at: thresholds, and options such as a width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.metrics.ceiling import ceiling_map
+from wordlight.comparisons.metrics.registry import (
+    ABSOLUTE_CURVE,
+    ABSOLUTE_GRID,
+    NORMALISED_CURVE,
+    THRESHOLD_GRID,
+    Thresholds,
+    threshold_curve,
+)
+from wordlight.comparisons.rows.entries import Entry, Variant
+from wordlight.comparisons.store.cells import Score
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What the calibration split chose for a row: ``miou`` is what it reached there."""
+
+    variant: Variant
+    thresholds: Thresholds
+    miou: float
+
+    @property
+    def threshold(self) -> float:
+        """Where its normalised maps are cut."""
+        return self.thresholds.normalised
+
+
+def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:
+    """The variant and threshold with the highest mIoU over the calibration split's headline words,
+    and that variant's best absolute threshold.
+
+    The first of equals, so a constant map gets the lowest threshold.
+
+    Args:
+        entry: the row.
+        scores: of each of its variants, over all calibration images.
+
+    Raises:
+        ValueError: no headline word was scored.
+    """
+    best: Choice | None = None
+    for variant, of_variant in zip(entry.variants, scores, strict=True):
+        curves: dict[str, list[float]] = {}
+        for one in of_variant:
+            curves.setdefault(one.metric, []).append(one.value)
+        thresholds, miou = _best(curves, entry.label)
+        if best is None or miou > best.miou:
+            best = Choice(variant, thresholds, miou)
+    if best is None:
+        raise ValueError(f"{entry.label} has no variant to choose from")
+    return best
+
+
+def tells(scores: Iterable[Score]) -> bool:
+    """Whether a headline word is among what was scored, so that there is something to choose on:
+    a cell without one holds nothing but what its maps cost."""
+    return any(score.metric == NORMALISED_CURVE[0] for score in scores)
+
+
+def ceiling_thresholds(items: Iterable[DatasetItem]) -> Thresholds:
+    """The thresholds of the ceiling, chosen as any row's are."""
+    curves: dict[str, list[float]] = {}
+    for item in items:
+        for scored in item.words:
+            if scored.headline:
+                for name, value in threshold_curve(ceiling_map(item, scored), scored.mask).items():
+                    curves.setdefault(name, []).append(value)
+    return _best(curves, "any method")[0]
+
+
+def _best(curves: Mapping[str, Sequence[float]], who: str) -> tuple[Thresholds, float]:
+    if not curves.get(NORMALISED_CURVE[0]):
+        raise ValueError(
+            f"no word to choose the threshold of {who} on: no calibration image shows two of the "
+            "objects that were asked for; take more calibration images, or a model that follows "
+            "such prompts better"
+        )
+    means = [float(np.mean(curves[name])) for name in NORMALISED_CURVE]
+    absolute = [float(np.mean(curves[name])) for name in ABSOLUTE_CURVE]
+    thresholds = Thresholds(
+        THRESHOLD_GRID[int(np.argmax(means))], ABSOLUTE_GRID[int(np.argmax(absolute))]
+    )
+    return thresholds, max(means)

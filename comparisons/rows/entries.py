@@ -1,0 +1,326 @@
+"""The rows of a comparison: which maps each is scored on, and what is chosen for it beforehand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wordlight.attribution import registry
+from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.rows.budget import Workload, fit, refuse_both
+from wordlight.comparisons.rows.map_sources import LiveMaps, MapSource, PrecomputedMaps
+from wordlight.comparisons.store.cells import check_name
+
+#: A name; a name with options, ``{"method": "integrated-gradients", "name": "ig", "n_steps": 16}``;
+#: or an attributor.
+Method = str | Mapping[str, Any] | TextImageAttributor
+Methods = Sequence[Method] | Mapping[str, TextImageAttributor]
+
+DEFAULT_METHODS = (
+    "daam",
+    "input-x-gradient",
+    "occlusion",
+    "uniform",
+    "center",
+    "random",
+    "guidance-norm",
+    "shuffled-word",
+)
+SHUFFLED = "shuffled-word"
+#: Options that the calibration split chooses, with what it chooses from.
+CALIBRATED = {"center": ("width", (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6))}
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One way to set an entry's options: ``cell`` names its files on the calibration split."""
+
+    cell: str
+    source: MapSource
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A row of the table.
+
+    Attributes:
+        name: of this row alone, such as ``"daam-all-steps"``; with several frameworks
+            ``"daam-all-steps@flax"``.
+        label: in tables, such as ``"daam (all steps)"`` or ``"daam (all steps, flax)"``.
+        variants: where the maps come from; several where the calibration split chooses one.
+        family: the method's, ``"control"`` for controls, ``"precomputed"`` for files.
+        extra: whether it looks at other steps than the table's, and so stands apart.
+        shuffled: whether each word is scored on the map of another object's word.
+        framework: whose backend makes the maps; the run's first where none does.
+    """
+
+    name: str
+    label: str
+    variants: tuple[Variant, ...]
+    family: str
+    extra: bool = False
+    shuffled: bool = False
+    framework: str = ""
+
+    @property
+    def method(self) -> TextImageAttributor | None:
+        """The method whose maps these are; None for maps from files. Of several variants the
+        first: they have all options in common but the one that is calibrated."""
+        source = self.variants[0].source
+        return source.attributor if isinstance(source, LiveMaps) else None
+
+    def on_framework(self) -> Entry:
+        """The same row where there are several frameworks: its name and label say which it is."""
+        if self.label.endswith(")"):
+            label = f"{self.label[:-1]}, {self.framework})"
+        else:
+            label = f"{self.label} ({self.framework})"
+        return replace(self, name=f"{self.name}@{self.framework}", label=label)
+
+    def settings(self) -> dict[str, Any]:
+        """All that changes its scores, as plain data."""
+        first = self.variants[0]
+        settings: dict[str, Any] = {**first.source.settings(), "shuffled": self.shuffled}
+        for option in first.options:
+            settings[option] = [variant.options[option] for variant in self.variants]
+        return settings
+
+
+def build_entries(
+    backend: Backend,
+    methods: Methods | None,
+    maps: Mapping[str, PrecomputedMaps],
+    steps: int,
+    budget: int | None = None,
+    workload: Workload | None = None,
+) -> tuple[Entry, ...]:
+    """The rows that were asked for on one backend, in order.
+
+    Args:
+        backend: what named methods are constructed on.
+        methods: names, attributors, or attributors by a name of their own; the default ones for
+            None.
+        maps: precomputed maps, by the names of their rows.
+        steps: how many evenly spaced steps named methods look at.
+        budget: the most that an image may cost, in forward-equivalents; every row's effort is set
+            to the most that fits, and DAAM's row of all steps is left out.
+        workload: the images that the budget is for.
+
+    Raises:
+        ValueError: an unknown method, two rows of one name, an attributor of another backend, rows
+            that the budget doesn't pay for.
+    """
+    entries: list[Entry] = []
+    shuffle = False
+    for name, method in _pairs(methods):
+        if isinstance(method, Mapping):
+            entries.append(_specified(backend, method, steps))
+            if budget is not None and (made := entries[-1].method) is not None:
+                refuse_both(made, method)
+        elif isinstance(method, str):
+            if method == SHUFFLED:
+                shuffle = True
+            else:
+                entries += _named(backend, method, steps, every_step=budget is None)
+        else:
+            entries.append(_given(backend, name, method, steps))
+    for name, source in maps.items():
+        variants = (Variant(name, source),)
+        framework = backend.framework
+        entries.append(Entry(name, name, variants, "precomputed", framework=framework))
+    if budget is not None:
+        if workload is None:
+            raise ValueError("a budget needs the images that it is for")
+        entries = _fitted(entries, budget, workload)
+    if shuffle:
+        entries += [_shuffled(e) for e in entries if e.family != "control" and not e.extra]
+        if not any(e.shuffled for e in entries):
+            raise ValueError(f"{SHUFFLED} takes another method's maps: name a method beside it")
+    if not entries:
+        raise ValueError("there is nothing to compare: name at least one method")
+    for position, entry in enumerate(entries):
+        check_name(entry.name)
+        if entry.name in {other.name for other in entries[:position]}:
+            raise ValueError(
+                f"two rows would be called {entry.name!r}: give each method once, or names of "
+                "their own (name=... among a method's options, {name: attributor} in Python)"
+            )
+    # Extra rows come last, so that nobody ranks them with the others.
+    return tuple(sorted(entries, key=lambda entry: entry.extra))
+
+
+def entries_on(
+    backends: Sequence[Backend],
+    methods: Methods | None,
+    maps: Mapping[str, PrecomputedMaps],
+    steps: int,
+    budget: int | None = None,
+    workload: Workload | None = None,
+) -> tuple[Entry, ...]:
+    """The rows that were asked for, on each of the backends.
+
+    Args are ``build_entries``'; names go to every backend, an attributor to the one that it was
+    constructed on, precomputed maps stand once. Raises as ``build_entries`` does.
+    """
+    if len(backends) == 1:
+        return build_entries(backends[0], methods, maps, steps, budget, workload)
+    pairs = list(_pairs(methods))
+    for _, one in pairs:
+        if isinstance(one, TextImageAttributor) and one.backend not in backends:
+            raise ValueError(_other_backend(one))
+    entries: list[Entry] = []
+    for backend in backends:
+        here = [
+            (name, one)
+            for name, one in pairs
+            if not isinstance(one, TextImageAttributor) or one.backend is backend
+        ]
+        wanted: Methods = [one for _, one in here]
+        if isinstance(methods, Mapping):
+            wanted = {name: one for name, one in here if name is not None}  # type: ignore[misc]
+        given = maps if backend is backends[0] else {}
+        if not (wanted or given):
+            continue
+        built = build_entries(backend, wanted, given, steps, budget, workload)
+        entries += [entry.on_framework() for entry in built]
+    return tuple(sorted(entries, key=lambda entry: entry.extra))
+
+
+def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:
+    wanted = DEFAULT_METHODS if methods is None else methods
+    if isinstance(wanted, str):
+        raise ValueError(f"methods must be a list of methods, not the string {wanted!r}")
+    if isinstance(wanted, Mapping):
+        return wanted.items()
+    return ((None, one) for one in wanted)
+
+
+def _fitted(entries: Sequence[Entry], budget: int, workload: Workload) -> list[Entry]:
+    """The same rows, each variant with the most effort that the budget pays for."""
+    live = [
+        (entry.label, variant.source.attributor)
+        for entry in entries
+        for variant in entry.variants
+        if isinstance(variant.source, LiveMaps)
+    ]
+    methods = iter(fit(live, budget, workload))
+    fitted = []
+    for entry in entries:
+        variants = tuple(
+            replace(variant, source=LiveMaps(next(methods)))
+            if isinstance(variant.source, LiveMaps)
+            else variant
+            for variant in entry.variants
+        )
+        fitted.append(replace(entry, variants=variants))
+    return fitted
+
+
+def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list[Entry]:
+    kind = registry.get(name)
+    options = step_options(kind, steps)
+    if name in CALIBRATED:
+        variants = _calibrated(backend, name, name, options)
+    else:
+        variants = (Variant(name, LiveMaps(kind(backend, **options))),)
+    where = backend.framework
+    entries = [Entry(name, name, variants, kind.family, framework=where)]
+    if name == "daam" and every_step:
+        slug, label = _step_names(name, None)
+        every = (Variant(slug, LiveMaps(kind(backend, steps=None))),)
+        entries.append(Entry(slug, label, every, kind.family, extra=True, framework=where))
+    return entries
+
+
+def _calibrated(
+    backend: Backend, method: str, name: str, options: Mapping[str, Any]
+) -> tuple[Variant, ...]:
+    """What the calibration split chooses from for a row of this name."""
+    option, values = CALIBRATED[method]
+    return tuple(
+        Variant(
+            f"{name}.{option}-{value:g}",
+            LiveMaps(registry.construct(backend, method, {**options, option: value})),
+            {option: value},
+        )
+        for value in values
+    )
+
+
+def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry:
+    """A method by name with options of its own."""
+    options = dict(wanted)
+    method, name = options.pop("method", None), options.pop("name", None)
+    if not isinstance(method, str) or method == SHUFFLED:
+        raise ValueError(
+            f"a method with options needs the name of a method as 'method', not {method!r}"
+        )
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"the name of a row must be text, not {name!r}")
+    kind = registry.get(method)
+    if isinstance(options.get("steps"), list):
+        options["steps"] = tuple(options["steps"])
+    given = {**step_options(kind, steps), **options}
+    if method in CALIBRATED and CALIBRATED[method][0] not in options:
+        row = name or method
+        variants = _calibrated(backend, method, row, given)
+        return Entry(row, row, variants, kind.family, framework=backend.framework)
+    return _given(backend, name, registry.construct(backend, method, given), steps)
+
+
+def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Entry:
+    if not isinstance(method, TextImageAttributor):
+        raise ValueError(f"a method is a name or an attributor, not {method!r}")
+    if method.backend is not backend:
+        raise ValueError(_other_backend(method))
+    slug = label = name or method.name
+    # A method that wraps another has no steps to construct it with, and looks at the inner one's.
+    extra = "steps" in method.settings() and method.steps != steps
+    if extra:
+        slug, label = _step_names(slug, method.steps)
+    return Entry(
+        slug,
+        label,
+        (Variant(slug, LiveMaps(method)),),
+        method.family,
+        extra=extra,
+        framework=backend.framework,
+    )
+
+
+def _other_backend(method: TextImageAttributor) -> str:
+    return f"{method.name} was constructed on another backend than the one that is compared on"
+
+
+def _shuffled(entry: Entry) -> Entry:
+    (variant,) = entry.variants
+    name = f"{SHUFFLED}.{entry.name}"
+    return Entry(
+        name,
+        f"{SHUFFLED} ({entry.label})",
+        # The files of the maps are the method's own; only the cells have another name.
+        (variant,),
+        "control",
+        shuffled=True,
+        framework=entry.framework,
+    )
+
+
+def step_options(kind: type[TextImageAttributor], steps: int) -> dict[str, Any]:
+    """What has a method look at so many steps: nothing for one that looks at none by itself."""
+    parameters = inspect.signature(kind).parameters.values()
+    takes = any(p.name == "steps" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return {"steps": steps} if takes else {}
+
+
+def _step_names(name: str, steps: Steps) -> tuple[str, str]:
+    if steps is None:
+        return f"{name}-all-steps", f"{name} (all steps)"
+    if isinstance(steps, int):
+        return f"{name}-{steps}-steps", f"{name} ({steps} steps)"
+    numbers = [str(step) for step in steps]
+    return f"{name}-steps-{'-'.join(numbers)}", f"{name} (steps {', '.join(numbers)})"

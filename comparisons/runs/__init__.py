@@ -1,0 +1,1 @@
+"""One run: its plan, its work image by image, and the runs there are."""

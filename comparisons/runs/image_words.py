@@ -1,0 +1,183 @@
+"""What is known of an image of the test split before any method is looked at: a small file each.
+
+So the table can be made of a hundred thousand images without opening one of them again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
+from wordlight.comparisons.metrics.ceiling import ceiling_map
+from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.runs.scoring import judge
+from wordlight.comparisons.store.cells import DamagedFileError
+
+FOLDER = "words"
+
+
+@dataclass(frozen=True)
+class SurveyedWord:
+    """A scored word: ``spans`` are its places in the prompt, several for a word that stands
+    there several times, ``kind`` is the table's row for it, ``mask`` a PNG (in base64), ``ceiling``
+    what the latent grid allows, by metric."""
+
+    word: str
+    occurrence: int
+    start: int
+    stop: int
+    spans: tuple[tuple[int, int], ...]
+    kind: str
+    category: str
+    mask_share: float
+    mask: str
+    ceiling: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """An image's prompt, its scored words and the categories of those that were dropped.
+
+    ``image`` is the SHA-256 of its pixels: two runs with the same were judged on the same image.
+    """
+
+    sample: str
+    split: str
+    prompt: str
+    image: str
+    words: tuple[SurveyedWord, ...]
+    dropped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, item: DatasetItem, thresholds: Thresholds) -> Survey:
+        """Survey an image; ``thresholds`` are the ceiling's."""
+        pairs = [(scored, ceiling_map(item, scored)) for scored in item.words]
+        ceilings: dict[ScoredWord, dict[str, float]] = {scored: {} for scored in item.words}
+        for scored, metric, value in judge(pairs, thresholds):
+            ceilings[scored][metric] = value
+        words = tuple(
+            SurveyedWord(
+                scored.word.text,
+                scored.word.occurrence,
+                scored.word.start,
+                scored.word.stop,
+                scored.word.spans,
+                scored.row,
+                scored.category,
+                float(scored.mask.mean()),
+                base64.b64encode(_png(scored.mask)).decode(),
+                ceilings[scored],
+            )
+            for scored in item.words
+        )
+        trajectory = item.trajectory
+        image = hashlib.sha256(trajectory.image.tobytes()).hexdigest()
+        dropped = tuple(item.dropped)
+        return cls(item.sample, item.split, trajectory.prompt, image, words, dropped)
+
+    def kinds(self) -> dict[tuple[str, int], str]:
+        """Of each word with its occurrence, the table's row."""
+        return {(one.word, one.occurrence): one.kind for one in self.words}
+
+    def write(self, path: Path, run: str) -> None:
+        """Write to one JSON file, by atomic rename."""
+        write_atomically(path, json.dumps({"run": run, **asdict(self)}).encode())
+
+    @classmethod
+    def read(cls, path: Path, run: str | None = None) -> Survey:
+        """Read what ``write`` wrote; raises DamagedFileError on anything else, and where it is of
+        another run than ``run``."""
+        try:
+            facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            of_run = facts.pop("run")
+            words = tuple(
+                SurveyedWord(spans=tuple((a, b) for a, b in word.pop("spans")), **word)
+                for word in facts.pop("words")
+            )
+            dropped = tuple(facts.pop("dropped"))
+            found = cls(words=words, dropped=dropped, **facts)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedFileError(path, f"{path} is damaged ({error})") from None
+        if run is not None and of_run != run:
+            raise DamagedFileError(path, f"{path} is of a run with other settings")
+        return found
+
+
+def survey_path(root: Path, sample: str) -> Path:
+    """Where an image's survey is."""
+    return root / FOLDER / f"{sample}.json"
+
+
+class Surveys(Iterable[Survey]):
+    """The surveys of a run's test images, read anew whenever they are gone through; images that
+    were left out have none."""
+
+    def __init__(self, root: Path, samples: Sequence[str], run: str | None = None) -> None:
+        self.root = root
+        self.samples = samples
+        self.run = run
+
+    def __iter__(self) -> Iterator[Survey]:
+        paths = (survey_path(self.root, sample) for sample in self.samples)
+        return (Survey.read(path, self.run) for path in paths if path.exists())
+
+
+#: Of ``words.parquet``.
+_COLUMNS = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("split", pa.string()),
+        ("prompt", pa.string()),
+        ("word", pa.string()),
+        ("occurrence", pa.int64()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("spans", pa.list_(pa.list_(pa.int64()))),
+        ("kind", pa.string()),
+        ("mask_share", pa.float64()),
+        ("mask", pa.binary()),
+    ]
+)
+#: How many rows of it are held at a time.
+_HELD = 1000
+
+
+def write_words(path: Path, surveys: Iterable[Survey]) -> None:
+    """Write every scored word, with its mask as a PNG, to one Parquet file, by atomic rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(partial, _COLUMNS) as writer:
+            rows: list[dict[str, Any]] = []
+            for survey in surveys:
+                of_image = {name: getattr(survey, name) for name in ("sample", "split", "prompt")}
+                rows += [
+                    {**asdict(word), "mask": base64.b64decode(word.mask), **of_image}
+                    for word in survey.words
+                ]
+                if len(rows) >= _HELD:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _png(mask: Mask) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(mask).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,215 @@
+"""What a run was asked for, and all that its tasks need, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import wordlight
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.backends.backend import Backend
+from wordlight.backends.segmenters.segmenter import Segmenter
+from wordlight.comparisons.datasets.dataset import Dataset, OnError
+from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.datasets.images.opening import data_settings, open_images
+from wordlight.comparisons.metrics.registry import METRICS, THRESHOLD_GRID
+from wordlight.comparisons.rows.budget import Workload
+from wordlight.comparisons.rows.entries import Entry, Methods, entries_on
+from wordlight.comparisons.rows.map_sources import PrecomputedMaps
+from wordlight.comparisons.rows.supervised import mask_maker, supervised_rows
+from wordlight.comparisons.store.cells import check_name
+from wordlight.comparisons.store.settings_file import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The arguments of ``compare`` that change its results."""
+
+    model: str | Sequence[Backend]
+    methods: Methods | None
+    frameworks: tuple[str, ...] = ("torch",)
+    device: str | None = None
+    scheduler: str | None = None
+    data: str | Path | Dataset = "scenes"
+    on_error: OnError = "raise"
+    redraw: bool = False
+    masks: str | Segmenter | None = None
+    segmenters: Mapping[str, str | Segmenter] = field(default_factory=dict)
+    n: int = 32
+    calibration: int = 16
+    seed: int = 0
+    steps: int = 4
+    maps: Mapping[str, str] = field(default_factory=dict)
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be 1 or more, not {self.steps}")
+        if not self.frameworks:
+            raise ValueError("name at least one framework")
+        if twice := [f for f in self.frameworks if self.frameworks.count(f) > 1]:
+            raise ValueError(f"the framework {twice[0]} is named twice")
+        if self.scheduler is not None and not isinstance(self.model, str):
+            raise ValueError("a scheduler is chosen for a model that is named, not for a backend")
+
+    @property
+    def by_name(self) -> bool:
+        """Whether another process can do it too: models and methods are named, not given."""
+        methods = self.methods or ()
+        given = methods.values() if isinstance(methods, Mapping) else methods
+        objects = any(isinstance(one, TextImageAttributor) for one in given)
+        segmenters = (self.masks or "", *self.segmenters.values())
+        return (
+            isinstance(self.model, str)
+            and isinstance(self.data, str | Path)
+            and all(isinstance(one, str) for one in segmenters)
+            and not objects
+        )
+
+
+class Bench:
+    """A plan's models, images and rows.
+
+    Attributes:
+        plan: what was asked for.
+        backends: one a framework; the first draws the images.
+        calibration, test: the images of the two splits.
+        entries: the rows.
+        not_measured: rows that were asked for and can't be had, each with why.
+
+    Raises ValueError as ``compare`` does, for what can't be had.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.backends = _backends(plan)
+        first = self.backends[0]
+        maker = mask_maker(plan.masks, plan.device)
+        self.calibration, self.test = open_images(
+            plan.data,
+            first,
+            calibration=plan.calibration,
+            n=plan.n,
+            seed=plan.seed,
+            on_error=plan.on_error,
+            segmenter=maker,
+            redraw=plan.redraw,
+        )
+        workload = None
+        if plan.budget is not None:
+            prompts = (prompt for one in self.sets for prompt in one.prompts)
+            workload = Workload.of(first, prompts)
+        entries = entries_on(
+            self.backends,
+            plan.methods,
+            _precomputed(plan.maps, self.sets),
+            plan.steps,
+            plan.budget,
+            workload,
+        )
+        supervised, self.not_measured = supervised_rows(
+            plan.segmenters, maker, [entry.name for entry in entries], plan.device
+        )
+        rows = [
+            replace(entry, framework=entry.framework or first.framework) for entry in supervised
+        ]
+        self.entries = tuple(sorted((*entries, *rows), key=lambda entry: entry.extra))
+
+    @property
+    def sets(self) -> tuple[ImageSet, ImageSet]:
+        """The images of both splits."""
+        return self.calibration, self.test
+
+    def of_split(self, split: str) -> ImageSet:
+        """The images of one of them: ``"calibration"``, or any other name for those of the test."""
+        return self.calibration if split == "calibration" else self.test
+
+    def of_framework(self, framework: str) -> list[Entry]:
+        """The rows whose maps this framework makes."""
+        return [entry for entry in self.entries if entry.framework == framework]
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """In the order in which they were asked for; the first one draws."""
+        return tuple(backend.framework for backend in self.backends)
+
+    @property
+    def cells(self) -> int:
+        """How many cells the run has."""
+        variants = sum(len(entry.variants) for entry in self.entries)
+        return variants * len(self.calibration) + len(self.entries) * len(self.test)
+
+    def settings(self) -> Settings:
+        """All that changes the results, as plain data."""
+        plan, first = self.plan, self.backends[0]
+        settings: Settings = {
+            "wordlight": wordlight.__version__,
+            "model": first.model_id,
+            "framework": first.framework,
+            **_model_facts(first),
+            "data": data_settings(self.calibration, self.test),
+            "n": plan.n,
+            "calibration": plan.calibration,
+            "seed": plan.seed,
+            "steps": plan.steps,
+            "thresholds": list(THRESHOLD_GRID),
+            "metrics": list(METRICS),
+            "methods": {entry.name: entry.settings() for entry in self.entries},
+        }
+        if others := self.backends[1:]:
+            # The first one makes the trajectories.
+            settings["other frameworks"] = {one.framework: _model_facts(one) for one in others}
+        if plan.scheduler is not None:
+            settings["scheduler"] = plan.scheduler
+        if plan.budget is not None:
+            settings["budget"] = plan.budget
+        if self.not_measured:
+            settings["not measured"] = [name for name, _ in self.not_measured]
+        return settings
+
+
+def _precomputed(
+    folders: Mapping[str, str], sets: Sequence[ImageSet]
+) -> dict[str, PrecomputedMaps]:
+    """Maps from folders; what they lack is told now, and not after hours of drawing."""
+    of_sample = {name: one for one in sets for name in one.samples} if folders else {}
+    return {
+        name: PrecomputedMaps(
+            check_name(name),
+            Path(folder),
+            of_sample,
+            lambda sample: of_sample[sample].may_leave_out(sample),
+        )
+        for name, folder in folders.items()
+    }
+
+
+def _model_facts(backend: Backend) -> dict[str, Any]:
+    return {"revision": backend.revision, "device": backend.device, "dtype": backend.dtype}
+
+
+def _backends(plan: Plan) -> tuple[Backend, ...]:
+    if not isinstance(plan.model, str):
+        backends = tuple(plan.model)
+        names = [backend.framework for backend in backends]
+        if not backends or len(set(names)) < len(names):
+            raise ValueError(f"one backend a framework is needed, not {names}")
+        return backends
+    # Frameworks are imported when a model is loaded, and not before.
+    from wordlight.backends.loading import load
+
+    return tuple(
+        load(plan.model, framework=one, device=plan.device, scheduler=plan.scheduler)
+        for one in plan.frameworks
+    )
+
+
+def plain(value: Any) -> Any:
+    """Mappings and sequences as dicts and lists, for files."""
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value

@@ -1,0 +1,312 @@
+"""Does the tasks of a run: draws images, makes cells. What is finished on disk isn't done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from wordlight.comparisons.datasets import DatasetItem
+from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.metrics.ceiling import mask_on_grid
+from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.rows.calibration import Choice
+from wordlight.comparisons.rows.entries import Entry, Variant
+from wordlight.comparisons.rows.map_sources import MethodError, PrecomputedMapsError
+from wordlight.comparisons.runs.image_words import Survey, survey_path
+from wordlight.comparisons.runs.plan import Bench
+from wordlight.comparisons.runs.scoring import calibration_cell, choice_hash, judged_cell
+from wordlight.comparisons.store import failures
+from wordlight.comparisons.store.cells import CellFolder, DamagedFileError
+from wordlight.comparisons.store.failures import Failure
+from wordlight.comparisons.store.settings_file import holds_same_run, settings_hash
+
+#: What becomes of a run's file that can't be read.
+Damaged = Literal["stop", "recompute"]
+SAMPLES = "samples"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the calibration split chose for a row: the number of its variant, and thresholds."""
+
+    variant: int
+    thresholds: Thresholds
+
+    @classmethod
+    def of(cls, entry: Entry, choice: Choice) -> Chosen:
+        """The same as plain data."""
+        return cls(entry.variants.index(choice.variant), choice.thresholds)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of a run, small enough to be done again when its worker is lost.
+
+    Attributes:
+        kind: ``"try"`` whether such images can be judged on, before anything is kept; ``"draw"`` a
+            batch of images; ``"calibrate"`` or ``"judge"`` one image's cells.
+        split: of the images.
+        index: of the image, or of the batch's first.
+        framework: whose cells.
+        chosen: for ``"judge"``, by row.
+        ceiling: for ``"judge"``, where the image's words are to be written down too.
+    """
+
+    kind: Literal["try", "draw", "calibrate", "judge"]
+    split: str
+    index: int
+    framework: str = ""
+    chosen: Mapping[str, Chosen] = field(default_factory=dict)
+    ceiling: Thresholds | None = None
+
+
+@dataclass
+class Done:
+    """What became of a task: how many images or cells weren't there before, cells that failed in
+    it, damaged files that were made again, and images that were left out, each with why."""
+
+    task: Task
+    units: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+class OverBudgetError(ValueError):
+    """An image costs more than any was foreseen to."""
+
+
+#: Errors of what a run was given, or of its disk, which other cells would run into as well.
+STOPPING = (OSError, PrecomputedMapsError, OverBudgetError)
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """One cell of a task: its row, the variant, its name, and where a test image is judged."""
+
+    entry: Entry
+    variant: Variant
+    name: str
+    thresholds: Thresholds | None = None
+
+    @property
+    def choice(self) -> str:
+        """What a test cell's file says it was judged at; "" on the calibration split."""
+        return "" if self.thresholds is None else choice_hash(self.variant, self.thresholds)
+
+
+def cells_of(bench: Bench, task: Task) -> list[CellTask]:
+    """The cells that a task makes, in order."""
+    found = []
+    for entry in bench.of_framework(task.framework):
+        if task.kind == "calibrate":
+            names = cell_names(entry, calibrating=True)
+            for variant, name in zip(entry.variants, names, strict=True):
+                found.append(CellTask(entry, variant, name))
+        elif task.kind == "judge" and entry.name in task.chosen:
+            chosen = task.chosen[entry.name]
+            variant = entry.variants[chosen.variant]
+            found.append(CellTask(entry, variant, entry.name, chosen.thresholds))
+    return found
+
+
+def cell_names(entry: Entry, *, calibrating: bool) -> list[str]:
+    """The cells of a row on one image: on the calibration split one a variant."""
+    if not calibrating or entry.shuffled:
+        return [entry.name]
+    return [variant.cell for variant in entry.variants]
+
+
+class Worker:
+    """Does tasks, one at a time, in this process.
+
+    Args:
+        bench: what they need.
+        root: the run's folder.
+        damaged: ``"stop"`` raises DamagedFileError for a file of the run that can't be read,
+            ``"recompute"`` makes it again.
+        run: the hash of the run's settings, where other workers say them; this process's own are
+            looked at for None.
+    """
+
+    def __init__(
+        self, bench: Bench, root: Path, damaged: Damaged = "stop", run: str | None = None
+    ) -> None:
+        if damaged not in ("stop", "recompute"):
+            raise ValueError(f"damaged must be 'stop' or 'recompute', not {damaged!r}")
+        self.bench = bench
+        self.root = root
+        self.damaged = damaged
+        self._run = run
+
+    @cached_property
+    def run(self) -> str:
+        """The hash of the run's settings, as its folder has them.
+
+        Raises ValueError where the folder isn't there, or where this process would make another
+        run: with another release, say, or on another kind of device.
+        """
+        if self._run is not None:
+            return self._run
+        if not holds_same_run(self.root, self.bench.settings()):
+            raise ValueError(
+                f"{self.root} holds no run here: every worker must see the same folder"
+            )
+        return settings_hash(self.bench.settings())
+
+    def do(self, task: Task) -> Done:
+        """Do a task, or what is left of it.
+
+        A cell whose method fails is recorded and left out; everything else is raised.
+        """
+        done = Done(task)
+        images = self.bench.of_split(task.split)
+        if task.kind == "try":
+            _try(images, self.bench.plan.steps)
+            return done
+        assert self.run
+        if task.kind == "draw":
+            done.units = images.lacking(task.index, self.root / SAMPLES)
+            images.make(task.index, self.root / SAMPLES)
+        else:
+            self._cells(task, images, done)
+        # Whoever reports them has a data set of its own, which hasn't seen these images.
+        samples = (images.samples[index] for index in images.batch_from(task.index))
+        done.left_out = {one: images.left_out[one] for one in samples if one in images.left_out}
+        return done
+
+    def _cells(self, task: Task, images: ImageSet, done: Done) -> None:
+        kept = _Kept(self, images, task.index, done)
+        cells = CellFolder(self.root, task.framework, self.run)
+        broken: dict[str, BaseException] = {}
+        for one in cells_of(self.bench, task):
+            self._cell(one, cells, kept, broken, done)
+        if task.ceiling is not None:
+            self._survey(task.ceiling, kept, done)
+
+    def item(self, images: ImageSet, index: int, done: Done) -> DatasetItem | None:
+        """An image of the run, made where it isn't there; None for one that is left out."""
+        return _Kept(self, images, index, done).item()
+
+    def _cell(
+        self,
+        one: CellTask,
+        cells: CellFolder,
+        kept: _Kept,
+        broken: dict[str, BaseException],
+        done: Done,
+    ) -> None:
+        sample = kept.sample
+        if failures.is_recorded(self.root, cells.framework, sample, one.name):
+            return
+        if self.attempt(lambda: cells.read(sample, one.name, one.choice), done) is not None:
+            return
+        # What was judged at another choice must not pass for this one if it fails now.
+        cells.cell_path(sample, one.name).unlink(missing_ok=True)
+        done.units += 1
+        item = kept.item()
+        if item is None:
+            return
+        try:
+            if one.variant.cell in broken:
+                raise MethodError from broken[one.variant.cell]
+            _check_budget(one.entry, item, self.bench.plan.budget)
+            self.attempt(lambda: _make(one, cells, item), done)
+        except (*STOPPING, DamagedFileError):
+            raise
+        except Exception as error:
+            cause: BaseException = error
+            if isinstance(error, MethodError) and error.__cause__ is not None:
+                cause = broken[one.variant.cell] = error.__cause__
+            failure = Failure.of(cells.framework, sample, one.name, cause)
+            failures.record(self.root, failure)
+            done.failures.append(failure)
+
+    def _survey(self, ceiling: Thresholds, kept: _Kept, done: Done) -> None:
+        path = survey_path(self.root, kept.sample)
+
+        def read() -> Survey | None:
+            return Survey.read(path, self.run) if path.exists() else None
+
+        if self.attempt(read, done) is not None:
+            return
+        item = kept.item()
+        if item is not None:
+            Survey.of(item, ceiling).write(path, self.run)
+
+    def attempt(self, make: Callable[[], T], done: Done) -> T:
+        """Do something that reads files of the run; a damaged one is removed, and it is tried
+        again, where that was asked for."""
+        seen: set[Path] = set()
+        while True:
+            try:
+                return make()
+            except DamagedFileError as error:
+                if self.damaged == "stop" or error.path in seen:
+                    raise
+                seen.add(error.path)
+                error.path.unlink(missing_ok=True)
+                done.damaged.append(str(error.path.relative_to(self.root)))
+
+
+class _Kept:
+    """An image of the run, read when it is first needed."""
+
+    def __init__(self, worker: Worker, images: ImageSet, index: int, done: Done) -> None:
+        self.worker, self.images, self.index, self.done = worker, images, index, done
+        self.sample = images.samples[index]
+        self._item: tuple[DatasetItem | None] | None = None
+
+    def item(self) -> DatasetItem | None:
+        if self._item is None:
+            self._item = (self.worker.attempt(self._read, self.done),)
+        return self._item[0]
+
+    def _read(self) -> DatasetItem | None:
+        folder = self.worker.root / SAMPLES
+        if not self.images.path(self.index, folder).exists():
+            self.images.make(self.index - self.index % self.images.batch, folder)
+        return self.images.item(self.index, folder)
+
+
+def _make(one: CellTask, cells: CellFolder, item: DatasetItem) -> None:
+    if one.thresholds is None:
+        calibration_cell(cells, item, one.entry, one.variant)
+    else:
+        judged_cell(cells, item, one.entry, one.variant, one.thresholds)
+
+
+def _check_budget(entry: Entry, item: DatasetItem, budget: int | None) -> None:
+    """Raises OverBudgetError where an image turns out larger than was foreseen when efforts were
+    chosen, or maps from files say that they cost more."""
+    if budget is None:
+        return
+    method = entry.method
+    if method is None:
+        cost = entry.variants[0].source.maps(item, Path()).provenance.forward_equivalents
+    else:
+        cost = method.cost(method.size_of(item.trajectory)).forward_equivalents
+    if cost > budget:
+        raise OverBudgetError(
+            f"{entry.label} costs {cost} forward-equivalents for {item.sample}, and the "
+            f"budget is {budget}"
+        )
+
+
+def _try(images: ImageSet, steps: int) -> None:
+    """Raises ValueError for a step set or an image size that can't be."""
+    trajectory = images.first_batch[0]
+    trajectory.at_steps(steps)
+    height, width = trajectory.image.shape[:2]
+    blank = trajectory.image[..., 0] > 255
+    try:
+        mask_on_grid(blank, trajectory.grid)
+    except ValueError:
+        raise ValueError(
+            f"{trajectory.model_id} draws {height}x{width} pixels on latents of "
+            f"{trajectory.grid[0]}x{trajectory.grid[1]}, which don't divide them"
+        ) from None

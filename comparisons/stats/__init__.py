@@ -1,0 +1,1 @@
+"""Statistics over images: intervals and paired tests."""

@@ -1,0 +1,1 @@
+"""What a run keeps on disk: cells, failures, settings, and the lock of the folder."""

@@ -1,0 +1,102 @@
+"""What a run was asked for, beside its results, so that other settings never mix with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wordlight.backends.arrays_file import write_atomically
+from wordlight.comparisons.store.versions import installed_versions
+
+NAME = "settings.json"
+#: Folders of a run's parts.
+KEPT = ("samples", "maps", "cells", "words", "failed")
+
+Settings = dict[str, Any]
+
+
+def settings_hash(settings: Settings) -> str:
+    """A hash of everything that matters; the same settings in another order have the same."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def holds_same_run(folder: Path, settings: Settings) -> bool:
+    """Whether ``folder`` holds a run with exactly these settings (True), or none (False).
+
+    Raises ValueError when it holds one with other settings, naming what differs, or parts of a run
+    without settings, or when its settings can't be read.
+    """
+    path = folder / NAME
+    if not path.exists():
+        kept = [name for name in KEPT if any((folder / name).glob("**/*.*"))]
+        if kept:
+            raise ValueError(
+                f"{folder} holds results ({', '.join(kept)}) but no {NAME} that says of what: use "
+                "another folder"
+            )
+        return False
+    held, _ = read_settings(folder)
+    # As they read back from the file: tuples are lists there.
+    asked = json.loads(json.dumps(settings))
+    found = differences(held, asked)
+    if found:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(found)}): use another "
+            "folder, or ask for the same"
+        )
+    return True
+
+
+def read_settings(folder: Path) -> tuple[Settings, dict[str, Any]]:
+    """A run's settings, and what else stands beside them.
+
+    Raises ValueError where there are none, or where they can't be read or were changed.
+    """
+    path = folder / NAME
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        held, held_hash, about = there["settings"], there["hash"], there.get("about", {})
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no run: it has no {NAME}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} can't be read ({error}): use another folder") from None
+    if held_hash != settings_hash(held):
+        raise ValueError(f"{path} was changed by hand: use another folder")
+    return held, about
+
+
+def write_settings(folder: Path, settings: Settings, **about: Any) -> None:
+    """Write the settings into ``folder``, by atomic rename; ``about`` is plain data that stands
+    beside them and isn't one of them, such as the number of cells."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    data = {
+        "hash": settings_hash(settings),
+        "settings": settings,
+        "about": {"started": started, "versions": installed_versions(), **about},
+    }
+    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / NAME, text.encode())
+
+
+def forget_settings(folder: Path) -> None:
+    """Free ``folder`` for a run with other settings."""
+    (folder / NAME).unlink(missing_ok=True)
+
+
+def differences(held: Any, asked: Any, place: str = "") -> list[str]:
+    """The settings that differ, a line each."""
+    if isinstance(held, dict) and isinstance(asked, dict):
+        found: list[str] = []
+        for key in sorted(held.keys() | asked.keys()):
+            here = f"{place}.{key}" if place else str(key)
+            if key not in asked:
+                found.append(f"{here} was there and is not asked for now")
+            elif key not in held:
+                found.append(f"{here} is asked for now and wasn't there")
+            else:
+                found += differences(held[key], asked[key], here)
+        return found
+    return [] if held == asked else [f"{place} was {held!r}, now {asked!r}"]

@@ -1,0 +1,326 @@
+"""The commands, as a user types them, on a fake model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import wordlight
+import wordlight.backends.loading
+from tests.comparisons.fakes import FakeBackend, Planted, scenes_by_prompt
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.testing.model import ToyModel
+from wordlight.comparisons.cli.attribute import _slug
+from wordlight.comparisons.cli.main import main
+
+PROMPT = next(p for p, s in scenes_by_prompt().items() if len(s.groups) == 2 and s.full_stop)
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch):
+    """The fake model in place of any that is asked for; a folder is no model of its kind."""
+    fake = FakeBackend()
+
+    def load(model, *, framework="torch", device=None, scheduler=None):
+        if model != "scenes":
+            raise ValueError(f"{model} is no model")
+        return fake
+
+    monkeypatch.setattr("wordlight.backends.loading.load", load)
+    return fake
+
+
+def refused(capsys, *argv):
+    """The one line on stderr of a command that must be refused."""
+    status = main([str(part) for part in argv])
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    *before, line = captured.err.splitlines()
+    # Messages of what was done before, without any traceback.
+    assert all(b.startswith(("loading", "drawing", "asking")) for b in before)
+    assert line.startswith("wordlight: error: ")
+    return line
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_attribute_writes_the_image_an_overlay_a_word_and_the_maps(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["attribute", PROMPT, "--method", "random", "-o", str(out), "--seed", "3"]) == 0
+    captured = capsys.readouterr()
+    maps = AttributionMaps.load(out / "maps.safetensors")
+    assert maps.prompt == PROMPT
+    assert maps.provenance.seed == 3
+    overlays = [name for name in files(out) if name.startswith("overlay")]
+    assert len(overlays) == len(maps.words)
+    assert overlays[0] == f"overlay-01-{maps.words[0].text}.png"
+    # The full stop is a word of the prompt with no letter in it.
+    assert overlays[-1].endswith("-mark.png")
+    assert files(out) == sorted(["image.png", "maps.safetensors", *overlays])
+    assert captured.out.splitlines() == [
+        str(out / name) for name in ("image.png", *overlays, "maps.safetensors")
+    ]
+    with Image.open(out / "image.png") as image:
+        assert np.array_equal(np.asarray(image), maps.image)
+
+
+def test_attribute_shows_the_words_that_are_asked_for(tmp_path, capsys):
+    prompt = "a red circle and a blue circle"
+    arguments = ["--method", "random", "-o", str(tmp_path), "--json", "--quiet"]
+    main(["attribute", prompt, *arguments])
+    capsys.readouterr()
+    assert main(["attribute", prompt, *arguments, "--word", "circle", "--word", "blue circle"]) == 2
+    captured = capsys.readouterr()
+    # "blue circle" and its "circle" can't both be players of their own.
+    assert "overlaps" in captured.err
+    assert main(["attribute", prompt, *arguments, "--word", "Circle", "--word", "<end>"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    told = json.loads(captured.out)
+    assert [(o["word"], o["occurrence"]) for o in told["methods"][0]["overlays"]] == [
+        ("circle", 0),
+        ("circle", 1),
+        ("<end>", 0),
+    ]
+    # The overlays of the run before are gone.
+    assert [n for n in files(tmp_path) if n.startswith("overlay")] == [
+        "overlay-01-circle.png",
+        "overlay-02-circle.png",
+        "overlay-03-end.png",
+    ]
+
+
+def test_attribute_takes_words_from_outside_the_prompt(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
+    ask = ["attribute", "a red circle and a red square", "--steps", "2", "--quiet", "--json"]
+    ask += ["-o", str(tmp_path), "--method", "open-vocabulary"]
+    assert main([*ask, "--word", "blue  dog", "--word", "red", "--word", "<pad>"]) == 0
+    (method,) = json.loads(capsys.readouterr().out)["methods"]
+    assert [(o["word"], o["occurrence"]) for o in method["overlays"]] == [
+        ("blue dog", 0),
+        ("red", 0),
+        ("red", 1),
+        ("<pad>", 0),
+    ]
+    maps = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert [word.text for word in maps.outside] == ["blue dog"]
+    assert np.ptp(np.asarray(maps["blue dog"])) > 0
+    overlays = [name for name in files(tmp_path) if name.startswith("overlay")]
+    assert overlays[0] == "overlay-01-blue-dog.png"
+    # It costs what it costs without; two steps are two forward passes.
+    assert main([*ask, "--word", "dog", "--budget", "2"]) == 0
+    capsys.readouterr()
+    # Another method beside it has no map of such a word.
+    assert main([*ask, "--method", "daam", "--word", "dog"]) == 2
+    assert "daam: 'dog' is not in the prompt; its words are a, red" in capsys.readouterr().err
+    assert main([*ask, "--word", "dog", "--word", "DOG"]) == 2
+    assert "asked for twice" in capsys.readouterr().err
+    assert main([*ask, "--word", " "]) == 2
+    assert "it is empty" in capsys.readouterr().err
+
+
+def test_attribute_with_options_of_a_method(tmp_path, capsys):
+    ask = ["attribute", PROMPT, "--quiet", "--json", "-o", str(tmp_path)]
+    assert main([*ask, "--method", "random,seed=7", "--method", "center,width=0.1"]) == 0
+    told = json.loads(capsys.readouterr().out)["methods"]
+    assert told[0]["settings"]["seed"] == 7
+    assert told[1]["settings"]["width"] == 0.1
+    for method, says in (
+        ("random,sed=7", "random has no option 'sed'; it has seed"),
+        ("center,width=wide", "width must be a number, not 'wide'"),
+        ("random,seed", "a method is NAME or NAME,OPTION=VALUE,..., not 'random,seed'"),
+        ("random,seed=1,seed=2", "says seed twice"),
+    ):
+        assert says in refused(capsys, *ask, "--method", method)
+    both = ["--method", "shapley,n_samples=3", "--budget", "100"]
+    assert "n_samples of shapley is what the budget decides" in refused(capsys, *ask, *both)
+    again = ["--method", "random", "--method", "random,seed=1"]
+    assert "random can be asked once" in refused(capsys, *ask, *again)
+
+
+def test_attribute_by_several_methods(tmp_path, capsys):
+    methods = ["--method", "random", "--method", "uniform"]
+    arguments = ["-o", str(tmp_path), "--json", "--quiet", "--word", "red"]
+    assert main(["attribute", "a red circle", *methods, *arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [answer["method"] for answer in told["methods"]] == ["random", "uniform"]
+    assert sorted(files(tmp_path)) == [
+        "image.png",
+        "maps-random.safetensors",
+        "maps-uniform.safetensors",
+        "overlay-01-red-random.png",
+        "overlay-01-red-uniform.png",
+    ]
+    assert main(["attribute", "a red circle", *methods[:2], *arguments]) == 0
+    assert sorted(files(tmp_path)) == ["image.png", "maps.safetensors", "overlay-01-red.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "slug"),
+    [
+        ("circle", "circle"),
+        ("red circle", "red-circle"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("C:\\con", "c-con"),
+        ("Straße", "straße"),
+        ("?", "mark"),
+        ("x" * 300, "x" * 40),
+    ],
+)
+def test_words_in_file_names_name_no_other_folder(text, slug):
+    assert _slug(text) == slug
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["", "--method", "random"], "empty"),
+        (["   ", "--method", "random"], "empty"),
+        (["red " * 99, "--method", "random"], "the context holds"),
+        (
+            ["a red circle", "--method", "random", "--word", "square"],
+            "its words are a, red, circle",
+        ),
+        (["a red circle", "--method", "dam"], "did you mean daam"),
+        (["a red circle", "--method", "daam"], "needs attention"),
+        (["a red circle", "--method", "shuffled-word"], "wordlight compare"),
+        (["a red circle", "--model", "nowhere/at/all"], "no model"),
+    ],
+)
+def test_attribute_refuses_bad_input_and_leaves_nothing(tmp_path, capsys, arguments, says):
+    out = tmp_path / "new" / "out"
+    assert says in refused(capsys, "attribute", *arguments, "-o", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["attribute", PROMPT, "--method", "random"], ["compare"]])
+def test_a_folder_that_can_not_be_written_is_noticed_before_the_work(
+    tmp_path, capsys, backend, command
+):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    methods = ["--method", "uniform"] if command == ["compare"] else []
+    assert "can't write into" in refused(capsys, *command, *methods, "--out", out)
+    assert backend.drawn == []
+
+
+def test_compare_prints_the_table_and_resumes(tmp_path, capsys, backend):
+    command = ["compare", "-n", "3", "--calibration", "4", "--out", str(tmp_path)]
+    command += ["--method", "uniform", "--method", "center"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "mIoU@best" in captured.out
+    assert "making maps: 100%" in captured.err
+    assert captured.out.startswith((tmp_path / "table.txt").read_text())
+    drawn = len(backend.drawn)
+    assert main([*command, "--json", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert len(backend.drawn) == drawn
+    rows = json.loads(captured.out)
+    assert {row["method"] for row in rows} == {"uniform", "center"}
+    assert {"framework", "method", "metric", "mean", "low", "high", "n"} <= set(rows[0])
+    assert "n was 3, now 2" in refused(capsys, *command, "-n", "2")
+
+
+def test_compare_takes_precomputed_maps(tmp_path, capsys, backend):
+    first = ["compare", "-n", "3", "--calibration", "4", "--quiet", "--method", "uniform"]
+    assert main([*first, "--out", str(tmp_path / "one")]) == 0
+    from wordlight.backends.trajectory import Trajectory
+
+    for path in (tmp_path / "one" / "samples").iterdir():
+        maps = Planted(backend).attribute(Trajectory.load(path))
+        maps.save(tmp_path / "maps" / path.name)
+    capsys.readouterr()
+    second = [*first, "--maps", f"mine={tmp_path / 'maps'}", "--out", str(tmp_path / "two")]
+    assert main([*second, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    best = {row["method"]: row["mean"] for row in rows if row["metric"] == "miou@best"}
+    assert best["mine"] > 0.8 > best["uniform"]
+    (tmp_path / "maps" / "scenes-test-0001.safetensors").unlink()
+    assert "scenes-test-0001" in refused(capsys, *second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "shuffle-word"], "did you mean shuffled-word"),
+        (["--method", "occlusion", "--maps", "mine"], "NAME=FOLDER"),
+        (["--method", "uniform", "--maps", "mine=nowhere"], "is no folder"),
+        (["--method", "uniform", "--maps", "../x=."], "can't name a method"),
+        (["--method", "daam"], "needs attention"),
+        (["--model", "nowhere"], "no model"),
+    ],
+)
+def test_compare_refuses_bad_input_and_leaves_nothing(tmp_path, capsys, arguments, says):
+    assert says in refused(capsys, "compare", *arguments, "--out", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["compare", "-n", "0"],
+        ["compare", "-n", "many"],
+        ["compare", "--seed", "-1"],
+        ["compare", "--framework", "tensorflow"],
+        ["attribute"],
+        ["explain"],
+    ],
+)
+def test_arguments_that_do_not_parse(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error: " in captured.err.splitlines()[-1]
+
+
+def test_methods_and_models_are_listed(capsys):
+    assert main(["methods", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(set(row) == {"name", "family", "needs", "paper", "options"} for row in rows)
+    assert {"daam", "input-x-gradient", "occlusion", "shuffled-word"} <= {r["name"] for r in rows}
+    assert main(["methods"]) == 0
+    assert "2210.04885" in capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["scenes", "scenes-b"]
+    assert main(["models"]) == 0
+    assert "Hub id" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.strip() == wordlight.__version__
+
+
+@pytest.mark.parametrize("command", [[], ["attribute"], ["compare"], ["methods"], ["models"]])
+def test_help(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: wordlight" in capsys.readouterr().out
+
+
+def test_an_output_that_nobody_reads_is_no_error(tmp_path):
+    code = "import sys; from wordlight.comparisons.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{code}" methods --json | head -c 1'],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "["
+    assert done.stderr == ""

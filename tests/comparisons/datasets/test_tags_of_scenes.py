@@ -1,0 +1,84 @@
+"""The grammar's parts of speech and heads, against trees drawn by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wordlight.backends.scenes.grammar import SPLITS, Group, Scene, sample_scene
+from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
+
+RED = Group(1, None, "red", "circle")
+SQUARES = Group(2, "small", "blue", "square")
+
+
+def tree(scene: Scene) -> list[str]:
+    tokens = tag_scene(scene).tokens
+    return [
+        f"{t.text} {t.relation} {'-' if t.head is None else tokens[t.head].text}" for t in tokens
+    ]
+
+
+def test_a_relation_goes_through_its_side():
+    scene = Scene((RED, SQUARES), "left", "black", full_stop=True)
+    assert scene.prompt == (
+        "a red circle to the left of two small blue squares on a black background."
+    )
+    assert tree(scene) == [
+        "a det circle",
+        "red amod circle",
+        "circle root -",
+        "to case left",
+        "the det left",
+        "left nmod circle",
+        "of case squares",
+        "two nummod squares",
+        "small amod squares",
+        "blue amod squares",
+        "squares nmod left",
+        "on case background",
+        "a det background",
+        "black amod background",
+        "background nmod circle",
+        ". punct circle",
+    ]
+
+
+def test_a_list_has_conjuncts():
+    scene = Scene((RED, SQUARES, Group(1, None, "green", "cross")), None, None, full_stop=False)
+    assert [line for line in tree(scene) if "amod" not in line and "nummod" not in line] == [
+        "a det circle",
+        "circle root -",
+        ", punct squares",
+        "squares conj circle",
+        "and cc cross",
+        "a det cross",
+        "cross conj circle",
+    ]
+
+
+@pytest.mark.parametrize("relation", ["above", "below"])
+def test_above_and_below_are_cases(relation):
+    lines = tree(Scene((RED, SQUARES), relation, None, full_stop=False))
+    assert f"{relation} case squares" in lines
+    assert "squares nmod circle" in lines
+
+
+@given(seed=st.integers(0, 10_000), split=st.sampled_from(SPLITS))
+def test_every_prompt_is_a_tree_over_its_words(seed, split):
+    scene = sample_scene(np.random.default_rng(seed), split)
+    text = tag_scene(scene)
+    assert text.text == scene.prompt
+    assert [scene.prompt[t.start : t.stop] for t in text.tokens] == [t.text for t in text.tokens]
+    assert [t.tag for t in text.tokens] == [w.tag for w in scene.words]
+    assert sum(t.head is None for t in text.tokens) == 1
+    for index, token in enumerate(text.tokens):
+        place, steps = index, 0
+        while text.tokens[place].head is not None:
+            place, steps = text.tokens[place].head, steps + 1
+            assert steps <= len(text.tokens), "a circle of heads"
+        if token.relation in ("amod", "nummod"):
+            # What describes an object depends on the noun that names it.
+            assert scene.words[index].referent == scene.words[token.head].referent

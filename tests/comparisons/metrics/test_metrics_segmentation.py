@@ -1,0 +1,355 @@
+"""Metrics of maps and masks, against hand counts, reference libraries and their own properties."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import jaccard_score, precision_recall_curve, roc_auc_score
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_jaccard_index,
+)
+
+from wordlight.attribution.maps import WordMap
+from wordlight.attribution.words import Word
+from wordlight.comparisons.datasets import ScoredWord
+from wordlight.comparisons.metrics.assignment import (
+    ArgmaxIoU,
+    MatchedIoU,
+    argmax_masks,
+    matched_ious,
+)
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.overlap import IoU, iou, iou_at
+from wordlight.comparisons.metrics.pointing import energy_inside, pointing_game
+from wordlight.comparisons.metrics.ranking import auroc, average_precision
+from wordlight.comparisons.metrics.registry import (
+    ABSOLUTE_CURVE,
+    METRICS,
+    NORMALISED_CURVE,
+    Thresholds,
+    image_metrics,
+    threshold_curve,
+    word_metrics,
+)
+from wordlight.comparisons.metrics.shown_map import MaskMap, ShownMap
+from wordlight.comparisons.runs.scoring import judge
+
+SIZE = (6, 5)
+#: Of the scale that a map is on: they change when it is shifted, and the absolute one when it is
+#: multiplied too.
+OF_SCALE = {"miou@max-0.3", "miou@max-0.4", "miou@max-0.5", "ebpg", "miou@absolute"}
+#: scikit-learn checks its arguments for a millisecond, and some tests ask it a dozen times.
+few = settings(max_examples=20)
+
+masks = hnp.arrays(bool, SIZE)
+full_masks = masks.filter(lambda m: m.any())
+part_masks = full_masks.filter(lambda m: not m.all())
+# Whole numbers: their min-max is exact, so that a threshold can't be missed by rounding.
+values = hnp.arrays(np.float32, SIZE, elements=st.integers(-100, 100).map(float))
+
+
+def word_map(array, signed=False, image_size=None):
+    height, width = image_size or array.shape
+    image = np.zeros((height, width, 3), np.uint8)
+    return WordMap(Word("it", 0, 2, (1,)), np.asarray(array, np.float32), signed, image)
+
+
+def shown(array, **options):
+    return ShownMap(word_map(np.asarray(array), **options))
+
+
+def score(one, mask, threshold=0.5, absolute=0.5):
+    """Every metric of one headline word."""
+    pair = ScoredWord(Word("it", 0, 2, (1,)), "shape-noun", 0, mask, headline=True), one
+    return {name: value for _, name, value in judge([pair], Thresholds(threshold, absolute))}
+
+
+def test_iou_by_hand():
+    first = np.array([[1, 1, 0], [0, 1, 0]], bool)
+    second = np.array([[1, 0, 0], [0, 1, 1]], bool)
+    assert iou(first, second) == 2 / 4
+
+
+@given(masks, masks)
+@few
+def test_iou_is_symmetric_bounded_and_the_libraries(first, second):
+    if not (first | second).any():
+        with pytest.raises(ValueError, match="empty"):
+            iou(first, second)
+        return
+    found = iou(first, second)
+    assert found == iou(second, first)
+    assert 0 <= found <= 1
+    assert found == pytest.approx(jaccard_score(first.ravel(), second.ravel()))
+    theirs = binary_jaccard_index(torch.as_tensor(first), torch.as_tensor(second))
+    # torchmetrics computes in float32.
+    assert found == pytest.approx(float(theirs), abs=1e-6)
+
+
+@given(full_masks)
+@few
+def test_a_mask_finds_itself_and_not_its_complement(mask):
+    assert iou(mask, mask) == 1
+    assert iou(mask, ~mask) == 0
+    perfect = score(word_map(mask), mask)
+    # Of a mask that is the whole image nothing lies outside, to be ranked below it.
+    wanted = [name for name in METRICS if name != "auroc" or not mask.all()]
+    assert perfect == dict.fromkeys(wanted, 1.0)
+
+
+@given(part_masks)
+@few
+def test_the_complement_finds_nothing(mask):
+    wrong = score(word_map(~mask), mask)
+    for metric in METRICS:
+        if metric == "ap":
+            assert wrong["ap"] <= mask.mean() + 1e-12
+        else:
+            assert wrong[metric] == 0, metric
+
+
+@given(values, part_masks, st.booleans())
+@few
+def test_every_metric_lies_between_zero_and_one(array, mask, signed):
+    found = score(word_map(array, signed=signed), mask, 0.25, 3.0)
+    assert set(found) == set(METRICS)
+    assert all(0 <= value <= 1 for value in found.values())
+
+
+@given(values, part_masks, st.integers(1, 50), st.integers(-500, 500))
+@few
+def test_scale_and_offset_change_only_metrics_of_the_scale(array, mask, scale, offset):
+    first = score(word_map(array), mask, 0.35)
+    for name, value in score(word_map(array * scale + offset), mask, 0.35).items():
+        if name not in OF_SCALE:
+            assert value == first[name], name
+    for name, value in score(word_map(array * scale), mask, 0.35).items():
+        if name != "miou@absolute":
+            # A share of a sum, or of a maximum: rounded.
+            assert value == pytest.approx(first[name], abs=1e-6), name
+
+
+@given(values, part_masks)
+@few
+def test_threshold_free_metrics_change_with_the_order_alone(array, mask):
+    # Strictly increasing, and of whole numbers up to 100 no two of its values round to one.
+    bent = np.cbrt(array.astype(np.float64)) + array / 50
+    for metric in (pointing_game, average_precision, auroc):
+        assert metric(bent, mask) == pytest.approx(metric(array, mask), abs=1e-12)
+
+
+@given(values, part_masks)
+@few
+def test_auroc_of_the_map_turned_round_is_what_is_left(array, mask):
+    assert auroc(array, mask) + auroc(-array, mask) == pytest.approx(1)
+    assert auroc(array, mask) == pytest.approx(auroc(-array, ~mask))
+
+
+@given(values, part_masks)
+@few
+def test_ranking_metrics_are_torchmetrics_and_scikit_learns(array, mask):
+    assert auroc(array, mask) == pytest.approx(roc_auc_score(mask.ravel(), array.ravel()))
+    # It squashes values outside 0..1 through a sigmoid: whole numbers inside stay apart.
+    scaled = torch.as_tensor(array + 100).ravel() / 200
+    truth = torch.as_tensor(mask).ravel().int()
+    for ours, theirs in ((auroc, binary_auroc), (average_precision, binary_average_precision)):
+        assert ours(array, mask) == pytest.approx(float(theirs(scaled, truth)), abs=1e-5)
+
+
+@given(st.floats(-1e6, 1e6, width=32), part_masks, st.booleans(), st.sampled_from([0.5, 20.0]))
+@few
+def test_a_constant_map_is_the_whole_image(value, mask, signed, absolute):
+    found = score(word_map(np.full(SIZE, value), signed=signed), mask, 0.7, absolute)
+    assert found.pop("auroc") == 0.5
+    assert found == pytest.approx(dict.fromkeys(found, mask.mean()))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-7, -2.7, 12345.678])
+def test_a_constant_map_stays_constant_when_it_is_resized(value):
+    mask = np.zeros((64, 48), bool)
+    mask[3:20, 5:9] = True
+    found = score(word_map(np.full((16, 12), value), image_size=(64, 48)), mask)
+    assert found.pop("auroc") == 0.5
+    assert found == pytest.approx(dict.fromkeys(found, mask.mean()))
+
+
+def test_negative_parts_of_a_signed_map_do_not_count():
+    array = np.array([[4.0, 0.0, -4.0]])
+    mask = np.array([[True, False, False]])
+    assert score(word_map(array, signed=True), mask)["miou@0.3"] == 1
+    # Unsigned, the middle is halfway up.
+    assert score(word_map(array), mask)["miou@0.3"] == 1 / 2
+
+
+def test_the_scales_by_hand():
+    one = shown([[10.0, 6.0, 5.0, 2.0]])
+    mask = np.array([[True, True, False, False]])
+    # Min-max: 1, 1/2, 3/8, 0. Shares of the maximum: 1, 0.6, 0.5, 0.2.
+    assert IoU("", 0.5).score(one, mask) == 1
+    assert IoU("", 0.5, "max").score(one, mask) == pytest.approx(2 / 3)
+    assert IoU("", 0.2, "max").score(one, mask) == pytest.approx(2 / 4)
+    assert IoU("", 10.0, "absolute").score(one, mask) == pytest.approx(1 / 2)
+    assert IoU("", 10.5, "absolute").score(one, mask) == 0
+
+
+def test_thresholds_count_from_their_value_on():
+    array = np.array([[0, 1, 2, 3, 4]], np.float32) / 4
+    mask = np.array([[False, False, False, False, True]])
+    assert iou_at(array, mask, (0.25, 0.5, 0.75, 0.76)) == (1 / 4, 1 / 3, 1 / 2, 1.0)
+
+
+@given(values, full_masks, st.lists(st.floats(-1, 1.5), min_size=1, max_size=5))
+def test_many_cuts_at_once_are_the_single_ones(array, mask, thresholds):
+    one = shown(array).normalised
+    by_hand = tuple(iou(one >= threshold, mask) for threshold in thresholds)
+    assert iou_at(one, mask, thresholds) == by_hand
+
+
+def test_pointing_game_shares_ties():
+    array = np.array([[2.0, 2.0, 1.0], [0.0, 2.0, 0.0]])
+    mask = np.array([[True, False, True], [True, True, True]])
+    assert pointing_game(array, mask) == pytest.approx(2 / 3)
+
+
+def test_energy_is_the_share_of_the_positive_mass():
+    array = np.array([[3.0, 1.0, -8.0]])
+    mask = np.array([[True, False, True]])
+    assert energy_inside(np.maximum(array, 0), mask) == 3 / 4
+    assert score(word_map(array), mask)["ebpg"] == 3 / 4
+    with pytest.raises(ValueError, match="positive part"):
+        energy_inside(array, mask)
+
+
+@given(values, full_masks)
+@few
+def test_average_precision_is_the_step_sum_under_the_curve(array, mask):
+    precision, recall, _ = precision_recall_curve(mask.ravel(), array.ravel())
+    by_hand = -np.sum(np.diff(recall) * precision[:-1])
+    assert average_precision(array, mask) == pytest.approx(by_hand)
+
+
+@given(values, part_masks)
+@few
+def test_the_curve_agrees_with_the_metrics(array, mask):
+    curve = threshold_curve(word_map(array), mask)
+    absolute = float(ABSOLUTE_CURVE[70].removeprefix("miou@absolute-"))
+    found = score(word_map(array), mask, 0.65, absolute)
+    assert tuple(curve) == (*NORMALISED_CURVE, *ABSOLUTE_CURVE)
+    assert curve["miou@0.4"] == found["miou@0.4"]
+    assert curve["miou@0.65"] == found["miou@best"]
+    assert curve[ABSOLUTE_CURVE[70]] == found["miou@absolute"]
+
+
+def test_the_mask_of_a_word_map_is_the_one_that_is_scored():
+    array = np.random.default_rng(0).random((16, 16))
+    mask = np.zeros((64, 64), bool)
+    mask[:20, :30] = True
+    one = word_map(array, image_size=(64, 64))
+    assert score(one, mask, 0.45)["miou@best"] == iou(one.mask(0.45), mask)
+
+
+def test_every_pixel_goes_to_the_word_that_is_highest_there():
+    maps = [np.array([[0.9, 0.5, 0.2, 0.1]]), np.array([[0.1, 0.5, 0.8, 0.3]])]
+    first, second = argmax_masks(maps, 0.25)
+    # The second pixel is a tie, and both's.
+    assert first.tolist() == [[True, True, False, False]]
+    assert second.tolist() == [[False, True, True, True]]
+    assert argmax_masks(maps, 0.85)[1].tolist() == [[False] * 4]
+
+
+@given(st.lists(st.tuples(values, part_masks), min_size=1, max_size=4))
+@few
+def test_matching_scores_no_less_than_the_words_own_masks_and_in_any_order(pairs):
+    found = [shown(array).normalised >= 0.4 for array, _ in pairs]
+    truth = [mask for _, mask in pairs]
+    own = sum(iou(one, mask) for one, mask in zip(found, truth, strict=True))
+    matched = matched_ious(found, truth)
+    assert sum(matched) >= own - 1e-12
+    assert sum(matched_ious(found[::-1], truth)) == pytest.approx(sum(matched))
+    assert all(0 <= value <= 1 for value in matched)
+
+
+def test_swapped_words_are_found_by_matching_alone():
+    left = np.array([[1.0, 1.0, 0.0, 0.0]])
+    truth = [left < 0.5, left > 0.5]
+    swapped = [shown(left), shown(1 - left)]
+    assert ArgmaxIoU("", 0.5).scores(swapped, truth) == [0, 0]
+    assert MatchedIoU("", 0.5).scores(swapped, truth) == [1, 1]
+
+
+def test_a_mask_that_nothing_is_left_for_scores_nothing():
+    one, other = np.array([[True, False]]), np.array([[False, True]])
+    assert matched_ious([other], [one, other]) == [0, 1]
+    assert matched_ious([], [one]) == [0]
+    assert matched_ious([one, other], [other]) == [1]
+
+
+@pytest.mark.parametrize("metric", [pointing_game, average_precision, auroc, energy_inside])
+def test_an_empty_mask_and_another_size_are_refused(metric):
+    with pytest.raises(ValueError, match="empty"):
+        metric(np.ones(SIZE), np.zeros(SIZE, bool))
+    with pytest.raises(ValueError, match="sizes differ"):
+        metric(np.ones(SIZE), np.ones((2, 2), bool))
+
+
+def test_metrics_of_several_words_refuse_them_too():
+    for metric in image_metrics(Thresholds(0.5, 0.5)):
+        with pytest.raises(ValueError, match="empty"):
+            metric.update("a", [shown(np.ones(SIZE))], [np.zeros(SIZE, bool)])
+        with pytest.raises(ValueError, match="2 maps for 1 masks"):
+            metric.update("a", [shown(np.ones(SIZE))] * 2, [np.ones(SIZE, bool)])
+        assert metric.update("a", [], []) == []
+
+
+@given(st.data())
+@settings(max_examples=5)
+def test_merged_is_all_at_once_whatever_the_order(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    words = [
+        (f"image-{rng.integers(3)}", shown(rng.random(SIZE)), np.eye(*SIZE, dtype=bool))
+        for _ in range(data.draw(st.integers(2, 6)))
+    ]
+    cut = data.draw(st.integers(0, len(words)))
+    for make in (word_metrics, image_metrics):
+        sets = [make(Thresholds(0.4, 0.4)) for _ in range(3)]
+        for together, first, second in zip(*sets, strict=True):
+            for index, (sample, one, mask) in enumerate(words):
+                asked = (one, mask) if make is word_metrics else ([one], [mask])
+                together.update(sample, *asked)
+                (first if index < cut else second).update(sample, *asked)
+            # What another process counted, as its own bytes; nothing from elsewhere is unpickled.
+            second.merge(pickle.loads(pickle.dumps(first)))
+            assert second.compute() == together.compute()
+            assert second.compute().n == len(words)
+
+
+def test_other_metrics_are_not_merged():
+    with pytest.raises(ValueError, match="can't be merged"):
+        IoU("one", 0.3).merge(IoU("another", 0.4))
+    with pytest.raises(ValueError, match="can't be merged"):
+        Metric("one").merge(IoU("one", 0.4))
+
+
+def test_one_that_is_undefined_is_left_out_of_the_mean():
+    metric = next(m for m in word_metrics(Thresholds(0.5, 0.5)) if m.name == "auroc")
+    assert metric.update("a", shown(np.ones(SIZE)), np.ones(SIZE, bool)) is None
+    assert metric.compute().n == 0
+
+
+def test_a_constant_map_is_the_whole_image_to_scores_and_nothing_to_users() -> None:
+    for value, signed in ((0.0, False), (0.3, False), (-1.0, True)):
+        image = np.zeros((16, 24, 3), np.uint8)
+        word = Word("dog", 0, 3, (1,))
+        word_map = WordMap(word, np.full((4, 6), value, np.float32), signed, image)
+        assert ShownMap(word_map).mask(0.4).all()
+        assert not word_map.mask(0.4).any()
+    whole = MaskMap(word, np.ones((16, 24), np.float32), False, image)
+    assert whole.mask(0.4).all()

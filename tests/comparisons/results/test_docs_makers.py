@@ -1,0 +1,176 @@
+"""What fills docs/leaderboard.md, docs/findings.md and docs/studies.md, on runs that are known."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.comparisons.fakes import Complement, FakeBackend, Planted
+from wordlight.comparisons import compare
+from wordlight.comparisons.results.finished_run import FinishedRun
+
+DOCS = Path(__file__).parents[3] / "docs"
+CONTROLS = ["uniform", "random", "shuffled-word"]
+
+
+class Elsewhere(FakeBackend):
+    framework = "elsewhere"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    one, other = FakeBackend(), Elsewhere()
+    asked: dict[str, Any] = {"n": 24, "calibration": 4, "progress": False}
+    methods = [Planted(one, steps=4), Complement(one, steps=4), Planted(one), *CONTROLS]
+    compare(one, methods, out=folder / "many", **asked)
+    further = [Complement(one, steps=4), "uniform"]
+    compare(one, further, out=folder / "further", **asked)
+    both = [Planted(one, steps=4), Planted(other, steps=4), "uniform", "shuffled-word"]
+    compare([one, other], both, out=folder / "both", **{**asked, "n": 7})
+    compare(one, ["uniform"], out=folder / "fewer", **{**asked, "n": 7})
+    return {name: folder / name for name in ("many", "further", "both", "fewer")}
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    for name in ("leaderboard.md", "findings.md", "studies.md"):
+        shutil.copy(DOCS / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, docs: Path) -> Any:
+    """Runs a maker with arguments, on copies of the pages."""
+    monkeypatch.syspath_prepend(DOCS)
+
+    def run(maker: str, *arguments: object) -> None:
+        where = "--page" if maker == "make_studies" else "--docs"
+        place = docs / "studies.md" if maker == "make_studies" else docs
+        monkeypatch.setattr(sys, "argv", [maker, *map(str, arguments), where, str(place)])
+        importlib.import_module(maker).main()
+
+    return run
+
+
+def between(page: Path, name: str) -> str:
+    _, _, rest = page.read_text("utf-8").partition(f"<!-- {name} -->\n")
+    return rest.partition(f"<!-- /{name} -->")[0]
+
+
+def cells(table: str) -> list[list[str]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_leaderboard_has_the_runs_numbers(runs: Any, docs: Path, made: Any) -> None:
+    made("make_leaderboard", runs["many"], runs["further"], runs["many"])
+    page = docs / "leaderboard.md"
+    header, _, *rows = cells(between(page, "many"))
+    run = FinishedRun.read(runs["many"])
+    shown = [row for row in run.rows if not row.shuffled]
+    assert len(rows) == len(shown) == 5
+    for line, row in zip(rows, shown, strict=True):
+        found = dict(zip(header, line, strict=True))
+        assert f"`{row.label}`" in found["method"]
+        assert found["mIoU@best [95 %]"].startswith(f"{row.best.mean:.3f} [")
+        assert found["rank (group)"] == (row.standing or "-")
+        assert (found["of another object's word"] == "-") == (row.family == "control" or row.extra)
+    header, _, *rows = cells(between(page, "kinds-many"))
+    assert header[:2] == ["method", f"shape nouns ({run.most('headline')})"]
+    assert any(name.startswith("colour words (") for name in header)
+    for line, row in zip(rows, shown, strict=True):
+        assert line[1].startswith(f"{row.best.mean:.3f} [")
+    assert "24 test images" in between(page, f"about-{'many'}")
+    assert all(note in between(page, "notes-many") for note in run.summary["notes"])
+    # Of a further comparison only what the first hasn't, and without a rank of its own.
+    _, _, *every = cells(between(page, "all"))
+    names = [line[0] for line in every]
+    assert [n.count("`planted`") for n in names].count(1) == 1
+    assert every[next(i for i, n in enumerate(names) if "`planted`" in n)][3] == "-"
+    assert len(set(names)) == len(names)
+    with Image.open(docs / "images" / "leaderboard.png") as picture:
+        assert picture.width > 600
+
+
+def test_comparisons_of_other_images_are_not_mixed(
+    runs: Any, made: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        made("make_leaderboard", runs["many"], runs["further"], runs["fewer"])
+    assert "its n is 7, not 24" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        made("make_leaderboard", runs["many"], runs["many"].parent)
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def study(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    (folder / name / f"{name}.txt").write_text(f"the table of {name}\n")
+    (folder / name / f"{name}.json").write_text(json.dumps({}))
+    Image.new("RGB", (4, 4)).save(folder / name / f"{name}.png")
+    return folder / name
+
+
+def test_findings_say_which_controls_are_beaten(
+    runs: Any, docs: Path, made: Any, tmp_path: Path
+) -> None:
+    layers, positions = study(tmp_path, "layers"), study(tmp_path, "positions")
+    made(
+        "make_findings", runs["many"], "--layers", layers, "--positions", positions,
+        "--frameworks", runs["both"],
+    )  # fmt: skip
+    page = docs / "findings.md"
+    _, _, *rows = cells(between(page, "controls"))
+    by_name = {line[0].partition("]")[0].strip("[`"): line for line in rows}
+    assert set(by_name) == {"planted", "complement"}
+    assert by_name["planted"][4] == "none"
+    assert set(by_name["complement"][4].split(", ")) >= {"uniform", "shuffled-word (complement)"}
+    tests = json.loads((runs["many"] / "summary.json").read_text())["tests"]
+    pair = {"planted", "shuffled-word.planted"}
+    (test,) = [t for t in tests if {t["first"], t["second"]} == pair]
+    assert by_name["planted"][3].startswith(f"{abs(test['difference']):+.3f} (p")
+    assert between(page, "layers") == "```\nthe table of layers\n```\n"
+    assert between(page, "positions") == "```\nthe table of positions\n```\n"
+    assert (docs / "images" / "findings-layers.png").is_file()
+    _, _, *frameworks = cells(between(page, "frameworks"))
+    assert {line[0] for line in frameworks} == {
+        "planted", "uniform", "shuffled-word of planted",
+    }  # fmt: skip
+    for line in frameworks:
+        assert line[1] == line[2]
+        assert line[3] == "+0.000 (p = 1.000)"
+
+
+def test_a_page_without_a_place_is_named(
+    runs: Any, docs: Path, made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--layers", study(tmp_path, "layers"), "--positions", study(tmp_path, "positions")]
+    page = docs / "findings.md"
+    page.write_text(page.read_text("utf-8").replace("<!-- second -->", ""), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        made(
+            "make_findings", runs["many"], *asked, "--frameworks", runs["both"],
+            "--second", runs["further"],
+        )  # fmt: skip
+    assert "findings.md has no place for second" in capsys.readouterr().err
+
+
+def test_studies_go_to_their_places_and_leave_the_others(
+    docs: Path, made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = docs / "studies.md"
+    before = between(page, "influence")
+    made("make_studies", study(tmp_path, "relations"))
+    assert between(page, "relations") == "```\nthe table of relations\n```\n"
+    assert between(page, "influence") == before != ""
+    with pytest.raises(SystemExit):
+        made("make_studies", docs)
+    assert "holds no study's table" in capsys.readouterr().err
