@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
-from typing import Any, ClassVar, Literal, Self, overload
+from dataclasses import asdict, dataclass, field, replace
+from inspect import Parameter, signature
+from typing import Any, ClassVar, Literal, Self, dataclass_transform, overload
 
 import numpy as np
 
@@ -35,12 +36,57 @@ class BudgetError(ValueError):
         self.least = least
 
 
-class TextImageAttributor(ABC):
+def options_of(method: type[TextImageAttributor]) -> tuple[str, ...]:
+    """The names of the options that a method's constructor takes, without the backend."""
+    parameters = signature(method).parameters.values()
+    named = [one.name for one in parameters if one.kind not in _VARIABLE and one.name != "backend"]
+    if any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+        # A constructor of its own that hands on what it doesn't name.
+        parent = next(kind for kind in method.__mro__[1:] if "__init__" in vars(kind))
+        inherited = options_of(parent) if issubclass(parent, TextImageAttributor) else ()
+        named = [*inherited, *(name for name in named if name not in inherited)]
+    return tuple(named)
+
+
+_VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+class _OptionsAsFields:
+    """Makes every subclass a dataclass, whose constructor takes its annotated attributes by name.
+
+    A constructor that a class writes itself is kept, and its subclasses inherit it.
+    """
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in _FACTS & vars(cls).get("__annotations__", {}).keys():
+            cls.__annotations__[name] = ClassVar
+        by_hand = "__init__" in vars(cls) or getattr(cls, "_constructor_by_hand", False)
+        cls._constructor_by_hand = by_hand  # type: ignore[attr-defined]
+        dataclass(init=not by_hand, repr=False, eq=False, kw_only=True)(cls)
+
+
+#: What a class says of itself; never an option, however it is annotated.
+_FACTS = frozenset(
+    "name family needs paper signed merge by_token takes_targets effort additive".split()
+)
+
+
+class TextImageAttributor(_OptionsAsFields, ABC):
     """Explains a text-to-image model word by word, in the manner of Captum's ``Attribution``.
 
     Constructed on what it explains, a backend, with the options that change the mathematics;
     asked through ``attribute``. A subclass sets the class attributes and writes ``_attribute`` and
     ``cost``.
+
+    Subclasses are dataclasses, without a decorator: an annotated attribute with a default
+    (``n_samples: int = 8``) is an option of the constructor and part of ``settings``.
+    ``__post_init__`` checks the options, and calls ``super().__post_init__()`` first.
+
+    Args:
+        backend: the model.
+        steps: which denoising steps; all where None.
 
     Attributes:
         name: as the command line knows it, in kebab-case.
@@ -53,7 +99,6 @@ class TextImageAttributor(ABC):
             exactly the merge of its words' maps.
         takes_targets: whether it explains a pixel target against a baseline, so that others can be
             asked for.
-        option_names: the constructor's options that belong to the settings.
         effort: the option, a whole number, with which the cost grows; None for a fixed cost.
     """
 
@@ -65,18 +110,19 @@ class TextImageAttributor(ABC):
     merge: ClassVar[Merge] = "mean"
     by_token: ClassVar[bool] = False
     takes_targets: ClassVar[bool] = False
-    option_names: ClassVar[tuple[str, ...]] = ()
     effort: ClassVar[str | None] = None
 
-    def __init__(self, backend: Backend, *, steps: Steps = None) -> None:
-        if not isinstance(backend, Backend):
+    backend: Backend = field(kw_only=False)
+    steps: Steps = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.backend, Backend):
             raise TypeError(
                 f"{self.name} is constructed on a backend, such as load('scenes') gives, not on "
-                f"{backend!r}"
+                f"{self.backend!r}"
             )
-        backend.require(self.needs, self.name)
-        self.backend = backend
-        self.steps = step_set(steps)
+        self.backend.require(self.needs, self.name)
+        self.steps = step_set(self.steps)
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
@@ -93,7 +139,7 @@ class TextImageAttributor(ABC):
 
     def settings(self) -> dict[str, Any]:
         """All that changes the answer, as plain data: the constructor's options."""
-        return {"steps": self.steps, **{name: getattr(self, name) for name in self.option_names}}
+        return {name: getattr(self, name) for name in options_of(type(self))}
 
     def with_options(self, **options: Any) -> Self:
         """The same method with some of its options changed.

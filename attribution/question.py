@@ -41,7 +41,7 @@ class Size:
 
     @classmethod
     def of(
-        cls, trajectory: Trajectory, players: Sequence[Word], steps: int | tuple[int, ...] | None
+        cls, trajectory: Trajectory, players: Sequence[Word], steps: int | Sequence[int] | None
     ) -> Size:
         """The size of what an image's players and steps (as an attributor names them) make."""
         rows = 1 if trajectory.negative_embeddings is None else 2

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.attributor import TextImageAttributor, options_of
 from wordlight.backends.backend import Backend
 
 GROUP = "wordlight.attributors"
@@ -43,11 +42,6 @@ def get(name: str) -> type[TextImageAttributor]:
     near = difflib.get_close_matches(name, methods, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(methods)}"
     raise UnknownMethodError(f"no method {name!r}; {hint}")
-
-
-def options_of(method: type[TextImageAttributor]) -> list[str]:
-    """What can be said where a method is constructed, beside the backend."""
-    return [name for name in inspect.signature(method).parameters if name != "backend"]
 
 
 def construct(backend: Backend, name: str, options: Mapping[str, Any]) -> TextImageAttributor:

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import Merge
 from wordlight.attribution.options import one_of
 from wordlight.attribution.question import Answer, ConvergenceDelta, Question, Size
 from wordlight.attribution.step import Inputs, InputSpace, Step, check_space, prepare_step
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 StepWeighting = Literal["epsilon", "equal"]
 
@@ -41,21 +41,16 @@ class StepwiseAttributor(TextImageAttributor):
     merge: ClassVar[Merge] = "sum"
     takes_targets: ClassVar[bool] = True
     additive: ClassVar[bool] = True
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt")
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-    ) -> None:
-        super().__init__(backend, steps=steps)
-        self.step_weighting = check_weighting(step_weighting)
-        self.wrt: InputSpace = check_space(wrt)
-        if wrt == "tokens":
-            backend.require(frozenset({"encode_from"}), f"{self.name} with wrt='tokens'")
+    step_weighting: StepWeighting = "epsilon"
+    wrt: InputSpace = "embeddings"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weighting(self.step_weighting)
+        check_space(self.wrt)
+        if self.wrt == "tokens":
+            self.backend.require(frozenset({"encode_from"}), f"{self.name} with wrt='tokens'")
             self.needs = self.needs | {"encode_from"}  # type: ignore[misc]
 
     def has_convergence_delta(self) -> bool:

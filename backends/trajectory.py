@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Trajectory:
         """Height and width of the latents."""
         return int(self.latents.shape[2]), int(self.latents.shape[3])
 
-    def at_steps(self, steps: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    def at_steps(self, steps: int | Sequence[int] | None) -> tuple[int, ...]:
         """Step indices: all for None, ``steps`` evenly spaced ones for a number.
 
         A number's steps lie in the middle of as many equal stretches. Raises ValueError for steps

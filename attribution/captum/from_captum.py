@@ -79,15 +79,6 @@ class CaptumAttributor(StepwiseAttributor):
     name: ClassVar[str] = "captum"
     family: ClassVar[Family] = "gradient"
     paper: ClassVar[str] = "Kokhlikyan et al. 2020, arXiv 2009.07896"
-    option_names: ClassVar[tuple[str, ...]] = (
-        "captum_method",
-        "of",
-        "arguments",
-        "cells",
-        "step_weighting",
-        "wrt",
-        "seed",
-    )
 
     def __init__(
         self,

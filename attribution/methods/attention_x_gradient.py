@@ -7,14 +7,14 @@ from typing import ClassVar, Literal
 import xarray as xr
 from array_api_compat import array_namespace
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Inputs, Step, prepare_step
 from wordlight.attribution.stepwise import StepWeighting, average_steps, check_weighting
 from wordlight.attribution.targets import Guidance, PixelTarget, Region
 from wordlight.backends.attention import AttentionQuery
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class AttentionXGradient(TextImageAttributor):
@@ -50,17 +50,12 @@ class AttentionXGradient(TextImageAttributor):
     by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Chefer et al. 2021, arXiv 2103.15679"
     takes_targets: ClassVar[bool] = True
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting",)
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-    ) -> None:
-        super().__init__(backend, steps=steps)
-        self.step_weighting = check_weighting(step_weighting)
+    step_weighting: StepWeighting = "epsilon"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weighting(self.step_weighting)
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.maps import Merge
 from wordlight.attribution.options import number, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Step
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class _Control(TextImageAttributor):
     family: ClassVar[Literal["control"]] = "control"
 
-    def __init__(self, backend: Backend) -> None:
-        # A control looks at no step of the run.
-        super().__init__(backend, steps=1)
-
-    def settings(self) -> dict[str, Any]:
-        """See ``TextImageAttributor.settings``."""
-        return {name: getattr(self, name) for name in self.option_names}
+    #: A control looks at no step of the run.
+    steps: Steps = field(default=1, init=False)
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``: the model isn't asked."""
@@ -56,11 +52,12 @@ class Center(_Control):
 
     name: ClassVar[str] = "center"
     by_token: ClassVar[bool] = True
-    option_names: ClassVar[tuple[str, ...]] = ("width",)
 
-    def __init__(self, backend: Backend, *, width: float = 0.25) -> None:
-        super().__init__(backend)
-        self.width = number("width", width)
+    width: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.width = number("width", self.width)
         if not self.width:
             raise ValueError("width must be above 0, not 0")
 
@@ -82,11 +79,12 @@ class Random(_Control):
     """
 
     name: ClassVar[str] = "random"
-    option_names: ClassVar[tuple[str, ...]] = ("seed",)
 
-    def __init__(self, backend: Backend, *, seed: int = 0) -> None:
-        super().__init__(backend)
-        self.seed = whole("seed", seed, 0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.seed = whole("seed", self.seed, 0)
 
     def _attribute(self, question: Question) -> Answer:
         trajectory = question.trajectory
@@ -128,7 +126,7 @@ class ShuffledWord(_Control):
 
     name: ClassVar[str] = "shuffled-word"
 
-    def __init__(self, backend: Backend) -> None:
+    def __post_init__(self) -> None:
         raise ValueError(
             "shuffled-word takes another method's maps and the objects' masks: "
             "use it in a comparison (wordlight compare)"

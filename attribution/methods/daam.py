@@ -49,39 +49,27 @@ class DAAM(TextImageAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Tang et al. 2022, arXiv 2210.04885"
-    option_names: ClassVar[tuple[str, ...]] = (
-        "layers",
-        "without_layers",
-        "heads",
-        "factors",
-        "keep",
-        "clamp",
-    )
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        layers: Sequence[str] | None = None,
-        without_layers: Sequence[str] = (),
-        heads: Sequence[int] | None = None,
-        factors: Sequence[int] | None = None,
-        keep: Sequence[str] = (),
-        clamp: Clamp = "mean",
-    ) -> None:
-        super().__init__(backend, steps=steps)
-        kept = list_of("keep", keep, "['layer']")
+    layers: Sequence[str] | None = None
+    without_layers: Sequence[str] = ()
+    heads: Sequence[int] | None = None
+    factors: Sequence[int] | None = None
+    keep: Sequence[str] = ()
+    clamp: Clamp = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kept = list_of("keep", self.keep, "['layer']")
         query = AttentionQuery(
-            None if layers is None else list_of("layers", layers, "['up_blocks']"),
-            list_of("without_layers", without_layers, "['mid_block']"),
-            None if heads is None else list_of("heads", heads, "[0, 1]"),
-            None if factors is None else list_of("factors", factors, "[1, 2]"),
+            None if self.layers is None else list_of("layers", self.layers, "['up_blocks']"),
+            list_of("without_layers", self.without_layers, "['mid_block']"),
+            None if self.heads is None else list_of("heads", self.heads, "[0, 1]"),
+            None if self.factors is None else list_of("factors", self.factors, "[1, 2]"),
             tuple(axis for axis in AXES if axis in kept) if set(kept) <= set(AXES) else kept,
         )
         self.layers, self.without_layers = query.layers, query.without_layers
         self.heads, self.factors, self.keep = query.heads, query.factors, query.keep
-        self.clamp: Clamp = one_of("clamp", clamp, get_args(Clamp))
+        one_of("clamp", self.clamp, get_args(Clamp))
         self._query = query
 
     @classmethod

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from wordlight.attribution.attributor import Steps
 from wordlight.attribution.options import number, whole
 from wordlight.attribution.question import Size
-from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
-from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
+from wordlight.attribution.step import Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class GradientShap(StepwiseAttributor):
@@ -35,30 +34,17 @@ class GradientShap(StepwiseAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
-    option_names: ClassVar[tuple[str, ...]] = (
-        "step_weighting",
-        "wrt",
-        "n_samples",
-        "stdevs",
-        "seed",
-    )
     effort: ClassVar[str | None] = "n_samples"
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-        n_samples: int = 5,
-        stdevs: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        self.n_samples = whole("n_samples", n_samples)
-        self.stdevs = number("stdevs", stdevs)
-        self.seed = whole("seed", seed, 0)
+    n_samples: int = 5
+    stdevs: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n_samples = whole("n_samples", self.n_samples)
+        self.stdevs = number("stdevs", self.stdevs)
+        self.seed = whole("seed", self.seed, 0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations(jvp=self.n_samples * size.players)

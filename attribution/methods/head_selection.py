@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import WordMap
 from wordlight.attribution.methods.attention_average import Maps, average_on_grid
 from wordlight.attribution.options import list_of, number, whole
@@ -64,21 +64,16 @@ class HeadSelection(TextImageAttributor):
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     paper: ClassVar[str] = "after arXiv 2604.05906"
-    option_names: ClassVar[tuple[str, ...]] = ("share", "heads")
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        share: float = 0.25,
-        heads: Sequence[Head] | None = None,
-    ) -> None:
-        super().__init__(backend, steps=steps)
-        self.share = number("share", share)
+    share: float = 0.25
+    heads: Sequence[Head] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.share = number("share", self.share)
         if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, not {share}")
-        self.heads = None if heads is None else _checked(heads)
+            raise ValueError(f"share must be above 0 and at most 1, not {self.share}")
+        self.heads = None if self.heads is None else _checked(self.heads)
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from wordlight.attribution.attributor import Steps
 from wordlight.attribution.methods.path_rules import PathRule, least_nodes, path_nodes
 from wordlight.attribution.question import Size
-from wordlight.attribution.step import InputSpace, Step, player_masks
-from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
+from wordlight.attribution.step import Step, player_masks
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class IntegratedGradients(StepwiseAttributor):
@@ -36,23 +35,15 @@ class IntegratedGradients(StepwiseAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_steps", "method")
     effort: ClassVar[str | None] = "n_steps"
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-        n_steps: int = 8,
-        method: PathRule = "gausslegendre",
-    ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        self._nodes = path_nodes(method, n_steps)
-        self.n_steps = int(n_steps)
-        self.method: PathRule = method
+    n_steps: int = 8
+    method: PathRule = "gausslegendre"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._nodes = path_nodes(self.method, self.n_steps)
+        self.n_steps = int(self.n_steps)
 
     def least_effort(self, size: Size) -> int:
         """See ``TextImageAttributor.least_effort``: what the rule of integration asks for."""

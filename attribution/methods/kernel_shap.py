@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace, device
 
-from wordlight.attribution.attributor import Steps
 from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
-from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
-from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
+from wordlight.attribution.step import Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 #: How often sets are drawn anew before it is said that they leave the answer open.
 _DRAWS = 1000
@@ -41,22 +40,15 @@ class KernelShap(StepwiseAttributor):
     name: ClassVar[str] = "kernel-shap"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_samples", "seed")
     effort: ClassVar[str | None] = "n_samples"
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-        n_samples: int = 128,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        self.n_samples = whole("n_samples", n_samples)
-        self.seed = whole("seed", seed, 0)
+    n_samples: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n_samples = whole("n_samples", self.n_samples)
+        self.seed = whole("seed", self.seed, 0)
 
     def least_effort(self, size: Size) -> int:
         """See ``TextImageAttributor.least_effort``: fewer sets leave the answer open."""

@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import xarray as xr
 from array_api_compat import array_namespace
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
+from wordlight.attribution.attributor import TextImageAttributor, partition
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_tokens
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
 from wordlight.backends.attention import AttentionQuery, OtherKeys
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 from wordlight.backends.tokens import Tokens
 
 #: Contexts with names of their own.
@@ -60,18 +60,18 @@ class OpenVocabulary(TextImageAttributor):
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "attention_keys", "encode"})
     paper: ClassVar[str] = "Marcos-Manchón et al. 2024, arXiv 2403.14291"
-    option_names: ClassVar[tuple[str, ...]] = ("context",)
 
-    def __init__(self, backend: Backend, *, steps: Steps = None, context: str = "a {word}") -> None:
-        super().__init__(backend, steps=steps)
-        self._template = str(CONTEXTS.get(context, context))
+    context: str = "a {word}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._template = str(CONTEXTS.get(self.context, self.context))
         others = set(re.findall(r"{.*?}", self._template)) - {"{word}", "{prompt}"}
         if self._template.count("{word}") != 1 or others:
             raise ValueError(
                 f"context must be {' or '.join(map(repr, CONTEXTS))}, or a text with '{{word}}' "
-                f"once and perhaps '{{prompt}}' in it, not {context!r}"
+                f"once and perhaps '{{prompt}}' in it, not {self.context!r}"
             )
-        self.context = context
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""

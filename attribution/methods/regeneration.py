@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.attributor import Steps, TextImageAttributor
 from wordlight.attribution.methods.noise_difference import without
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import average_down
-from wordlight.backends.backend import Backend, Evaluations
+from wordlight.backends.backend import Evaluations
 from wordlight.backends.trajectory import Trajectory
 
 
@@ -36,13 +37,8 @@ class Regeneration(TextImageAttributor):
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     needs: ClassVar[frozenset[str]] = frozenset({"sample"})
 
-    def __init__(self, backend: Backend) -> None:
-        # It looks at no step by itself.
-        super().__init__(backend, steps=1)
-
-    def settings(self) -> dict[str, Any]:
-        """See ``TextImageAttributor.settings``: there is nothing to set."""
-        return {}
+    #: It looks at no step by itself.
+    steps: Steps = field(default=1, init=False)
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""

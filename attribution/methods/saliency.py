@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
-from wordlight.attribution.attributor import Steps
 from wordlight.attribution.maps import Merge
 from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
-from wordlight.attribution.step import InputSpace, Step, step_rng
-from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
+from wordlight.attribution.step import Step, step_rng
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class Saliency(StepwiseAttributor):
@@ -45,22 +44,15 @@ class Saliency(StepwiseAttributor):
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "root-sum-square"
     additive: ClassVar[bool] = False
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "probes", "seed")
     effort: ClassVar[str | None] = "probes"
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-        probes: int = 8,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        self.probes = whole("probes", probes)
-        self.seed = whole("seed", seed, 0)
+    probes: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.probes = whole("probes", self.probes)
+        self.seed = whole("seed", self.seed, 0)
 
     @property
     def multiplies_by_inputs(self) -> bool:

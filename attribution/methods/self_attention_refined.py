@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import Maps, average_on_grid, merge_words
 from wordlight.attribution.options import list_of, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
-from wordlight.backends.backend import Backend, Evaluations
+from wordlight.backends.backend import Evaluations
 
 
 class SelfAttentionRefined(TextImageAttributor):
@@ -55,21 +55,16 @@ class SelfAttentionRefined(TextImageAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "self_attention"})
     by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Wang et al. 2023, arXiv 2309.02773"
-    option_names: ClassVar[tuple[str, ...]] = ("power", "factors")
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        power: int = 1,
-        factors: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(backend, steps=steps)
-        self.power = whole("power", power)
-        self._self_query = AttentionQuery(
-            factors=None if factors is None else list_of("factors", factors, "[1, 2]"), kind="self"
-        )
+    power: int = 1
+    factors: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.power = whole("power", self.power)
+        if self.factors is not None:
+            self.factors = list_of("factors", self.factors, "[1, 2]")
+        self._self_query = AttentionQuery(factors=self.factors, kind="self")
         self.factors = self._self_query.factors
 
     def cost(self, size: Size) -> Evaluations:

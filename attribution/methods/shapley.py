@@ -9,13 +9,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from array_api_compat import array_namespace
 
-from wordlight.attribution.attributor import Steps
 from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
-from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
-from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
+from wordlight.attribution.step import Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class Shapley(StepwiseAttributor):
@@ -40,22 +39,15 @@ class Shapley(StepwiseAttributor):
     name: ClassVar[str] = "shapley"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Castro et al. 2009, doi 10.1016/j.cor.2008.04.004"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_samples", "seed")
     effort: ClassVar[str | None] = "n_samples"
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-        n_samples: int = 8,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        self.n_samples = whole("n_samples", n_samples)
-        self.seed = whole("seed", seed, 0)
+    n_samples: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n_samples = whole("n_samples", self.n_samples)
+        self.seed = whole("seed", self.seed, 0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         orders = self._count(size.players)

@@ -46,8 +46,8 @@ def describes_itself(subject: Subject) -> None:
         )
     subject.expect(
         method.effort is None or method.effort in method.settings(),
-        f"its effort option {method.effort!r} is none of its settings: name it in option_names, "
-        "and keep it as an attribute",
+        f"its effort option {method.effort!r} is none of its settings: make it an option, an "
+        f"annotated attribute such as {method.effort}: int = 8",
     )
 
 
@@ -67,8 +67,7 @@ def has_plain_settings(subject: Subject) -> None:
     except (TypeError, ValueError) as error:
         subject.fail(
             f"type(a)(backend, **a.settings()) raises {type(error).__name__} ({error}): "
-            "option_names must name options of the constructor, and the attributes of those names "
-            "hold what it was given"
+            "the attributes called as the constructor's options must hold what it was given"
         )
     subject.expect(
         rebuilt.settings() == settings,
@@ -78,7 +77,7 @@ def has_plain_settings(subject: Subject) -> None:
     subject.expect(
         same(subject.ask(plain, attributor=rebuilt), subject.answer(plain)),
         "made again from its settings it answers otherwise: an option that changes the answer is "
-        "missing from option_names",
+        "missing from them",
     )
 
 

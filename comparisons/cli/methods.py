@@ -6,6 +6,7 @@ import argparse
 import json
 
 from wordlight.attribution import registry
+from wordlight.attribution.attributor import options_of
 from wordlight.comparisons.cli.arguments import Commands, add_command
 
 
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
             "family": kind.family,
             "needs": sorted(kind.needs),
             "paper": kind.paper,
-            "options": registry.options_of(kind),
+            "options": options_of(kind),
         }
         for name, kind in registry.available().items()
     ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wordlight.attribution import registry
-from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.attributor import Steps, TextImageAttributor, options_of
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.rows.budget import Workload, fit, refuse_both
 from wordlight.comparisons.rows.map_sources import LiveMaps, MapSource, PrecomputedMaps
@@ -312,9 +311,7 @@ def _shuffled(entry: Entry) -> Entry:
 
 def step_options(kind: type[TextImageAttributor], steps: int) -> dict[str, Any]:
     """What has a method look at so many steps: nothing for one that looks at none by itself."""
-    parameters = inspect.signature(kind).parameters.values()
-    takes = any(p.name == "steps" or p.kind is p.VAR_KEYWORD for p in parameters)
-    return {"steps": steps} if takes else {}
+    return {"steps": steps} if "steps" in options_of(kind) else {}
 
 
 def _step_names(name: str, steps: Steps) -> tuple[str, str]:

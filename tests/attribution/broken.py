@@ -234,9 +234,10 @@ class ForgetsAnOption(Occlusion):
 
     name: ClassVar[str] = "forgets-an-option"
 
-    def __init__(self, backend: Any, *, gain: float = 1.0, **options: Any) -> None:
-        super().__init__(backend, **options)
-        self.gain = gain
+    gain: float = 1.0
+
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in super().settings().items() if name != "gain"}
 
     def _at_step(self, step: Any, players: tuple[Word, ...]) -> Array:
         return self.gain * super()._at_step(step, players)
@@ -246,11 +247,12 @@ class KeepsObjectsInSettings(Occlusion):
     """An option that can't be written down."""
 
     name: ClassVar[str] = "keeps-objects-in-settings"
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "generator")
 
-    def __init__(self, backend: Any, *, generator: Any = None, **options: Any) -> None:
-        super().__init__(backend, **options)
-        self.generator = generator or np.random.default_rng(0)
+    generator: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.generator = self.generator or np.random.default_rng(0)
 
 
 class DependsOnItsCompany(Occlusion):

@@ -20,7 +20,7 @@ def run(source: str, names: dict[str, Any]) -> None:
 
 
 def test_the_methods_of_the_page_pass() -> None:
-    inclusion, text_share, attended_loss, check, suite, _ = BLOCKS
+    inclusion, text_share, attended_loss, _options, check, suite, _ = BLOCKS
     methods = inclusion, text_share, attended_loss
     assert max(len(block.splitlines()) for block in methods) < 40
     names: dict[str, Any] = {"__name__": "page"}

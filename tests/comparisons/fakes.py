@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor
+from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import _WORD
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
@@ -161,12 +161,9 @@ class Laborious(Planted):
     """The same answer, at a pass a player and sample."""
 
     name: ClassVar[str] = "laborious"
-    option_names: ClassVar[tuple[str, ...]] = ("n_samples",)
     effort: ClassVar[str | None] = "n_samples"
 
-    def __init__(self, backend: Backend, *, steps: Steps = None, n_samples: int = 50) -> None:
-        super().__init__(backend, steps=steps)
-        self.n_samples = n_samples
+    n_samples: int = 50
 
     def _passes(self, players: int) -> int:
         return players * self.n_samples

@@ -6,13 +6,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from wordlight.attribution.attributor import Steps
 from wordlight.attribution.options import whole
 from wordlight.attribution.question import Size
-from wordlight.attribution.step import InputSpace, Step, player_masks, step_rng
-from wordlight.attribution.stepwise import StepWeighting, StepwiseAttributor
+from wordlight.attribution.step import Step, player_masks, step_rng
+from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
-from wordlight.backends.backend import Array, Backend, Evaluations
+from wordlight.backends.backend import Array, Evaluations
 
 
 class Banzhaf(StepwiseAttributor):
@@ -37,22 +36,15 @@ class Banzhaf(StepwiseAttributor):
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Wang and Jia 2023, arXiv 2205.15466"
     additive: ClassVar[bool] = False
-    option_names: ClassVar[tuple[str, ...]] = ("step_weighting", "wrt", "n_pairs", "seed")
     effort: ClassVar[str | None] = "n_pairs"
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        steps: Steps = None,
-        step_weighting: StepWeighting = "epsilon",
-        wrt: InputSpace = "embeddings",
-        n_pairs: int = 32,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(backend, steps=steps, step_weighting=step_weighting, wrt=wrt)
-        self.n_pairs = whole("n_pairs", n_pairs)
-        self.seed = whole("seed", seed, 0)
+    n_pairs: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n_pairs = whole("n_pairs", self.n_pairs)
+        self.seed = whole("seed", self.seed, 0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations(forward=2 * self.n_pairs)
