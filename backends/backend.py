@@ -16,6 +16,7 @@ from wordlight.backends.sampling import SamplingFacts, check_image, check_prompt
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
+from wordlight.backends.vocabulary import warn_of_unknown_words
 
 #: An array of the backend's framework; methods handle it through array-api-compat.
 Array = Any
@@ -85,6 +86,12 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self.evaluations = Evaluations()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self.model_id}: "
+            f"{self.framework} on {self.device}, {self.dtype}>"
+        )
 
     def require(self, needs: frozenset[str], who: str) -> None:
         """Raises MissingCapabilityError when ``who`` needs what this backend hasn't."""
@@ -161,6 +168,9 @@ class Backend(ABC):
         Raises:
             ValueError: an empty prompt, a size the model can't draw, a bad number.
             PromptTooLongError: a prompt that the context can't hold.
+
+        Warns:
+            UnknownWordsWarning: words that the model was never trained on, where that is known.
         """
         self.require(frozenset({"sample"}), "sample")
         asked = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -178,6 +188,8 @@ class Backend(ABC):
         }
         for prompt in (*asked, *([negative_prompt] if negative_prompt else [])):
             self.tokenize(prompt)
+        for prompt in dict.fromkeys(asked):
+            warn_of_unknown_words(self.model_id, prompt)
         made = self._sample(asked, **request)
         return made[0] if isinstance(prompts, str) and images_per_prompt == 1 else made
 
@@ -214,6 +226,8 @@ class Backend(ABC):
         for image in images:
             check_image(image)
             facts.size_of(*image.shape[:2])
+        for prompt in dict.fromkeys(prompts):
+            warn_of_unknown_words(self.model_id, prompt)
         return [
             self._invert(image, prompt, seed=s, steps=count)
             for image, prompt, s in zip(images, prompts, seeds, strict=True)

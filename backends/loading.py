@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,16 +17,41 @@ from wordlight.backends.traces import Trace
 if TYPE_CHECKING:
     from wordlight.backends.torch.tracing import Tracing
 
+#: The packages that our own backends need, in the order in which a framework is chosen.
+_PACKAGES = {
+    "torch": ("torch", "diffusers", "transformers"),
+    "flax": ("jax", "flax", "transformers"),
+}
+
 
 def frameworks() -> tuple[str, ...]:
     """The frameworks for which a backend is installed."""
     return tuple(sorted(entry.name for entry in entry_points(group="wordlight.backends")))
 
 
+def default_framework() -> str:
+    """Return the framework that ``load`` uses where none is named.
+
+    PyTorch where its packages are installed, else Flax where its packages are, else PyTorch, whose
+    error then says what to install.
+    """
+    for framework, packages in _PACKAGES.items():
+        if all(_is_installed(package) for package in packages):
+            return framework
+    return "torch"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module without a spec, as tests and notebooks put into sys.modules
+        return False
+
+
 def load(
     model: str | Path | Any,
     *,
-    framework: str = "torch",
+    framework: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     revision: str | None = None,
@@ -38,7 +64,8 @@ def load(
         model: ``"scenes"`` or ``"scenes-b"`` (embedded), a folder in diffusers' format, a Hub id
             such as ``"stable-diffusion-v1-5/stable-diffusion-v1-5"`` (safetensors only), or a live
             pipeline, which is used as it is.
-        framework: whose backend: ``"torch"`` or ``"flax"``, or what else is installed.
+        framework: whose backend: ``"torch"`` or ``"flax"``, or what else is installed. With None
+            PyTorch where it is installed, else Flax; ``backend.framework`` says which.
         device: ``"cpu"``, ``"cuda"``, ``"tpu"``, ...; a GPU or TPU where there is one, if None.
         dtype: ``"float32"`` (default), ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the
             first and the last.
@@ -55,16 +82,14 @@ def load(
             XL), no safetensors weights, an unknown framework, device or dtype.
     """
     found = {entry.name: entry for entry in entry_points(group="wordlight.backends")}
+    framework = framework or default_framework()
     if framework not in found:
         there = ", ".join(sorted(found)) or "none is installed"
         raise ModelLoadError(f"no backend for framework {framework!r}; there is: {there}")
     try:
         backend_class = found[framework].load()
     except ImportError as error:
-        raise ModelLoadError(
-            f"the {framework} backend needs packages that aren't installed ({error}): "
-            f"pip install 'wordlight[{framework}]'"
-        ) from None
+        raise ModelLoadError(_not_installed(framework, error)) from None
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
     for option, value in (("scheduler", scheduler), ("mesh", mesh)):
         if value is not None:
@@ -111,9 +136,24 @@ def trace(
             Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need
             cross-attention.
         prompts: the words, where the pipeline is given embeddings instead.
+
+    Raises:
+        ModelLoadError: not a backend, and PyTorch isn't installed.
     """
     if isinstance(pipe, Backend):
         return pipe.trace(query, prompts)
-    from wordlight.backends.torch.backend import TorchBackend
-
+    try:
+        from wordlight.backends.torch.backend import TorchBackend
+    except ImportError as error:
+        raise ModelLoadError(
+            f"a {type(pipe).__name__} is no backend, and {_not_installed('torch', error)}; "
+            "without PyTorch, trace a backend: `with trace(load('scenes')) as traced:`"
+        ) from None
     return TorchBackend(pipe).trace(query, prompts)
+
+
+def _not_installed(framework: str, error: ImportError) -> str:
+    return (
+        f"the {framework} backend needs packages that aren't installed ({error}): "
+        f"pip install 'wordlight[{framework}]'"
+    )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.backend import Backend
+from wordlight.backends.loading import default_framework
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
 from wordlight.comparisons.datasets.dataset import OnError
@@ -77,7 +78,7 @@ def compare(
     calibration: int = 16,
     maps: Mapping[str, str | Path] | None = None,
     budget: int | None = None,
-    framework: str | Sequence[str] = "torch",
+    framework: str | Sequence[str] | None = None,
     device: str | None = None,
     scheduler: str | None = None,
     progress: bool = True,
@@ -133,6 +134,7 @@ def compare(
             pay for.
         OSError: a folder that can't be read or written.
     """
+    framework = default_framework() if framework is None else framework
     frameworks = (framework,) if isinstance(framework, str) else tuple(framework)
     plan = Plan(
         model=(backend,) if isinstance(backend, Backend) else backend,

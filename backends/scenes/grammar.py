@@ -144,6 +144,18 @@ def plural(shape: str) -> str:
     return "crosses" if shape == "cross" else shape + "s"
 
 
+def vocabulary() -> frozenset[str]:
+    """Return every word that a prompt can have, without punctuation."""
+    shapes = (*SHAPES, *(plural(shape) for shape in SHAPES))
+    phrases = ("a an on background", *RELATIONS.values())
+    return frozenset(
+        (
+            *(word for phrase in phrases for word in phrase.split()),
+            *(*NUMERALS.values(), *SIZES, *COLOURS, *GROUNDS, *shapes),
+        )
+    )
+
+
 def split_of(scene: Scene) -> str:
     """The split that a scene's prompt belongs to; a prompt is never in two splits."""
     if scene.pairs & UNSEEN_PAIRS:

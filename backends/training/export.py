@@ -11,10 +11,12 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
 
+from wordlight.backends.scenes.grammar import vocabulary
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.training.drawing import build_pipeline, draw
 from wordlight.backends.training.train_denoiser import Denoiser, load_trained_autoencoder
 from wordlight.backends.training.training import averaged_weights
+from wordlight.backends.vocabulary import WORDS_FILE
 
 _STAGES = ("autoencoder", "decoder", "denoiser")
 
@@ -37,6 +39,7 @@ def export(folder: Path, destination: Path, *, half: bool = False, compared: int
     dtype = torch.float16 if half else torch.float32
     build_pipeline(model, autoencoder).to(dtype=dtype).save_pretrained(destination)
     (destination / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (destination / WORDS_FILE).write_text("\n".join(sorted(vocabulary())) + "\n")
 
 
 def _rounded(model: Denoiser, autoencoder: AutoencoderKL, prompts: int) -> dict[str, Any]:

@@ -49,9 +49,9 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         "--framework",
         choices=("torch", "flax"),
         action="append" if several else "store",
-        default=argparse.SUPPRESS if several else "torch",
+        default=argparse.SUPPRESS if several else None,
         help=(
-            "whose backend runs the model (default: torch)"
+            "whose backend runs the model (default: torch where it is installed, else flax)"
             + ("; repeatable: the first draws, all make maps of the same images" * several)
         ),
     )

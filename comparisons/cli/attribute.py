@@ -17,6 +17,7 @@ from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.loading import default_framework
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.cli.arguments import (
@@ -124,7 +125,8 @@ def run(arguments: argparse.Namespace) -> None:
         registry.get(name)  # before a model is loaded
         if methods.count(name) > 1:
             raise ValueError(f"{name} can be asked once: its files go by its name")
-    say(f"loading {arguments.model}")
+    framework = arguments.framework or default_framework()
+    say(f"loading {arguments.model} on {framework}")
     backend = load_model(arguments)
     attributors = [registry.construct(backend, name, options) for name, options in asked]
     tokens = backend.tokenize(arguments.prompt)

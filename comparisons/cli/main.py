@@ -19,6 +19,7 @@ from wordlight.comparisons.cli import (
     runs,
     study,
 )
+from wordlight.comparisons.cli.warned import warnings_as_lines
 
 BAD_INPUT = 2
 
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What was typed, for commands that keep it with their results.
     arguments.command_line = ["wordlight", *(sys.argv[1:] if argv is None else argv)]
     try:
-        status: int | None = arguments.run(arguments)
+        with warnings_as_lines():
+            status: int | None = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has seen enough (`wordlight methods | head`). Python would

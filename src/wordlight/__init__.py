@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wordlight.comparisons import compare as compare
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "compare", "load", "trace"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,3 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return compare
     raise AttributeError(f"module 'wordlight' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -74,3 +74,15 @@ def test_a_users_folder_does_not_hide_the_package(tmp_path):
     # Without -P, as a user's script in that folder would have it.
     code = "import wordlight.attribution, wordlight.backends, wordlight.comparisons"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_completion_offers_the_public_names(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import wordlight; print(*dir(wordlight))"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert {"compare", "load", "trace", "__version__"} <= set(done.stdout.split())
