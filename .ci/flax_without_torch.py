@@ -3,6 +3,7 @@ what came of it against PyTorch's own, where both are."""
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ LATENTS, ATTENTION, PUSHES = 1e-5, 1e-4, 1e-3
 def explain(folder: Path) -> None:
     for package in ("torch", "diffusers", "accelerate"):
         assert importlib.util.find_spec(package) is None, f"{package} is installed here"
-    backend = load("scenes", framework="flax")
+    backend = load("scenes")
+    assert backend.framework == "flax", backend
     with trace(backend) as traced:
         run = backend.sample(PROMPT, seed=1, steps=5)
     assert run.image.shape == (64, 64, 3)
@@ -34,15 +36,16 @@ def explain(folder: Path) -> None:
     for method in METHODS:
         method(backend, steps=STEPS).attribute(run).save(folder / f"{method.name}.safetensors")
     assert "torch" not in sys.modules
-    assert "pip install 'wordlight[torch]'" in refusal(), refusal()
+    for ask in (lambda: load("scenes", framework="torch"), lambda: trace(object())):
+        assert "pip install 'wordlight[torch]'" in refusal(ask), refusal(ask)
 
 
-def refusal() -> str:
+def refusal(ask: Callable[[], object]) -> str:
     try:
-        load("scenes")
+        ask()
     except ModelLoadError as error:
         return str(error)
-    return "the torch backend loads without PyTorch"
+    return "it works without PyTorch"
 
 
 def compare(folder: Path) -> None:
