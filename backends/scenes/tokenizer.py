@@ -7,8 +7,9 @@ All byte symbols are in the vocabulary, so any prompt tokenizes. Some words are 
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from wordlight.backends.byte_pairs import Merge, byte_symbols, merge_rules
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -28,54 +29,16 @@ _PIECES: tuple[tuple[str, ...], ...] = tuple(
 )
 
 
-def _byte_symbols() -> list[str]:
-    """The 256 printable characters that byte-level encoding writes the bytes with."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    spare = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
-
-
-def _encode(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
-    symbols = [*word[:-1], word[-1] + _END]
-    while True:
-        pairs = [pair for pair in pairwise(symbols) if pair in ranks]
-        if not pairs:
-            return symbols
-        best = min(pairs, key=ranks.__getitem__)
-        at = next(i for i in range(len(symbols)) if tuple(symbols[i : i + 2]) == best)
-        symbols[at : at + 2] = ["".join(best)]
-
-
 @cache
-def merges() -> tuple[tuple[str, str], ...]:
-    """The merge rules, in order of rank.
-
-    A word that earlier rules already join as wanted is never touched by later ones, so adding the
-    rules word by word keeps every earlier word as it is.
-    """
-    found: list[tuple[str, str]] = []
-    for pieces in _PIECES:
-        wanted = [*pieces[:-1], pieces[-1] + _END]
-        while (got := _encode("".join(pieces), found)) != wanted:
-            starts = [0]
-            for piece in pieces:
-                starts.append(starts[-1] + len(piece))
-            place = 0
-            for left, right in pairwise(got):
-                place += len(left)
-                if place not in starts:
-                    found.append((left, right))
-                    break
-            else:
-                raise AssertionError(f"{pieces} can't be cut as wanted: {got}")
-    return tuple(found)
+def merges() -> tuple[Merge, ...]:
+    """The merge rules, in order of rank."""
+    return merge_rules(_PIECES, _END)
 
 
 @cache
 def vocabulary() -> dict[str, int]:
     """Token to id: byte symbols, the same at a word's end, the merged pieces, start and end."""
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     joined = ("".join(pair) for pair in merges())
     tokens = [*symbols, *(s + _END for s in symbols), *joined, _BOS, _EOS]
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}

@@ -1,0 +1,118 @@
+"""Tiny pipelines of diffusers' families: real classes all through, random weights, a second a run.
+
+For tests, for ``wordlight models --matrix``, and for whoever adds a family: no weights are needed
+to see whether words are labelled, attention is traced and gradients flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from wordlight.backends.torch.tiny.aura_flow import aura_flow
+from wordlight.backends.torch.tiny.cogview_4 import cogview_4
+from wordlight.backends.torch.tiny.flux import chroma, flux_dev, flux_kontext, flux_schnell
+from wordlight.backends.torch.tiny.flux_2 import flux_2_dev, flux_2_klein
+from wordlight.backends.torch.tiny.hidream import hidream
+from wordlight.backends.torch.tiny.hunyuan_image import hunyuan_image
+from wordlight.backends.torch.tiny.kandinsky_5 import kandinsky_5
+from wordlight.backends.torch.tiny.lumina_2 import lumina_2
+from wordlight.backends.torch.tiny.pixart import pixart_sigma
+from wordlight.backends.torch.tiny.qwen_image import qwen_image
+from wordlight.backends.torch.tiny.sana import sana
+from wordlight.backends.torch.tiny.stable_diffusion import (
+    instruct_pix2pix,
+    latent_consistency,
+    stable_diffusion,
+    stable_diffusion_xl,
+    stable_diffusion_xl_refiner,
+    stable_diffusion_xl_turbo,
+)
+from wordlight.backends.torch.tiny.stable_diffusion_3 import (
+    stable_diffusion_3,
+    stable_diffusion_35,
+)
+from wordlight.backends.torch.tiny.video import ltx, wan
+from wordlight.backends.torch.tiny.z_image import z_image
+
+#: Height and width of the tiny pictures: not square, so that mixing them up shows.
+SIZE = (32, 48)
+
+
+@dataclass(frozen=True)
+class TinyFamily:
+    """How a family's tiny pipeline is made and called.
+
+    ``call`` are arguments of the pipeline's call that the family needs; ``edits`` says whether it
+    needs a picture to start from.
+    """
+
+    build: Callable[[], Any]
+    call: Mapping[str, Any] = field(default_factory=dict)
+    edits: bool = False
+
+
+_SIZED = {"height": SIZE[0], "width": SIZE[1]}
+_VIDEO = {**_SIZED, "num_frames": 9}
+
+TINY: dict[str, TinyFamily] = {
+    "sd": TinyFamily(stable_diffusion, _SIZED),
+    "lcm": TinyFamily(latent_consistency, _SIZED),
+    "instruct-pix2pix": TinyFamily(instruct_pix2pix, edits=True),
+    "sdxl": TinyFamily(stable_diffusion_xl, _SIZED),
+    "sdxl-turbo": TinyFamily(stable_diffusion_xl_turbo, {**_SIZED, "guidance_scale": 0.0}),
+    "sdxl-refiner": TinyFamily(stable_diffusion_xl_refiner, {"strength": 1.0}, edits=True),
+    "sd3": TinyFamily(stable_diffusion_3, _SIZED),
+    "sd3.5": TinyFamily(stable_diffusion_35, _SIZED),
+    "flux-dev": TinyFamily(flux_dev, _SIZED),
+    "flux-schnell": TinyFamily(flux_schnell, {**_SIZED, "max_sequence_length": 256}),
+    "flux-kontext": TinyFamily(flux_kontext, {**_SIZED, "_auto_resize": False}, edits=True),
+    "flux.2-dev": TinyFamily(flux_2_dev, _SIZED),
+    "flux.2-klein": TinyFamily(flux_2_klein, _SIZED),
+    "qwen-image": TinyFamily(qwen_image, {**_SIZED, "negative_prompt": " "}),
+    "z-image": TinyFamily(z_image, _SIZED),
+    "chroma": TinyFamily(chroma, _SIZED),
+    "pixart-sigma": TinyFamily(pixart_sigma, {**_SIZED, "use_resolution_binning": False}),
+    "sana": TinyFamily(sana, {**_SIZED, "use_resolution_binning": False}),
+    "lumina-2": TinyFamily(lumina_2, _SIZED),
+    "hunyuan-image": TinyFamily(hunyuan_image, _SIZED),
+    "aura-flow": TinyFamily(aura_flow, _SIZED),
+    "cogview-4": TinyFamily(cogview_4, _SIZED),
+    "kandinsky-5": TinyFamily(kandinsky_5, _SIZED),
+    "hidream": TinyFamily(hidream, _SIZED),
+    "wan": TinyFamily(wan, _VIDEO),
+    "ltx": TinyFamily(ltx, _VIDEO),
+}
+
+
+def build_tiny(family: str, seed: int = 0) -> Any:
+    """Return the tiny pipeline of a family, its weights drawn from ``seed``.
+
+    Raises KeyError, with the families there are.
+    """
+    if family not in TINY:
+        raise KeyError(f"no tiny pipeline of {family!r}; there are {', '.join(TINY)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TINY[family].build()
+
+
+def draw_tiny(family: str, pipe: Any, prompt: Any, seed: int = 0, **call: Any) -> Any:
+    """Call a family's tiny pipeline for two steps; what it draws, as arrays."""
+    known = TINY[family]
+    options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np", **known.call}
+    if known.edits:
+        options["image"] = picture()
+    options["generator"] = torch.Generator().manual_seed(seed)
+    return np.asarray(pipe(prompt=prompt, **{**options, **call})[0])
+
+
+def picture(seed: int = 0) -> Image.Image:
+    """A picture to be edited, ``SIZE`` pixels of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
