@@ -41,7 +41,7 @@ from wordlight.backends.torch.tiny.video import ltx, wan
 from wordlight.backends.torch.tiny.z_image import z_image
 
 #: Height and width of the tiny pictures: not square, so that mixing them up shows.
-SIZE = (32, 48)
+SIZE = (32, 64)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class TinyFamily:
 
 
 _SIZED = {"height": SIZE[0], "width": SIZE[1]}
+_LARGER = {"height": 2 * SIZE[0], "width": 2 * SIZE[1]}
 _VIDEO = {**_SIZED, "num_frames": 9}
 
 TINY: dict[str, TinyFamily] = {
@@ -71,7 +72,11 @@ TINY: dict[str, TinyFamily] = {
     "sd3.5": TinyFamily(stable_diffusion_35, _SIZED),
     "flux-dev": TinyFamily(flux_dev, _SIZED),
     "flux-schnell": TinyFamily(flux_schnell, {**_SIZED, "max_sequence_length": 256}),
-    "flux-kontext": TinyFamily(flux_kontext, {**_SIZED, "_auto_resize": False}, edits=True),
+    "flux-kontext": TinyFamily(
+        flux_kontext,
+        {**_SIZED, "_auto_resize": False, "max_area": SIZE[0] * SIZE[1]},
+        edits=True,
+    ),
     "flux.2-dev": TinyFamily(flux_2_dev, _SIZED),
     "flux.2-klein": TinyFamily(flux_2_klein, _SIZED),
     "qwen-image": TinyFamily(qwen_image, {**_SIZED, "negative_prompt": " "}),
@@ -79,11 +84,11 @@ TINY: dict[str, TinyFamily] = {
     "chroma": TinyFamily(chroma, _SIZED),
     "pixart-sigma": TinyFamily(pixart_sigma, {**_SIZED, "use_resolution_binning": False}),
     "sana": TinyFamily(sana, {**_SIZED, "use_resolution_binning": False}),
-    "lumina-2": TinyFamily(lumina_2, _SIZED),
+    "lumina-2": TinyFamily(lumina_2, _LARGER),
     "hunyuan-image": TinyFamily(hunyuan_image, _SIZED),
     "aura-flow": TinyFamily(aura_flow, _SIZED),
     "cogview-4": TinyFamily(cogview_4, _SIZED),
-    "kandinsky-5": TinyFamily(kandinsky_5, _SIZED),
+    "kandinsky-5": TinyFamily(kandinsky_5, _LARGER),
     "hidream": TinyFamily(hidream, _SIZED),
     "wan": TinyFamily(wan, _VIDEO),
     "ltx": TinyFamily(ltx, _VIDEO),

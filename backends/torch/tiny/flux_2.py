@@ -10,7 +10,6 @@ from diffusers import (
     Flux2Pipeline,
     Flux2Transformer2DModel,
 )
-from transformers import PixtralImageProcessor, PixtralProcessor
 
 from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
 from wordlight.backends.torch.tiny.text_encoders import mistral3_text_encoder, qwen3_text_encoder
@@ -27,16 +26,11 @@ def flux_2_dev() -> Flux2Pipeline:
     """Flux.2 dev, with Mistral 3 under a system message."""
     tokenizer = mistral_tokenizer()
     tokenizer.padding_side = "right"
-    processor = PixtralProcessor(
-        image_processor=PixtralImageProcessor(patch_size={"height": 14, "width": 14}),
-        tokenizer=tokenizer,
-        patch_size=14,
-        spatial_merge_size=2,
-        chat_template=_TEMPLATE,
-    )
+    tokenizer.chat_template = _TEMPLATE
     return quiet(
         Flux2Pipeline(
-            tokenizer=processor,
+            # The real one is a processor round this tokenizer, which needs torchvision.
+            tokenizer=tokenizer,
             text_encoder=mistral3_text_encoder(tokenizer, n_layers=30),
             transformer=_denoiser(guidance_embeds=True),
             vae=_autoencoder(),

@@ -15,7 +15,7 @@ from wordlight.backends.torch.tiny.tokenizers import clip_tokenizer, llama3_toke
 
 def hidream() -> HiDreamImagePipeline:
     """HiDream I1."""
-    first, second = clip_tokenizer(), clip_tokenizer(pad="!")
+    first, second = clip_tokenizer(length=248), clip_tokenizer(pad="!", length=248)
     third, fourth = t5_tokenizer(), llama3_tokenizer()
     denoiser = HiDreamImageTransformer2DModel(
         patch_size=2,
@@ -30,7 +30,7 @@ def hidream() -> HiDreamImagePipeline:
         num_routed_experts=2,
         num_activated_experts=1,
         axes_dims_rope=(4, 6, 6),
-        max_resolution=(16, 16),
+        max_resolution=(16, 32),
         llama_layers=[0, 1],
         force_inference_output=True,
     )

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from diffusers import Kandinsky5T2IPipeline, Kandinsky5Transformer3DModel
-from transformers import (
-    Qwen2_5_VLProcessor,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-)
 
 from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
 from wordlight.backends.torch.tiny.text_encoders import clip_text_encoder, qwen25_vl_text_encoder
-from wordlight.backends.torch.tiny.tokenizers import QWEN_TEMPLATE, clip_tokenizer, qwen_tokenizer
+from wordlight.backends.torch.tiny.tokenizers import clip_tokenizer, qwen_tokenizer
 
 
 def kandinsky_5() -> Kandinsky5T2IPipeline:
     """Kandinsky 5 Image Lite."""
     first, second = qwen_tokenizer(), clip_tokenizer()
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(),
-        tokenizer=first,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=QWEN_TEMPLATE,
-    )
     denoiser = Kandinsky5Transformer3DModel(
         in_visual_dim=4,
         out_visual_dim=4,
@@ -37,12 +26,14 @@ def kandinsky_5() -> Kandinsky5T2IPipeline:
     )
     return quiet(
         Kandinsky5T2IPipeline(
-            tokenizer=processor,
+            # The real one is a processor round this tokenizer, which needs torchvision.
+            tokenizer=first,
             text_encoder=qwen25_vl_text_encoder(first),
             tokenizer_2=second,
             text_encoder_2=clip_text_encoder(second),
             transformer=lively(denoiser),
-            vae=autoencoder(4),
+            # The pipeline takes its autoencoder to shrink by 8.
+            vae=autoencoder(4, 3),
             scheduler=flow_scheduler(),
         )
     )

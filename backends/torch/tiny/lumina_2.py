@@ -25,12 +25,14 @@ def lumina_2() -> Lumina2Pipeline:
         axes_lens=(300, 64, 64),
         cap_feat_dim=16,
     )
+    # The pipeline takes its autoencoder to shrink by 8.
+    vae = autoencoder(4, 3, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1)
     return quiet(
         Lumina2Pipeline(
             tokenizer=tokenizer,
             text_encoder=gemma2_text_encoder(tokenizer),
             transformer=lively(denoiser),
-            vae=autoencoder(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+            vae=vae,
             scheduler=flow_scheduler(),
         )
     )

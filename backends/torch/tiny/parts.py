@@ -8,15 +8,16 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
 
-def autoencoder(channels: int, **options: Any) -> AutoencoderKL:
-    """An autoencoder that halves an image's sides, to latents of so many channels."""
+def autoencoder(n_channels: int, n_halvings: int = 1, **options: Any) -> AutoencoderKL:
+    """An autoencoder that halves an image's sides ``n_halvings`` times."""
+    n_levels = n_halvings + 1
     return AutoencoderKL(
         sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * n_levels,
+        up_block_types=("UpDecoderBlock2D",) * n_levels,
+        block_out_channels=(8,) * n_levels,
         norm_num_groups=4,
-        latent_channels=channels,
+        latent_channels=n_channels,
         **options,
     )
 

@@ -42,7 +42,7 @@ def clip_text_encoder(
         projection_dim=width,
         num_hidden_layers=3,
         num_attention_heads=2,
-        max_position_embeddings=77,
+        max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

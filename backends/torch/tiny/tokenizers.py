@@ -46,14 +46,14 @@ QWEN_TEMPLATE = (
 )
 
 
-def clip_tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's: byte-level pairs with an end-of-word mark, 77 tokens.
+def clip_tokenizer(pad: str = "<|endoftext|>", length: int = 77) -> CLIPTokenizer:
+    """CLIP's: byte-level pairs with an end-of-word mark, 77 tokens (LongCLIP: 248).
 
     The larger CLIP of Stable Diffusion XL pads with ``!``.
     """
     vocabulary, merges = _clip_vocabulary()
     return CLIPTokenizer(
-        vocab=vocabulary, merges=list(merges), pad_token=pad, model_max_length=77
+        vocab=vocabulary, merges=list(merges), pad_token=pad, model_max_length=length
     )
 
 
