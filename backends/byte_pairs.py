@@ -1,4 +1,4 @@
-"""Byte-pair vocabularies made by hand: small ones, for the embedded models and for tiny test models."""
+"""Byte-pair vocabularies made by hand, for embedded and for tiny models."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
+_QUERIES_AND_KEYS = ("to_q", "to_k", "add_q", "add_k", "qkv", "q_proj", "k_proj")
+
 
 def autoencoder(n_channels: int, n_halvings: int = 1, **options: Any) -> AutoencoderKL:
     """An autoencoder that halves an image's sides ``n_halvings`` times."""
@@ -27,18 +29,20 @@ def flow_scheduler(**options: Any) -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(**options)
 
 
-def lively(denoiser: Any) -> Any:
-    """The denoiser with weights that are zero before training redrawn, which would hide the text,
-    and larger queries and keys, so that its attention isn't even."""
+def lively(model: Any) -> Any:
+    """The model with weights redrawn so that each layer's output is as large as its input.
+
+    Weights that are zero before training would hide the text; larger queries and keys make
+    attention uneven.
+    """
     with torch.no_grad():
-        for name, weight in denoiser.named_parameters():
+        for name, weight in model.named_parameters():
             if weight.ndim < 2:
                 continue
-            if not weight.any():
-                weight.copy_(torch.randn_like(weight) * weight[0].numel() ** -0.5)
-            if any(part in name for part in ("to_q", "to_k", "add_q", "add_k", "qkv", "q_proj")):
-                weight *= 3
-    return denoiser.eval()
+            weight.copy_(torch.randn_like(weight) * weight[0].numel() ** -0.5)
+            if any(part in name for part in _QUERIES_AND_KEYS):
+                weight *= 2
+    return model.eval()
 
 
 def quiet(pipe: Any) -> Any:

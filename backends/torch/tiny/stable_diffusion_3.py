@@ -43,5 +43,5 @@ def stable_diffusion_3(**denoiser: Any) -> StableDiffusion3Pipeline:
 
 
 def stable_diffusion_35() -> StableDiffusion3Pipeline:
-    """Stable Diffusion 3.5 medium: normalised queries and keys, a layer that is of the image alone."""
+    """Stable Diffusion 3.5 medium: normalised queries and keys, and a layer of the image alone."""
     return stable_diffusion_3(qk_norm="rms_norm", dual_attention_layers=(0,))

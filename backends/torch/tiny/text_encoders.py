@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -27,6 +26,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from wordlight.backends.torch.tiny.parts import lively
+
 #: Channels of a text encoder's states.
 WIDTH = 16
 
@@ -47,39 +48,39 @@ def clip_text_encoder(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return _livelier((CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
+    return lively((CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
 
 
 def t5_text_encoder(tokenizer: Any) -> T5EncoderModel:
     """T5's encoder; ByT5's too."""
-    return _livelier(T5EncoderModel(T5Config(**_t5(tokenizer), feed_forward_proj="gated-gelu")))
+    return lively(T5EncoderModel(T5Config(**_t5(tokenizer), feed_forward_proj="gated-gelu")))
 
 
 def umt5_text_encoder(tokenizer: Any) -> UMT5EncoderModel:
     """UMT5's encoder, with relative positions in every layer."""
-    return _livelier(UMT5EncoderModel(UMT5Config(**_t5(tokenizer))))
+    return lively(UMT5EncoderModel(UMT5Config(**_t5(tokenizer))))
 
 
 def gemma2_text_encoder(tokenizer: Any) -> Gemma2Model:
     """Gemma 2 without its head."""
     config = Gemma2Config(**_decoder(tokenizer), head_dim=WIDTH // 2, sliding_window=512)
-    return _livelier(Gemma2Model(config))
+    return lively(Gemma2Model(config))
 
 
 def glm_text_encoder(tokenizer: Any) -> GlmModel:
     """GLM 4 without its head."""
-    return _livelier(GlmModel(GlmConfig(**_decoder(tokenizer), head_dim=WIDTH // 2)))
+    return lively(GlmModel(GlmConfig(**_decoder(tokenizer), head_dim=WIDTH // 2)))
 
 
 def llama_text_encoder(tokenizer: Any) -> LlamaForCausalLM:
     """Llama 3."""
-    return _livelier(LlamaForCausalLM(LlamaConfig(**_decoder(tokenizer, n_layers=2))))
+    return lively(LlamaForCausalLM(LlamaConfig(**_decoder(tokenizer, n_layers=2))))
 
 
 def qwen3_text_encoder(tokenizer: Any, n_layers: int = 3) -> Qwen3ForCausalLM:
     """Qwen 3."""
     config = Qwen3Config(**_decoder(tokenizer, n_layers=n_layers), head_dim=WIDTH // 2)
-    return _livelier(Qwen3ForCausalLM(config))
+    return lively(Qwen3ForCausalLM(config))
 
 
 def qwen25_vl_text_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
@@ -99,7 +100,7 @@ def qwen25_vl_text_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration
         vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
-    return _livelier(Qwen2_5_VLForConditionalGeneration(config))
+    return lively(Qwen2_5_VLForConditionalGeneration(config))
 
 
 def mistral3_text_encoder(tokenizer: Any, n_layers: int) -> Mistral3ForConditionalGeneration:
@@ -121,7 +122,7 @@ def mistral3_text_encoder(tokenizer: Any, n_layers: int) -> Mistral3ForCondition
         },
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
     )
-    return _livelier(Mistral3ForConditionalGeneration(config))
+    return lively(Mistral3ForConditionalGeneration(config))
 
 
 def _t5(tokenizer: Any) -> dict[str, Any]:
@@ -150,12 +151,3 @@ def _decoder(tokenizer: Any, n_layers: int = 3) -> dict[str, Any]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-
-
-def _livelier(model: Any) -> Any:
-    """The model with larger random weights, so that its states tell words apart."""
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.copy_(torch.randn_like(weight) * weight.shape[-1] ** -0.5)
-    return model.eval()

@@ -119,7 +119,7 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
     return Qwen2Tokenizer(
         vocab=vocabulary,
         merges=list(merges),
-        extra_special_tokens=["<|im_start|>", "<|im_end|>"] + _QWEN_VISION,
+        extra_special_tokens=["<|im_start|>", "<|im_end|>", *_QWEN_VISION],
         chat_template=QWEN_TEMPLATE,
         model_max_length=4096,
     )
