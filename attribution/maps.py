@@ -16,11 +16,12 @@ from wordlight.attribution.resize import resize
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.trajectory import check_image, check_numbers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_KIND, _VERSION = "attribution maps", 1
+_KIND, _VERSION = "attribution maps", 2
 
 #: How far two float32 values may differ by rounding alone, relative to the larger one.
 _ROUNDING = 1e-6
@@ -180,8 +181,8 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
             raise ValueError(f"unknown dimensions {sorted(map(str, unknown))}")
         if data.sizes["word"] != len(players):
             raise ValueError(f"{data.sizes['word']} maps for {len(players)} players")
-        if not np.isfinite(data.values).all():
-            raise ValueError("maps must be finite")
+        check_numbers("maps", data.values)
+        check_image(image)
         if merge not in get_args(Merge):
             raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, not {merge!r}")
         self.data = data.astype(np.float32).assign_coords(word=[p.text for p in players])
@@ -323,8 +324,11 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
             provenance=self.provenance,
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write to one safetensors file, by atomic rename."""
+    def save(self, path: str | Path, label: Mapping[str, str] | None = None) -> None:
+        """Write to one safetensors file, by atomic rename.
+
+        ``label`` says what it is kept for, and has to be said again to read it for that.
+        """
         extra = [str(d) for d in self.data.dims[1:-2]]
         facts = {
             "tokens": self.tokens.to_json(),
@@ -339,15 +343,16 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
             "provenance": vars(self.provenance),
         }
         arrays: dict[str, npt.NDArray[Any]] = {"maps": self.data.values, "image": self.image}
-        write_arrays(Path(path), _KIND, _VERSION, arrays, facts)
+        write_arrays(Path(path), _KIND, _VERSION, arrays, facts, label)
 
     @classmethod
-    def load(cls, path: str | Path) -> AttributionMaps:
+    def load(cls, path: str | Path, label: Mapping[str, str] | None = None) -> AttributionMaps:
         """Read what ``save`` wrote.
 
-        Raises FileNotFoundError, and FileFormatError on a damaged file or another version.
+        Raises FileNotFoundError, and FileFormatError on a damaged file, another version, or one
+        that was kept for something else than ``label`` says.
         """
-        arrays, facts = read_arrays(Path(path), _KIND, _VERSION)
+        arrays, facts = read_arrays(Path(path), _KIND, _VERSION, label)
         try:
             axes = facts["axes"]
             data = xr.DataArray(arrays["maps"], dims=("word", *axes, "y", "x"), coords=axes)

@@ -1,12 +1,30 @@
-"""A model's folder in diffusers' format: whether it's there, and the revision it stands for."""
+"""A model's folder in diffusers' format, which may come from anywhere: what is looked at before any
+library reads it, and the revision that it stands for."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from wordlight.backends.regular_files import open_regular, read_json_file
 
 #: The endings of all that makes a model: weights, configurations, tokenizer.
-_MODEL_FILES = {".safetensors", ".msgpack", ".json", ".txt"}
+_MODEL_FILES = {".safetensors", ".msgpack", ".json", ".txt", ".model"}
+INDEX = "model_index.json"
+#: Where components come from. diffusers would import any other module that an index names.
+_LIBRARIES = ("diffusers", "transformers")
+#: Files of which one of each group makes a tokenizer that knows words.
+_VOCABULARIES = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("tokenizer.model",),
+    ("vocab.txt",),
+)
+#: More than any network has.
+_MOST_LAYERS = 1000
 
 
 class ModelLoadError(ValueError):
@@ -24,11 +42,148 @@ def is_there(folder: Path) -> bool:
 def revision_of(folder: Path) -> str:
     """Twelve hexadecimal digits: a digest of the names and contents of all the model's files.
 
-    With it, results can't be taken for those of other weights under the same name.
+    With it, results can't be taken for those of other weights under the same name. Raises
+    ModelLoadError for a file that can't be read.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in _MODEL_FILES):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape"))
+        digest.update(b"\0")
+        try:
+            with open_regular(path) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ModelLoadError(f"{path} can't be read: {error.strerror}") from None
     return digest.hexdigest()[:12]
+
+
+def check_model_folder(
+    folder: Path, knows_library: Callable[[str], bool] = lambda name: name in _LIBRARIES
+) -> dict[str, Any]:
+    """The index of a folder that can be given to a library: it has no code of its own, nothing to
+    wait for, vocabularies for its tokenizers, and networks that its files can be the weights of.
+
+    Args:
+        folder: in diffusers' format.
+        knows_library: whether components may be of a library beside diffusers and transformers.
+
+    Raises:
+        ModelLoadError: for the first of these that doesn't hold.
+    """
+    index = read_index(folder)
+    for part, library, _ in components(folder, index):
+        place = folder / part
+        if library not in _LIBRARIES and not knows_library(library):
+            raise ModelLoadError(_own_code(folder / INDEX, f"its {part} is of {library!a}"))
+        if not place.is_dir():
+            # No prediction needs these, and many folders leave them out.
+            if part in ("safety_checker", "feature_extractor", "image_encoder"):
+                continue
+            raise ModelLoadError(f"{folder} lacks its {part}: there is no folder {place}")
+        if code := sorted(path.name for path in place.glob("*.py")):
+            raise ModelLoadError(_own_code(place, code[0]))
+        _check_part(place)
+    return index
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What a folder's index says; raises ModelLoadError where it holds no model."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {INDEX}")
+    index = _read(path)
+    kind = index.get("_class_name")
+    if isinstance(kind, list):
+        raise ModelLoadError(_own_code(path, f"its pipeline is {kind!a}"[:100]))
+    if not isinstance(kind, str) or not kind:
+        raise ModelLoadError(f"{path} is damaged: it doesn't name a pipeline's class")
+    return index
+
+
+def components(folder: Path, index: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The parts that an index names, each with the library and the name of its class."""
+    for part, what in index.items():
+        # [library, class], of nothing where a part was left out; the rest are settings.
+        if part.startswith("_") or not isinstance(what, list) or not any(what):
+            continue
+        if len(what) != 2 or not all(isinstance(one, str) for one in what):
+            # Settings can be lists too.
+            if (folder / part).is_dir():
+                raise ModelLoadError(f"{folder / INDEX} is damaged: {part} is {what!a}"[:300])
+            continue
+        if not part.isidentifier():
+            raise ModelLoadError(f"{folder / INDEX} is damaged: no part is called {part!a}"[:300])
+        yield part, what[0], what[1]
+
+
+def _check_part(place: Path) -> None:
+    for path in place.iterdir():
+        if path.is_dir():
+            continue
+        try:
+            open_regular(path).close()
+        except OSError as error:
+            raise ModelLoadError(f"{path} can't be read: {error.strerror}") from None
+        if path.suffix == ".json" and "auto_map" in (found := _read(path)):
+            raise ModelLoadError(_own_code(path, f"auto_map {found['auto_map']!a}"[:100]))
+    if place.name.startswith("tokenizer") and not _has_vocabulary(place):
+        either = ", or ".join(" and ".join(names) for names in _VOCABULARIES)
+        raise ModelLoadError(f"{place} has no vocabulary: it should hold {either}")
+    config = place / "config.json"
+    if config.is_file():
+        weights = sum(
+            path.stat().st_size for path in place.iterdir() if path.suffix in _WEIGHT_FILES
+        )
+        if weights:
+            _check_size(config, _read(config), weights)
+
+
+#: Pickles too: whoever reads the folder says that they aren't read.
+_WEIGHT_FILES = (".safetensors", ".msgpack", ".bin")
+
+
+def _has_vocabulary(place: Path) -> bool:
+    return any(all((place / name).is_file() for name in names) for names in _VOCABULARIES)
+
+
+def _check_size(path: Path, config: Any, weights: int) -> None:
+    """Raises ModelLoadError for sizes that no file of so many bytes can be the weights of: building
+    such a network takes the machine's memory before its weights are looked at."""
+    for key, value in _numbers(config):
+        layers = "layer" in key or "block" in key
+        if value > (_MOST_LAYERS if layers else max(weights, 10_000)):
+            raise ModelLoadError(
+                f"{path} asks for {key} {value:.3g}, which no network of its "
+                f"{weights} bytes of weights has"
+            )
+
+
+def _numbers(config: Any) -> Iterator[tuple[str, int]]:
+    """Every whole number of a configuration, with the name that it goes by; however deep it is."""
+    left: list[tuple[str, Any]] = [("", config)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += [(str(name), one) for name, one in value.items()]
+        elif isinstance(value, list):
+            left += [(key, one) for one in value]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield key, value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json_file(path)
+    except OSError as error:
+        raise ModelLoadError(f"{path} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelLoadError(f"{path} is damaged: not a JSON object")
+    return found
+
+
+def _own_code(where: Path, what: str) -> str:
+    return (
+        f"{where} asks for code of its own ({what}), and no code from a model's folder is run here"
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,33 @@ import numpy.typing as npt
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 from wordlight.backends.tokens import Tokens
 
-_KIND, _VERSION = "trajectory", 1
+_KIND, _VERSION = "trajectory", 2
 
 FloatArray = npt.NDArray[np.floating[Any]]
+
+
+#: Beyond it the squares of float32 numbers aren't finite.
+_LARGEST = 1e18
+
+
+def check_numbers(name: str, array: npt.NDArray[Any]) -> None:
+    """Raises ValueError for an array that isn't of floating numbers, or has some that no model
+    makes: NaN, infinite, or so large that their squares are."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name} must be floating-point numbers, not {array.dtype}")
+    if not array.size:
+        raise ValueError(f"{name} must not be empty, as {array.shape} is")
+    # NaN compares as false too.
+    if not (np.abs(array) <= _LARGEST).all():
+        raise ValueError(f"{name} must be finite numbers of at most {_LARGEST:g}")
+
+
+def check_image(image: npt.NDArray[Any]) -> None:
+    """Raises ValueError for what is no image of ``(height, width, 3)`` uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +98,21 @@ class Trajectory:
                 f"embeddings must be (tokens, channels) for {len(self.tokens)} tokens, not "
                 f"{self.embeddings.shape}"
             )
+        check_image(self.image)
+        for name, array in self._numbers():
+            check_numbers(name, array)
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"the guidance scale must be a number, not {self.guidance_scale}")
+
+    def _numbers(self) -> Iterator[tuple[str, FloatArray]]:
+        """Every array of floating numbers, by name."""
+        for name in ("latents", "timesteps", "embeddings", "empty_embeddings"):
+            yield name, getattr(self, name)
+        if self.negative_embeddings is not None:
+            yield "negative_embeddings", self.negative_embeddings
+        for group in _ADDED:
+            for name, array in getattr(self, group).items():
+                yield f"{group}.{name}", array
 
     @property
     def steps(self) -> int:
@@ -111,8 +151,11 @@ class Trajectory:
             raise ValueError("a step set must name at least one step, and none twice")
         return tuple(steps)
 
-    def save(self, path: str | Path) -> None:
-        """Write to one safetensors file, by atomic rename."""
+    def save(self, path: str | Path, label: Mapping[str, str] | None = None) -> None:
+        """Write to one safetensors file, by atomic rename.
+
+        ``label`` says what it is kept for, and has to be said again to read it for that.
+        """
         arrays: dict[str, npt.NDArray[Any]] = {
             "embeddings": self.embeddings,
             "empty_embeddings": self.empty_embeddings,
@@ -125,15 +168,16 @@ class Trajectory:
         for group in _ADDED:
             arrays |= {f"{group}.{name}": v for name, v in getattr(self, group).items()}
         facts = {name: getattr(self, name) for name in _FACTS} | {"tokens": self.tokens.to_json()}
-        write_arrays(Path(path), _KIND, _VERSION, arrays, facts)
+        write_arrays(Path(path), _KIND, _VERSION, arrays, facts, label)
 
     @classmethod
-    def load(cls, path: str | Path) -> Trajectory:
+    def load(cls, path: str | Path, label: Mapping[str, str] | None = None) -> Trajectory:
         """Read what ``save`` wrote.
 
-        Raises FileNotFoundError, and FileFormatError on a damaged file or another version.
+        Raises FileNotFoundError, and FileFormatError on a damaged file, another version, or one
+        that was kept for something else than ``label`` says.
         """
-        arrays, facts = read_arrays(Path(path), _KIND, _VERSION)
+        arrays, facts = read_arrays(Path(path), _KIND, _VERSION, label)
         added: dict[str, dict[str, Any]] = {group: {} for group in _ADDED}
         for name in list(arrays):
             group, dot, own = name.partition(".")

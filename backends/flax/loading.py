@@ -14,17 +14,23 @@ from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
 from wordlight.backends.flax.checkpoint import load_network, read_json, weightless
 from wordlight.backends.flax.clip_text import TextEncoder, TextEncoderConfig
 from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigError
+from wordlight.backends.flax.former import as_today
 from wordlight.backends.flax.schedulers import Schedule
 from wordlight.backends.flax.unet import UNet, UNetConfig
-from wordlight.backends.model_folder import ModelLoadError, is_there, revision_of
+from wordlight.backends.model_folder import (
+    INDEX,
+    ModelLoadError,
+    check_model_folder,
+    is_there,
+    read_index,
+    revision_of,
+)
 
-_INDEX = "model_index.json"
 _WANTED = "this backend reads Stable Diffusion 1.x, 2.x and XL pipelines"
 _PARTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
 #: Parts that a pipeline may have without its denoiser's predictions being others.
 _ASIDE = ("feature_extractor", "image_encoder", "safety_checker")
-_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_SETTINGS = [_INDEX, *(f"{part}/*{ending}" for part in _PARTS for ending in (".json", ".txt"))]
+_SETTINGS = [INDEX, *(f"{part}/*{ending}" for part in _PARTS for ending in (".json", ".txt"))]
 _WEIGHTS = ["*/model*.safetensors", "*/diffusion_pytorch_model*.safetensors"]
 _FORMER_WEIGHTS = ["*/flax_model*.msgpack*", "*/diffusion_flax_model*.msgpack*"]
 
@@ -93,6 +99,7 @@ def read_folder(
 ) -> LoadedModel:
     """Read a folder in diffusers' format; raises ModelLoadError."""
     index = check_kind(folder)
+    check_model_folder(folder)
     path = folder / "scheduler" / "scheduler_config.json"
     try:
         schedule = Schedule(read_json(path), scheduler)
@@ -153,10 +160,8 @@ def _second_text(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_kind(folder: Path) -> Mapping[str, Any]:
     """The folder's index; raises ModelLoadError where it holds nothing that is read here."""
-    if not (folder / _INDEX).is_file():
-        raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {_INDEX}")
-    index: Mapping[str, Any] = read_json(folder / _INDEX)
-    kind = str(index.get("_class_name"))
+    index = as_today(read_index(folder))
+    kind = str(index["_class_name"])
     if not kind.startswith("StableDiffusion") or "3" in kind:
         raise ModelLoadError(f"{folder} holds a {kind}; {_WANTED}")
     for part, what in index.items():
@@ -167,10 +172,6 @@ def check_kind(folder: Path) -> Mapping[str, Any]:
 
 
 def _read_tokenizer(folder: Path) -> Any:
-    # Without them transformers makes a tokenizer that knows no word.
-    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
-        either = " nor ".join(" and ".join(names) for names in _VOCABULARIES)
-        raise CheckpointError(f"{folder} holds no CLIP tokenizer: it has neither {either}")
     # Importing transformers takes seconds.
     from transformers import CLIPTokenizer
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 
-_KIND, _VERSION = "segmentation", 1
+_KIND, _VERSION = "segmentation", 2
 Array = npt.NDArray[Any]
 
 

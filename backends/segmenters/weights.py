@@ -38,7 +38,10 @@ def load_network(
         "oneformer": transformers.OneFormerForUniversalSegmentation,
         "clipseg": transformers.CLIPSegForImageSegmentation,
     }
-    where: dict[str, Any] = {} if local else {"revision": revision}
+    # Without it transformers asks at the terminal whether a model's own code may run.
+    where: dict[str, Any] = {"trust_remote_code": False}
+    if not local:
+        where["revision"] = revision
     try:
         config = transformers.AutoConfig.from_pretrained(model, **where)
         if config.model_type != kind:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
@@ -21,12 +22,19 @@ from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from wordlight.backends.embedded import EMBEDDED
-from wordlight.backends.model_folder import ModelLoadError, is_there, revision_of
+from wordlight.backends.model_folder import (
+    INDEX,
+    ModelLoadError,
+    check_model_folder,
+    components,
+    is_there,
+    read_index,
+    revision_of,
+)
 
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-_INDEX = "model_index.json"
 _WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
 
 
@@ -89,6 +97,10 @@ def load_pipeline(
         kept = given if isinstance(found.pipe.scheduler, kind) else {"clip_sample": False, **given}
         found.pipe.scheduler = kind.from_config(kept)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if where.startswith("meta"):
+        raise ModelLoadError(
+            "device 'meta' holds shapes and no numbers: nothing can be drawn on it"
+        )
     try:
         return replace(found, pipe=found.pipe.to(where))
     except (RuntimeError, AssertionError) as error:
@@ -100,8 +112,8 @@ def _read_hub(name: str, dtype: str | None, revision: str | None) -> LoadedPipel
     try:
         with _quiet():
             # Its kind is known before gigabytes are fetched.
-            index = hf_hub_download(name, _INDEX, revision=revision)
-            _check_kind(Path(index))
+            index = hf_hub_download(name, INDEX, revision=revision)
+            _check_kind(Path(index).parent)
             folder = DiffusionPipeline.download(name, revision=revision, use_safetensors=True)
     except (OSError, ValueError) as error:
         if isinstance(error, ModelLoadError):
@@ -113,32 +125,83 @@ def _read_hub(name: str, dtype: str | None, revision: str | None) -> LoadedPipel
 
 
 def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
-    index = folder / _INDEX
-    if not index.is_file():
-        raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {_INDEX}")
-    _check_kind(index)
+    _check_kind(folder)
+    # What is missing would be said of in the library's words, or be random: see below.
+    index = check_model_folder(folder, lambda name: hasattr(diffusers.pipelines, name))
     try:
         with _quiet():
             pipe = DiffusionPipeline.from_pretrained(
-                str(folder), use_safetensors=True, safety_checker=None, local_files_only=True
+                str(folder),
+                use_safetensors=True,
+                safety_checker=None,
+                local_files_only=True,
+                **_networks(folder, index),
             )
             pipe.to(dtype=getattr(torch, dtype or "float32"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except ModelLoadError:
+        raise
+    except Exception as error:  # damaged files raise whatever the libraries ran into
         raise ModelLoadError(
             f"'{folder}' can't be loaded as a diffusers model: {_first(error)}"
         ) from None
     if not isinstance(pipe, StableDiffusionPipeline):
         raise ModelLoadError(f"{folder} holds a {type(pipe).__name__}; {_WANTED}")
+    _check_tokenizer(folder, pipe)
     return pipe
 
 
-def _check_kind(index: Path) -> None:
-    try:
-        kind = str(json.loads(index.read_text()).get("_class_name"))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        raise ModelLoadError(f"{index} is damaged: not a JSON object") from None
+def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Module]:
+    """A folder's networks by their parts' names.
+
+    Raises ModelLoadError where weights are missing: those would be random, and nobody would know.
+    """
+    found: dict[str, torch.nn.Module] = {}
+    for part, library, name in components(folder, index):
+        kind = getattr(
+            {"diffusers": diffusers, "transformers": transformers}.get(library), name, None
+        )
+        if part == "safety_checker" or not hasattr(kind, "state_dict"):
+            continue  # no network of these libraries
+        network, report = kind.from_pretrained(
+            str(folder),
+            subfolder=part,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        parameters = {name for name, _ in network.named_parameters()}
+        if missing := sorted(parameters & set(report["missing_keys"])):
+            raise ModelLoadError(
+                f"{folder / part} lacks {len(missing)} of its {len(parameters)} weights, such as "
+                f"{missing[0]}"
+            )
+        if bad := next((n for n, p in network.named_parameters() if not p.isfinite().all()), None):
+            raise ModelLoadError(f"{folder / part} has weights that are no numbers, in {bad}")
+        found[part] = network
+    return found
+
+
+def _check_tokenizer(folder: Path, pipe: StableDiffusionPipeline) -> None:
+    """Raises ModelLoadError for words that the text encoder has no embedding for, and for none."""
+    tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
+    if tokenizer is None or encoder is None:
+        return  # whoever uses the pipeline says so
+    words = set(tokenizer.get_vocab().values())
+    if not words - set(tokenizer.all_special_ids):
+        raise ModelLoadError(f"{folder / 'tokenizer'} knows no word: its vocabulary is empty")
+    if max(words) >= encoder.config.vocab_size:
+        raise ModelLoadError(
+            f"{folder / 'tokenizer'} knows more words ({len(words)}) than its text encoder "
+            f"({encoder.config.vocab_size})"
+        )
+
+
+def _check_kind(folder: Path) -> None:
+    kind = str(read_index(folder)["_class_name"])
     if not kind.startswith("StableDiffusion") or "XL" in kind or "3" in kind:
-        raise ModelLoadError(f"{index.parent} holds a {kind}; {_WANTED}")
+        raise ModelLoadError(f"{folder} holds a {kind}; {_WANTED}")
+    if not hasattr(diffusers, kind):
+        raise ModelLoadError(f"{folder} holds a {kind}, which diffusers doesn't know; {_WANTED}")
 
 
 def _first(error: Exception) -> str:
