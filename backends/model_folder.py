@@ -71,6 +71,7 @@ def check_model_folder(
         ModelLoadError: for the first of these that doesn't hold.
     """
     index = read_index(folder)
+    _check_plain(folder)
     for part, library, _ in components(folder, index):
         place = folder / part
         if library not in _LIBRARIES and not knows_library(library):
@@ -116,14 +117,20 @@ def components(folder: Path, index: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield part, what[0], what[1]
 
 
-def _check_part(place: Path) -> None:
-    for path in place.iterdir():
-        if path.is_dir():
-            continue
+def _check_plain(place: Path) -> list[Path]:
+    """The files of a folder; raises ModelLoadError for one that can't be opened or read to its
+    end."""
+    files = [path for path in sorted(place.iterdir()) if not path.is_dir()]
+    for path in files:
         try:
             open_regular(path).close()
         except OSError as error:
             raise ModelLoadError(f"{path} can't be read: {error.strerror}") from None
+    return files
+
+
+def _check_part(place: Path) -> None:
+    for path in _check_plain(place):
         if path.suffix == ".json" and "auto_map" in (found := _read(path)):
             raise ModelLoadError(_own_code(path, f"auto_map {found['auto_map']!a}"[:100]))
     if place.name.startswith("tokenizer") and not _has_vocabulary(place):

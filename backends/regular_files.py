@@ -6,14 +6,15 @@ import errno
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 #: In bytes: what describes something is never larger, however many words a tokenizer has.
 LARGEST_DESCRIPTION = 256 * 2**20
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading.
 
     Raises OSError as ``open`` does, and where it is no plain file: reading a named pipe waits for

@@ -160,7 +160,7 @@ def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Modu
         kind = getattr(
             {"diffusers": diffusers, "transformers": transformers}.get(library), name, None
         )
-        if part == "safety_checker" or not hasattr(kind, "state_dict"):
+        if part == "safety_checker" or kind is None or not hasattr(kind, "state_dict"):
             continue  # no network of these libraries
         network, report = kind.from_pretrained(
             str(folder),

@@ -205,7 +205,7 @@ class Coco(Dataset):
         masks: dict[int, Mask] = {}
         for one in self._annotations[number]:
             path = self._panoptic_path(one)
-            colours = read_image(path).astype(np.int64)
+            colours = read_image(path).astype(np.int32)
             ids = colours[..., 0] + 256 * colours[..., 1] + 256 * 256 * colours[..., 2]
             for part in _segments(one):
                 mask = ids == _number(part, "id")
@@ -256,50 +256,107 @@ def _number(one: Record, key: str) -> int:
 
 def _decoded(one: Record, size: tuple[int, int]) -> Mask:
     """A segmentation as a mask: polygons, or runs, compressed or not."""
+    where = f"annotation {one.get('id')}"
+    found = one.get("segmentation")
+    if not isinstance(found, dict):
+        return _of_polygons(where, found, size)
+    if found.get("size") != [*size]:
+        raise DatasetError(f"{where}: its mask is {found.get('size')}, and the image is {[*size]}")
+    counts = found.get("counts")
+    if isinstance(counts, str):
+        counts = _runs(where, counts)
+    if (
+        not isinstance(counts, list)
+        or not all(type(run) is int and run >= 0 for run in counts)
+        or sum(counts) != size[0] * size[1]
+    ):
+        raise DatasetError(
+            f"{where}: its runs don't add up to the image's pixels: they were cut short, or are of "
+            "another image"
+        )
+    values = np.arange(len(counts)) % 2 == 1
+    # Column by column.
+    mask: Mask = np.repeat(values, counts).reshape(size[::-1]).T
+    return mask
+
+
+def _runs(where: str, text: str) -> list[int]:
+    """The lengths of runs from COCO's text: five bits a character, from the lowest on, with a bit
+    that says that more follow, signed; from the third on as differences to the one before last.
+
+    As in pycocotools' ``rleFrString``, which takes any text.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise DatasetError(f"{where}: its runs aren't what COCO writes")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise DatasetError(f"{where}: its runs were cut short")
+    return runs
+
+
+#: How far outside of an image its outlines may lie, in its sizes; annotators overshoot by pixels.
+_OUTSIDE = 1.0
+#: In pixels, of all outlines of an object together: more would take gigabytes.
+_LONGEST_OUTLINE = 1_000_000
+
+
+def _of_polygons(where: str, found: Any, size: tuple[int, int]) -> Mask:
     try:
         from pycocotools import mask as coco_mask
     except ImportError:
         raise DatasetError("COCO's masks need pycocotools: pip install 'wordlight[coco]'") from None
-    where = f"annotation {one.get('id')}"
-    found = one.get("segmentation")
-    height, width = size
-    if isinstance(found, dict):
-        if found.get("size") != [height, width]:
-            raise DatasetError(
-                f"{where}: its mask is {found.get('size')}, and the image is {[height, width]}"
-            )
-        counts = found.get("counts")
-        if isinstance(counts, list) and (
-            not all(type(run) is int and run >= 0 for run in counts)
-            or sum(counts) != height * width
-        ):
-            raise DatasetError(f"{where}: its runs don't add up to the image's pixels")
-        polygons: Any = found
-    else:
-        polygons = found
-        if (
-            not isinstance(found, list)
-            or not found
-            or not all(
-                isinstance(polygon, list)
-                and len(polygon) >= 6
-                and len(polygon) % 2 == 0
-                and all(isinstance(place, int | float) and abs(place) < 1e6 for place in polygon)
-                for polygon in found
-            )
-        ):
-            raise DatasetError(f"{where}: segmentation should be polygons or runs")
+    if (
+        not isinstance(found, list)
+        or not found
+        or not all(
+            isinstance(polygon, list)
+            and len(polygon) >= 6
+            and len(polygon) % 2 == 0
+            and all(isinstance(place, int | float) for place in polygon)
+            for polygon in found
+        )
+    ):
+        raise DatasetError(f"{where}: segmentation should be polygons or runs")
+    _check_outlines(where, found, size)
     try:
         with warnings.catch_warnings():
             # pycocotools' arrays don't know numpy 2's `copy` yet.
             warnings.simplefilter("ignore", DeprecationWarning)
-            if isinstance(polygons, dict) and isinstance(polygons.get("counts"), str):
-                runs = {**polygons, "counts": polygons["counts"].encode()}
-            else:
-                runs = coco_mask.frPyObjects(polygons, height, width)
-                if isinstance(runs, list):
-                    runs = coco_mask.merge(runs)
-            mask = coco_mask.decode(runs)
+            mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(found, *size)))
     except Exception as error:
         raise DatasetError(f"{where}: its mask can't be decoded: {error}") from None
     return np.asarray(mask, dtype=bool)
+
+
+def _check_outlines(where: str, polygons: list[list[float]], size: tuple[int, int]) -> None:
+    """Raises DatasetError for outlines far outside of the image, or so long that pycocotools, which
+    keeps every pixel of them, would take the machine's memory or end the process."""
+    longest = 0.0
+    for polygon in polygons:
+        try:
+            points = np.array(polygon, float).reshape(-1, 2)
+        except OverflowError:
+            raise DatasetError(
+                f"{where}: its outline has numbers that are none of pixels"
+            ) from None
+        # x comes first, the height in the size.
+        inside = (points >= -_OUTSIDE * np.array(size[::-1])) & (
+            points <= (1 + _OUTSIDE) * np.array(size[::-1])
+        )
+        if not inside.all():
+            raise DatasetError(f"{where}: its outline lies far outside of the image")
+        steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
+        longest += float(steps.sum())
+    if longest > _LONGEST_OUTLINE:
+        raise DatasetError(f"{where}: its outline is {longest:.0f} pixels long")

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.words import WordKey
+from wordlight.backends.regular_files import open_regular
 from wordlight.comparisons.datasets.item import Category, Mask
 
 OnError = Literal["raise", "skip"]
@@ -263,7 +264,7 @@ def _plain(value: Any) -> bytes:
 
 def _digest_of(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return b"unreadable"  # Reading says why.

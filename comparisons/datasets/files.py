@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
+from scipy import ndimage
 
+from wordlight.backends.regular_files import open_regular, read_json_file, read_regular
 from wordlight.comparisons.datasets.dataset import DatasetError, is_text
 from wordlight.comparisons.datasets.item import Mask
 
@@ -18,8 +20,17 @@ from wordlight.comparisons.datasets.item import Mask
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 #: What has 8 bits a channel, or fewer: Pillow cuts off what is above 255 in others.
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+#: More is larger than photographs are, and takes gigabytes once it is unpacked.
+_MOST_PIXELS = 2**25
 #: In bytes; more is no prompt.
 _LONGEST_PROMPT = 100_000
+#: In bytes; COCO's annotations of 118 000 photographs have half of it.
+_LONGEST_JSON = 2**30
+#: Where a mask's edge is soft, levels up to this share from black or from its brightest are those.
+_SOFT = 0.2
+#: How thick an edge may be, in pixels or as a share of the image's shorter side; what is thicker is
+#: a region of a third value.
+_THICKEST_EDGE = (3.0, 0.02)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -34,7 +45,11 @@ def inside(root: Path, name: str) -> Path:
     if parts.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise DatasetError(f"{name!r} leads out of {root}: paths must lie inside the data set")
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        leads_out = not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        raise DatasetError(f"{path} can't be read: it is a link that leads to itself") from None
+    if leads_out:
         raise DatasetError(f"{name!r} leads out of {root} by a symbolic link")
     return path
 
@@ -45,12 +60,11 @@ def read_text(path: Path, most: int = _LONGEST_PROMPT) -> str:
     Raises DatasetError where it isn't one.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+        data = read_regular(path, most)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DatasetError(f"{path} has more than {most} bytes: it is something else") from None
         raise DatasetError(f"{path} can't be read: {error.strerror}") from None
-    if len(data) > most:
-        raise DatasetError(f"{path} has more than {most} bytes: it is something else")
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
@@ -60,15 +74,26 @@ def read_text(path: Path, most: int = _LONGEST_PROMPT) -> str:
 def read_json(path: Path) -> Any:
     """What a JSON file holds; raises DatasetError where it isn't one."""
     try:
-        return json.loads(path.read_bytes())
+        return read_json_file(path, _LONGEST_JSON)
     except OSError as error:
         raise DatasetError(f"{path} can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{path} is no JSON, or was cut short: {error}") from None
 
 
+def check_plain(path: Path) -> Path:
+    """The path itself; raises DatasetError where it is no plain file that can be opened, so that
+    no library waits for one."""
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        raise DatasetError(f"{path} can't be read: {error.strerror}") from None
+    return path
+
+
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """An image as ``(height, width, 3)`` uint8; raises DatasetError where it can't be read."""
+    """An image as ``(height, width, 3)`` uint8, turned as its EXIF orientation says; raises
+    DatasetError where it can't be read."""
     image = _opened(path)
     if image.mode not in _EIGHT_BITS:
         raise DatasetError(f"{path} should have 8 bits a channel: it is {image.mode}")
@@ -76,36 +101,106 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_alpha_mask(path: Path) -> Mask:
-    """Where an image isn't wholly transparent; raises DatasetError where it has no alpha."""
+    """Where an image isn't wholly transparent; raises DatasetError where it has no alpha, or has a
+    picture behind one that is opaque everywhere."""
     image = _opened(path)
-    if "A" not in image.getbands() and "transparency" not in image.info:
+    alpha = _alpha_of(image)
+    if alpha is None:
         raise DatasetError(
             f"{path} has no alpha channel, in which the mask should be (it is {image.mode})"
         )
-    return np.asarray(image.convert("RGBA").getchannel("A")) > 0
+    if alpha.min() == 255 and np.ptp(np.asarray(image.convert("RGB")), axis=(0, 1)).any():
+        raise DatasetError(
+            f"{path} is opaque everywhere, and the mask should be in its alpha channel"
+        )
+    return alpha > 0
 
 
 def read_mask(path: Path) -> Mask:
-    """Where an image isn't black, or isn't wholly transparent if it has an alpha channel."""
+    """Where an image shows its object: where it isn't transparent, or isn't black.
+
+    That is its alpha channel, unless it is the same everywhere; of a palette without grey colours
+    where its number isn't 0; else where it is brighter than half way between its darkest and its
+    brightest, so that soft edges and JPEG's ringing are cut in the middle.
+
+    Raises DatasetError where an image can't be read, or can be read as two masks: with regions
+    between black and white, or a palette whose number 0 isn't black while another is.
+    """
     image = _opened(path)
-    if "A" in image.getbands():
-        return np.asarray(image.getchannel("A")) > 0
+    alpha = _alpha_of(image)
+    if alpha is not None and np.ptp(alpha):
+        return _halved(path, alpha)
+    if image.mode == "P" and (indices := _coloured_indices(path, image)) is not None:
+        return indices > 0
     if image.mode in _EIGHT_BITS[1:]:
-        # Colours, where a palette has numbers for them.
         image = image.convert("RGB")
     values = np.asarray(image)
-    mask: Mask = values > 0
-    return mask if mask.ndim == 2 else np.logical_or.reduce(mask, axis=2)
+    return _halved(path, values if values.ndim == 2 else values.max(axis=2))
 
 
-def read_labels(path: Path) -> npt.NDArray[np.intp]:
+def _alpha_of(image: Image.Image) -> npt.NDArray[np.uint8] | None:
+    """The alpha channel, of a transparent colour too; None where there is none."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    return np.asarray(image.convert("RGBA").getchannel("A"))
+
+
+def _coloured_indices(path: Path, image: Image.Image) -> npt.NDArray[np.uint8] | None:
+    """The numbers of a palette image's pixels, where they and not its colours say what is the
+    object; None where its colours do: they are shades of grey, or black is what stands behind."""
+    indices = np.asarray(image)
+    used = np.unique(indices)
+    colours = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    if used[-1] >= len(colours):
+        raise DatasetError(f"{path} has the number {used[-1]}, which its palette lacks")
+    colours = colours[used]
+    if not np.ptp(colours, axis=1).any():
+        return None
+    black = ~colours.any(axis=1)
+    if black.any() and used[0] == 0 and not black[0]:
+        raise DatasetError(
+            f"{path} can be read as two masks: its palette's number 0 isn't black, and another is; "
+            "save it in black and white"
+        )
+    if not black.any() and used[0] != 0:
+        raise DatasetError(
+            f"{path} shows no ground: its palette image has neither the number 0 nor black"
+        )
+    # Where black stands behind, every other number is of the object, and 0 is black or unused.
+    return (~black[np.searchsorted(used, indices)]).astype(np.uint8) if black.any() else indices
+
+
+def _halved(path: Path, levels: npt.NDArray[Any]) -> Mask:
+    """Where levels lie above the middle of their range, of which 0 is a part."""
+    if not np.isfinite(levels).all():
+        raise DatasetError(f"{path} has pixels that are no numbers")
+    low, high = min(0, int(levels.min())), int(levels.max())
+    if levels.min() > 0 and np.ptp(levels):
+        low = int(levels.min())
+    if high <= low:
+        return np.zeros(levels.shape, bool)
+    share = (levels.astype(np.float32) - low) / (high - low)
+    between = (share > _SOFT) & (share < 1 - _SOFT)
+    least, of_side = _THICKEST_EDGE
+    thickest = max(least, of_side * min(levels.shape))
+    # The distance to the nearest pixel that isn't between: half of what is thick.
+    if between.any() and float(ndimage.distance_transform_edt(between).max()) > thickest:
+        raise DatasetError(
+            f"{path} has more than two values: a region that is neither black nor its brightest; "
+            "a mask is black where the object isn't"
+        )
+    mask: Mask = share > 0.5
+    return mask
+
+
+def read_labels(path: Path) -> npt.NDArray[np.int32]:
     """The numbers of an image's pixels: indices of a palette, or grey values, ``(h, w)``."""
     image = _opened(path)
     if image.mode not in ("P", "L", "I", "I;16", "1"):
         raise DatasetError(
             f"{path} should be a palette or grey image of labels: it is {image.mode}"
         )
-    return np.asarray(image).astype(np.intp)
+    return np.asarray(image).astype(np.int32)
 
 
 def _opened(path: Path) -> Image.Image:
@@ -113,11 +208,19 @@ def _opened(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # A decompression bomb is refused, and not only warned of.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
+            with open_regular(path) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise DatasetError(
+                        f"{path} is {image.height}x{image.width} (height x width), more than "
+                        f"{_MOST_PIXELS} pixels: make it smaller"
+                    )
                 image.load()
+                return ImageOps.exif_transpose(image)
     except FileNotFoundError:
         raise DatasetError(f"there is no {path}") from None
+    except DatasetError:
+        raise
     except Exception as error:
         # Decoders raise many kinds (SyntaxError, struct.error, ...) on bytes that are no image.
-        raise DatasetError(f"{path} is no image that can be read: {error}") from None
-    return image
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DatasetError(f"{path} is no image that can be read: {reason}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wordlight.attribution.words import WordKey
+from wordlight.backends.regular_files import open_regular, parse_json
 from wordlight.backends.segmenters.matching import places
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
@@ -21,11 +21,13 @@ from wordlight.comparisons.datasets.dataset import (
     OnError,
     is_text,
 )
-from wordlight.comparisons.datasets.files import inside, read_image, read_mask
+from wordlight.comparisons.datasets.files import check_plain, inside, read_image, read_mask
 from wordlight.comparisons.datasets.item import Category
 
 _FIELDS = ("id", "prompt", "image", "masks", "seed", "split", "stuff")
 _SPLITS = ("calibration", "test")
+#: In bytes; an item that names a thousand masks has a tenth of it.
+_LONGEST_LINE = 1_000_000
 
 
 class PlainFolder(Dataset):
@@ -35,8 +37,7 @@ class PlainFolder(Dataset):
     for one place of several, a list of ``{"word", "occurrence", "mask"}``. It may have an ``id``
     (else the image's name), a ``seed``, a ``split`` (``calibration`` or ``test``), and ``stuff``
     (which of its words name no countable thing). Without masks it is for a segmenter; with neither
-    image nor masks the prompt is drawn. A mask is where its image isn't black, or isn't
-    transparent.
+    image nor masks the prompt is drawn. What a mask's image may be like, ``read_mask`` says.
     """
 
     format = "folder"
@@ -68,11 +69,15 @@ class PlainFolder(Dataset):
 
     def _lines(self, path: Path) -> Iterator[tuple[str, Any]]:
         try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
+            with open_regular(path) as file:
+                lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
+                for number, line in enumerate(lines, 1):
                     if not line.strip():
                         continue
                     where = f"{path.name}, line {number}"
+                    if len(line) > _LONGEST_LINE:
+                        self._malformed(where, f"{where} has more than {_LONGEST_LINE} bytes")
+                        return
                     record = self._attempt(where, lambda w=where, li=line: _parsed(w, li))  # type: ignore[misc]
                     if record is not None:
                         yield where, _without_nulls(record)
@@ -82,7 +87,7 @@ class PlainFolder(Dataset):
     def _parquet(self, path: Path) -> Iterator[tuple[str, Any]]:
         number = 0
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(check_plain(path), page_checksum_verification=True) as file:
                 if "prompt" not in file.schema_arrow.names:
                     raise DatasetError(
                         f"{path} has no column prompt, but {', '.join(file.schema_arrow.names)}"
@@ -102,8 +107,9 @@ class PlainFolder(Dataset):
         try:
             whole: list[Any] = batch.to_pylist()
             return whole
-        except UnicodeDecodeError:
-            # One by one, which is slower, to find the ones whose texts are none.
+        except Exception:
+            # One by one, which is slower, to find the ones whose texts are none, or whose dates
+            # lie beyond Python's.
             rows = ((f"{path.name}, row {before + 1 + i}", i) for i in range(batch.num_rows))
             return [self._attempt(w, lambda w=w, i=i: _row(w, batch, i)) for w, i in rows]  # type: ignore[misc]
 
@@ -192,8 +198,8 @@ class PlainFolder(Dataset):
 
 def _parsed(where: str, line: bytes) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return parse_json(line)
+    except ValueError as error:
         raise DatasetError(f"{where} is no JSON, or was cut short: {error}") from None
 
 
@@ -202,6 +208,8 @@ def _row(where: str, batch: pa.RecordBatch, index: int) -> Any:
         return batch.slice(index, 1).to_pylist()[0]
     except UnicodeDecodeError as error:
         raise DatasetError(f"{where}: a text is not in UTF-8: {error}") from None
+    except Exception as error:
+        raise DatasetError(f"{where} can't be read: {error}") from None
 
 
 def _masks(sample: str, masks: Any) -> list[tuple[str, int | None, str | None]]:

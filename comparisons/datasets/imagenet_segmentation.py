@@ -17,7 +17,7 @@ from wordlight.comparisons.datasets.dataset import (
     Listed,
     OnError,
 )
-from wordlight.comparisons.datasets.files import read_text
+from wordlight.comparisons.datasets.files import check_plain, read_text
 from wordlight.comparisons.datasets.prompts import TEMPLATE, check_template, prompt_of
 
 #: Numbers of an array; an image of more would be none of these photographs.
@@ -106,24 +106,29 @@ class ImageNetSegmentation(Dataset):
                 "ImageNet-Segmentation needs h5py: pip install 'wordlight[hdf5]'"
             ) from None
         try:
-            return h5py.File(self.root, "r")
+            return h5py.File(check_plain(self.root), "r")
         except OSError as error:
             raise DatasetError(f"{self.root} is no HDF5 file that can be read: {error}") from None
 
     def _table(self, file: Any, name: str) -> Any:
         import h5py
 
-        for path in ("value", f"value/{name}"):
-            # Links may lead into other files.
-            if not isinstance(file.get(path, getlink=True), h5py.HardLink):
-                raise DatasetError(f"{self.root} has no {path} of its own")
-        table = file[f"value/{name}"]
-        if (
-            not isinstance(table, h5py.Dataset)
-            or h5py.check_ref_dtype(table.dtype) is None
-            or not table.shape
-        ):
-            raise DatasetError(f"{self.root} has no references in value/{name}")
+        try:
+            for path in ("value", f"value/{name}"):
+                # Links may lead into other files.
+                if not isinstance(file.get(path, getlink=True), h5py.HardLink):
+                    raise DatasetError(f"{self.root} has no {path} of its own")
+            table = file[f"value/{name}"]
+            if (
+                not isinstance(table, h5py.Dataset)
+                or h5py.check_ref_dtype(table.dtype) is None
+                or not table.shape
+            ):
+                raise DatasetError(f"{self.root} has no references in value/{name}")
+        except DatasetError:
+            raise
+        except Exception as error:  # whatever HDF5 runs into where a file is damaged
+            raise DatasetError(f"{self.root} is damaged, at value/{name}: {error}") from None
         return table
 
     def _target(self, file: Any, table: Any, index: int, what: str) -> Any:
@@ -134,7 +139,7 @@ class ImageNetSegmentation(Dataset):
             reference = np.asarray(table[index]).ravel()[0]
             # A text would be a path, which may lead into other files.
             target = file[reference] if isinstance(reference, h5py.Reference) else None
-        except (ValueError, IndexError, KeyError, OSError, RuntimeError) as error:
+        except Exception as error:  # whatever HDF5 runs into where a file is damaged
             raise DatasetError(f"{self.root}: the {what} of image {index}: {error}") from None
         # Data in other files would lie outside of the data set.
         if not isinstance(target, h5py.Dataset) or target.external or target.is_virtual:
@@ -153,7 +158,7 @@ class ImageNetSegmentation(Dataset):
             raise DatasetError(f"{self.root}: the {what} of image {index} is {target.shape}")
         try:
             return np.asarray(target[()])
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever HDF5 runs into where a file is damaged
             raise DatasetError(f"{self.root}: the {what} of image {index}: {error}") from None
 
     def _name(self, file: Any, table: Any, index: int) -> str:

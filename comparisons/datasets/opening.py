@@ -114,6 +114,8 @@ def _told_by_layout(place: Path) -> str:
         if place.suffix in (".mat", ".h5", ".hdf5"):
             return "imagenet-segmentation"
         raise DatasetError(_unclear(place))
+    if not place.is_dir():
+        raise DatasetError(f"{place} is neither a folder nor a file")
     if (place / "JPEGImages").is_dir():
         return "voc"
     if (place / "annotations").is_dir():

@@ -22,6 +22,8 @@ from wordlight.comparisons.datasets.prompts import TEMPLATE, check_template, pro
 IMAGES, LABELS, SETS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
 #: Borders and what is too difficult: of no class, and in no mask.
 VOID = 255
+#: In bytes; VOC's longest list has a thousandth of it.
+_LONGEST_LIST = 20_000_000
 
 
 class Voc(Dataset):
@@ -73,11 +75,8 @@ class Voc(Dataset):
         listed = inside(self.root, f"{SETS}/{self.subset}.txt")
         if not listed.is_file():
             raise DatasetError(f"there is no list {listed}; name another with subset=NAME")
-        try:
-            text = listed.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{listed} can't be read: {error}") from None
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        lines = read_text(listed, _LONGEST_LIST).splitlines()
+        return [line.strip() for line in lines if line.strip()]
 
     def _read(self, sample: str) -> AnnotatedImage:
         image, label_file = self._files(sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,14 +11,26 @@ from typing import Any
 import yaml
 
 from wordlight.backends.arrays_file import write_atomically
+from wordlight.backends.regular_files import read_regular
 from wordlight.comparisons.runs.plan import Plan, plain
 
 #: What a run writes beside its results, to be repeated from.
 CONFIG = "run.yaml"
+#: In bytes.
+_LONGEST = 1_000_000
 
 
 class ConfigError(ValueError):
     """A file doesn't describe a comparison."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: of a few bytes they make gigabytes, and a comparison needs none."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ConfigError("it has aliases (*name), which aren't read here")
+        return super().compose_node(parent, index)
 
 
 def _text(value: Any) -> bool:
@@ -82,18 +95,23 @@ def read_config(path: Path) -> dict[str, Any]:
     kind.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(path, _LONGEST).decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} can't be read ({error})") from None
     try:
         if path.suffix == ".toml":
             found = tomllib.loads(text)
         elif path.suffix in (".yaml", ".yml"):
-            found = yaml.safe_load(text)
+            found = yaml.load(text, _PlainLoader)
         else:
             raise ConfigError(f"{path} must end in .toml, .yaml or .yml")
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is malformed: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is malformed: it is nested too deep") from None
+    except (ValueError, yaml.YAMLError) as error:
+        # Also ValueError of YAML's dates and numbers.
+        raise ConfigError(f"{path} is malformed: {' '.join(str(error).split())}"[:500]) from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold keys with values: {', '.join(KEYS)}")
     if unknown := [str(key) for key in found if key not in KEYS]:
@@ -103,7 +121,7 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in found.items():
         what, holds = KEYS[key]
         if not holds(value):
-            raise ConfigError(f"{path}: {key} must be {what}, not {value!r}")
+            raise ConfigError(f"{path}: {key} must be {what}, not {reprlib.repr(value)}")
     return found
 
 
