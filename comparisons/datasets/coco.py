@@ -271,8 +271,7 @@ def _decoded(one: Record, size: tuple[int, int]) -> Mask:
         or sum(counts) != size[0] * size[1]
     ):
         raise DatasetError(
-            f"{where}: its runs don't add up to the image's pixels: they were cut short, or are of "
-            "another image"
+            f"{where}: its runs don't add up to the image's pixels (cut short, or another image's)"
         )
     values = np.arange(len(counts)) % 2 == 1
     # Column by column.

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from tests.comparisons.datasets import dataset_files as files
 from tests.comparisons.datasets.dataset_files import DOG, picture, save, save_alpha
-from wordlight.comparisons.datasets import DatasetError, DatasetWarning, open_dataset
+from wordlight.comparisons.datasets import DatasetError, DatasetWarning, coco, open_dataset
 from wordlight.comparisons.datasets.files import inside, read_image
 from wordlight.comparisons.datasets.folder import PlainFolder
 
@@ -354,10 +355,16 @@ def segmentation(value):
     ("change", "says"),
     [
         (segmentation([[1, 2, 3]]), "annotation 1: segmentation should be polygons or runs"),
-        (segmentation([[0, 0, 5, 5, 1, float("1e300")]]), "should be polygons or runs"),
+        (segmentation([[0, 0, 5, 5, 1, float("1e300")]]), "its outline lies far outside"),
+        (segmentation([[0, 0, 5, 5, 1, float("nan")]]), "its outline lies far outside"),
+        (segmentation([[0, 0, 5, 5, 1, 10**400]]), "numbers that are none of pixels"),
+        (segmentation([[-999999, -999999, 999999, 999999] * 400]), "lies far outside"),
+        (segmentation([[0, 0, 32, 24] * 20_000]), "outline is 1280000 pixels long"),
         (segmentation({"size": [24, 32], "counts": [5]}), "don't add up to the image's pixels"),
         (segmentation({"size": [9, 9], "counts": [81]}), r"is \[9, 9\], and the image is \[24, 32"),
-        (segmentation({"size": [24, 32], "counts": "abc" * 300}), "can't be decoded"),
+        (segmentation({"size": [24, 32], "counts": "abc" * 300}), "its runs"),
+        (segmentation({"size": [24, 32], "counts": "\n"}), "its runs aren't what COCO writes"),
+        (segmentation({"size": [24, 32], "counts": [800, -32]}), "don't add up"),
         (segmentation(None), "should be polygons or runs"),
         (lambda d: d.pop("categories"), "no list of categories"),
         (lambda d: d["categories"][0].pop("name"), "a category without a name"),
@@ -375,6 +382,18 @@ def test_malformed_coco(tmp_path, change, says):
     change_coco(root, "instances", change)
     with pytest.raises(DatasetError, match=says):
         list(open_dataset(root))
+
+
+@given(mask=st.integers(0, 2**120 - 1), cut=st.floats(0, 1, exclude_max=True))
+def test_runs_of_coco_come_back_and_never_cut_short(mask, cut):
+    """Against pycocotools' own writer: every mask, and every beginning of its text."""
+    bits = np.array([mask >> i & 1 for i in range(120)], bool).reshape(10, 12)
+    text = coco_mask.encode(np.asfortranarray(bits.astype(np.uint8)))["counts"].decode()
+    one = {"id": 1, "segmentation": {"size": [10, 12], "counts": text}}
+    np.testing.assert_array_equal(coco._decoded(one, (10, 12)), bits)
+    one["segmentation"]["counts"] = text[: int(len(text) * cut)]
+    with pytest.raises(DatasetError, match="cut short"):
+        coco._decoded(one, (10, 12))
 
 
 @pytest.mark.parametrize(
