@@ -21,6 +21,8 @@ from wordlight.backends.trajectory import check_image, check_numbers
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from wordlight.attribution.viewer import Viewer
+
 _KIND, _VERSION = "attribution maps", 2
 
 #: How far two float32 values may differ by rounding alone, relative to the larger one.
@@ -115,6 +117,18 @@ class WordMap:
         from wordlight.attribution.pictures import overlay
 
         return overlay(self.image, self.normalised(), opacity)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write a page that shows the map, without need of a network, and return its path."""
+        return self._viewer().to_html(path)
+
+    def _viewer(self) -> Viewer:
+        from wordlight.attribution.viewer import Panel, Viewer
+
+        return Viewer([Panel.of_word(self)], pinned=[0])
+
+    def _repr_html_(self) -> str:
+        return self._viewer()._repr_html_()
 
 
 #: What selects a map.
@@ -323,6 +337,22 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
             signed=self.signed,
             provenance=self.provenance,
         )
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write a page to look at all maps with, and return its path.
+
+        The page needs no network: pointing at a word shows its map, pointing at the image ranks the
+        words at a pixel. Several methods side by side: ``wordlight.comparisons.view``.
+        """
+        return self._viewer().to_html(path)
+
+    def _viewer(self) -> Viewer:
+        from wordlight.attribution.viewer import Panel, Viewer
+
+        return Viewer([Panel.of(self)])
+
+    def _repr_html_(self) -> str:
+        return self._viewer()._repr_html_()
 
     def save(self, path: str | Path, label: Mapping[str, str] | None = None) -> None:
         """Write to one safetensors file, by atomic rename.

@@ -81,10 +81,64 @@ class Page:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression, waited for where it is a promise."""
+        found = self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        until = time.monotonic() + _PATIENCE
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < until, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def settle(self) -> None:
+        """Wait until what was asked for is drawn."""
+        self.evaluate("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+    def place_of(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
+        """Where an element is on the screen, at shares of its width and height."""
+        box = self.evaluate(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'nearest'});"
+            " const b = e.getClientRects()[0]; return [b.x, b.y, b.width, b.height]; })()"
+        )
+        return box[0] + x * box[2], box[1] + y * box[3]
+
+    def hover(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
+        """Move the mouse onto an element."""
+        left, top = self.place_of(selector, x, y)
+        self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=top)
+        self.settle()
+
+    def click(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
+        """Click on an element with the mouse."""
+        self.hover(selector, x, y)
+        left, top = self.place_of(selector, x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.ask(
+                "Input.dispatchMouseEvent", type=kind, x=left, y=top, button="left", clickCount=1
+            )
+        self.settle()
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release a key by its name: ``Tab``, ``ArrowLeft``, ``Enter``."""
+        text = {"Enter": "\r", "Space": " "}.get(key)
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "Space": 32, "End": 35, "Home": 36}
+        codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        facts = {
+            "key": " " if key == "Space" else key,
+            "code": key,
+            "windowsVirtualKeyCode": codes[key],
+            "modifiers": 8 if shift else 0,
+        }
+        down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
+        self.ask("Input.dispatchKeyEvent", **facts, **down)
+        self.ask("Input.dispatchKeyEvent", **facts, type="keyUp")
+        self.settle()
 
     def picture(self, path: Path) -> None:
         """The whole page as a PNG."""
