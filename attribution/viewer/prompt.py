@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from wordlight.attribution.viewer.panel import Panel
 from wordlight.attribution.words import Word
@@ -62,7 +63,7 @@ class ShownPrompt:
         pieces = []
         cuts = {0, len(prompt), *(cut for span in _spans(panels) for cut in span)}
         edges = sorted(cuts)
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             owners = tuple(_owner(panel, start, stop) for panel in panels)
             if all(owner is None for owner in owners):
                 pieces.append(Piece(visible(prompt[start:stop]), None))
