@@ -25,8 +25,8 @@ def pack_maps(maps: npt.NDArray[np.floating[Any]], *, bits: int | None = None) -
         bits: 8 or 16; where None, 16 unless that is a lot of data.
 
     Returns:
-        ``shape``; ``bits``; ``range``, base64 of float32 pairs, one a map; and ``levels``, base64 of
-        deflated differences along ``x``, for 16 bits all low bytes and then all high ones.
+        ``shape``; ``bits``; ``range``, base64 of float32 pairs, one a map; and ``levels``, base64
+        of deflated differences along ``x``, for 16 bits all low bytes and then all high ones.
     """
     if bits is None:
         bits = 16 if maps.size * 2 <= _FINE else 8

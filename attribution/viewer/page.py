@@ -48,17 +48,14 @@ class Viewer:
     def html(self) -> str:
         """The page: it asks for no file and no address."""
         script = resource("viewer.js")
-        prompt = self.panels[0].prompt
-        return (
-            _environment()
-            .from_string(resource("page.html.j2"))
-            .render(
-                title=self.title or visible(prompt),
-                style=Markup(resource("viewer.css")),
-                script=Markup(script),
-                script_hash=script_hash(script),
-                viewer=self.element(),
-            )
+        title = self.title or visible(self.panels[0].prompt)
+        template = _environment().from_string(resource("page.html.j2"))
+        return template.render(
+            title=title.encode("utf-8", "replace").decode(),  # half characters can't be written
+            style=Markup(resource("viewer.css")),
+            script=Markup(script),
+            script_hash=script_hash(script),
+            viewer=self.element(),
         )
 
     def element(self, longest: int | None = None) -> Markup:

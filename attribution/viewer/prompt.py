@@ -61,16 +61,19 @@ class ShownPrompt:
                 )
         words: dict[tuple[int | None, ...], list[str]] = {}
         pieces = []
-        cuts = {0, len(prompt), *(cut for span in _spans(panels) for cut in span)}
-        edges = sorted(cuts)
+        spans = {span for panel in panels for player in panel.players for span in player.spans}
+        edges = sorted({0, len(prompt), *(cut for span in spans for cut in span)})
         for start, stop in pairwise(edges):
+            text = prompt[start:stop]
             owners = tuple(_owner(panel, start, stop) for panel in panels)
-            if all(owner is None for owner in owners):
-                pieces.append(Piece(visible(prompt[start:stop]), None))
+            # A blank inside a phrase is of no word, where another panel cuts the phrase there.
+            blank = text.isspace() and (start, stop) not in spans
+            if blank or all(owner is None for owner in owners):
+                pieces.append(Piece(text if text.isspace() else visible(text), None))
                 continue
             number = list(words).index(owners) if owners in words else len(words)
-            words.setdefault(owners, []).append(prompt[start:stop])
-            pieces.append(Piece(visible(prompt[start:stop]), number))
+            words.setdefault(owners, []).append(text)
+            pieces.append(Piece(visible(text), number))
         names = _numbered([" … ".join(map(visible, texts)) for texts in words.values()])
         shown = [ShownWord(n, "text", owners) for n, owners in zip(names, words, strict=True)]
         return cls(tuple(pieces), (*shown, *_not_text(panels)), _right_to_left(prompt))
@@ -79,13 +82,9 @@ class ShownPrompt:
 def visible(text: str) -> str:
     """The text, or the code points of one that shows nothing: ``U+202E``."""
     nothing = ("Cc", "Cf", "Cs", "Mn", "Zs", "Zl", "Zp", "Cn", "Co")
-    if text.isspace() or any(unicodedata.category(c) not in nothing for c in text):
+    if any(unicodedata.category(character) not in nothing for character in text):
         return text
     return " ".join(f"U+{ord(c):04X}" for c in text)
-
-
-def _spans(panels: Sequence[Panel]) -> list[tuple[int, int]]:
-    return [span for panel in panels for player in panel.players for span in player.spans]
 
 
 def _owner(panel: Panel, start: int, stop: int) -> int | None:

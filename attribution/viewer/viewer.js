@@ -366,7 +366,8 @@
           if (this.signed) {
             if (threshold > 0 && value < levels[index] && value > -levels[index]) return;
             const share = Math.min(1, Math.abs(value) / Math.max(one.high, -one.low));
-            if (several && value < 0) return;
+            // Resizing overshoots zero beside a map that is nowhere above it.
+            if (value > 0 ? !one.positive : several) return;
             const [r, g, b] = several ? colours[index] : (value < 0 ? AGAINST : FOR)[Math.round(255 * share)];
             red += share * r, green += share * g, blue += share * b, sum += share;
             alpha = Math.max(alpha, share ** 0.75);
@@ -561,7 +562,7 @@
 
     head(data) {
       const prompt = make("p", { class: "wl-prompt", dir: data.right_to_left ? "rtl" : "ltr" },
-        ...data.pieces.map(({ text, word }) => word === null ? text : this.button(word, text, "wl-text")));
+        ...data.pieces.map(({ text, word }) => word === null ? (text.trim() ? make("bdi", {}, text) : text) : this.button(word, text, "wl-text")));
       const rest = (kind, title) => {
         const own = this.words.map((w, i) => [w, i]).filter(([w]) => w.kind === kind);
         return own.length === 0 ? [] : [make("p", { class: "wl-rest" }, make("span", {}, title),

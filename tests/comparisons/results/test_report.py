@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import chromium
 from tests.comparisons.fakes import Complement, FakeBackend, Planted
-from tests.comparisons.results import chromium
 from wordlight.attribution import registry
 from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.results.finished_run import FinishedRun
