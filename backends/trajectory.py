@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 from wordlight.backends.tokens import Tokens
@@ -150,6 +154,30 @@ class Trajectory:
         if not steps or len(set(steps)) != len(steps):
             raise ValueError("a step set must name at least one step, and none twice")
         return tuple(steps)
+
+    def _repr_html_(self) -> str:
+        """The image and what it was drawn with, for a notebook."""
+        buffer = BytesIO()
+        Image.fromarray(self.image).save(buffer, format="png")
+        height, width = self.image.shape[:2]
+        facts = {
+            "model": self.model_id,
+            "framework": self.framework,
+            "seed": self.seed,
+            "steps": self.steps,
+            "guidance": f"{self.guidance_scale:g}",
+            "negative prompt": self.negative_prompt,
+            "pixels": f"{width} x {height}",
+        }
+        said = " · ".join(f"{name} {fact}" for name, fact in facts.items() if fact is not None)
+        return (
+            f'<figure style="margin: 0; max-width: 24rem"><img alt="{escape(self.prompt)}" '
+            f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}" '
+            'style="width: 100%; border-radius: 8px'
+            f'{"; image-rendering: pixelated" if max(height, width) < 256 else ""}">'
+            f"<figcaption><bdi>{escape(self.prompt)}</bdi><br><small><bdi>{escape(said)}</bdi>"
+            "</small></figcaption></figure>"
+        )
 
     def save(self, path: str | Path, label: Mapping[str, str] | None = None) -> None:
         """Write to one safetensors file, by atomic rename.

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wordlight.comparisons.results.comparison import Comparison as Comparison
+    from wordlight.comparisons.results.side_by_side import view as view
     from wordlight.comparisons.runner import compare as compare
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "view"]
 
 
 def __getattr__(name: str) -> object:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> object:
         from wordlight.comparisons.results.comparison import Comparison
 
         return Comparison
+    if name == "view":
+        from wordlight.comparisons.results.side_by_side import view
+
+        return view
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,13 +7,16 @@ import html
 import json
 import zlib
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.attribution.viewer.made_up import maps_of, tokens_of
+from tests.toys import toy_trajectory
 from wordlight.attribution.attributor import partition
 from wordlight.attribution.viewer import Panel, Viewer
 from wordlight.attribution.viewer.packing import pack_maps, pack_mask
@@ -158,3 +161,13 @@ def test_notebooks_show_maps_and_words_in_a_frame() -> None:
         assert 'sandbox="allow-scripts"' in frame
         page = html.unescape(frame.split('srcdoc="')[1].split('" sandbox')[0])
         assert page.startswith("<!DOCTYPE html>")
+
+
+def test_notebooks_show_a_trajectory() -> None:
+    trajectory = toy_trajectory("<script> dog")
+    shown = trajectory._repr_html_()
+    assert "<script>" not in shown
+    assert "<bdi>&lt;script&gt; dog</bdi>" in shown
+    assert "seed 0 · steps 3 · guidance 3" in shown
+    data = base64.b64decode(shown.split("base64,")[1].split('"')[0])
+    assert (np.asarray(Image.open(BytesIO(data))) == trajectory.image).all()
