@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+
+from wordlight.backends.prompts import (
+    GROUND,
+    NUMERALS,
+    RELATIONS,
+    SIZES,
+    AskedScene,
+    Said,
+    check_split,
+    draw_until,
+    say_count,
+    say_joint,
+    split_by_text,
+)
 
 DATA_VERSION = 1
 
@@ -23,15 +36,6 @@ GROUNDS: dict[str, tuple[int, int, int]] = {
     "gray": (128, 128, 128),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-SIZES = ("small", "large")
-NUMERALS = {2: "two", 3: "three"}
-RELATIONS = {
-    "and": "and",
-    "left": "to the left of",
-    "right": "to the right of",
-    "above": "above",
-    "below": "below",
-}
 
 #: (colour, shape) pairs that no split but ``unseen-pairs`` ever asks for.
 UNSEEN_PAIRS = frozenset(
@@ -41,9 +45,6 @@ UNSEEN_PAIRS = frozenset(
 #: Share of all prompts (by a hash of their text) that belongs to each split.
 _SPLIT_SHARES = {"train": 82, "validation": 6, "calibration": 6, "test": 6}
 SPLITS = (*_SPLIT_SHARES, "unseen-pairs")
-
-#: What a word refers to when it isn't one of the prompt's groups of objects.
-GROUND = -1
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class TaggedWord:
-    """One word of a prompt.
-
-    ``start`` and ``stop`` are character positions in the prompt; ``tag`` is a Universal
-    Dependencies part of speech; ``referent`` is the index of the group of objects that the word
-    describes, ``GROUND`` for the ground, or None for a word that describes nothing drawn.
-    """
-
-    text: str
-    start: int
-    stop: int
-    tag: str
-    referent: int | None
-
-
-@dataclass(frozen=True)
-class Scene:
+class Scene(AskedScene):
     """What a prompt asks for: one to three groups of objects, their relation, the ground."""
 
     groups: tuple[Group, ...]
@@ -82,61 +67,25 @@ class Scene:
     full_stop: bool
 
     @property
-    def prompt(self) -> str:
-        """The prompt in words."""
-        return self._spell()[0]
-
-    @property
-    def words(self) -> tuple[TaggedWord, ...]:
-        """Every word and punctuation mark of the prompt, in order."""
-        return self._spell()[1]
-
-    @property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """The (colour, shape) pairs asked for."""
         return frozenset((g.colour, g.shape) for g in self.groups)
 
-    def _spell(self) -> tuple[str, tuple[TaggedWord, ...]]:
-        text = ""
-        words: list[TaggedWord] = []
-
-        def say(word: str, tag: str, referent: int | None = None) -> None:
-            nonlocal text
-            if text and tag != "PUNCT":
-                text += " "
-            words.append(TaggedWord(word, len(text), len(text) + len(word), tag, referent))
-            text += word
-
+    def said(self) -> list[Said]:
+        said: list[Said] = []
         for index, group in enumerate(self.groups):
-            if index:
-                self._say_joint(index, say)
-            if group.count == 1:
-                follows = group.size or group.colour
-                say("an" if follows[0] in "aeiou" else "a", "DET", index)
-            else:
-                say(NUMERALS[group.count], "NUM", index)
-            if group.size:
-                say(group.size, "ADJ", index)
-            say(group.colour, "ADJ", index)
-            say(plural(group.shape) if group.count > 1 else group.shape, "NOUN", index)
+            said += say_joint(index, len(self.groups), self.relation)
+            adjectives = [word for word in (group.size, group.colour) if word]
+            said.append(say_count(group.count, adjectives[0], index))
+            said += [(word, "ADJ", index) for word in adjectives]
+            noun = plural(group.shape) if group.count > 1 else group.shape
+            said.append((noun, "NOUN", index))
         if self.ground:
-            say("on", "ADP")
-            say("a", "DET", GROUND)
-            say(self.ground, "ADJ", GROUND)
-            say("background", "NOUN", GROUND)
+            said += [("on", "ADP", None), ("a", "DET", GROUND)]
+            said += [(self.ground, "ADJ", GROUND), ("background", "NOUN", GROUND)]
         if self.full_stop:
-            say(".", "PUNCT")
-        return text, tuple(words)
-
-    def _say_joint(self, index: int, say: object) -> None:
-        assert callable(say)
-        if len(self.groups) == 3 and index == 1:
-            say(",", "PUNCT")
-            return
-        phrase = RELATIONS[self.relation or "and"]
-        tags = {"and": "CCONJ", "the": "DET", "left": "NOUN", "right": "NOUN"}
-        for word in phrase.split():
-            say(word, tags.get(word, "ADP"))
+            said.append((".", "PUNCT", None))
+        return said
 
 
 def plural(shape: str) -> str:
@@ -160,13 +109,7 @@ def split_of(scene: Scene) -> str:
     """The split that a scene's prompt belongs to; a prompt is never in two splits."""
     if scene.pairs & UNSEEN_PAIRS:
         return "unseen-pairs"
-    digest = hashlib.sha256(scene.prompt.encode()).digest()
-    place = int.from_bytes(digest[:4], "big") % 100
-    for split, share in _SPLIT_SHARES.items():
-        if place < share:
-            return split
-        place -= share
-    raise AssertionError("the shares of the splits do not sum to 100")
+    return split_by_text(scene.prompt, _SPLIT_SHARES)
 
 
 def sample_scene(rng: np.random.Generator, split: str) -> Scene:
@@ -174,12 +117,8 @@ def sample_scene(rng: np.random.Generator, split: str) -> Scene:
 
     Raises ValueError for an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    while True:
-        scene = _draw(rng)
-        if split_of(scene) == split:
-            return scene
+    check_split(split, SPLITS)
+    return draw_until(split, split_of, lambda: _draw(rng))
 
 
 def _draw(rng: np.random.Generator) -> Scene:

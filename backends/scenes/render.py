@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.scenes.grammar import (
-    COLOURS,
-    GROUND,
-    GROUNDS,
-    SPLITS,
-    Scene,
-    sample_scene,
-)
+from wordlight.backends.prompts import Mask, generator_of, word_masks
+from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SPLITS, Scene, sample_scene
 
 SIZE = 64
 _MARGIN = 1.5
@@ -24,8 +18,6 @@ _RADII: dict[bool, dict[str | None, tuple[float, float]]] = {
     False: {"small": (5.5, 7.0), None: (8.5, 10.5), "large": (12.5, 14.0)},
     True: {"small": (4.8, 5.8), None: (6.8, 8.2), "large": (9.2, 10.6)},
 }
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,12 +52,7 @@ class RenderedScene:
 
     def word_masks(self) -> dict[int, Mask]:
         """The mask of each word that describes something drawn, by the word's index."""
-        masks = {}
-        for index, word in enumerate(self.scene.words):
-            if word.referent is not None:
-                ground = word.referent == GROUND
-                masks[index] = self.ground_mask if ground else self.group_masks[word.referent]
-        return masks
+        return word_masks(self.scene.words, self.group_masks, self.ground_mask)
 
 
 def signed_distance(
@@ -162,9 +149,5 @@ def rendered(split: str, index: int, seed: int = 0) -> RenderedScene:
 
     Raises ValueError for an unknown split or a negative index.
     """
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    if index < 0:
-        raise ValueError(f"index must be 0 or more, not {index}")
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    rng = generator_of(split, index, seed, SPLITS)
     return render_scene(sample_scene(rng, split), rng)

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from wordlight.backends.scenes.grammar import COLOURS, GROUND, GROUNDS, SHAPES, Group, Scene
-from wordlight.backends.scenes.render import Mask, signed_distance
+from wordlight.backends.prompts import Mask, union, word_masks
+from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SHAPES, Group, Scene
+from wordlight.backends.scenes.render import signed_distance
 
 #: Fewest pixels of an object; the smallest that is ever rendered has 40.
 MIN_AREA = 16
@@ -53,16 +54,9 @@ class Segmentation:
         the ground phrase has the ground, if its colour is the one asked for. Words that are not
         found have no entry.
         """
-        masks: dict[int, Mask] = {}
-        for index, word in enumerate(scene.words):
-            if word.referent == GROUND:
-                if self.ground == scene.ground:
-                    masks[index] = self.ground_mask
-            elif word.referent is not None:
-                found = [o.mask for o in self.members(scene, scene.groups[word.referent])]
-                if found:
-                    masks[index] = np.logical_or.reduce(found)
-        return masks
+        groups = [union([o.mask for o in self.members(scene, g)]) for g in scene.groups]
+        ground = self.ground_mask if self.ground == scene.ground else None
+        return word_masks(scene.words, groups, ground)
 
     def members(self, scene: Scene, group: Group) -> list[FoundObject]:
         """The objects that a noun phrase means.

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from wordlight.backends.scenes.grammar import COLOURS, GROUND
+from wordlight.backends.prompts import GROUND
+from wordlight.backends.scenes.grammar import COLOURS
 from wordlight.backends.scenes.render import SIZE, RenderedScene
 
 PLACES_WEIGHT = 0.1

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
-from wordlight.backends.scenes.following import follow, total
+from wordlight.backends.following import total
+from wordlight.backends.scenes.following import follow
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.segment import segment
 from wordlight.backends.scenes.tokenizer import EOS_ID, build_tokenizer

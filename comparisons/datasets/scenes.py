@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from wordlight.attribution.words import PromptWords
-from wordlight.backends.scenes.grammar import COLOURS, GROUND, SIZES, Scene, TaggedWord
+from wordlight.backends.prompts import GROUND, SIZES, TaggedWord
+from wordlight.backends.scenes.grammar import COLOURS, Scene
 from wordlight.backends.scenes.segment import segment
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.item import Category, DatasetItem, Mask, ScoredWord

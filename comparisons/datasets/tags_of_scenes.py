@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wordlight.backends.scenes.grammar import GROUND, Scene
+from wordlight.backends.prompts import GROUND
+from wordlight.backends.scenes.grammar import Scene
 from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken
 
 #: How words depend on the noun that their phrase ends with, by their part of speech.

@@ -50,6 +50,7 @@ def imported(module, tmp_path, refuse=False):
         "wordlight.comparisons.cli.main",
         "wordlight.backends.scenes.render",
         "wordlight.backends.scenes.segment",
+        "wordlight.backends.things.render",
     ],
 )
 def test_no_framework_is_loaded_before_it_is_needed(module, tmp_path):

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-from wordlight.backends.scenes.grammar import (
-    COLOURS,
-    GROUNDS,
-    RELATIONS,
-    SHAPES,
-    SIZES,
-    Group,
-    Scene,
-)
+from wordlight.backends.prompts import RELATIONS, SIZES
+from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SHAPES, Group, Scene
 
 _COUNTS = {1: [(1,), (2,), (3,)], 2: [(1, 1), (1, 2), (2, 1), (2, 2)], 3: [(1, 1, 1)]}
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from wordlight.backends.scenes.following import KINDS, Following, follow, total
+from wordlight.backends.following import Following, total
+from wordlight.backends.scenes.following import KINDS, follow
 from wordlight.backends.scenes.grammar import SPLITS, Group, Scene
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.segment import FoundObject, Segmentation, segment
@@ -172,4 +173,6 @@ def test_the_total_is_the_sum():
 
 
 def test_nothing_asked_has_no_share():
-    assert all(math.isnan(share) for share in total([]).shares().values())
+    nothing = Following(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0))
+    assert all(math.isnan(share) for share in total([nothing]).shares().values())
+    assert tuple(nothing.shares()) == KINDS

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wordlight.backends.prompts import GROUND
 from wordlight.backends.scenes.grammar import (
-    GROUND,
     SPLITS,
     UNSEEN_PAIRS,
     Group,

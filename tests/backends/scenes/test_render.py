@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from wordlight.backends.scenes.grammar import COLOURS, GROUND, GROUNDS, SPLITS
+from wordlight.backends.prompts import GROUND
+from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SPLITS
 from wordlight.backends.scenes.render import SIZE, rendered, signed_distance
 
 # Changing the data makes every trained checkpoint and published figure another one: raise

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from wordlight.backends.scenes.grammar import GROUND, SPLITS, Group, Scene
+from wordlight.backends.prompts import GROUND
+from wordlight.backends.scenes.grammar import SPLITS, Group, Scene
 from wordlight.backends.scenes.render import SIZE, render_scene, rendered
 from wordlight.backends.scenes.segment import segment
 
