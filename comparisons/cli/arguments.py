@@ -172,6 +172,17 @@ def add_output(parser: argparse.ArgumentParser, *, bars: str) -> None:
     parser.add_argument("--quiet", action="store_true", help=f"no {bars} on stderr")
 
 
+def share(text: str) -> float:
+    """A type for argparse: a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0.0 <= number <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return number
+
+
 def whole_number(least: int) -> Callable[[str], int]:
     """A type for argparse: a whole number, ``least`` or more."""
 

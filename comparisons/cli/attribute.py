@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.film import by_step, save_film
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.loading import default_framework
@@ -28,15 +30,21 @@ from wordlight.comparisons.cli.arguments import (
     add_output,
     load_model,
     method_options,
+    share,
     whole_number,
 )
+from wordlight.comparisons.cli.given_picture import GivenPicture
+from wordlight.comparisons.results.side_by_side import view
 from wordlight.comparisons.rows.budget import Workload, effort_of, fit, refuse_both
 from wordlight.comparisons.store.output_folder import written_at_once
+from wordlight.comparisons.store.owned_files import OwnedFiles
 
 _EPILOG = """\
-In the output folder: image.png, overlay-01-WORD.png and so on, maps.safetensors (the maps; read
-them with wordlight.attribution.AttributionMaps.load). With several methods their names end in the
-method's. Overlays and maps of an earlier run there go.
+In the output folder: viewer.html (a page to look at all of it with, in a browser, without
+network), image.png, overlay-01-WORD.png and so on, maps.safetensors (the maps; read them with
+wordlight.attribution.AttributionMaps.load), attribute.json (what was asked and written). With
+several methods the names of overlays and maps end in the method's. Files of an earlier run there
+are replaced; a folder that holds other files of these names is refused.
 
 examples:
   wordlight attribute "a red circle and a blue square" --method daam -o out/
@@ -46,11 +54,18 @@ examples:
       --method open-vocabulary -o out/
   wordlight attribute "a red circle" --method integrated-gradients,n_steps=32,steps=4 -o out/
   wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
+  wordlight attribute "a dog on a bench" --image photo.jpg --masks -o out/photo
+  wordlight attribute "a red circle" --word circle --film -o out/film
 """
 IMAGE = "image.png"
 DEFAULT_METHOD = "daam"
-#: What this command writes, beside the image.
-_OURS = re.compile(r"overlay-\d+-.*\.png|maps(-.*)?\.safetensors")
+VIEWER = "viewer.html"
+_LISTING = "attribute.json"
+_COMMAND = "wordlight attribute"
+_OURS = re.compile(
+    r"image\.png|viewer\.html|(overlay|mask)-\d+-[^/]*\.png|film-\d+-[^/]*\.gif"
+    r"|maps(-[^/]*)?\.safetensors"
+)
 
 
 def add_to(commands: Commands) -> None:
@@ -59,6 +74,15 @@ def add_to(commands: Commands) -> None:
         commands, "attribute", "draw an image and show what each word lights up", _EPILOG
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to draw, in words")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "explain this picture, which the prompt describes, instead of drawing one; it is "
+            "turned as its EXIF says, and shown to the model at about the size that it draws"
+        ),
+    )
     parser.add_argument(
         "--method",
         action="append",
@@ -102,6 +126,29 @@ def add_to(commands: Commands) -> None:
         parser.add_argument(
             f"--{side}", type=whole_number(1), metavar="PIXELS", help="default: the model's own"
         )
+    parser.add_argument(
+        "--masks",
+        action="store_true",
+        help=(
+            "also write each word's mask, white on black, at the size of the image (of --image: at "
+            "that picture's own size)"
+        ),
+    )
+    parser.add_argument(
+        "--threshold",
+        type=share,
+        default=0.4,
+        metavar="T",
+        help="where masks begin: 0 is a map's least value, 1 its greatest (default: 0.4)",
+    )
+    parser.add_argument(
+        "--film",
+        action="store_true",
+        help=(
+            "also write each word's map step by step, as GIF, and let the page choose steps; a "
+            "word's map is then the mean of its steps"
+        ),
+    )
     add_budget(
         parser,
         "every method gets as much effort (n_steps, n_samples, ...) as fits; one that doesn't fit "
@@ -113,7 +160,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw, attribute, and write the image, the overlays and the maps, all or nothing."""
+    """Draw, attribute, and write the page, the image, the overlays and the maps, all or nothing."""
 
     def say(message: str) -> None:
         if not arguments.quiet:
@@ -125,6 +172,9 @@ def run(arguments: argparse.Namespace) -> None:
         registry.get(name)  # before a model is loaded
         if methods.count(name) > 1:
             raise ValueError(f"{name} can be asked once: its files go by its name")
+    picture = GivenPicture.of(arguments)
+    own = OwnedFiles(arguments.out, _LISTING, _COMMAND, _OURS)
+    own.check_free([IMAGE, VIEWER])
     framework = arguments.framework or default_framework()
     say(f"loading {arguments.model} on {framework}")
     backend = load_model(arguments)
@@ -147,67 +197,98 @@ def run(arguments: argparse.Namespace) -> None:
             # A word from outside the prompt costs what takes such words nothing more.
             inside if arguments.word else None,
             steps=arguments.steps,
-            guidance_scale=arguments.guidance,
+            guidance_scale=arguments.guidance if picture is None else 1.0,
         )
         pairs = zip(methods, attributors, strict=True)
         attributors = fit(pairs, arguments.budget, workload)
-    answers: list[_Answer] = []
+    several = len(attributors) > 1
+    names = [_Names.of(shown, one.name if several else None, arguments) for one in attributors]
+    files = [VIEWER, IMAGE, *(name for of_method in names for name in of_method.all)]
+    own.check_free(files)
+    answers: list[AttributionMaps] = []
     with written_at_once(arguments.out) as partial:
-        say("drawing the image")
-        trajectory = backend.sample(
-            arguments.prompt,
-            seed=arguments.seed,
-            steps=arguments.steps,
-            guidance_scale=arguments.guidance,
-            negative_prompt=arguments.negative_prompt,
-            height=arguments.height,
-            width=arguments.width,
-        )
+        if picture is None:
+            say("drawing the image")
+            trajectory = backend.sample(
+                arguments.prompt,
+                seed=arguments.seed,
+                steps=arguments.steps,
+                guidance_scale=arguments.guidance,
+                negative_prompt=arguments.negative_prompt,
+                height=arguments.height,
+                width=arguments.width,
+            )
+        else:
+            height, width = picture.seen_size(backend.sampling)
+            say(f"showing {arguments.image} to the model at {width}x{height} pixels")
+            trajectory = picture.trajectory(
+                backend, arguments.prompt, seed=arguments.seed, steps=arguments.steps
+            )
         Image.fromarray(trajectory.image).save(partial / IMAGE)
-        for attributor in attributors:
+        for attributor, of_method in zip(attributors, names, strict=True):
             effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"
             say(f"asking {attributor.name}{effort} about {len(shown)} words")
-            ending = f"-{attributor.name}" if len(attributors) > 1 else ""
-            answer = _Answer(
-                attributor.attribute(
-                    trajectory,
-                    players,
-                    budget=arguments.budget,
-                    # Some methods take minutes over all steps.
-                    show_progress=not arguments.quiet,
-                ),
-                f"maps{ending}.safetensors",
-                {
-                    word: f"overlay-{number:02d}-{_slug(word.text)}{ending}.png"
-                    for number, word in enumerate(shown, start=1)
-                },
-            )
-            for word, name in answer.overlays.items():
-                answer.maps.at(word).overlay().save(partial / name)
-            answer.maps.save(partial / answer.file)
-            answers.append(answer)
-    files = [IMAGE, *(name for answer in answers for name in answer.files)]
-    for stale in arguments.out.iterdir():
-        if _OURS.fullmatch(stale.name) and stale.name not in files:
-            stale.unlink()
+            # Some methods take minutes over all steps.
+            showing = {"show_progress": not arguments.quiet}
+            if arguments.film:
+                maps = by_step(attributor, trajectory, players, **showing)
+            else:
+                maps = attributor.attribute(trajectory, players, budget=arguments.budget, **showing)
+            for word, name in of_method.overlays.items():
+                maps.at(word).overlay().save(partial / name)
+            for word, name in of_method.masks.items():
+                word_map = maps.at(word) if picture is None else picture.at_own_size(maps.at(word))
+                mask = word_map.mask(arguments.threshold)
+                Image.fromarray(mask.astype(np.uint8) * 255).save(partial / name)
+            for word, name in of_method.films.items():
+                save_film(maps, word, partial / name)
+            maps.save(partial / of_method.maps)
+            answers.append(maps)
+        view(answers).to_html(partial / VIEWER)
+        summary = _summary(arguments.out, trajectory, answers, names)
+        own.list_in(partial, files, summary)
+        stale = own.written_before() - {*files, _LISTING}
+    own.remove(stale)
     if arguments.json:
-        print(json.dumps(_summary(arguments.out, trajectory, answers), indent=2))
+        print(json.dumps(summary, indent=2))
     else:
         for name in files:
             print(arguments.out / name)
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
-    """One method's maps, and the names of the files that show them."""
+class _Names:
+    """The names of the files that show one method's maps, by word."""
 
-    maps: AttributionMaps
-    file: str
+    maps: str
     overlays: dict[Word, str]
+    masks: dict[Word, str]
+    films: dict[Word, str]
+
+    @classmethod
+    def of(
+        cls, shown: tuple[Word, ...], method: str | None, arguments: argparse.Namespace
+    ) -> _Names:
+        ending = "" if method is None else f"-{method}"
+
+        def named(kind: str, suffix: str) -> dict[Word, str]:
+            return {
+                word: f"{kind}-{number:02d}-{_slug(word.text)}{ending}.{suffix}"
+                for number, word in enumerate(shown, start=1)
+            }
+
+        return cls(
+            f"maps{ending}.safetensors",
+            named("overlay", "png"),
+            named("mask", "png") if arguments.masks else {},
+            named("film", "gif") if arguments.film else {},
+        )
 
     @property
-    def files(self) -> list[str]:
-        return [*self.overlays.values(), self.file]
+    def all(self) -> list[str]:
+        """All of them, in the order in which they are listed."""
+        by_word = (self.overlays, self.masks, self.films)
+        return [*(name for names in by_word for name in names.values()), self.maps]
 
 
 def _shown(words: PromptWords, asked: list[str] | None) -> tuple[Word, ...]:
@@ -247,24 +328,32 @@ def _slug(text: str) -> str:
     return re.sub(r"[\W_]+", "-", plain).strip("-")[:40] or "mark"
 
 
-def _summary(out: Path, trajectory: Trajectory, answers: list[_Answer]) -> dict[str, Any]:
+def _summary(
+    out: Path, trajectory: Trajectory, answers: list[AttributionMaps], names: list[_Names]
+) -> dict[str, Any]:
+    def listed(of_word: dict[Word, str]) -> list[dict[str, Any]]:
+        return [
+            {"word": word.text, "occurrence": word.occurrence, "file": str(out / name)}
+            for word, name in of_word.items()
+        ]
+
     return {
         "prompt": trajectory.prompt,
         "model": trajectory.model_id,
         "seed": trajectory.seed,
         "image": str(out / IMAGE),
+        "viewer": str(out / VIEWER),
         "methods": [
             {
-                "method": answer.maps.provenance.method,
-                "maps": str(out / answer.file),
-                "overlays": [
-                    {"word": word.text, "occurrence": word.occurrence, "file": str(out / name)}
-                    for word, name in answer.overlays.items()
-                ],
-                "settings": answer.maps.provenance.settings,
-                "forward_equivalents": answer.maps.provenance.forward_equivalents,
-                "seconds": answer.maps.provenance.seconds,
+                "method": maps.provenance.method,
+                "maps": str(out / own.maps),
+                "overlays": listed(own.overlays),
+                **({"masks": listed(own.masks)} if own.masks else {}),
+                **({"films": listed(own.films)} if own.films else {}),
+                "settings": maps.provenance.settings,
+                "forward_equivalents": maps.provenance.forward_equivalents,
+                "seconds": maps.provenance.seconds,
             }
-            for answer in answers
+            for maps, own in zip(answers, names, strict=True)
         ],
     }

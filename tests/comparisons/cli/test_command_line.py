@@ -64,9 +64,11 @@ def test_attribute_writes_the_image_an_overlay_a_word_and_the_maps(tmp_path, cap
     assert overlays[0] == f"overlay-01-{maps.words[0].text}.png"
     # The full stop is a word of the prompt with no letter in it.
     assert overlays[-1].endswith("-mark.png")
-    assert files(out) == sorted(["image.png", "maps.safetensors", *overlays])
+    assert files(out) == sorted(
+        ["attribute.json", "image.png", "maps.safetensors", "viewer.html", *overlays]
+    )
     assert captured.out.splitlines() == [
-        str(out / name) for name in ("image.png", *overlays, "maps.safetensors")
+        str(out / name) for name in ("viewer.html", "image.png", *overlays, "maps.safetensors")
     ]
     with Image.open(out / "image.png") as image:
         assert np.array_equal(np.asarray(image), maps.image)
@@ -152,15 +154,132 @@ def test_attribute_by_several_methods(tmp_path, capsys):
     assert main(["attribute", "a red circle", *methods, *arguments]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [answer["method"] for answer in told["methods"]] == ["random", "uniform"]
-    assert sorted(files(tmp_path)) == [
+    assert files(tmp_path) == [
+        "attribute.json",
         "image.png",
         "maps-random.safetensors",
         "maps-uniform.safetensors",
         "overlay-01-red-random.png",
         "overlay-01-red-uniform.png",
+        "viewer.html",
     ]
     assert main(["attribute", "a red circle", *methods[:2], *arguments]) == 0
-    assert sorted(files(tmp_path)) == ["image.png", "maps.safetensors", "overlay-01-red.png"]
+    assert files(tmp_path) == [
+        "attribute.json",
+        "image.png",
+        "maps.safetensors",
+        "overlay-01-red.png",
+        "viewer.html",
+    ]
+
+
+def test_attribute_deletes_and_replaces_nothing_but_its_own(tmp_path, capsys):
+    ask = ["attribute", "a red circle", "--method", "random", "--quiet", "-o", str(tmp_path)]
+    own = ["overlay-01-mine.png", "overlay-99-x.png", "maps-old.safetensors", "notes.txt"]
+    for name in own:
+        (tmp_path / name).write_bytes(b"mine")
+    assert main(ask) == 0
+    before = set(files(tmp_path))
+    assert main([*ask, "--word", "red", "--masks"]) == 0
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in own)
+    # Its own files of the run before that it doesn't write again are gone.
+    assert before - set(files(tmp_path)) == {
+        "overlay-01-a.png",
+        "overlay-02-red.png",
+        "overlay-03-circle.png",
+    }
+    # A list from elsewhere names no other file of the folder, and none outside it.
+    listing = json.loads((tmp_path / "attribute.json").read_text())
+    outside = tmp_path.parent / f"{tmp_path.name}-overlay-01-x.png"
+    outside.write_bytes(b"mine")
+    listing["files"] += [
+        "notes.txt",
+        f"../{outside.name}",
+        str(outside),
+        "a/../maps-old.safetensors",
+    ]
+    (tmp_path / "attribute.json").write_text(json.dumps(listing))
+    assert main([*ask, "--word", "circle"]) == 0
+    assert outside.read_bytes() == b"mine"
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in own)
+    capsys.readouterr()
+    for name in ("image.png", "viewer.html", "overlay-02-red.png", "attribute.json"):
+        folder = tmp_path / f"other-{name}"
+        folder.mkdir()
+        (folder / name).write_bytes(b"mine")
+        line = refused(capsys, *ask[:-1], folder)
+        assert f"holds {name}, which wordlight attribute did not write there" in line
+        assert files(folder) == [name]
+        assert (folder / name).read_bytes() == b"mine"
+
+
+def test_attribute_writes_masks(tmp_path, capsys):
+    ask = ["attribute", "a red circle", "--method", "random", "--quiet", "-o", str(tmp_path)]
+    assert main([*ask, "--masks", "--threshold", "0.7", "--word", "circle", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (mask,) = told["methods"][0]["masks"]
+    assert mask["file"] == str(tmp_path / "mask-01-circle.png")
+    maps = AttributionMaps.load(tmp_path / "maps.safetensors")
+    with Image.open(mask["file"]) as picture:
+        assert picture.mode == "L"
+        assert (np.asarray(picture) == 255 * maps["circle"].mask(0.7)).all()
+    with pytest.raises(SystemExit, match="2"):
+        main([*ask, "--threshold", "40"])
+    assert "must be from 0 to 1" in capsys.readouterr().err
+
+
+def test_attribute_makes_a_film_of_steps(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
+    ask = ["attribute", "a red circle", "--steps", "3", "--quiet", "-o", str(tmp_path)]
+    assert main([*ask, "--method", "occlusion", "--word", "red", "--json", "--film"]) == 0
+    told = json.loads(capsys.readouterr().out)["methods"][0]
+    maps = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert maps.data.sizes["step"] == 3
+    with Image.open(told["films"][0]["file"]) as film:
+        assert film.n_frames == 3
+    # Step by step it costs what it costs at once, and its mean is what is given at once.
+    assert main([*ask, "--method", "occlusion", "--word", "red", "--json"]) == 0
+    at_once = json.loads(capsys.readouterr().out)["methods"][0]
+    assert at_once["forward_equivalents"] == told["forward_equivalents"] > 0
+    whole = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert np.allclose(np.asarray(whole["red"]), np.asarray(maps["red"]), atol=1e-5)
+    assert not list(tmp_path.glob("film-*"))
+    assert "no film" in refused(capsys, *ask, "--film", "--method", "uniform")
+
+
+def test_attribute_explains_a_given_picture(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    class Seeing(ToyModel):
+        def _invert(self, image, prompt, **options):
+            seen.append(image)
+            return super()._invert(image, prompt, **options)
+
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: Seeing())
+    # A photograph that is kept lying on its side: EXIF says that its left is its bottom.
+    upright = np.zeros((60, 40, 3), np.uint8)
+    upright[:30] = 255
+    photo = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright)).save(photo, exif=exif, quality=95)
+    ask = ["attribute", "a red circle", "--method", "daam", "--steps", "2", "--quiet"]
+    ask += ["--image", photo, "--masks", "--word", "red", "-o", tmp_path / "out"]
+    assert main(list(map(str, ask))) == 0
+    height, width = seen[0].shape[:2]
+    facts = ToyModel().sampling
+    assert height > width
+    assert height * width == pytest.approx(facts.height * facts.width, rel=0.3)
+    assert seen[0][: height // 3].mean() > 240 > 15 > seen[0][-height // 3 :].mean()
+    with Image.open(tmp_path / "out" / "mask-01-red.png") as mask:
+        assert mask.size == (40, 60)
+    capsys.readouterr()
+    assert main(list(map(str, [*ask, "--height", facts.height, "--width", facts.height * 2]))) == 0
+    assert seen[1].shape[:2] == (facts.height, 2 * facts.height)
+    capsys.readouterr()
+    assert "leave it out where --image is given" in refused(capsys, *ask, "--guidance", "3")
+    ask[ask.index(photo)] = tmp_path / "none.jpg"
+    assert "there is no" in refused(capsys, *ask)
 
 
 @pytest.mark.parametrize(
