@@ -350,6 +350,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         )
         if self.needs & {"attention", "denoise", "denoise_jvp"}:
             trajectory.check_replayable()
+            self.backend.check_made_here(trajectory)
         before = replace(self.backend.evaluations)
         self.backend.reset_peak_bytes()
         started = time.perf_counter()

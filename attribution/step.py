@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -50,7 +50,7 @@ class Inputs:
         tokens, so that ``"tokens"`` would explain another run.
         """
         trajectory = question.trajectory
-        added = {name: backend.asarray(value[None]) for name, value in trajectory.added.items()}
+        added = backend.told(trajectory, question.steps[0])
         point = backend.asarray(trajectory.embeddings[None])
         baseline = backend.asarray(question.baseline[None])
         if space == "tokens":
@@ -76,14 +76,21 @@ class Inputs:
     def conditioning(self, points: Array) -> Conditioning:
         """What the denoiser is told at some points, ``(rows, tokens, channels)``."""
         if self.space == "tokens":
-            return self.backend.encode_from(points)
+            return self._told_besides(self.backend.encode_from(points))
         return self.with_added(points)
 
     def moved(self, point: Array, tangents: Array) -> tuple[Conditioning, Array]:
         """The conditioning at one point, and how its embeddings change along each tangent."""
         if self.space == "tokens":
-            return self.backend.encode_from_jvp(point, tangents)
+            conditioning, changes = self.backend.encode_from_jvp(point, tangents)
+            return self._told_besides(conditioning), changes
         return self.with_added(point), tangents
+
+    def _told_besides(self, made: Conditioning) -> Conditioning:
+        """What an encoder made, with what else the step was told."""
+        return Conditioning(
+            made.embeddings, {**self.with_added(made.embeddings).added, **made.added}
+        )
 
     def with_added(self, embeddings: Array) -> Conditioning:
         """Embeddings, ``(rows, tokens, channels)``, with the step's further conditioning."""
@@ -173,6 +180,7 @@ class Step:
 def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     """Prepare one step: costs two forward passes, and a third where noise was added."""
     backend, trajectory = inputs.backend, question.trajectory
+    inputs = replace(inputs, added=backend.told(trajectory, step))
     latents = backend.asarray(trajectory.latents[step][None])
     timestep = float(trajectory.timesteps[step])
     xp = array_namespace(latents)

@@ -84,6 +84,18 @@ class Backend(ABC):
         """Which further conditioning the denoiser takes, and needs: none, but on some models."""
         return frozenset()
 
+    @property
+    def replays_recorded(self) -> bool:
+        """Whether what a traced pipeline told its denoiser besides (names that begin with ``+``)
+        can be told again."""
+        return False
+
+    @property
+    def weights(self) -> str | None:
+        """A digest of the weights, adapters included, as trajectories have it; None where it isn't
+        known."""
+        return None
+
     def __init__(self) -> None:
         self.evaluations = Evaluations()
 
@@ -236,6 +248,27 @@ class Backend(ABC):
     @abstractmethod
     def asarray(self, array: npt.ArrayLike) -> Array:
         """A float array of the framework, on the device, in the backend's dtype."""
+
+    def told(self, trajectory: Trajectory, step: int) -> dict[str, Array]:
+        """The further conditioning of a trajectory's step, ``(1, ...)`` each."""
+        return {n: self.asarray(value[None]) for n, value in trajectory.added_at(step).items()}
+
+    def check_made_here(self, trajectory: Trajectory) -> None:
+        """Raise ValueError where a trajectory was made with other weights than there are now.
+
+        Runs of another framework, and of another precision, can't be compared and pass.
+        """
+        if trajectory.framework != self.framework or trajectory.weights is None:
+            return
+        own = self.weights
+        if own is None or own.partition(":")[0] != trajectory.weights.partition(":")[0]:
+            return
+        if own != trajectory.weights:
+            raise ValueError(
+                f"the run was made by {trajectory.model_id!r} with other weights or adapters than "
+                f"{self.model_id!r} has now: explain it with those, or say that another model's "
+                "view is wanted by dataclasses.replace(trajectory, weights=None)"
+            )
 
     @abstractmethod
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
@@ -406,7 +439,13 @@ class Backend(ABC):
         return self._attention_vjp(latents, timestep, conditioning, cotangent, query)
 
     def _check_added(self, added: Mapping[str, object]) -> None:
-        if set(added) != self.added_names:
+        recorded = sorted(name.strip("+*=") for name in added if name.startswith("+"))
+        if recorded and not self.replays_recorded:
+            raise ValueError(
+                f"the run was told more than the {self.framework} backend can tell again: "
+                + ", ".join(recorded)
+            )
+        if {name for name in added if not name.startswith("+")} != self.added_names:
             takes = ", ".join(sorted(self.added_names)) or "none"
             raise ValueError(
                 f"{self.model_id} takes {takes} as further conditioning, not "

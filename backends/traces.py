@@ -35,3 +35,6 @@ class Trace(ABC):
     @abstractmethod
     def attention(self) -> tuple[AttentionMeans, ...]:
         """The averaged cross-attention of each image, in the same order."""
+
+    def check_words(self, image: int) -> None:  # noqa: B027 - most traces have one prompt a run
+        """Raise ValueError where an image's attention isn't all to the words of its trajectory."""

@@ -69,6 +69,9 @@ class Trajectory:
         empty_added, negative_added: the same of the empty and the negative prompt.
         not_replayable: why a replay from the latents would differ from the run, or None.
         noise_source: ``"sampled"`` or ``"noising"`` (an image that was given).
+        step_added: further conditioning that was another at each step, ``(steps, ...)`` each.
+        weights: a digest of the weights that made it, or None where it isn't known; comparable
+            within a framework and precision.
     """
 
     prompt: str
@@ -90,6 +93,8 @@ class Trajectory:
     negative_added: dict[str, FloatArray] = field(default_factory=dict)
     not_replayable: str | None = None
     noise_source: str = "sampled"
+    step_added: dict[str, FloatArray] = field(default_factory=dict)
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4 or len(self.latents) != len(self.timesteps):
@@ -130,6 +135,10 @@ class Trajectory:
                 f"this trajectory can't be replayed ({self.not_replayable}): of such a run there "
                 "are only the maps that were traced while it ran (DAAM.from_trace)"
             )
+
+    def added_at(self, step: int) -> dict[str, FloatArray]:
+        """The further conditioning of one step, without an axis for rows."""
+        return {**self.added, **{name: value[step] for name, value in self.step_added.items()}}
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -219,7 +228,7 @@ class Trajectory:
             raise FileFormatError(f"{path} is no trajectory: {error}") from None
 
 
-_ADDED = ("added", "empty_added", "negative_added")
+_ADDED = ("added", "empty_added", "negative_added", "step_added")
 _FACTS = (
     "prompt",
     "guidance_scale",
@@ -230,4 +239,5 @@ _FACTS = (
     "revision",
     "not_replayable",
     "noise_source",
+    "weights",
 )

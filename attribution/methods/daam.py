@@ -132,6 +132,7 @@ class DAAM(TextImageAttributor):
         kept = trace.query.keep if keep is None else tuple(keep)
         if not set(kept) <= set(trace.query.keep):
             raise ValueError(f"the trace kept {trace.query.keep}, not {kept}")
+        trace.check_words(image or 0)
         trajectory = trajectories[image or 0]
         players = partition(PromptWords.of(trajectory.tokens), words)
         data = _combine(trace.attention[image or 0], players, trajectory.grid, kept, clamp)

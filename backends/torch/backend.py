@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +22,24 @@ from wordlight.backends.embedded import RECOMMENDED
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
-from wordlight.backends.torch.attention_layers import describe_layers
-from wordlight.backends.torch.explicit_attention import can_be_explicit
+from wordlight.backends.torch.compiled import as_written
+from wordlight.backends.torch.explicit_attention import StandardProcessors
 from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
+from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.noise import NoiseLevels
 from wordlight.backends.torch.randomizing import can_be_randomized, random_weights, stages_of
 from wordlight.backends.torch.recorder import PipelineRecorder
 from wordlight.backends.torch.reverse_mode import attention_gradients, embedding_gradient
 from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.text_encoding import (
+    earlier_layers,
     encode_input_embeddings,
     input_embeddings,
     takes_input_embeddings,
 )
-from wordlight.backends.torch.tokenizing import tokenize
 from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
+from wordlight.backends.torch.weights import fingerprint
 from wordlight.backends.trajectory import Trajectory
 
 #: Directions whose forward-mode products are computed at once; more need more memory.
@@ -43,9 +49,11 @@ _DECODER_CHUNK = 8
 _ALWAYS = frozenset(
     (
         "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
-        "attention_keys trace"
+        "attention_keys attention_vjp trace"
     ).split()
 )
+#: A pipeline that draws at once has no use for two threads: each of these waits for the other.
+_DRAWING: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
 
 class TorchBackend(Backend):
@@ -72,18 +80,17 @@ class TorchBackend(Backend):
         guidance_scale: float = 7.5,
     ) -> None:
         super().__init__()
-        for part in ("unet", "text_encoder", "tokenizer", "vae", "scheduler"):
-            if getattr(pipe, part, None) is None:
-                raise ValueError(f"{type(pipe).__name__} has no {part}: not a Stable Diffusion 1/2")
-        if getattr(pipe, "text_encoder_2", None) is not None:
-            raise ValueError(f"{type(pipe).__name__} has two text encoders: not supported yet")
+        for part in ("text_encoder", "tokenizer", "vae", "scheduler"):
+            if getattr(pipe, part, None) is None and getattr(pipe, f"{part}_2", None) is None:
+                raise ValueError(f"{type(pipe).__name__} has no {part}: not a pipeline of images")
+        self.model = Model.of(pipe)
         self.pipe = pipe
         self.model_id = model_id or str(pipe.config.get("_name_or_path") or type(pipe).__name__)
         self.revision = revision
-        self.device = str(pipe.unet.device)
-        self.dtype = str(pipe.unet.dtype).removeprefix("torch.")
+        self.device = str(self.model.device)
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
         self._steps, self._guidance_scale = steps, guidance_scale
-        self._levels = NoiseLevels(pipe.scheduler)
+        self._random = False
 
     @classmethod
     def load(
@@ -103,41 +110,80 @@ class TorchBackend(Backend):
     @property
     def capabilities(self) -> frozenset[str]:
         """See ``Backend.capabilities``."""
+        also = {name for name, has in self._perhaps.items() if has()}
+        return (_ALWAYS | also) - set(self.model.family.lacks)
+
+    @property
+    def _perhaps(self) -> dict[str, Callable[[], bool]]:
+        """What models of a family may or may not have."""
         pipe = self.pipe
-        also = {
-            "encode_from": takes_input_embeddings(pipe.text_encoder),
-            "decode": isinstance(pipe.vae, AutoencoderKL),
-            "attention_vjp": can_be_explicit(pipe.unet),
-            "randomized": can_be_randomized((pipe.unet, pipe.text_encoder)),
+        parts = (self.model.module, pipe.text_encoder)
+        return {
+            "encode_from": lambda: takes_input_embeddings(pipe),
+            "decode": lambda: isinstance(pipe.vae, AutoencoderKL),
+            "randomized": lambda: None not in parts and can_be_randomized(parts),
         }
-        return _ALWAYS | {name for name, has in also.items() if has}
+
+    def require(self, needs: frozenset[str], who: str) -> None:
+        """See ``Backend.require``."""
+        # Only what is asked for is looked at: some of it goes through all of a model's modules.
+        lacks, perhaps = self.model.family.lacks, self._perhaps
+        for name in needs:
+            has = name in _ALWAYS or (name in perhaps and perhaps[name]())
+            if name in lacks or not has:
+                super().require(needs, who)
+
+    @property
+    def added_names(self) -> frozenset[str]:
+        """See ``Backend.added_names``."""
+        return self.model.family.added_names(self.pipe)
+
+    @property
+    def replays_recorded(self) -> bool:
+        """See ``Backend.replays_recorded``."""
+        return True
+
+    @property
+    def weights(self) -> str | None:
+        """See ``Backend.weights``."""
+        parts = (self.model.module, self.pipe.text_encoder)
+        return None if self._random else fingerprint(part for part in parts if part is not None)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The cross-attention layers that an ``AttentionQuery`` can name."""
-        return describe_layers(self.pipe.unet)
+        """The attention layers to the text that an ``AttentionQuery`` can name."""
+        return self.model.layers("cross")
+
+    @property
+    def _levels(self) -> NoiseLevels:
+        # Read when it is used: the scheduler may be another one by now.
+        return NoiseLevels(self.pipe.scheduler)
 
     def tokenize(self, prompt: str) -> Tokens:
         """See ``Backend.tokenize``."""
-        return tokenize(self.pipe, prompt)
+        return self.model.family.tokens(self.pipe, prompt)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """See ``Backend.encode``."""
-        return Conditioning(self.encode_like(prompts, {}))
+        return self.encode_with(prompts, {})
 
-    def encode_like(self, prompts: Sequence[str], options: dict[str, Any]) -> torch.Tensor:
-        """Text embeddings, with what else a pipeline call told its text encoder."""
-        with torch.no_grad():
-            embeddings: torch.Tensor = self.pipe.encode_prompt(
-                list(prompts), self.pipe.unet.device, 1, False, **options
-            )[0]
-        return embeddings
+    def encode_with(self, prompts: Sequence[str], options: Mapping[str, Any]) -> Conditioning:
+        """The conditioning, with what else a pipeline call told its text encoder."""
+        return self.model.family.encode(self.pipe, prompts, options)
+
+    def encodings(self, prompt: str) -> Iterator[torch.Tensor]:
+        """The embeddings ``(tokens, channels)`` that pipelines may make of a prompt: of the text
+        encoder's last layer, and of those before."""
+        yield self.encode([prompt]).embeddings[0]
+        if takes_input_embeddings(self.pipe):
+            ids = self.model.family.tokens(self.pipe, prompt, allow_cut=True).ids
+            yield from earlier_layers(self.pipe.text_encoder, torch.tensor([ids]))
 
     @property
     def sampling(self) -> SamplingFacts:
         """See ``Backend.sampling``."""
         scale = int(self.pipe.vae_scale_factor)
-        default = self.pipe.unet.config.sample_size
+        default = self.model.module.config.sample_size
         height, width = default if isinstance(default, (tuple, list)) else (default, default)
         return SamplingFacts(
             steps=self._steps,
@@ -159,35 +205,46 @@ class TorchBackend(Backend):
         size: tuple[int, int],
     ) -> list[Trajectory]:
         # All images of one call are one batch.
-        if not isinstance(self.pipe, StableDiffusionPipeline):
-            raise ValueError(
-                f"a {type(self.pipe).__name__} takes more than a prompt: call it yourself, inside "
-                "wordlight.trace(pipe)"
-            )
-        away = None if negative_prompt is None else [negative_prompt] * len(prompts)
-        with PipelineRecorder(self.pipe, None) as recorder, _quiet(self.pipe):
-            self.pipe(
-                prompts,
-                negative_prompt=away,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                num_images_per_prompt=images_per_prompt,
-                height=size[0],
-                width=size[1],
-                latents=self._initial_latents(seeds, size),
-                # Only schedulers that add noise on the way draw from these.
-                generator=[torch.Generator().manual_seed(s) for s in seeds],
-                output_type="np",
-            )
-        (call,) = recorder.calls
-        complete(self, call)
+        takes = inspect.signature(self.pipe.__call__).parameters
+        self._check_prompts_are_enough(takes)
+        asked: dict[str, Any] = {
+            "prompt": prompts,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+            "num_images_per_prompt": images_per_prompt,
+            "height": size[0],
+            "width": size[1],
+            "latents": self._initial_latents(seeds, size),
+            # Only schedulers that add noise on the way draw from these.
+            "generator": [torch.Generator().manual_seed(s) for s in seeds],
+            "output_type": "np",
+        }
+        if negative_prompt is not None:
+            if "negative_prompt" not in takes:
+                raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")
+            asked["negative_prompt"] = [negative_prompt] * len(prompts)
+        with _DRAWING.setdefault(self.pipe, threading.RLock()), _quiet(self.pipe):
+            with PipelineRecorder(self.pipe, None, lambda call: complete(self, call)) as recorder:
+                self.pipe(**asked)
+            (call,) = recorder.calls[-1:]
+        if call.fault is not None:
+            raise ValueError(f"the run can't be explained: {call.fault}")
         self.evaluations.forward += call.rows
         return trajectories_of(self, call, seeds=seeds)
+
+    def _check_prompts_are_enough(self, takes: Mapping[str, inspect.Parameter]) -> None:
+        """Raises ValueError for a pipeline that draws from more than words."""
+        more = "call it yourself, inside wordlight.trace(pipe)"
+        wanted = [n for n in ("image", "control_image", "mask_image") if n in takes]
+        if wanted:
+            raise ValueError(f"a {type(self.pipe).__name__} takes more than a prompt: {more}")
+        if getattr(self.model.module.config, "encoder_hid_dim_type", None) == "ip_image_proj":
+            raise ValueError(f"the pipeline has an IP-Adapter, which wants an image: {more}")
 
     def _initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
         """Noise that depends on the seed alone, not on framework, device or batch."""
         scale = int(self.pipe.vae_scale_factor)
-        shape = (self.pipe.unet.config.in_channels, size[0] // scale, size[1] // scale)
+        shape = (self.model.module.config.in_channels, size[0] // scale, size[1] // scale)
         noise = [np.random.default_rng(s).standard_normal(shape, np.float32) for s in seeds]
         return self.asarray(np.stack(noise))
 
@@ -197,18 +254,22 @@ class TorchBackend(Backend):
         pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
         with torch.no_grad():
             clean = self.pipe.vae.encode(pixels.to(self.pipe.vae.dtype)).latent_dist.mode()
-        clean = clean * self.pipe.vae.config.scaling_factor
+        config = self.pipe.vae.config
+        clean = (clean - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
         noise = self.asarray(np.random.default_rng(seed).standard_normal(clean.shape, np.float32))
         self.pipe.scheduler.set_timesteps(steps)
         # Schedulers of higher order name some timesteps twice.
         times = list(dict.fromkeys(float(t) for t in self.pipe.scheduler.timesteps))
-        levels = [self._levels.at(t) for t in times]
+        levels = [self.noise_level(t) for t in times]
         latents = torch.cat([alpha * clean + sigma * noise for alpha, sigma in levels])
+        told, empty = self.encode([prompt]), self.encode([""])
         return Trajectory(
             prompt=prompt,
             tokens=self.tokenize(prompt),
-            embeddings=self.to_numpy(self.encode([prompt]).embeddings[0]),
-            empty_embeddings=self.to_numpy(self.encode([""]).embeddings[0]),
+            embeddings=self.to_numpy(told.embeddings[0]),
+            empty_embeddings=self.to_numpy(empty.embeddings[0]),
+            added={name: self.to_numpy(value[0]) for name, value in told.added.items()},
+            empty_added={name: self.to_numpy(value[0]) for name, value in empty.added.items()},
             timesteps=np.array(times),
             latents=self.to_numpy(latents),
             image=image,
@@ -218,6 +279,7 @@ class TorchBackend(Backend):
             framework=self.framework,
             seed=seed,
             noise_source="noising",
+            weights=self.weights,
         )
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
@@ -225,9 +287,8 @@ class TorchBackend(Backend):
         return self._levels.at(timestep)
 
     def _token_embeddings(self, text: str) -> Array:
-        ids = tokenize(self.pipe, text, allow_cut=True).ids
-        device = self.pipe.unet.device
-        return input_embeddings(self.pipe.text_encoder, torch.tensor(ids, device=device))
+        ids = self.model.family.tokens(self.pipe, text, allow_cut=True).ids
+        return input_embeddings(self.pipe.text_encoder, torch.tensor(ids)).to(self.model.device)
 
     def _encode_from(self, token_embeddings: Array) -> Conditioning:
         return Conditioning(encode_input_embeddings(self.pipe.text_encoder, token_embeddings))
@@ -244,7 +305,8 @@ class TorchBackend(Backend):
     def _decode(self, latents: Array) -> Array:
         # The autoencoder may have another precision than the denoiser.
         vae = self.pipe.vae
-        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift).sample
         return pixels.to(torch.promote_types(pixels.dtype, torch.float32)) / 2 + 0.5
 
     def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
@@ -259,9 +321,18 @@ class TorchBackend(Backend):
 
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
         """See ``Backend.asarray``."""
-        return torch.as_tensor(
-            np.asarray(array), dtype=self.pipe.unet.dtype, device=self.pipe.unet.device
-        )
+        if not isinstance(array, torch.Tensor):
+            array = torch.as_tensor(np.asarray(array))
+        return array.to(self.model.device, self.model.dtype)
+
+    def told(self, trajectory: Trajectory, step: int) -> dict[str, torch.Tensor]:
+        """See ``Backend.told``."""
+        made = {}
+        for name, value in trajectory.added_at(step).items():
+            given = torch.as_tensor(value[None] if value.ndim else value.reshape(1))
+            dtype = self.model.dtype if given.is_floating_point() else given.dtype
+            made[name] = given.to(self.model.device, given.dtype if name[-1] == "=" else dtype)
+        return made
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         """See ``Backend.to_numpy``."""
@@ -269,32 +340,34 @@ class TorchBackend(Backend):
         converted: npt.NDArray[Any] = array.detach().to("cpu", wide).numpy()
         return converted
 
-    def _predict(
-        self, latents: torch.Tensor, timestep: float, embeddings: torch.Tensor
-    ) -> torch.Tensor:
-        # Whole timesteps go in as integers, as schedulers hand them over.
-        time = int(timestep) if float(timestep).is_integer() else timestep
-        output = self.pipe.unet(latents, time, embeddings, return_dict=False)[0]
-        return self._levels.to_epsilon(output, latents, timestep)
+    def _predicting(
+        self, timestep: float, added: Mapping[str, torch.Tensor]
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The prediction at a timestep, in epsilon units, as a function of latents and
+        embeddings."""
+        model, epsilon = self.model, self._levels.epsilon_at(timestep)
+
+        def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+            return epsilon(model.call(latents, timestep, embeddings, added), latents)
+
+        return predict
 
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
-        return self._predict(latents, timestep, conditioning.embeddings)
+        return self._predicting(timestep, conditioning.added)(latents, conditioning.embeddings)
 
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
     ) -> tuple[Array, Array]:
-        def predict(embeddings: torch.Tensor) -> torch.Tensor:
-            return self._predict(latents, timestep, embeddings)
-
-        return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
+        predict = functools.partial(self._predicting(timestep, conditioning.added), latents)
+        with as_written(self.model.whole):
+            return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
 
     def _denoise_vjp(
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
     ) -> Array:
-        def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-            return self._predict(latents, timestep, embeddings)
-
-        return embedding_gradient(predict, latents, conditioning.embeddings, cotangent)
+        predict = self._predicting(timestep, conditioning.added)
+        with as_written(self.model.whole):
+            return embedding_gradient(predict, latents, conditioning.embeddings, cotangent)
 
     def _attention(
         self,
@@ -310,18 +383,18 @@ class TorchBackend(Backend):
             accumulator.add(layer, step, grid, probs)
 
         conditioning = self.asarray(trajectory.embeddings[None])
-        tap = AttentionTap(
-            self.pipe.unet,
-            query,
-            lambda: slice(0, 1),
-            lambda: trajectory.grid,
-            receive,
-            None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings)),
-        )
-        with tap, torch.no_grad():
+        others = None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings))
+        model = self.model
+        tap = AttentionTap(model, query, receive, others)
+        # Words beside the prompt are looked at where PyTorch's own attention is.
+        standard = StandardProcessors({} if keys is None else tap.wanted)
+        with as_written(model.whole), standard, tap, torch.no_grad():
             for step in steps:
                 latents = self.asarray(trajectory.latents[step][None])
-                self._predict(latents, float(trajectory.timesteps[step]), conditioning)
+                time, added = float(trajectory.timesteps[step]), self.told(trajectory, step)
+                tap.begin(model.telling(latents, time, conditioning, added), slice(0, 1))
+                model.call(latents, time, conditioning, added)
+                tap.end()
         return accumulator.means(0)
 
     def _attention_vjp(
@@ -332,34 +405,39 @@ class TorchBackend(Backend):
         cotangent: Array,
         query: AttentionQuery,
     ) -> AttentionMeans:
-        def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-            return self._predict(latents, timestep, embeddings)
-
         accumulator = AttentionAccumulator(query)
-        for layer, grid, probs, gradient in attention_gradients(
-            predict, self.pipe.unet, latents, conditioning.embeddings, cotangent, query
-        ):
-            accumulator.add(layer, 0, grid, (probs * gradient).relu())
+        predict = self._predicting(timestep, conditioning.added)
+        with as_written(self.model.whole):
+            for layer, grid, probs, gradient in attention_gradients(
+                predict, self.model, latents, conditioning.embeddings, cotangent, query
+            ):
+                accumulator.add(layer, 0, grid, (probs * gradient).relu())
         return accumulator.means(0)
 
     @property
     def stages(self) -> tuple[str, ...]:
         """See ``Backend.stages``."""
-        return tuple(stages_of(self.pipe.unet, self.pipe.text_encoder))
+        return tuple(stages_of(self.model.module, self.pipe.text_encoder))
 
-    def _randomized(self, stages: tuple[str, ...], seed: int) -> AbstractContextManager[object]:
-        parts = stages_of(self.pipe.unet, self.pipe.text_encoder)
-        return random_weights([part for stage in stages for part in parts[stage]], seed)
+    @contextmanager
+    def _randomized(self, stages: tuple[str, ...], seed: int) -> Iterator[None]:
+        parts = stages_of(self.model.module, self.pipe.text_encoder)
+        with random_weights([part for stage in stages for part in parts[stage]], seed):
+            self._random = True
+            try:
+                yield
+            finally:
+                self._random = False
 
     def reset_peak_bytes(self) -> None:
         """See ``Backend.reset_peak_bytes``."""
-        if self.pipe.unet.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.pipe.unet.device)
+        if self.model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.model.device)
 
     def peak_bytes(self) -> int | None:
         """See ``Backend.peak_bytes``."""
-        if self.pipe.unet.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.pipe.unet.device))
+        if self.model.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.model.device))
         return None
 
     def no_gradients(self) -> AbstractContextManager[object]:

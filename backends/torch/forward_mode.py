@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch.overrides import TorchFunctionMode
+
+from wordlight.backends.torch.attention_calls import of_torch
+
+_NORMS = frozenset((F.layer_norm, F.group_norm, F.rms_norm))
+
+
+class Differentiable(TorchFunctionMode):
+    """What forward mode needs, in the place of what has no rule for it.
+
+    The fused attention kernels have none: attention is written out. Norms keep float32 statistics
+    of half-precision inputs on some devices, and their tangents come out as float32, which the next
+    product refuses: they are computed in float32 and rounded back, as the kernels do.
+    """
+
+    def __torch_function__(  # noqa: D105
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return of_torch("", torch.nn.Identity(), *args, **kwargs).explicit()
+        if func in _NORMS and _is_half(args[0]):
+            wide = [a.float() if isinstance(a, torch.Tensor) else a for a in args]
+            more = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
+            return func(*wide, **more).to(args[0].dtype)
+        return func(*args, **kwargs)
+
+
+def _is_half(tensor: Any) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
 def forward_products(
@@ -24,7 +55,6 @@ def forward_products(
         value, change, *_ = torch.func.jvp(function, (point,), (tangent,))
         return value, change
 
-    # The fused attention kernels have no forward-mode rule; the plain one has.
-    with sdpa_kernel(SDPBackend.MATH):
+    with Differentiable():
         values, changes = torch.func.vmap(along, chunk_size=chunk)(tangents[:, None])
     return values[0], changes[:, 0]

@@ -2,218 +2,400 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import StableDiffusionPipeline
 
 from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.torch import pipeline_calls
 from wordlight.backends.torch.accumulator import AttentionAccumulator
+from wordlight.backends.torch.compiled import as_written
+from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.taps import AttentionTap
+from wordlight.backends.torch.told import NotRecordableError, Told
 
-#: Arguments of the UNet that a replay from latents, timestep and embeddings doesn't know of.
-_UNKNOWN_TO_REPLAY = {
-    "down_block_additional_residuals": "residuals were added to the UNet (ControlNet)",
-    "mid_block_additional_residual": "residuals were added to the UNet (ControlNet)",
-    "down_intrablock_additional_residuals": "residuals were added to the UNet (T2I-Adapter)",
-    "added_cond_kwargs": "the UNet was given more conditions (an IP-Adapter)",
-    "cross_attention_kwargs": "the attention processors were given arguments",
-    "timestep_cond": "the UNet was told the guidance scale (LCM)",
-    "class_labels": "the UNet was given class labels",
-    "attention_mask": "the attention was masked",
-    "encoder_attention_mask": "the attention was masked",
-}
+#: The most that the inputs of a run that change from step to step may take on the device: a
+#: ControlNet's residuals of Stable Diffusion 1.5 at 512 pixels take 48 MiB a step in float32.
+MOST_HELD = 512 * 2**20
 
 
 @dataclass
 class Call:
     """One call of the pipeline: all arrays are of the conditional rows, one an image.
 
-    ``rows`` counts what the UNet was given in all, conditional or not; ``encoding`` holds what else
-    the text encoder was told.
+    Attributes:
+        arguments: what the pipeline was called with.
+        prompts, negative_prompts, images_per_prompt: the words, where it was given words.
+        latents, timesteps: what the denoiser was told at each of its calls.
+        embeddings, negative_embeddings: the text's, at the first.
+        moved: whether a later call was told other embeddings; tensors are read when it is asked.
+        added: what else it was told at the first call, and ``step_added`` at each, where that
+            changed.
+        rows: the rows of all of the denoiser's calls.
+        fault: why the call can't be explained, or None.
+        not_replayable: why a replay would be another run, or None.
+        output: what the pipeline gave: images, or latents.
     """
 
     accumulator: AttentionAccumulator | None
+    arguments: dict[str, Any] = field(default_factory=dict)
     prompts: list[str] | None = None
     negative_prompts: list[str] | None = None
     images_per_prompt: int = 1
     guidance_scale: float = 1.0
     latents: list[torch.Tensor] = field(default_factory=list)
-    timesteps: list[float] = field(default_factory=list)
+    timesteps: list[Any] = field(default_factory=list)
     embeddings: torch.Tensor | None = None
     negative_embeddings: torch.Tensor | None = None
-    not_replayable: str | None = None
-    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    final_latents: torch.Tensor | None = None
+    moved: list[torch.Tensor] = field(default_factory=list)
+    added: dict[str, Any] = field(default_factory=dict)
+    step_added: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     rows: int = 0
+    fault: str | None = None
+    not_replayable: str | None = None
+    output: Any = None
+    finished: bool = False
+    cancelled: bool = False
     empty_embeddings: torch.Tensor | None = None
-    encoding: dict[str, Any] = field(default_factory=dict)
+    empty_added: dict[str, torch.Tensor] = field(default_factory=dict)
+    weights: str | None = None
+    _given: Any = None
+    _last: dict[str, Any] = field(default_factory=dict)
+    _held: int = 0
+
+    @property
+    def count(self) -> int | None:
+        """How many images were asked for, as far as that can be told from the arguments."""
+        given = self.arguments.get("prompt_embeds")
+        if self.prompts is not None:
+            return len(self.prompts) * self.images_per_prompt
+        if isinstance(given, torch.Tensor):
+            return int(given.shape[0]) * self.images_per_prompt
+        return None
+
+    @property
+    def words_changed(self) -> bool:
+        """Whether the text's embeddings changed between steps."""
+        return any(bool(changed) for changed in self.moved)
+
+    def add_step(self, told: dict[str, Any], rows: slice, count: int) -> None:
+        """Take in what the denoiser was told besides latents, time and text."""
+        if self._last and set(told) != set(self._last):
+            self.not_replayable = "the denoiser was told other things at different steps"
+        for name, value in told.items():
+            self._add(name, value, rows, count)
+        self._last = told
+
+    def _add(self, name: str, value: Any, rows: slice, count: int) -> None:
+        if not isinstance(value, torch.Tensor):
+            if name in self._last and self._last[name] != value:
+                self.not_replayable = f"{name.strip('+')} changed between steps"
+            self.added[f"{name}="] = value
+            return
+        of_rows = value.ndim > 0 and value.shape[0] == count
+        name = name if of_rows else f"{name}*"
+        before = self._last.get(name.removesuffix("*"))
+        unchanged = before is not None and same(before, value)
+        own = value.detach()[rows] if of_rows else value.detach()
+        if name not in self.added:
+            self.added[name] = own.clone()
+        elif not unchanged or name in self.step_added:
+            steps = self.step_added.setdefault(
+                name, [self.added[name]] * (len(self.latents) - 1)
+            )
+            own = steps[-1] if unchanged else own.clone()
+            steps.append(own)
+            self._held += 0 if unchanged else own.numel() * own.element_size()
+            if self._held > MOST_HELD:
+                self.step_added.clear()
+                self.not_replayable = (
+                    f"{name.strip('+*')} changed at each step, and would take more than "
+                    f"{MOST_HELD // 2**20} MiB to keep"
+                )
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are the same, or equal; only large ones are looked at, which waits for
+    the device."""
+    if one is other:
+        return True
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
+        return not one.is_inference() and one._version == other._version
+    return one.numel() >= 2**18 and bool(torch.equal(one, other))
 
 
 class PipelineRecorder:
-    """Listens to a pipeline from beside it; a context manager that leaves nothing behind.
+    """Listens to the calls of one pipeline; a context manager that leaves nothing behind.
 
-    Prompts are seen where the pipeline encodes them, latents, timesteps and embeddings where the
-    UNet is called, images where they are post-processed. Each call of the pipeline inside the
-    block is a ``Call``. The UNet's conditional rows are those the pipeline itself says it has.
+    The pipeline's class tells of its calls; hooks are on the denoiser for the length of a call.
+    Passes of the denoiser for another pipeline, or in another thread, are none of it. Whatever goes
+    wrong in listening is noted in ``Call.fault``, and never raised in the pipeline's call.
+
+    Args:
+        pipe: the pipeline.
+        query: the attention that is averaged, if any.
+        finish: called with each whole call when it ends, for what must be asked of the pipeline as
+            it is then.
+
+    Raises:
+        ValueError: a pipeline whose denoiser is of no known family, or a query that it has no
+            layers for (on entering).
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline, query: AttentionQuery | None) -> None:
-        self._pipe = pipe
-        self._query = query
-        self._undo: list[Callable[[], None]] = []
-        self._tap: AttentionTap | None = None
+    def __init__(
+        self,
+        pipe: Any,
+        query: AttentionQuery | None,
+        finish: Callable[[Call], None] | None = None,
+    ) -> None:
+        self.pipe = pipe
         self.calls: list[Call] = []
-        self._latent_grid = (0, 0)
-        self._unet_signature = inspect.signature(type(pipe.unet).forward)
+        self._query = query
+        self._finish = finish
+        self._running: list[_Running] = []
 
     def __enter__(self) -> PipelineRecorder:
-        if not isinstance(getattr(type(self._pipe), "do_classifier_free_guidance", None), property):
-            raise ValueError(
-                f"{type(self._pipe).__name__} doesn't say whether it guides, so its conditional "
-                "rows can't be told"
-            )
-        if not hasattr(self._pipe, "encode_prompt"):
-            raise ValueError(f"{type(self._pipe).__name__} has no encode_prompt: not supported")
-        try:
-            if self._query is not None:
-                tap = AttentionTap(
-                    self._pipe.unet,
-                    self._query,
-                    lambda: self._conditional,
-                    lambda: self._latent_grid,
-                    self._receive,
-                )
-                self._undo.append(tap.remove)
-                tap.__enter__()
-            handle = self._pipe.unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
-            self._undo.append(handle.remove)
-            self._wrap(self._pipe, "encode_prompt", self._before_encoding, None)
-            self._wrap(self._pipe.image_processor, "postprocess", None, self._after_postprocess)
-        except BaseException:
-            self.remove()
-            raise
+        model = Model.of(self.pipe)
+        if self._query is not None:
+            AttentionTap(model, self._query, _nowhere)
+        pipeline_calls.listen(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.remove()
 
     def remove(self) -> None:
-        """Take every hook away, in reverse order."""
-        while self._undo:
-            self._undo.pop()()
+        """Listen no longer."""
+        pipeline_calls.leave(self)
+        while self._running:
+            self._running.pop().close()
 
-    def _wrap(
-        self,
-        owner: Any,
-        name: str,
-        before: Callable[[dict[str, Any]], None] | None,
-        after: Callable[[dict[str, Any], Any], None] | None,
-    ) -> None:
-        """Shadow a method by an attribute of the instance; undone by deleting the attribute."""
-        method = getattr(owner, name)
-        shadowed = vars(owner).get(name)
-        signature = inspect.signature(method)
-
-        @functools.wraps(method)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            if before is not None:
-                before(bound.arguments)
-            result = method(*args, **kwargs)
-            if after is not None:
-                after(bound.arguments, result)
-            return result
-
-        def restore() -> None:
-            if shadowed is None:
-                vars(owner).pop(name, None)
-            else:
-                vars(owner)[name] = shadowed
-
-        self._undo.append(restore)
-        vars(owner)[name] = wrapper
-
-    def _before_encoding(self, arguments: dict[str, Any]) -> None:
-        prompts = _as_list(arguments.get("prompt"))
-        negative = _as_list(arguments.get("negative_prompt"))
-        count = len(prompts) if prompts is not None else 0
-        if negative is not None and len(negative) == 1:
-            negative = negative * count
+    def began(self, arguments: dict[str, Any]) -> None:
+        """See ``pipeline_calls.Listener``."""
         accumulator = AttentionAccumulator(self._query) if self._query is not None else None
-        self.calls.append(
-            Call(
-                accumulator,
-                prompts,
-                negative,
-                int(arguments.get("num_images_per_prompt") or 1),
-                float(getattr(self._pipe, "guidance_scale", 1.0)),
-                encoding={
-                    name: arguments[name]
-                    for name in ("clip_skip", "lora_scale")
-                    if arguments.get(name) is not None
-                },
-            )
-        )
+        call = Call(accumulator, arguments)
+        self.calls.append(call)
+        running = _Running(self.pipe, call, self._query, self._is_innermost)
+        self._running.append(running)
+        running.open()
 
-    def _before_unet(
-        self, unet: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    def _here(self) -> list[_Running]:
+        return [one for one in self._running if one.thread == threading.get_ident()]
+
+    def _is_innermost(self, running: _Running) -> bool:
+        return self._here()[-1:] == [running]
+
+    def ended(self, result: Any, error: BaseException | None) -> None:
+        """See ``pipeline_calls.Listener``."""
+        if not (mine := self._here()):
+            return
+        running = mine[-1]
+        self._running.remove(running)
+        running.close()
+        call = running.call
+        if error is not None:
+            call.cancelled = True
+            return
+        call.finished = True
+        try:
+            call.output = result
+            if self._finish is not None and call.latents and call.fault is None:
+                self._finish(call)
+        except Exception as fault:  # noqa: BLE001 - never raised in the user's call
+            call.fault = call.fault or _told_of(fault)
+
+
+def _nowhere(*_: object) -> None:
+    """Receives attention that nobody wants."""
+
+
+def _told_of(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+class _Running:
+    """One call of the pipeline while it runs."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        call: Call,
+        query: AttentionQuery | None,
+        is_innermost: Callable[[_Running], bool],
     ) -> None:
-        if not self.calls:
-            raise RuntimeError(
-                "the UNet ran before the pipeline encoded a prompt: trace a whole pipeline call"
+        self.pipe, self.call = pipe, call
+        self.thread = threading.get_ident()
+        self._query, self._is_innermost = query, is_innermost
+        self._model: Model | None = None
+        self._tap: AttentionTap | None = None
+        self._stack = ExitStack()
+        self._listening = False
+
+    def open(self) -> None:
+        """Read the arguments and put the hooks in place."""
+        try:
+            self._read_arguments()
+            self._model = Model.of(self.pipe)
+            module = self._model.module
+            self._stack.enter_context(as_written(self._model.whole))
+            if self._query is not None:
+                self._tap = AttentionTap(self._model, self._query, self._receive)
+                self._stack.callback(self._tap.remove)
+                self._tap.install()
+            before = module.register_forward_pre_hook(self._before, with_kwargs=True)
+            self._stack.callback(before.remove)
+            after = module.register_forward_hook(self._after, always_call=True)
+            self._stack.callback(after.remove)
+        except Exception as error:  # noqa: BLE001 - never raised in the user's call
+            self._fail(error)
+            self._stack.close()
+
+    def close(self) -> None:
+        """Take every hook away."""
+        self._listening = False
+        self._stack.close()
+
+    def _fail(self, error: Exception) -> None:
+        self.call.fault = self.call.fault or _told_of(error)
+
+    def _read_arguments(self) -> None:
+        call, arguments = self.call, self.call.arguments
+        call.prompts = _as_list(arguments.get("prompt"))
+        negative = _as_list(arguments.get("negative_prompt"))
+        if negative is not None and len(negative) == 1:
+            negative = negative * len(call.prompts or [])
+        call.negative_prompts = negative
+        call.images_per_prompt = int(arguments.get("num_images_per_prompt") or 1)
+        if arguments.get("padding_mask_crop") is not None:
+            raise ValueError(
+                "the pipeline draws a crop and pastes it into the picture (padding_mask_crop), so "
+                "that maps would be of the crop: leave padding_mask_crop out"
             )
-        given = self._unet_signature.bind(unet, *args, **kwargs).arguments
-        sample, call = given["sample"], self.calls[-1]
-        if getattr(self._pipe, "do_perturbed_attention_guidance", False):
-            raise ValueError("perturbed attention guidance adds rows of its own: not supported")
-        guided = bool(self._pipe.do_classifier_free_guidance)
-        rows = int(sample.shape[0])
-        # diffusers' pipelines put the unconditional rows first.
-        self._conditional = slice(rows // 2, rows) if guided else slice(0, rows)
-        self._latent_grid = (int(sample.shape[2]), int(sample.shape[3]))
-        states = given["encoder_hidden_states"].detach()
+
+    def _before(
+        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> None:
+        # Hooks are of a module, and other pipelines and threads may use it at the same time.
+        if threading.get_ident() != self.thread or kwargs is None or self.call.fault:
+            return
+        if pipeline_calls.running_pipeline() is not self.pipe or not self._is_innermost(self):
+            return
+        try:
+            self._record(args, kwargs)
+            self._listening = True
+        except Exception as error:  # noqa: BLE001 - never raised in the user's call
+            self._fail(error)
+
+    def _after(self, *_: object) -> None:
+        if threading.get_ident() != self.thread or not self._listening:
+            return
+        self._listening = False
+        try:
+            if self._tap is not None:
+                self._tap.end()
+        except Exception as error:  # noqa: BLE001 - never raised in the user's call
+            self._fail(error)
+
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert self._model is not None
+        call, family = self.call, self._model.family
+        told = self._model.told(args, kwargs)
+        latents, states = family.unpack(family, told), told[family.text].detach()
+        count = int(latents.shape[0])
+        conditional, negative = self._rows(count)
         if call.embeddings is None:
-            call.embeddings = states[self._conditional].clone()
-            call.negative_embeddings = states[: rows // 2].clone() if guided else None
-        elif not torch.equal(call.embeddings, states[self._conditional]):
-            call.not_replayable = "the text embeddings changed between steps"
-        for name, why in _UNKNOWN_TO_REPLAY.items():
-            if given.get(name) is not None and given.get(name) != {}:
-                call.not_replayable = why
-        call.rows += rows
-        call.timesteps.append(float(given["timestep"]))
-        call.latents.append(sample[self._conditional].detach().clone())
+            scale = getattr(self.pipe, "guidance_scale", call.arguments.get("guidance_scale"))
+            call.guidance_scale = float(1.0 if scale is None else scale)
+            call.embeddings = states[conditional].clone()
+            call.negative_embeddings = None if negative is None else states[negative].clone()
+        elif not same(call._given, told[family.text]):
+            own = states[conditional]
+            alike = own.shape == call.embeddings.shape
+            call.moved.append((own != call.embeddings).any() if alike else torch.tensor(True))
+        call._given = told[family.text]
+        call.rows += count
+        time = told[family.time]
+        call.timesteps.append(time.detach().clone() if isinstance(time, torch.Tensor) else time)
+        call.latents.append(latents[conditional].detach().clone())
+        try:
+            call.add_step(self._model.recorded(told), conditional, count)
+        except NotRecordableError as error:
+            call.not_replayable = str(error)
+        if self._tap is not None:
+            self._tap.begin(told, conditional)
+
+    def _rows(self, count: int) -> tuple[slice, slice | None]:
+        """Which of a batch's rows are conditional, and which are of the negative prompt."""
+        wanted = self.call.count
+        guided = getattr(self.pipe, "do_classifier_free_guidance", None)
+        if wanted is None:
+            wanted = count // 2 if guided else count
+        groups, rest = divmod(count, wanted)
+        perturbed = bool(getattr(self.pipe, "do_perturbed_attention_guidance", False))
+        assert self._model is not None
+        first = any(
+            kind.__name__ in self._model.family.conditional_first
+            for kind in type(self.pipe).__mro__
+        )
+        place = _group(groups, guided, perturbed, first)
+        if place is None or rest:
+            raise ValueError(
+                f"{type(self.pipe).__name__} gave its denoiser {count} rows for {wanted} image(s), "
+                "of which it can't be told which are the prompt's"
+            )
+        own, away = place
+        rows = [slice(k * wanted, (k + 1) * wanted) for k in range(groups)]
+        return rows[own], None if away is None else rows[away]
 
     def _receive(self, layer: str, grid: tuple[int, int], probs: torch.Tensor) -> None:
-        call = self.calls[-1]
-        assert call.accumulator is not None
-        call.accumulator.add(layer, len(call.timesteps) - 1, grid, probs)
-
-    def _after_postprocess(self, arguments: dict[str, Any], result: Any) -> None:
-        if not self.calls:
-            return
-        if arguments.get("output_type") == "latent":
-            self.calls[-1].final_latents = arguments["image"].detach().clone()
-        else:
-            # A safety checker or a preview may have asked before; the last are the pipeline's own.
-            self.calls[-1].images = [_as_uint8(image) for image in result]
+        assert self.call.accumulator is not None
+        self.call.accumulator.add(layer, len(self.call.timesteps) - 1, grid, probs)
 
 
-def _as_list(prompt: str | list[str] | None) -> list[str] | None:
+def _group(
+    groups: int, guided: bool | None, perturbed: bool, conditional_first: bool
+) -> tuple[int, int | None] | None:
+    """Which of a batch's equal parts is the prompt's, and which the negative prompt's; None where
+    it can't be told."""
+    if groups == 1:
+        return None if guided else (0, None)
+    if guided is None and groups != 2:
+        return None
+    if groups == 2:
+        if perturbed:
+            return (0, None)
+        # A pipeline that says it doesn't guide has two rows an image for another reason.
+        if guided is False:
+            return None
+        return (0, 1) if conditional_first else (1, 0)
+    if groups == 3:
+        return (1, 0) if perturbed else ((0, 2) if conditional_first else None)
+    return None
+
+
+def _as_list(prompt: Any) -> list[str] | None:
     if prompt is None:
         return None
-    return [prompt] if isinstance(prompt, str) else list(prompt)
+    return [prompt] if isinstance(prompt, str) else [str(one) for one in prompt]
 
 
-def _as_uint8(image: Any) -> npt.NDArray[np.uint8]:
+def images_of(output: Any) -> Any:
+    """What a pipeline gave, whatever it is wrapped in."""
+    for name in ("images", "frames"):
+        if hasattr(output, name):
+            return getattr(output, name)
+    return output[0] if isinstance(output, (tuple, list)) and len(output) else output
+
+
+def as_uint8(image: Any) -> npt.NDArray[np.uint8]:
     """A pipeline's output image (PIL, numpy or tensor) as ``(height, width, 3)`` uint8."""
     if isinstance(image, torch.Tensor):
         image = image.detach().float().cpu().permute(1, 2, 0).numpy()

@@ -13,6 +13,7 @@ import torch
 
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.torch.explicit_attention import ExplicitAttention
+from wordlight.backends.torch.model import Model
 
 #: Takes latents and embeddings, gives the prediction.
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -31,7 +32,7 @@ def embedding_gradient(
 
 def attention_gradients(
     predict: Predict,
-    unet: torch.nn.Module,
+    model: Model,
     latents: torch.Tensor,
     embeddings: torch.Tensor,
     cotangent: torch.Tensor,
@@ -48,7 +49,7 @@ def attention_gradients(
             seen.setdefault(name, (grid, probs))
         return probs
 
-    with ExplicitAttention(unet, query, look), _recording():
+    with ExplicitAttention(model, query, look), _recording():
         product = _product(predict(_constant(latents), _leaf(embeddings)), cotangent)
         asked = [probs for _, probs in seen.values()]
         gradients = torch.autograd.grad(product, asked) if asked else ()

@@ -1,68 +1,86 @@
-"""Listens to a UNet's attention from beside it, without touching what it computes."""
+"""Takes the wanted attention out of the passes of a denoiser, without touching what it computes."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
-from torch.utils.hooks import RemovableHandle
 
 from wordlight.backends.attention import AttentionQuery, OtherKeys, shares_of_others
-from wordlight.backends.torch.attention_layers import (
-    FeatureGrid,
-    attention_layers,
-    check_plain,
-    describe_layers,
-    scores,
-    split_heads,
-)
+from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
+from wordlight.backends.torch.attention_layers import FeatureGrid, split_heads
+from wordlight.backends.torch.denoisers import Layout
+from wordlight.backends.torch.model import Model
+from wordlight.backends.torch.told import Told
+
+#: Takes a layer's name, its grid and probabilities ``(rows, heads, places, keys)``.
+Receive = Callable[[str, tuple[int, int], torch.Tensor], None]
+
+
+@dataclass
+class _Pass:
+    """One pass of the denoiser that is listened to.
+
+    Attributes:
+        layout: where text and picture stand.
+        rows: the rows that are wanted.
+        count: how many rows there are.
+        taken: the layers that were seen.
+        own: the parts of the probabilities that layers computed themselves, by layer.
+        grids: the feature maps that those layers work on.
+    """
+
+    layout: Layout
+    rows: slice
+    count: int
+    taken: set[str]
+    own: dict[str, list[torch.Tensor]]
+    grids: dict[str, tuple[int, int] | None]
 
 
 class AttentionTap:
-    """Forward hooks on ``to_q`` and ``to_k`` of each wanted attention layer.
+    """Shows the probabilities of the wanted layers, as they are used.
 
-    The probabilities are computed beside the layer's own (fused) attention, so its output is bit
-    by bit what it is without the tap, whatever attention processor or LoRA is in place. The grid
-    of a layer comes from its real feature map. Use as a context manager: hooks are gone after the
-    block, also when setting them up fails half-way.
+    ``install`` and ``remove`` put hooks in place and take them away; as a context manager it does
+    both. Between ``begin`` and ``end`` one pass of the denoiser is listened to, in the thread that
+    called ``begin``.
 
     Args:
-        unet: the denoiser.
+        model: the denoiser.
         query: which layers, of which kind.
-        rows: gives the batch rows of the pass under way that are conditional.
-        latent_grid: gives height and width of the latents of the pass under way.
-        receive: called with layer name, grid and probabilities
-            ``(rows, heads, places, keys)`` float32.
+        receive: called with each layer's probabilities.
         others: words whose attention is wanted instead of that of the prompt's tokens; see
             ``shares_of_others``.
+
+    Attributes:
+        wanted: the modules that are listened to, by name.
+
+    Raises:
+        ValueError: a query that the model has no layers for (when made).
     """
 
     def __init__(
         self,
-        unet: torch.nn.Module,
+        model: Model,
         query: AttentionQuery,
-        rows: Callable[[], slice],
-        latent_grid: Callable[[], tuple[int, int]],
-        receive: Callable[[str, tuple[int, int], torch.Tensor], None],
+        receive: Receive,
         others: OtherKeys | None = None,
     ) -> None:
-        self._unet = unet
-        self._query = query
-        self._rows, self._latent_grid, self._receive = rows, latent_grid, receive
-        self._others = others
-        self._grid = FeatureGrid()
-        self._handles: list[RemovableHandle] = []
-        self._pending: dict[tuple[str, str], torch.Tensor] = {}
+        self._model, self._query, self._receive, self._others = model, query, receive, others
+        query.check(model.layers(query.kind))
+        modules = model.family.layers(model.module, query.kind)
+        self.wanted = {n: m for n, m in modules.items() if query.wants_layer(n)}
+        self._calls = AttentionCalls(self.wanted, self._see)
+        self._grids = FeatureGrid()
+        self._pass: _Pass | None = None
+        self._other_keys: dict[str, OtherKeys] = {}
 
     def __enter__(self) -> AttentionTap:
-        self._query.check(describe_layers(self._unet, self._query.kind))
         try:
-            self._grid.listen(self._unet)
-            for name, attention in attention_layers(self._unet, self._query.kind).items():
-                if self._query.wants_layer(name):
-                    self._listen(name, attention)
+            self.install()
         except BaseException:
             self.remove()
             raise
@@ -71,52 +89,109 @@ class AttentionTap:
     def __exit__(self, *error: object) -> None:
         self.remove()
 
+    def install(self) -> None:
+        """Put the hooks in place."""
+        if self._others is not None:
+            self._other_keys = {
+                name: _other_keys(name, module, self._others)
+                for name, module in self.wanted.items()
+            }
+        if self._model.family.feature_maps:
+            self._grids.listen(self._model.module)
+        self._calls.install()
+
     def remove(self) -> None:
         """Take every hook away."""
-        self._grid.remove()
-        while self._handles:
-            self._handles.pop().remove()
-        self._pending.clear()
+        self._calls.remove()
+        self._grids.remove()
+        self._pass = None
 
-    def _listen(self, name: str, attention: Attention) -> None:
-        check_plain(name, attention)
-        others = None if self._others is None else _other_keys(name, attention, self._others)
-        for kind, module in (("q", attention.to_q), ("k", attention.to_k)):
+    def begin(self, told: Told, rows: slice) -> None:
+        """Listen to the pass that is told this; ``rows`` are those that are wanted."""
+        family = self._model.family
+        layout = family.layout(family, told)
+        self._pass = _Pass(layout, rows, int(told[family.text].shape[0]), set(), {}, {})
+        self._grids.thread = self._calls.thread = threading.get_ident()
 
-            def take(
-                _module: torch.nn.Module, _inputs: object, output: torch.Tensor, kind: str = kind
-            ) -> None:
-                self._take(name, attention, kind, output, others)
+    def end(self) -> None:
+        """Listen no longer, and hand on what is left.
 
-            self._handles.append(module.register_forward_hook(take))
+        Raises ValueError where a wanted layer's attention wasn't seen.
+        """
+        ended, self._pass = self._pass, None
+        self._grids.thread = self._calls.thread = None
+        if ended is None:
+            return
+        for name, parts in ended.own.items():
+            self._take_own(ended, name, parts)
+        unseen = [name for name in self.wanted if name not in ended.taken]
+        if unseen:
+            kind = type(getattr(self.wanted[unseen[0]], "processor", None)).__name__
+            raise ValueError(
+                f"the attention of {unseen[0]} can't be seen: {kind} computes it neither by "
+                f"PyTorch nor by a kernel of diffusers' own, or to other keys than the text's "
+                f"{ended.layout.length}"
+            )
 
     @torch.no_grad()
-    def _take(
-        self,
-        name: str,
-        attention: Attention,
-        kind: str,
-        output: torch.Tensor,
-        others: OtherKeys | None,
-    ) -> None:
-        self._pending[name, kind] = output[self._rows()].detach()
-        if (name, "q") not in self._pending or (name, "k") not in self._pending:
+    def _see(self, call: AttentionCall) -> None:
+        now = self._pass
+        if now is None or call.name in now.taken:
             return
-        query, key = self._pending.pop((name, "q")), self._pending.pop((name, "k"))
-        grid = self._grid.of(name, query.shape[1])
-        if not self._query.wants_grid(grid, self._latent_grid()):
+        if call.probs is not None:
+            if self._is_of_kind(now, call):
+                now.own.setdefault(call.name, []).append(call.probs.detach())
+                now.grids[call.name] = self._grids.now
+        elif self._is_of_kind(now, call):
+            now.taken.add(call.name)
+            self._take(now, call)
+
+    def _is_of_kind(self, now: _Pass, call: AttentionCall) -> bool:
+        # Image prompts (IP-Adapter) are attended to beside the text, by calls of their own.
+        return self._query.kind == "self" or call.keys == now.layout.length
+
+    def _take(self, now: _Pass, call: AttentionCall) -> None:
+        assert call.query is not None
+        grid = self._grid(now, call.name, int(call.query.shape[2]))
+        if not self._query.wants_grid(grid, now.layout.grid):
             return
-        query, key = split_heads(query, attention), split_heads(key, attention)
-        own = scores(query, key, attention)
+        own = call.scores(now.rows)
+        others = self._other_keys.get(call.name)
         if others is None:
-            probs = own.softmax(-1)
-        else:
-            probs = shares_of_others(own, scores(query, others.embeddings, attention), others)
-        self._receive(name, grid, probs)
+            self._receive(call.name, grid, own.softmax(-1))
+            return
+        asked = call.products(now.rows, others.embeddings)
+        self._receive(call.name, grid, shares_of_others(own, asked, others))
+
+    def _grid(self, now: _Pass, name: str, places: int) -> tuple[int, int]:
+        if self._model.family.feature_maps:
+            return self._grids.of(name, places)
+        return now.layout.grid
+
+    def _take_own(self, now: _Pass, name: str, parts: list[torch.Tensor]) -> None:
+        """Probabilities that a layer computed itself, perhaps in slices of rows and heads."""
+        heads = int(self.wanted[name].heads)  # type: ignore[arg-type]
+        flat = torch.cat([part.flatten(0, -3) for part in parts])
+        rows = now.count * heads
+        if len(flat) < rows:
+            return
+        now.taken.add(name)
+        probs = flat[:rows].unflatten(0, (now.count, heads))[now.rows]
+        self._grids.now = now.grids[name]
+        grid = self._grid(now, name, int(probs.shape[2]))
+        if not self._query.wants_grid(grid, now.layout.grid):
+            return
+        if self._other_keys:
+            raise ValueError(
+                f"{name} computes its probabilities itself: what words beside the prompt would get "
+                "can't be told"
+            )
+        wide = torch.promote_types(probs.dtype, torch.float32)
+        self._receive(name, grid, probs.to(wide))
 
 
 @torch.no_grad()
-def _other_keys(name: str, attention: Attention, others: OtherKeys) -> OtherKeys:
+def _other_keys(name: str, attention: Any, others: OtherKeys) -> OtherKeys:
     """A layer's keys of other words, by the layer's own module, with the LoRA in it."""
     if attention.norm_cross is not None:
         raise ValueError(f"{name} normalises the text it attends to: other words can't be added")
@@ -129,4 +204,7 @@ def _other_keys(name: str, attention: Attention, others: OtherKeys) -> OtherKeys
         torch.as_tensor(part, device=embeddings.device)
         for part in (others.displaced, others.together)
     ]
-    return OtherKeys(split_heads(attention.to_k(embeddings[None]), attention), *made)
+    keys = split_heads(attention.to_k(embeddings[None]), attention)
+    if attention.norm_k is not None:
+        keys = attention.norm_k(keys)
+    return OtherKeys(keys, *made)

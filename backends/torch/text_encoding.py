@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import CLIPTextModel
 
 
-def takes_input_embeddings(text_encoder: torch.nn.Module) -> bool:
-    """Whether ``encode_input_embeddings`` is right for a text encoder.
+def takes_input_embeddings(pipe: Any) -> bool:
+    """Whether ``encode_input_embeddings`` gives what a pipeline encodes.
 
-    Not where it masks the padding: what is padding is told from the words, not from embeddings.
+    Not where the text encoder masks the padding: what is padding is told from the words, not from
+    embeddings. Not where there is a second one.
     """
-    return isinstance(text_encoder, CLIPTextModel) and not getattr(
-        text_encoder.config, "use_attention_mask", False
+    encoder = pipe.text_encoder
+    return (
+        isinstance(encoder, CLIPTextModel)
+        and getattr(pipe, "text_encoder_2", None) is None
+        and not getattr(encoder.config, "use_attention_mask", False)
     )
 
 
 def input_embeddings(text_encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
     """The token embeddings of ids ``(tokens,)``, before positions are added."""
-    embeddings: torch.Tensor = text_encoder.get_input_embeddings()(ids)
+    table = text_encoder.get_input_embeddings()
+    embeddings: torch.Tensor = table(ids.to(table.weight.device))
     return embeddings
+
+
+@torch.no_grad()
+def earlier_layers(text_encoder: CLIPTextModel, ids: torch.Tensor) -> list[torch.Tensor]:
+    """The hidden states ``(tokens, channels)`` of the layers before the last ("clip skip"), the
+    last of them first, after the final norm."""
+    ids = ids.to(text_encoder.get_input_embeddings().weight.device)
+    states = text_encoder(ids, output_hidden_states=True).hidden_states[1:-1]
+    encoder = getattr(text_encoder, "text_model", text_encoder)
+    return [encoder.final_layer_norm(state)[0] for state in reversed(states)]
 
 
 def encode_input_embeddings(text_encoder: CLIPTextModel, embeddings: torch.Tensor) -> torch.Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
-from wordlight.backends.torch.recorder import Call, PipelineRecorder
-from wordlight.backends.torch.tokenizing import tokenize
+from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.recorder import Call, PipelineRecorder, as_uint8, images_of
+from wordlight.backends.torch.weights import fingerprint
+from wordlight.backends.torch.words_given import check_words_given
 from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
 
@@ -28,7 +30,8 @@ class Tracing(Trace):
         self.query = query
         self._backend = backend
         self._prompts = list(prompts) if prompts is not None else None
-        self._recorder = PipelineRecorder(backend.pipe, query)
+        self._recorder = PipelineRecorder(backend.pipe, query, self._finish)
+        self._made: dict[int, list[Trajectory]] = {}
 
     def __enter__(self) -> Tracing:
         self._recorder.__enter__()
@@ -36,53 +39,111 @@ class Tracing(Trace):
 
     def __exit__(self, *error: object) -> None:
         self._recorder.__exit__(*error)
-        if error[0] is None:
-            for call in self._recorder.calls:
-                complete(self._backend, call)
+
+    def _finish(self, call: Call) -> None:
+        complete(self._backend, call, self._prompts)
 
     @property
     def held_bytes(self) -> int:
         """Memory that the attention averages hold, without the trajectory's own latents."""
         return sum(c.accumulator.held_bytes for c in self._recorder.calls if c.accumulator)
 
-    @cached_property
+    @property
     def trajectories(self) -> tuple[Trajectory, ...]:
         """See ``Trace.trajectories``."""
         made: list[Trajectory] = []
-        for call in self._finished():
-            if self._prompts is not None:
-                call = replace(call, prompts=self._prompts)
-            made += trajectories_of(self._backend, call, allow_cut=True)
+        for index, call in enumerate(self._finished()):
+            if index not in self._made:
+                self._made[index] = trajectories_of(self._backend, call, allow_cut=True)
+            made += self._made[index]
         return tuple(made)
 
-    @cached_property
+    @property
     def attention(self) -> tuple[AttentionMeans, ...]:
-        """See ``Trace.attention``."""
+        """See ``Trace.attention``; inside the block also of a call that is still running."""
         return tuple(
             call.accumulator.means(image)
-            for call in self._finished()
+            for call in self._whole()
             if call.accumulator is not None
             for image in range(len(call.latents[0]))
         )
 
+    def check_words(self, image: int) -> None:
+        """See ``Trace.check_words``."""
+        calls = [call for call in self._finished() for _ in range(len(call.latents[0]))]
+        if calls[image].words_changed:
+            raise ValueError(
+                "the text embeddings changed between steps: the attention of each step is to other "
+                "words, so maps of the first ones would be wrong. Trace the parts one by one"
+            )
+
+    def _whole(self) -> list[Call]:
+        """The calls that weren't cancelled; raises ValueError where one can't be explained."""
+        calls = [call for call in self._recorder.calls if not call.cancelled]
+        for call in calls:
+            if call.fault is not None:
+                raise ValueError(
+                    f"a call of {type(self._backend.pipe).__name__} can't be explained: "
+                    f"{call.fault}"
+                )
+        seen = [call for call in calls if call.latents]
+        if seen:
+            return seen
+        if self._recorder.calls and not calls:
+            raise ValueError("the pipeline ended early, by an exception: there is no image")
+        if calls:
+            raise ValueError(
+                f"the pipeline ran without its {self._backend.model.part} being called by it: "
+                "there is nothing to explain"
+            )
+        raise ValueError("nothing was traced: call the pipeline inside the block")
+
     def _finished(self) -> list[Call]:
-        calls = [call for call in self._recorder.calls if call.latents]
-        if not calls:
-            raise ValueError("nothing was traced: call the pipeline inside the block")
+        calls = self._whole()
+        if not calls[-1].finished:
+            if done := [call for call in calls if call.finished]:
+                return done
+            raise ValueError(
+                "the pipeline is still running: there are trajectories, and maps, once its call "
+                "inside the with block has returned"
+            )
         return calls
 
 
-def complete(backend: TorchBackend, call: Call) -> None:
+def complete(backend: TorchBackend, call: Call, prompts: Sequence[str] | None = None) -> None:
     """Add what the run itself didn't make, with the pipeline as it was: the empty prompt's
-    embedding, and the image where latents were asked for.
+    embedding, and which weights it ran with.
 
     Done right after the run, since what becomes of the pipeline later is nothing of the run's.
     """
-    if not call.latents:
-        return
-    call.empty_embeddings = backend.encode_like([""], call.encoding)[0]
-    if call.final_latents is not None:
-        call.images = backend.images_of(call.final_latents)
+    if prompts is not None:
+        check_words_given(backend, call, prompts)
+        call.prompts = list(prompts)
+        call.images_per_prompt = max(1, len(call.latents[0]) // max(1, len(prompts)))
+    call.weights = backend.weights
+    call.empty_embeddings, call.empty_added = _empty(backend, call)
+
+
+def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The empty prompt's conditioning; guided runs often have it already."""
+    unspoken = all(call.arguments.get(n) is None for n in ("negative_prompt_embeds", "prompt_2"))
+    pushed_away = not any(call.negative_prompts or ())
+    if (
+        call.negative_embeddings is not None
+        and backend.model.family.empty_is_negative(backend.pipe)
+        and unspoken
+        and pushed_away
+        and call.prompts is not None
+        and call.arguments.get("prompt") is not None
+    ):
+        return call.negative_embeddings[0], {}
+    options = {
+        name: value
+        for name in ("clip_skip",)
+        if (value := call.arguments.get(name)) is not None
+    }
+    made = backend.encode_with([""], options)
+    return made.embeddings[0], {name: value[0] for name, value in made.added.items()}
 
 
 def trajectories_of(
@@ -99,16 +160,17 @@ def trajectories_of(
             "trace(pipe, prompts=[...])"
         )
     assert call.embeddings is not None
+    assert call.empty_embeddings is not None
     count = len(call.latents[0])
     if len(call.prompts) * call.images_per_prompt != count:
         raise ValueError(
             f"the pipeline drew {count} images, which doesn't fit {len(call.prompts)} prompt(s) "
             f"with {call.images_per_prompt} image(s) each"
         )
-    if len(call.images) != count or call.empty_embeddings is None:
-        raise ValueError("the pipeline ended before its images were made")
-    empty = backend.to_numpy(call.empty_embeddings)
-    tokens = [tokenize(backend.pipe, p, allow_cut=allow_cut) for p in call.prompts]
+    images = _images(backend, call, count)
+    tokens = [_tokens(backend, call, prompt, allow_cut) for prompt in call.prompts]
+    why = "the text embeddings changed between steps" if call.words_changed else None
+    empty_added = {name: backend.to_numpy(value) for name, value in call.empty_added.items()}
     made = []
     for k in range(count):
         prompt = k // call.images_per_prompt
@@ -120,18 +182,80 @@ def trajectories_of(
                 prompt=call.prompts[prompt],
                 tokens=tokens[prompt],
                 embeddings=backend.to_numpy(call.embeddings[k]),
-                empty_embeddings=empty,
+                empty_embeddings=backend.to_numpy(call.empty_embeddings),
                 negative_embeddings=negative,
                 negative_prompt=call.negative_prompts[prompt] if call.negative_prompts else None,
-                timesteps=np.array(call.timesteps),
+                timesteps=np.array([_time(time) for time in call.timesteps]),
                 latents=np.stack([backend.to_numpy(latents[k]) for latents in call.latents]),
-                image=call.images[k],
+                image=images[k],
                 guidance_scale=call.guidance_scale,
                 model_id=backend.model_id,
                 revision=backend.revision,
                 framework=backend.framework,
                 seed=None if seeds is None else seeds[k],
-                not_replayable=call.not_replayable,
+                added={n: _of_image(n, v, k) for n, v in call.added.items()},
+                empty_added=empty_added,
+                step_added={
+                    name: np.stack([_of_image(name, value, k) for value in steps])
+                    for name, steps in call.step_added.items()
+                },
+                not_replayable=call.not_replayable or why,
+                weights=call.weights,
             )
         )
     return made
+
+
+def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> Tokens:
+    assert call.embeddings is not None
+    tokens = backend.model.family.tokens(backend.pipe, prompt, allow_cut=allow_cut)
+    if len(tokens) != call.embeddings.shape[1]:
+        raise ValueError(
+            f"the denoiser was given embeddings of {call.embeddings.shape[1]} positions, and the "
+            f"text encoder's context has {len(tokens)}: the words of longer prompts (prompt_embeds "
+            "of several chunks) can't be told from them"
+        )
+    return tokens
+
+
+def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:
+    """The pipeline's images, as ``(height, width, 3)`` uint8; of latents, decoded when asked."""
+    output = images_of(call.output)
+    if isinstance(output, torch.Tensor) and call.arguments.get("output_type") == "latent":
+        images: list[Any] = list(backend.images_of(output))
+    else:
+        images = [as_uint8(image) for image in output]
+    if len(images) != count:
+        raise ValueError(f"the pipeline gave {len(images)} images of {count} that it drew")
+    for image in images:
+        _check_frame(backend, call, image)
+    return images
+
+
+def _check_frame(backend: TorchBackend, call: Call, image: npt.NDArray[np.uint8]) -> None:
+    """Raises ValueError where the denoiser worked on another picture than the whole image."""
+    grid = tuple(int(side) for side in call.latents[0].shape[2:])
+    steps = [image.shape[axis] / grid[axis] for axis in (0, 1)]
+    scale = getattr(backend.pipe, "vae_scale_factor", None)
+    wanted = float(scale) if backend.model.family.feature_maps and scale else steps[0]
+    if any(abs(step - wanted) > 0.02 * wanted for step in steps):
+        raise ValueError(
+            f"{type(backend.pipe).__name__} gave an image of {image.shape[0]} x {image.shape[1]} "
+            f"pixels, and its denoiser worked on {grid[0]} x {grid[1]} places: on views or a crop "
+            "of it, so that maps can't be laid over the image"
+        )
+
+
+def _time(time: Any) -> float:
+    return float(time.reshape(-1)[-1]) if isinstance(time, torch.Tensor) else float(time)
+
+
+def _of_image(name: str, value: Any, image: int) -> npt.NDArray[Any]:
+    """What was told of one image; see ``told`` for the names."""
+    if not isinstance(value, torch.Tensor):
+        return np.array(value)
+    own = value if name.endswith("*") else value[image]
+    if own.is_floating_point():
+        own = own.to(torch.promote_types(own.dtype, torch.float32))
+    found: npt.NDArray[Any] = own.cpu().numpy()
+    return found

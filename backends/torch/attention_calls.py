@@ -1,0 +1,286 @@
+"""The one place where a denoiser's attention is seen: its calls, named by the module they are in.
+
+Every denoiser of diffusers ends up in ``scaled_dot_product_attention``, in a kernel of diffusers'
+own registry, or in a softmax and a product that it writes itself. The first and the last are seen
+by a ``TorchFunctionMode``, the second by a wrapper in the registry. Nothing of a model is patched.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
+from torch.utils.hooks import RemovableHandle
+
+_SOFTMAX = frozenset((torch.softmax, torch.Tensor.softmax, F.softmax))
+_PRODUCTS = frozenset(
+    (
+        torch.bmm,
+        torch.matmul,
+        torch.Tensor.bmm,
+        torch.Tensor.matmul,
+        torch.Tensor.__matmul__,
+        torch.einsum,
+    )
+)
+
+
+@dataclass(eq=False)
+class AttentionCall:
+    """One attention of one module, with queries and keys as they go into the softmax: after norms,
+    rotary embeddings and repeated key-value heads.
+
+    Attributes:
+        name, module: whose it is; a module may attend several times in a pass.
+        query, key, value: ``(batch, heads, length, channels)``; None where the module computes the
+            probabilities itself.
+        mask: boolean (True is seen) or added to the scores; None for none.
+        scale: of the scores; one over the root of the channels where None.
+        causal: whether a query sees the keys up to its own place alone.
+        probs: where the module computes them itself, those that it multiplies the values with,
+            ``(batch * heads or a part, queries, keys)`` or with heads apart.
+        dropout: the share of probabilities that training drops.
+    """
+
+    name: str
+    module: torch.nn.Module
+    query: torch.Tensor | None = None
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    scale: float | None = None
+    causal: bool = False
+    probs: torch.Tensor | None = None
+    dropout: float = 0.0
+
+    @property
+    def keys(self) -> int:
+        """The number of keys."""
+        seen = self.key if self.key is not None else self.probs
+        assert seen is not None
+        return int(seen.shape[-2] if self.key is not None else seen.shape[-1])
+
+    def products(self, rows: slice, key: torch.Tensor) -> torch.Tensor:
+        """QKᵀ·scale of some rows' queries: ``(rows, heads, queries, keys)``, float32 or wider."""
+        assert self.query is not None
+        query = self.query[rows]
+        if key.shape[1] != query.shape[1]:
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+        scale = query.shape[-1] ** -0.5 if self.scale is None else self.scale
+        return wide_product(query, key.transpose(-1, -2)) * scale
+
+    def scores(self, rows: slice = slice(None)) -> torch.Tensor:
+        """The same of the call's own keys, masked."""
+        assert self.key is not None
+        products = self.products(rows, self.key[rows])
+        if self.causal:
+            allowed = torch.ones(products.shape[-2:], dtype=torch.bool, device=products.device)
+            products = products.masked_fill(~allowed.tril(), -torch.inf)
+        if self.mask is not None:
+            mask = self.mask[rows] if self.mask.ndim == 4 and self.mask.shape[0] > 1 else self.mask
+            if mask.dtype == torch.bool:
+                products = products.masked_fill(~mask, -torch.inf)
+            else:
+                products = products + mask.to(products.dtype)
+        return products
+
+    def explicit(self, look: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
+        """softmax(QKᵀ·scale)V as part of the computation, in the kernel's own precision or wider.
+
+        ``look`` sees the probabilities and gives those that are used.
+        """
+        assert self.value is not None
+        probs = self.scores().softmax(-1)
+        if look is not None:
+            probs = look(probs)
+        value = self.value
+        if value.shape[1] != probs.shape[1]:
+            value = value.repeat_interleave(probs.shape[1] // value.shape[1], 1)
+        result: torch.Tensor = probs.to(value.dtype) @ value
+        return result
+
+
+def wide_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A product of matrices in float32, or float64 where the factors are."""
+    wide = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    return left.to(wide) @ right.to(wide)
+
+
+#: Sees an attention; gives its output, or None to let it be computed as it is.
+See = Callable[[AttentionCall], torch.Tensor | None]
+
+
+class AttentionCalls(TorchFunctionMode):
+    """Shows the attention of some modules to a listener, call by call.
+
+    The mode is on only inside those modules, and only in the thread for which ``thread`` is set.
+    ``install`` puts hooks on the modules and ``remove`` takes them away.
+
+    Args:
+        modules: by name.
+        see: the listener; where it gives probabilities for a call that computed its own, those go
+            on in their place.
+    """
+
+    def __init__(self, modules: Mapping[str, torch.nn.Module], see: See) -> None:
+        super().__init__()
+        self._modules, self._see = modules, see
+        self._handles: list[RemovableHandle] = []
+        self._inside: list[tuple[str, torch.nn.Module]] = []
+        self._softmaxed: tuple[int, ...] | None = None
+        self._busy = False
+        self.thread: int | None = None
+
+    def install(self) -> None:
+        """Put a pair of hooks on each module, and a wrapper round each kernel of diffusers."""
+        for name, module in self._modules.items():
+            # A hook that is taken away while another thread is about to call it comes without the
+            # keywords, or a moment too late: both are borne.
+            enter = functools.partial(self._enter_module, name)
+            self._handles.append(module.register_forward_pre_hook(enter))
+            leave = functools.partial(self._leave_module, name)
+            self._handles.append(module.register_forward_hook(leave, always_call=True))
+        KERNELS.add(self)
+
+    def remove(self) -> None:
+        """Take away everything, also what an interrupted pass left."""
+        KERNELS.discard(self)
+        while self._handles:
+            self._handles.pop().remove()
+        self._inside.clear()
+        self.thread = None
+        while self in _get_current_function_mode_stack():
+            # An interrupt leaves no mode of later making above.
+            _pop_mode()
+
+    def _enter_module(self, name: str, module: torch.nn.Module, *_: object) -> None:
+        if self.thread == threading.get_ident():
+            self._inside.append((name, module))
+            self._softmaxed = None
+            self.__enter__()
+
+    def _leave_module(self, name: str, *_: object) -> None:
+        if self.thread == threading.get_ident() and self._inside and self._inside[-1][0] == name:
+            self._inside.pop()
+            self.__exit__(None, None, None)
+
+    def __torch_function__(  # noqa: D105
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and self._inside and not self._busy:
+            output = self._see(of_torch(*self._inside[-1], *args, **kwargs))
+            return func(*args, **kwargs) if output is None else output
+        if func in _PRODUCTS and self._softmaxed is not None and self._inside:
+            return self._product(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if func in _SOFTMAX and isinstance(result, torch.Tensor):
+            self._softmaxed = tuple(result.shape)
+        return result
+
+    def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        place = 1 if func is torch.einsum else 0
+        left = args[place] if len(args) > place else None
+        if isinstance(left, torch.Tensor) and tuple(left.shape) == self._softmaxed:
+            self._softmaxed = None
+            used = self._see(AttentionCall(*self._inside[-1], probs=left))
+            if used is not None:
+                args = (*args[:place], used, *args[place + 1 :])
+        return func(*args, **kwargs)
+
+    def through_kernel(self, call: Callable[[], Any], arguments: dict[str, Any]) -> Any:
+        """Show a call of one of diffusers' own kernels; they take ``(batch, length, heads,
+        channels)``."""
+        if self.thread != threading.get_ident() or not self._inside or self._busy:
+            return call()
+        query, key, value = (arguments[n].transpose(1, 2) for n in ("query", "key", "value"))
+        options = {name: arguments.get(name) for name in ("attn_mask", "scale", "is_causal")}
+        output = self._see(of_torch(*self._inside[-1], query, key, value, **options))
+        if output is not None:
+            return output.transpose(1, 2)
+        # The native kernels call PyTorch's, which is not to be seen twice.
+        self._busy = True
+        try:
+            return call()
+        finally:
+            self._busy = False
+
+
+def of_torch(
+    name: str,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool | None = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> AttentionCall:
+    """A call of ``scaled_dot_product_attention``, as it is given its arguments."""
+    return AttentionCall(
+        name, module, query, key, value, attn_mask, scale, bool(is_causal), dropout=dropout_p
+    )
+
+
+@dataclass
+class _Kernels:
+    """The wrappers round diffusers' attention kernels, there while anyone listens."""
+
+    listeners: list[AttentionCalls] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    own: dict[Any, Any] = field(default_factory=dict)
+
+    def add(self, listener: AttentionCalls) -> None:
+        with self.lock:
+            self.listeners = [*self.listeners, listener]
+            if len(self.listeners) == 1:
+                self._wrap()
+
+    def discard(self, listener: AttentionCalls) -> None:
+        with self.lock:
+            if listener not in self.listeners:
+                return
+            self.listeners = [one for one in self.listeners if one is not listener]
+            if not self.listeners:
+                registered = _registered()
+                for name, kernel in self.own.items():
+                    registered[name] = kernel
+                self.own.clear()
+
+    def _wrap(self) -> None:
+        registered = _registered()
+        self.own = dict(registered)
+        for name, kernel in self.own.items():
+            registered[name] = self._seen(kernel)
+
+    def _seen(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(kernel)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            call: Callable[[], Any] = functools.partial(kernel, *args, **kwargs)
+            # diffusers names all arguments.
+            if not args and {"query", "key", "value"} <= set(kwargs):
+                for listener in self.listeners:
+                    call = functools.partial(listener.through_kernel, call, kwargs)
+            return call()
+
+        return wrapper
+
+
+def _registered() -> dict[Any, Any]:
+    try:
+        from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+    except ImportError:
+        return {}
+    found: dict[Any, Any] = _AttentionBackendRegistry._backends
+    return found
+
+
+KERNELS = _Kernels()

@@ -1,0 +1,139 @@
+"""A pipeline's denoiser, whatever its family: how it is found, told and called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from wordlight.backends.attention import Layer
+from wordlight.backends.torch.compiled import as_written, uncompiled
+from wordlight.backends.torch.denoisers import Denoiser, Kind
+from wordlight.backends.torch.families import FAMILIES
+from wordlight.backends.torch.told import Told, flatten, unflatten
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pipeline's denoiser, as it stands now, with the facts of its family.
+
+    Attributes:
+        module: the denoiser itself, without wrappers of compilers and adapters.
+    """
+
+    pipe: Any
+    family: Denoiser
+    part: str
+
+    @classmethod
+    def of(cls, pipe: Any) -> Model:
+        """The denoiser of a pipeline; raises ValueError for one of no known family."""
+        seen = []
+        for family in FAMILIES:
+            for part in family.parts:
+                module = getattr(pipe, part, None)
+                if module is None:
+                    continue
+                seen.append(type(uncompiled(module)).__name__)
+                if inner_module(module, family.classes) is not None:
+                    return cls(pipe, family, part)
+        what = f"its denoiser is a {seen[-1]}" if seen else "it has no unet"
+        raise ValueError(
+            f"{type(pipe).__name__} is not supported: {what}, and the families known here are "
+            + ", ".join(family.name for family in FAMILIES)
+        )
+
+    @property
+    def whole(self) -> torch.nn.Module:
+        """The denoiser with whatever wraps it."""
+        found: torch.nn.Module = getattr(self.pipe, self.part)
+        return found
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The denoiser; raises ValueError where the pipeline has another kind by now."""
+        found = inner_module(self.whole, self.family.classes)
+        if found is None:
+            raise ValueError(
+                f"the pipeline's {self.part} is no {self.family.name} denoiser any more"
+            )
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline computes; its weights may be kept elsewhere."""
+        found: torch.device = self.pipe._execution_device
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the denoiser's weights."""
+        found: torch.dtype = self.module.dtype  # type: ignore[assignment]
+        return found
+
+    def layers(self, kind: Kind) -> tuple[Layer, ...]:
+        """The attention layers of one kind, as an ``AttentionQuery`` names them."""
+        return tuple(
+            Layer(name, int(module.heads))  # type: ignore[arg-type]
+            for name, module in self.family.layers(self.module, kind).items()
+        )
+
+    def told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
+        """The arguments of one call of the denoiser, by name."""
+        signature = inspect.signature(type(self.module).forward)
+        bound = dict(signature.bind(self.module, *args, **kwargs).arguments)
+        bound.pop("self", None)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                bound |= bound.pop(name, {})
+        return bound
+
+    def recorded(self, told: Told) -> dict[str, Any]:
+        """What was told besides latents, time and text, by the names of ``Trajectory.added``."""
+        own = {self.family.latents, self.family.time, self.family.text, "return_dict"}
+        return flatten({name: value for name, value in told.items() if name not in own})
+
+    def telling(
+        self,
+        latents: torch.Tensor,
+        timestep: float,
+        embeddings: torch.Tensor,
+        added: Mapping[str, torch.Tensor],
+    ) -> Told:
+        """The arguments of a call, from latents ``(rows, channels, height, width)``, a timestep,
+        embeddings and what else was recorded."""
+        family, told = self.family, unflatten(added)
+        told[family.latents] = family.pack(family, latents, told)
+        told[family.text] = embeddings
+        # Whole timesteps go in as integers, as schedulers hand them over.
+        whole = float(timestep).is_integer()
+        told[family.time] = family.told_time(int(timestep) if whole else timestep, latents)
+        return told
+
+    def call(
+        self,
+        latents: torch.Tensor,
+        timestep: float,
+        embeddings: torch.Tensor,
+        added: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """The denoiser's output for such arguments, ``(rows, channels, height, width)``."""
+        family = self.family
+        told = self.telling(latents, timestep, embeddings, added)
+        output = self.module(**told, return_dict=False)[0]
+        return family.read(family, output, told)
+
+
+def inner_module(module: torch.nn.Module, classes: Sequence[str]) -> torch.nn.Module | None:
+    """The module of one of some classes that wrappers (compilers, peft) hold; None for none."""
+    module = uncompiled(module)
+    if any(kind.__name__ in classes for kind in type(module).__mro__):
+        return module
+    for inner in module.modules():
+        if any(kind.__name__ in classes for kind in type(inner).__mro__):
+            return inner
+    return None
+

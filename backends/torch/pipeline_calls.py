@@ -1,0 +1,104 @@
+"""When a pipeline is called, with what, and what it gave: seen from beside it.
+
+The class's ``__call__`` is wrapped while anyone listens to a pipeline of that class; calls of other
+pipelines go straight through.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from diffusers import DiffusionPipeline
+
+_LOCK = threading.RLock()
+_LISTENERS: dict[type, list[Listener]] = {}
+_WRAPPERS: dict[type, tuple[Any, Any]] = {}
+
+
+class Listener(Protocol):
+    """Who hears of a pipeline's calls; none of these may raise."""
+
+    pipe: Any
+
+    def began(self, arguments: dict[str, Any]) -> None:
+        """A call begins, with these arguments, defaults included."""
+
+    def ended(self, result: Any, error: BaseException | None) -> None:
+        """The call ended, with a result or an exception."""
+
+
+def listen(listener: Listener) -> None:
+    """Tell a listener of its pipeline's calls from now on."""
+    kind = type(listener.pipe)
+    with _LOCK:
+        if not _LISTENERS.get(kind):
+            wrapper = _wrapper(kind, kind.__call__)
+            _WRAPPERS[kind] = (wrapper, vars(kind).get("__call__"))
+            kind.__call__ = wrapper  # type: ignore[operator]
+        _LISTENERS[kind] = [*_LISTENERS.get(kind, []), listener]
+
+
+def leave(listener: Listener) -> None:
+    """Tell it no longer; does nothing for one that isn't told."""
+    kind = type(listener.pipe)
+    with _LOCK:
+        before = _LISTENERS.get(kind, [])
+        if not any(one is listener for one in before):
+            return
+        _LISTENERS[kind] = [one for one in before if one is not listener]
+        if _LISTENERS[kind]:
+            return
+        del _LISTENERS[kind]
+        wrapper, own = _WRAPPERS.pop(kind)
+        if vars(kind).get("__call__") is wrapper:
+            if own is None:
+                del kind.__call__
+            else:
+                kind.__call__ = own  # type: ignore[operator]
+
+
+def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        listeners = [one for one in _LISTENERS.get(kind, ()) if one.pipe is self]
+        if not listeners:
+            return call(self, *args, **kwargs)
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError:
+            # The call says so itself, better.
+            return call(self, *args, **kwargs)
+        bound.apply_defaults()
+        for listener in listeners:
+            listener.began(dict(bound.arguments))
+        try:
+            result = call(self, *args, **kwargs)
+        except BaseException as error:
+            for listener in reversed(listeners):
+                listener.ended(None, error)
+            raise
+        for listener in reversed(listeners):
+            listener.ended(result, None)
+        return result
+
+    return wrapper
+
+
+def running_pipeline() -> Any:
+    """The innermost pipeline that is running in this thread, or None."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        names = frame.f_code.co_varnames
+        if names[:1] == ("self",):
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, DiffusionPipeline):
+                return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
