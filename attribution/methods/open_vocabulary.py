@@ -12,6 +12,7 @@ from array_api_compat import array_namespace
 from wordlight.attribution.attributor import TextImageAttributor, partition
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_tokens
 from wordlight.attribution.question import Answer, Question, Size
+from wordlight.attribution.step import alike, encoding_tolerance
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
 from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Evaluations
@@ -97,12 +98,25 @@ class OpenVocabulary(TextImageAttributor):
     def _attribute(self, question: Question) -> Answer:
         trajectory = question.trajectory
         with self.backend.no_gradients():
+            self._check_encoding(question)
             keys, positions = self._keys(question)
             means = self.backend.attention(trajectory, AttentionQuery(), question.steps, keys)
         maps, _ = average_on_grid(means, trajectory.grid)
         return Answer(
             xr.DataArray(merge_tokens(maps.clip(0), positions), dims=("word", "y", "x")),
         )
+
+    def _check_encoding(self, question: Question) -> None:
+        """Raise ValueError where the run's own words were encoded in another way than others
+        would be (weighted, or by another layer of the encoder)."""
+        backend, trajectory = self.backend, question.trajectory
+        made = backend.encode([trajectory.prompt]).embeddings
+        own = backend.asarray(trajectory.embeddings[None])
+        if not alike(made, own, encoding_tolerance(backend, trajectory)):
+            raise ValueError(
+                "open-vocabulary encodes words as the text encoder encodes the prompt alone; this "
+                "run's embeddings are others (weighted, edited, or of another layer: clip_skip)"
+            )
 
     def _keys(self, question: Question) -> tuple[OtherKeys, list[tuple[int, ...]]]:
         """The players' embeddings, each in its place, and which of them are whose."""

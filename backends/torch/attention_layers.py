@@ -13,9 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from wordlight.backends.torch.denoisers import Kind
 
 
-def attention_layers(
-    unet: torch.nn.Module, kind: Kind = "cross"
-) -> dict[str, torch.nn.Module]:
+def attention_layers(unet: torch.nn.Module, kind: Kind = "cross") -> dict[str, torch.nn.Module]:
     """The attention modules of one kind in a UNet's transformers, by name, in order."""
     return {
         f"{outer}.{inner}": module

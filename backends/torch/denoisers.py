@@ -10,8 +10,8 @@ import torch
 
 from wordlight.backends.backend import Conditioning
 from wordlight.backends.tokens import Tokens
-from wordlight.backends.torch.told import Told
 from wordlight.backends.torch.tokenizing import tokenize
+from wordlight.backends.torch.told import Told
 
 Kind = Literal["cross", "self"]
 

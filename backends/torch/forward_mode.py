@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
+import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from wordlight.backends.torch.attention_calls import of_torch
@@ -22,7 +22,7 @@ class Differentiable(TorchFunctionMode):
     product refuses: they are computed in float32 and rounded back, as the kernels do.
     """
 
-    def __torch_function__(  # noqa: D105
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wordlight.backends.attention import Layer
-from wordlight.backends.torch.compiled import as_written, uncompiled
+from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind
 from wordlight.backends.torch.families import FAMILIES
 from wordlight.backends.torch.told import Told, flatten, unflatten
@@ -136,4 +136,3 @@ def inner_module(module: torch.nn.Module, classes: Sequence[str]) -> torch.nn.Mo
         if any(kind.__name__ in classes for kind in type(inner).__mro__):
             return inner
     return None
-

@@ -39,7 +39,7 @@ def listen(listener: Listener) -> None:
         if not _LISTENERS.get(kind):
             wrapper = _wrapper(kind, kind.__call__)
             _WRAPPERS[kind] = (wrapper, vars(kind).get("__call__"))
-            kind.__call__ = wrapper  # type: ignore[operator]
+            kind.__call__ = wrapper
         _LISTENERS[kind] = [*_LISTENERS.get(kind, []), listener]
 
 
@@ -59,7 +59,7 @@ def leave(listener: Listener) -> None:
             if own is None:
                 del kind.__call__
             else:
-                kind.__call__ = own  # type: ignore[operator]
+                kind.__call__ = own
 
 
 def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.taps import AttentionTap
-from wordlight.backends.torch.told import NotRecordableError, Told
+from wordlight.backends.torch.told import NotRecordableError
 
 #: The most that the inputs of a run that change from step to step may take on the device: a
 #: ControlNet's residuals of Stable Diffusion 1.5 at 512 pixels take 48 MiB a step in float32.
@@ -106,9 +106,7 @@ class Call:
         if name not in self.added:
             self.added[name] = own.clone()
         elif not unchanged or name in self.step_added:
-            steps = self.step_added.setdefault(
-                name, [self.added[name]] * (len(self.latents) - 1)
-            )
+            steps = self.step_added.setdefault(name, [self.added[name]] * (len(self.latents) - 1))
             own = steps[-1] if unchanged else own.clone()
             steps.append(own)
             self._held += 0 if unchanged else own.numel() * own.element_size()
@@ -209,7 +207,7 @@ class PipelineRecorder:
             call.output = result
             if self._finish is not None and call.latents and call.fault is None:
                 self._finish(call)
-        except Exception as fault:  # noqa: BLE001 - never raised in the user's call
+        except Exception as fault:
             call.fault = call.fault or _told_of(fault)
 
 
@@ -254,7 +252,7 @@ class _Running:
             self._stack.callback(before.remove)
             after = module.register_forward_hook(self._after, always_call=True)
             self._stack.callback(after.remove)
-        except Exception as error:  # noqa: BLE001 - never raised in the user's call
+        except Exception as error:
             self._fail(error)
             self._stack.close()
 
@@ -291,7 +289,7 @@ class _Running:
         try:
             self._record(args, kwargs)
             self._listening = True
-        except Exception as error:  # noqa: BLE001 - never raised in the user's call
+        except Exception as error:
             self._fail(error)
 
     def _after(self, *_: object) -> None:
@@ -301,7 +299,7 @@ class _Running:
         try:
             if self._tap is not None:
                 self._tap.end()
-        except Exception as error:  # noqa: BLE001 - never raised in the user's call
+        except Exception as error:
             self._fail(error)
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ import torch
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.recorder import Call, PipelineRecorder, as_uint8, images_of
-from wordlight.backends.torch.weights import fingerprint
 from wordlight.backends.torch.words_given import check_words_given
 from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
@@ -138,9 +137,7 @@ def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, t
     ):
         return call.negative_embeddings[0], {}
     options = {
-        name: value
-        for name in ("clip_skip",)
-        if (value := call.arguments.get(name)) is not None
+        name: value for name in ("clip_skip",) if (value := call.arguments.get(name)) is not None
     }
     made = backend.encode_with([""], options)
     return made.embeddings[0], {name: value[0] for name, value in made.added.items()}
