@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import Word
+from wordlight.backends.progress import tell
 from wordlight.backends.trajectory import FloatArray, Trajectory
 
 
@@ -80,8 +81,11 @@ class Question:
     show_progress: bool = False
 
     def progress(self, items: Iterable[int], what: str = "steps") -> Iterator[int]:
-        """``items``, with a progress bar where one was asked for."""
-        yield from tqdm(items, unit=what, disable=not self.show_progress)
+        """Yield ``items``, with a progress bar where one was asked for, telling who listens."""
+        waiting = list(items)
+        for done, item in enumerate(tqdm(waiting, unit=what, disable=not self.show_progress)):
+            tell(what, done, len(waiting))
+            yield item
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
+from wordlight.backends.progress import tell
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
@@ -219,6 +220,8 @@ class TorchBackend(Backend):
             "generator": [torch.Generator().manual_seed(s) for s in seeds],
             "output_type": "np",
         }
+        if "callback_on_step_end" in takes:
+            asked["callback_on_step_end"] = functools.partial(_tell_step, steps)
         if negative_prompt is not None:
             if "negative_prompt" not in takes:
                 raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")
@@ -449,6 +452,14 @@ class TorchBackend(Backend):
     ) -> Tracing:
         """Trace whatever is done with the pipeline inside a ``with`` block."""
         return Tracing(self, query or AttentionQuery(), prompts)
+
+
+def _tell_step(
+    steps: int, pipe: object, step: int, timestep: object, values: dict[str, Any]
+) -> dict[str, Any]:
+    """Tell who listens that a step is done; a pipeline's callback."""
+    tell("drawing", step + 1, steps)
+    return values
 
 
 class _quiet:  # noqa: N801 - used as a function

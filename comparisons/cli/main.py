@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import wordlight
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.comparisons.cli import (
+    app,
     attribute,
     compare,
     data,
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=wordlight.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (attribute, compare, report, runs, data, methods, models, study):
+    for command in (attribute, compare, report, runs, data, methods, models, study, app):
         command.add_to(commands)
     return parser
 

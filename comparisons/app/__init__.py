@@ -1,0 +1,1 @@
+"""``wordlight app``: the models and methods in a browser, for several users."""

@@ -1,0 +1,89 @@
+"""``wordlight app``: models and methods in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from wordlight.backends.embedded import EMBEDDED
+from wordlight.comparisons.cli.arguments import Commands, add_command, add_scheduler, whole_number
+
+_EPILOG = """\
+It needs the extra `app` (pip install 'wordlight[app]'). Without --host only this machine reaches
+it. Users wait in one line: one job runs at a time.
+
+examples:
+  wordlight app
+  wordlight app --model path/to/model --model scenes --port 8000
+"""
+_LOOPBACK = "127.0.0.1"
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "app", "draw and explain in a browser", _EPILOG)
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="MODEL",
+        help=(
+            "a model that users can choose: embedded, a folder or a Hub id; repeatable "
+            f"(default: {', '.join(EMBEDDED)})"
+        ),
+    )
+    parser.add_argument(
+        "--framework",
+        choices=("torch", "flax"),
+        help="whose backend runs them (default: torch where it is installed, else flax)",
+    )
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if any)")
+    add_scheduler(parser)
+    parser.add_argument(
+        "--host",
+        default=_LOOPBACK,
+        help=f"the address to listen at; 0.0.0.0: all of this machine's (default: {_LOOPBACK})",
+    )
+    parser.add_argument(
+        "--port", type=whole_number(0), default=7860, help="0: any free one (default: 7860)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the app until it is interrupted."""
+    try:
+        from wordlight.comparisons.app.page import build_app, theme
+    except ImportError as error:
+        raise ValueError(f"the app needs Gradio ({error}): pip install 'wordlight[app]'") from None
+    from wordlight.backends.loading import load
+    from wordlight.comparisons.app.jobs import Workshop
+
+    workshop = Workshop(
+        arguments.model or list(EMBEDDED),
+        partial(
+            load,
+            framework=arguments.framework,
+            device=arguments.device,
+            scheduler=arguments.scheduler,
+        ),
+    )
+    if arguments.host not in (_LOOPBACK, "localhost", "::1"):
+        print(
+            f"wordlight: anybody who reaches {arguments.host} can use this machine",
+            file=sys.stderr,
+        )
+    app = build_app(workshop)
+    _, address, _ = app.launch(
+        server_name=arguments.host,
+        server_port=arguments.port or None,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        max_file_size="20mb",
+        footer_links=[],
+        theme=theme(),
+        ssr_mode=False,
+    )
+    print(f"wordlight is at {address} (Ctrl-C ends it)", flush=True)
+    app.block_thread()
