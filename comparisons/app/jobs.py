@@ -29,11 +29,11 @@ MOST_CHARACTERS, MOST_STEPS, MOST_METHODS = 2000, 200, 8
 MOST_JOBS = 20
 
 
-class Cancelled(Exception):
+class JobCancelledError(Exception):
     """The job's user doesn't want it any more."""
 
 
-class Refused(ValueError):
+class JobRefusedError(ValueError):
     """A job that can't be done as it was asked for."""
 
 
@@ -60,19 +60,19 @@ class Ask:
     threshold: float = 0.4
 
     def check(self) -> None:
-        """Raises Refused, saying what would be right."""
+        """Raises JobRefusedError, saying what would be right."""
         if not self.prompt.strip():
-            raise Refused(
+            raise JobRefusedError(
                 "the prompt is empty: say in words what to draw, or what the picture shows"
             )
         if max(len(self.prompt), len(self.negative_prompt or "")) > MOST_CHARACTERS:
-            raise Refused(f"a prompt has at most {MOST_CHARACTERS} characters")
+            raise JobRefusedError(f"a prompt has at most {MOST_CHARACTERS} characters")
         if not 1 <= len(self.methods) <= MOST_METHODS:
-            raise Refused(f"choose 1 to {MOST_METHODS} methods, not {len(self.methods)}")
+            raise JobRefusedError(f"choose 1 to {MOST_METHODS} methods, not {len(self.methods)}")
         if self.steps is not None and not 1 <= self.steps <= MOST_STEPS:
-            raise Refused(f"the number of steps is 1 to {MOST_STEPS}, not {self.steps}")
+            raise JobRefusedError(f"the number of steps is 1 to {MOST_STEPS}, not {self.steps}")
         if self.seed < 0:
-            raise Refused(f"a seed is 0 or more, not {self.seed}")
+            raise JobRefusedError(f"a seed is 0 or more, not {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class Job:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, what: str, amount: int, total: int | None) -> None:
-        """Note the progress; raises Cancelled for a job that nobody wants any more."""
+        """Note the progress; raises JobCancelledError for a job that nobody wants any more."""
         if self.cancelled.is_set():
-            raise Cancelled
+            raise JobCancelledError
         self.progress = (what, amount, total)
 
 
@@ -127,17 +127,19 @@ class Workshop:
     def start(self, ask: Ask, folder: Path) -> Job:
         """Begin a job; its files go to ``folder``.
 
-        Raises Refused for one that can't be done, or while too many wait.
+        Raises JobRefusedError for one that can't be done, or while too many wait.
         """
         ask.check()
         if ask.model not in self.models:
-            raise Refused(f"no model {ask.model!r} here; there are {', '.join(self.models)}")
+            raise JobRefusedError(
+                f"no model {ask.model!r} here; there are {', '.join(self.models)}"
+            )
         for name in ask.methods:
             registry.get(name)
         job = Job(ask, folder)
         with self._turn:
             if len(self._line) >= MOST_JOBS:
-                raise Refused(f"{MOST_JOBS} jobs are waiting already: try again later")
+                raise JobRefusedError(f"{MOST_JOBS} jobs are waiting already: try again later")
             self._line.append(job)
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
         return job
@@ -159,7 +161,7 @@ class Workshop:
                 self._turn.wait_for(lambda: self._line[0] is job or job.cancelled.is_set())
             with listening(job.tell):
                 job.made = self._do(job)
-        except Cancelled:
+        except JobCancelledError:
             job.error = "Cancelled."
         except Exception as error:
             job.error = _message(error)

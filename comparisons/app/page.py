@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from wordlight.attribution import registry
-from wordlight.comparisons.app.jobs import MOST_STEPS, Ask, Job, Refused, Workshop
+from wordlight.comparisons.app.jobs import MOST_STEPS, Ask, Job, JobRefusedError, Workshop
 
 TITLE = "wordlight"
 EXAMPLE = "a red circle and a blue square on a black background"
@@ -77,7 +77,9 @@ def build_app(workshop: Workshop, folder: Path | None = None) -> gr.Blocks:
                     explain = gr.Button("Explain", variant="primary", elem_id="explain")
                     cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
                 status = gr.HTML(_status("Ready."), elem_id="status")
-                files = gr.File(label="Download", file_count="multiple", visible=False)
+                files = gr.File(
+                    label="Download", file_count="multiple", visible=False, elem_id="files"
+                )
             with gr.Column(scale=2, min_width=480):
                 viewer = gr.HTML(elem_id="viewer")
         asked = [model, prompt, chosen, negative, seed, steps, guidance, picture, threshold]
@@ -139,7 +141,7 @@ class _Desk:
                 threshold=threshold,
             )
             if user in self._jobs:
-                raise Refused("your last job is still running: cancel it first")
+                raise JobRefusedError("your last job is still running: cancel it first")
             job = self._jobs[user] = self._workshop.start(ask, folder)
             while not job.done.wait(_LOOK):
                 yield _showing(self._progress(job), busy=True)

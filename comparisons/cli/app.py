@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from wordlight.backends.embedded import EMBEDDED
 from wordlight.comparisons.cli.arguments import Commands, add_command, add_scheduler, whole_number
+
+if TYPE_CHECKING:
+    from wordlight.comparisons.app.jobs import Workshop
 
 _EPILOG = """\
 It needs the extra `app` (pip install 'wordlight[app]'). Without --host only this machine reaches
@@ -52,10 +57,6 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the app until it is interrupted."""
-    try:
-        from wordlight.comparisons.app.page import build_app, theme
-    except ImportError as error:
-        raise ValueError(f"the app needs Gradio ({error}): pip install 'wordlight[app]'") from None
     from wordlight.backends.loading import load
     from wordlight.comparisons.app.jobs import Workshop
 
@@ -68,15 +69,24 @@ def run(arguments: argparse.Namespace) -> None:
             scheduler=arguments.scheduler,
         ),
     )
-    if arguments.host not in (_LOOPBACK, "localhost", "::1"):
-        print(
-            f"wordlight: anybody who reaches {arguments.host} can use this machine",
-            file=sys.stderr,
-        )
+    serve(workshop, host=arguments.host, port=arguments.port)
+
+
+def serve(workshop: Workshop, *, host: str, port: int) -> None:
+    """Serve a workshop's app until it is interrupted.
+
+    Raises ValueError where Gradio isn't installed, OSError for a port in use.
+    """
+    try:
+        from wordlight.comparisons.app.page import build_app, theme
+    except ImportError as error:
+        raise ValueError(f"the app needs Gradio ({error}): pip install 'wordlight[app]'") from None
+    if host not in (_LOOPBACK, "localhost", "::1"):
+        print(f"wordlight: anybody who reaches {host} can use this machine", file=sys.stderr)
     app = build_app(workshop)
     _, address, _ = app.launch(
-        server_name=arguments.host,
-        server_port=arguments.port or None,
+        server_name=host,
+        server_port=port or _free_port(host),
         share=False,
         quiet=True,
         prevent_thread_lock=True,
@@ -87,3 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(f"wordlight is at {address} (Ctrl-C ends it)", flush=True)
     app.block_thread()
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listening:
+        return int(listening.getsockname()[1])

@@ -1,0 +1,34 @@
+"""A toy model that takes its time, and the app serving it: ``python slow_model.py``."""
+
+import time
+
+from wordlight.attribution.testing.model import ToyModel
+from wordlight.backends.progress import tell
+
+
+class SlowModel(ToyModel):
+    """Tells its progress as a real one does, and waits at each step.
+
+    "memory" in a prompt has it run out of memory, "fault" meet a fault of its own.
+    """
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__()
+        self.pause = pause
+
+    def _sample(self, prompts, **request):
+        if "memory" in prompts[0]:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        if "fault" in prompts[0]:
+            raise ZeroDivisionError("division by zero")
+        for step in range(request["steps"]):
+            tell("drawing", step + 1, request["steps"])
+            time.sleep(self.pause)
+        return super()._sample(prompts, **{**request, "steps": min(4, request["steps"])})
+
+
+if __name__ == "__main__":
+    from wordlight.comparisons.app.jobs import Workshop
+    from wordlight.comparisons.cli.app import serve
+
+    serve(Workshop(["slow"], lambda name: SlowModel(0.1)), host="127.0.0.1", port=0)
