@@ -100,7 +100,7 @@ def test_a_pixel_ranks_the_words(browser, address):
     user.sees("Done.")
     ranked = user.viewer.locator("body")
     before = ranked.inner_text()
-    user.viewer.locator("canvas").first.click(position={"x": 20, "y": 20})
+    user.viewer.get_by_alt_text("Image of the prompt").click(position={"x": 20, "y": 20})
     user.page.wait_for_timeout(300)
     assert ranked.inner_text() != before
 
