@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.comparisons.results import chromium
+from tests import chromium
 
 CHROMIUM = chromium.find()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
