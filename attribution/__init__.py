@@ -1,5 +1,7 @@
 """Attribution methods: a trajectory in, maps out, on any framework."""
 
+from typing import TYPE_CHECKING
+
 from wordlight.attribution.attributor import TextImageAttributor as TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps as AttributionMaps
 from wordlight.attribution.maps import Provenance as Provenance
@@ -37,3 +39,15 @@ from wordlight.attribution.targets import PredictionNorm as PredictionNorm
 from wordlight.attribution.targets import Region as Region
 from wordlight.attribution.words import PromptWords as PromptWords
 from wordlight.attribution.words import Word as Word
+
+if TYPE_CHECKING:
+    from wordlight.attribution.plotting import plot_grid as plot_grid
+
+
+def __getattr__(name: str) -> object:
+    # Matplotlib takes a second to import: only who draws figures waits.
+    if name == "plot_grid":
+        from wordlight.attribution.plotting import plot_grid
+
+        return plot_grid
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

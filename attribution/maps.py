@@ -21,6 +21,7 @@ from wordlight.backends.trajectory import check_image, check_numbers
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from wordlight.attribution.plotting import PaperFigure
     from wordlight.attribution.viewer import Viewer
 
 _KIND, _VERSION = "attribution maps", 2
@@ -345,6 +346,16 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
         words at a pixel. Several methods side by side: ``wordlight.comparisons.view``.
         """
         return self._viewer().to_html(path)
+
+    def plot(self, words: Sequence[MapKey] | None = None, *, opacity: float = 0.7) -> PaperFigure:
+        """Draw the image and a map of each word as a figure; ``savefig("x.pdf")`` embeds its fonts.
+
+        ``words`` are what to show, every word of the prompt where None. Several maps in one figure:
+        ``wordlight.attribution.plot_grid``. Raises KeyError for a word without a map.
+        """
+        from wordlight.attribution.plotting import plot
+
+        return plot(self, words, opacity=opacity)
 
     def _viewer(self) -> Viewer:
         from wordlight.attribution.viewer import Panel, Viewer

@@ -23,11 +23,13 @@ def view(
     Raises:
         ValueError: no maps, or maps of different prompts.
     """
-    if isinstance(maps, AttributionMaps):
+    if isinstance(maps, AttributionMaps):  # which is a mapping, of words
         maps = [maps]
-    if not isinstance(maps, Mapping):
-        maps = dict(zip(_labels([one.provenance for one in maps]), maps, strict=True))
-    return Viewer([Panel.of(one, label) for label, one in maps.items()])
+    if isinstance(maps, Mapping):
+        labelled = list(maps.items())
+    else:
+        labelled = list(zip(_labels([one.provenance for one in maps]), maps, strict=True))
+    return Viewer([Panel.of(one, label) for label, one in labelled])
 
 
 def _labels(origins: Sequence[Provenance]) -> list[str]:
