@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TypeAlias
 
+from wordlight.attribution.word_spans import has_no_blanks, pieces_of, word_spans
 from wordlight.backends.tokens import Tokens
 
-#: A word is a run of letters and digits (an apostrophe inside belongs to it) or one other mark;
-#: those that the tokenizer has one token for (CLIP: "...", "!!") are one word together.
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
-
-SPECIAL = {"<start>": "start", "<end>": "end", "<pad>": "pad"}
+SPECIAL = {
+    "<start>": "start",
+    "<end>": "end",
+    "<pad>": "pad",
+    "<template>": "template",
+    "<register>": "register",
+    "<other>": "other",
+}
 #: What is left of a word that the context cut in two.
 CUT = "<cut>"
 
@@ -102,7 +105,7 @@ class PromptWords:
             if not own or (tokens.cut_at is not None and stop > tokens.cut_at):
                 continue
             words.append(Word(tokens.prompt[start:stop], start, stop, tuple(own)))
-        cut = [_pieces(word.text) for word in words]
+        cut = [pieces_of(word.text) for word in words]
         words = [
             replace(word, occurrence=_occurrence(cut, index, index + 1))
             for index, word in enumerate(words)
@@ -167,12 +170,12 @@ class PromptWords:
 
     def occurrences(self, text: str) -> list[Word]:
         """Every place of the prompt where a word or a phrase stands, in order; perhaps none."""
-        places = _places(self._cut, _pieces(text))
+        places = _places(self._cut, pieces_of(text))
         return [self._join(self.words[first:end]) for first, end in places]
 
     @cached_property
     def _cut(self) -> list[list[str]]:
-        return [_pieces(word.text) for word in self.words]
+        return [pieces_of(word.text) for word in self.words]
 
     def _join(self, run: tuple[Word, ...]) -> Word:
         """Several words, in the prompt's order, as one."""
@@ -234,12 +237,22 @@ class PromptWords:
                 f"{text!r} was cut off: the context holds {len(self.tokens)} tokens, so the model "
                 f"never saw it; the words it saw are {words}"
             )
-        return f"{text!r} is not in the prompt; its words are {words}"
+        how = f"{self._part_of(text)}; its words are {words}"
+        if has_no_blanks(self.tokens.prompt):
+            how += (
+                ". Text without blanks is cut into characters, or what the tokenizer has one token "
+                "for: ask for several side by side as one text, or by their place, as slice(0, 2)"
+            )
+        return how
 
-
-def _pieces(text: str) -> list[str]:
-    """The matches of the word pattern, in lower case; a text without any is one piece."""
-    return [m.group().lower() for m in _WORD.finditer(text)] or [text.lower()]
+    def _part_of(self, text: str) -> str:
+        """Why a text that is no run of words isn't found."""
+        start = self.tokens.prompt.lower().find(text.lower()) if text.strip() else -1
+        run = [w for w in self.words if w.start < start + len(text) and w.stop > start]
+        if start < 0 or not run:
+            return f"{text!r} is not in the prompt"
+        whole = self.tokens.prompt[run[0].start : run[-1].stop]
+        return f"{text!r} is not in the prompt as whole words, but as a part of {whole!r}"
 
 
 def _places(cut: Sequence[list[str]], pieces: list[str]) -> list[tuple[int, int]]:
@@ -264,11 +277,13 @@ def _occurrence(cut: Sequence[list[str]], first: int, end: int) -> int:
 
 
 def _spans(tokens: Tokens) -> list[tuple[int, int]]:
-    """The character spans of the words: those of tokens that no word pattern matches (control
-    characters, say) are words of their own, and those that share a token are one."""
-    spans = [(m.start(), m.end()) for m in _WORD.finditer(tokens.prompt)]
+    """The character spans of the words: those of tokens that stand in none (control characters,
+    say) are words of their own, and those that share a token are one."""
+    spans = word_spans(tokens.prompt)
     for position in tokens.positions("text"):
         start, stop = tokens.offsets[position]
+        if _is_blank(tokens, start, stop) and spans:
+            continue
         if not any(first < stop and start < last for first, last in spans):
             spans.append((start, stop))
     joined: list[tuple[int, int]] = []
@@ -281,9 +296,15 @@ def _spans(tokens: Tokens) -> list[tuple[int, int]]:
     return joined
 
 
+def _is_blank(tokens: Tokens, start: int, stop: int) -> bool:
+    return tokens.prompt[start:stop].isspace()
+
+
 def _owner(spans: list[tuple[int, int]], start: int, stop: int) -> int:
-    """The word that a token shares a character with."""
+    """The word that a token shares a character with; a blank's is the one that follows it, and the
+    last where none does."""
     for index, (first, last) in enumerate(spans):
         if (first < stop and start < last) or (first, last) == (start, stop):
             return index
-    raise AssertionError(f"no word for the token at {start}:{stop}")
+    later = [index for index, (first, _) in enumerate(spans) if first >= stop]
+    return later[0] if later else len(spans) - 1

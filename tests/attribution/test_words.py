@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.toys import toy_tokens
 from wordlight.attribution.attributor import partition
 from wordlight.attribution.methods.noise_difference import without
+from wordlight.attribution.word_spans import word_spans
 from wordlight.attribution.words import PromptWords, WordKey
 from wordlight.backends.scenes.tokenizer import build_tokenizer
 from wordlight.backends.tokens import Tokens
@@ -224,3 +225,60 @@ def test_a_word_cut_in_the_middle_is_cut_off() -> None:
     with pytest.raises(KeyError, match="cut off"):
         words.find("triangles")
     assert [words.tokens.texts[t] for t in words.find("<cut>").tokens] == ["tri", "angle"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("赤い猫と青い犬", list("赤い猫と青い犬")),
+        ("一只红色的猫。Tシャツ", list("一只红色的猫。Tシャツ")),
+        ("red cat 猫 red", ["red", "cat", "猫", "red"]),
+        ("빨간 고양이", ["빨간", "고양이"]),
+        ("แมวสีแดง", ["แ", "ม", "ว", "สี", "แ", "ด", "ง"]),
+        ("हिन्दी बिल्ली", ["हिन्दी", "बिल्ली"]),
+        ("cafe\u0301 cat's", ["cafe\u0301", "cat's"]),
+        ("👩‍🚀🐱🏽 1️⃣", ["👩‍🚀", "🐱🏽", "1️⃣"]),
+        ("🇯🇵🇩🇪!", ["🇯🇵", "🇩🇪", "!"]),
+        ("'quoted' dogs' don’t", ["'", "quoted", "'", "dogs", "'", "don’t"]),
+        ("a_b, c-d", ["a_b", ",", "c", "-", "d"]),
+    ],
+)
+def test_words_of_any_script(text: str, words: list[str]) -> None:
+    assert [text[start:stop] for start, stop in word_spans(text)] == words
+
+
+def test_text_without_blanks_is_asked_for_by_characters() -> None:
+    words = words_of("赤い猫と青い犬")
+    assert words.find("猫").tokens == words.find(slice(2, 3)).tokens
+    assert words.find("青い犬").spans == ((4, 7),)
+    assert words.find([("い", 0), "猫"]).text == "い猫"
+    with pytest.raises(KeyError, match=r"'鳥' is not in the prompt; .*as slice\(0, 2\)"):
+        words.find("鳥")
+
+
+def test_a_part_of_what_is_one_token_is_refused_with_the_whole() -> None:
+    words = cut_as("赤い猫です", "赤い", "猫", "です")
+    assert [w.text for w in words.words] == ["赤い", "猫", "です"]
+    assert words.find("赤い猫").tokens == (1, 2)
+    with pytest.raises(KeyError, match=r"'い猫' is not .* whole words, but as a part of '赤い猫'"):
+        words.find("い猫")
+    with pytest.raises(KeyError, match=r"'circ' is not .* but as a part of 'circle'"):
+        words_of("a red circle").find("circ")
+
+
+def test_a_token_of_blanks_is_the_next_words() -> None:
+    words = PromptWords.of(
+        Tokens(
+            "a  cat ",
+            (1, 2, 3, 4),
+            ("a", "Ġ", "Ġcat", "Ġ"),
+            ((0, 1), (1, 2), (2, 6), (6, 7)),
+            ("text",) * 4,
+        )
+    )
+    assert [(w.text, w.tokens) for w in words.words] == [("a", (0,)), ("cat", (1, 2, 3))]
+
+
+def test_a_composed_letter_is_found_as_two_code_points() -> None:
+    words = words_of("a cafe\u0301 here")
+    assert words.find("caf\u00e9") == words.find("cafe\u0301")

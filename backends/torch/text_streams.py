@@ -1,0 +1,280 @@
+"""What each family's pipeline gives its tokenizers, and which of the tokens its denoiser gets.
+
+A family is one short function here, by the class of its denoiser. Read from diffusers' pipelines;
+the tests hold every one against the ids that the tiny pipelines' text encoders are really given.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wordlight.backends.tokenizing import Source, Written, tokens_of
+from wordlight.backends.tokens import Tokens
+
+#: The tokens of each text encoder that the denoiser attends to, by the stream's name.
+Streams = list[tuple[str, Tokens]]
+
+
+class Reader:
+    """Reads one prompt by a pipeline's tokenizers.
+
+    ``options`` are what else the pipeline's ``encode_prompt`` was told: lengths, a system prompt.
+    A prompt that is too long loses its end if ``allow_cut``.
+    """
+
+    def __init__(
+        self, pipe: Any, prompt: str, options: Mapping[str, Any], *, allow_cut: bool
+    ) -> None:
+        self.pipe, self.prompt, self._options = pipe, prompt, options
+        self._allow_cut = allow_cut
+
+    def option(self, name: str) -> Any:
+        """What the pipeline's call was told, or else its default."""
+        if self._options.get(name) is not None:
+            return self._options[name]
+        known = inspect.signature(type(self.pipe).__call__).parameters.get(name)
+        return None if known is None else known.default
+
+    @property
+    def longest(self) -> int:
+        """``max_sequence_length``: how many tokens the language model is given at most."""
+        return int(self.option("max_sequence_length"))
+
+    def tokens(self, tokenizer: str, written: Written | None = None, **options: Any) -> Tokens:
+        """The prompt's tokens by one of the pipeline's tokenizers, or by a processor's."""
+        read = self.tokenizer(tokenizer)
+        given = self.prompt if written is None else written
+        return tokens_of(read, given, allow_cut=self._allow_cut, **options)
+
+    def tokenizer(self, name: str = "tokenizer") -> Any:
+        """One of the pipeline's tokenizers; the one within, where it is a processor."""
+        whole = getattr(self.pipe, name)
+        return getattr(whole, "tokenizer", whole)
+
+
+def streams_of(
+    pipe: Any, prompt: str, options: Mapping[str, Any], *, allow_cut: bool = True
+) -> Streams:
+    """The tokens that a pipeline's denoiser attends to, encoder by encoder.
+
+    Raises PromptTooLongError unless ``allow_cut``; ValueError for a pipeline that isn't known, and
+    where the pipeline was given other words for another encoder.
+    """
+    names = _denoiser_classes(pipe)
+    read = next((STREAMS[name] for name in names if name in STREAMS), None)
+    if read is None and getattr(pipe, "tokenizer_2", None) is not None:
+        raise ValueError(
+            f"{type(pipe).__name__} has several text encoders, and which of their tokens its "
+            f"{names[0]} attends to isn't known"
+        )
+    for name in ("prompt_2", "prompt_3"):
+        other = options.get(name)
+        if other and other not in (prompt, [prompt]) and read is not _flux:
+            raise ValueError(
+                f"the pipeline was given other words as {name}: positions of the text stand for "
+                "words of both, and can't be told apart"
+            )
+    return (read or _plain)(Reader(pipe, prompt, options, allow_cut=allow_cut))
+
+
+def _denoiser_classes(pipe: Any) -> list[str]:
+    """The names of the denoiser's classes, under what torch.compile or peft put round it."""
+    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)
+    if hasattr(denoiser, "get_base_model"):
+        denoiser = denoiser.get_base_model()
+    return [kind.__name__ for kind in type(denoiser).__mro__]
+
+
+def _plain(reader: Reader) -> Streams:
+    """One tokenizer and nothing round the prompt: Stable Diffusion, XL (whose two tokenizers
+    differ in their padding alone)."""
+    first = "tokenizer" if getattr(reader.pipe, "tokenizer", None) is not None else "tokenizer_2"
+    return [("clip", reader.tokens(first))]
+
+
+def _stable_diffusion_3(reader: Reader) -> Streams:
+    clip = reader.tokens("tokenizer", length=reader.pipe.tokenizer_max_length)
+    if getattr(reader.pipe, "tokenizer_3", None) is None:
+        # Zeros stand in for an encoder that was left out.
+        nothing = Tokens(reader.prompt, (), (), (), ())
+        return [("clip", clip), ("t5", nothing.padded(reader.longest))]
+    return [("clip", clip), ("t5", reader.tokens("tokenizer_3", length=reader.longest))]
+
+
+def _flux(reader: Reader) -> Streams:
+    return [("t5", reader.tokens("tokenizer_2", length=reader.longest))]
+
+
+def _t5(reader: Reader) -> Streams:
+    return [("t5", reader.tokens("tokenizer", length=reader.longest))]
+
+
+def _pixart(reader: Reader) -> Streams:
+    return [("t5", reader.tokens("tokenizer", _cleaned(reader), length=reader.longest))]
+
+
+def _wan(reader: Reader) -> Streams:
+    return [("t5", reader.tokens("tokenizer", _prompt_cleaned(reader), length=reader.longest))]
+
+
+def _flux_2(reader: Reader) -> Streams:
+    if not hasattr(reader.pipe, "system_message"):
+        written = _chat(reader, enable_thinking=False)
+        return [("qwen", reader.tokens("tokenizer", written, length=reader.longest))]
+    inner = reader.prompt.replace("[IMG]", "")
+    roles = (("system", reader.pipe.system_message), ("user", "{}"))
+    chat = [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in roles]
+    template = reader.pipe.tokenizer.apply_chat_template(chat, tokenize=False)
+    written = _in_template(template, reader.prompt, inner)
+    side = reader.tokenizer().padding_side
+    tokens = reader.tokens("tokenizer", written, length=reader.longest, pad=side, marks=False)
+    return [("mistral", tokens)]
+
+
+def _z_image(reader: Reader) -> Streams:
+    written = _chat(reader, enable_thinking=True)
+    return [("qwen", reader.tokens("tokenizer", written, length=reader.longest, pad=None))]
+
+
+def _qwen_image(reader: Reader) -> Streams:
+    n_dropped = reader.pipe.prompt_template_encode_start_idx
+    written = _in_template(reader.pipe.prompt_template_encode, reader.prompt)
+    longest = min(reader.longest, reader.pipe.tokenizer_max_length) + n_dropped
+    tokens = reader.tokens("tokenizer", written, length=longest, pad=None)
+    return [("qwen", tokens.at(range(n_dropped, len(tokens))))]
+
+
+def _kandinsky_5(reader: Reader) -> Streams:
+    n_dropped = reader.pipe.prompt_template_encode_start_idx
+    template = reader.pipe.prompt_template
+    written = _in_template(template, reader.prompt, _prompt_cleaned(reader).text)
+    length = reader.longest + n_dropped
+    tokens = reader.tokens("tokenizer", written, length=length, pad=None)
+    return [("qwen", tokens.at(range(n_dropped, len(tokens))))]
+
+
+def _hunyuan_image(reader: Reader) -> Streams:
+    n_dropped = reader.pipe.prompt_template_encode_start_idx
+    written = _in_template(reader.pipe.prompt_template_encode, reader.prompt)
+    length = reader.pipe.tokenizer_max_length + n_dropped
+    qwen = reader.tokens("tokenizer", written, length=length)
+    byt5 = reader.tokens(
+        "tokenizer_2", _glyphs(reader.prompt), length=reader.pipe.tokenizer_2_max_length
+    )
+    return [("qwen", qwen.at(range(n_dropped, len(qwen)))), ("byt5", byt5)]
+
+
+def _sana(reader: Reader) -> Streams:
+    lines = reader.option("complex_human_instruction")
+    cleaned = _cleaned(reader)
+    if not lines:
+        return [("gemma", reader.tokens("tokenizer", cleaned, length=reader.longest))]
+    instruction = "\n".join(lines)
+    n_instruction = len(reader.pipe.tokenizer.encode(instruction))
+    written = Written.of(reader.prompt, instruction, as_=cleaned.text)
+    length = n_instruction + reader.longest - 2
+    tokens = reader.tokens("tokenizer", written, length=length)
+    # The first token and the last ones are kept of it.
+    kept = [0, *range(len(tokens) - reader.longest + 1, len(tokens))]
+    return [("gemma", tokens.at(kept))]
+
+
+def _lumina_2(reader: Reader) -> Streams:
+    system = reader.option("system_prompt") or reader.pipe.system_prompt
+    written = Written.of(reader.prompt, f"{system} <Prompt Start> ")
+    return [("gemma", reader.tokens("tokenizer", written, length=reader.longest))]
+
+
+def _cogview_4(reader: Reader) -> Streams:
+    tokens = reader.tokens("tokenizer", length=reader.longest, pad=None)
+    tokenizer = reader.pipe.tokenizer
+    pad = int(tokenizer.pad_token_id), str(tokenizer.pad_token)
+    return [("glm", tokens.padded(len(tokens) + -len(tokens) % 16, left=True, pad=pad))]
+
+
+def _hidream(reader: Reader) -> Streams:
+    t5, llama = (
+        reader.tokens(name, length=min(reader.longest, getattr(reader.pipe, name).model_max_length))
+        for name in ("tokenizer_3", "tokenizer_4")
+    )
+    return [("t5", t5), ("llama", llama)]
+
+
+STREAMS: dict[str, Callable[[Reader], Streams]] = {
+    "UNet2DConditionModel": _plain,
+    "SD3Transformer2DModel": _stable_diffusion_3,
+    "FluxTransformer2DModel": _flux,
+    "ChromaTransformer2DModel": _t5,
+    "Flux2Transformer2DModel": _flux_2,
+    "QwenImageTransformer2DModel": _qwen_image,
+    "ZImageTransformer2DModel": _z_image,
+    "PixArtTransformer2DModel": _pixart,
+    "SanaTransformer2DModel": _sana,
+    "Lumina2Transformer2DModel": _lumina_2,
+    "HunyuanImageTransformer2DModel": _hunyuan_image,
+    "AuraFlowTransformer2DModel": _t5,
+    "CogView4Transformer2DModel": _cogview_4,
+    "Kandinsky5Transformer3DModel": _kandinsky_5,
+    "HiDreamImageTransformer2DModel": _hidream,
+    "WanTransformer3DModel": _wan,
+    "LTXVideoTransformer3DModel": _t5,
+}
+
+
+def _in_template(template: str, prompt: str, inner: str | None = None) -> Written:
+    before, _, after = template.partition("{}")
+    return Written.of(prompt, before, after, as_=inner)
+
+
+def _chat(reader: Reader, **options: Any) -> Written:
+    """The prompt as a user's one message, in the tokenizer's own template."""
+    chat = [{"role": "user", "content": "{}"}]
+    template = reader.pipe.tokenizer.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=True, **options
+    )
+    # Templates may strip what they are given.
+    inner = reader.pipe.tokenizer.apply_chat_template(
+        [{"role": "user", "content": reader.prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        **options,
+    )
+    before, _, after = template.partition("{}")
+    return Written.of(
+        reader.prompt, before, after, as_=inner[len(before) : len(inner) - len(after)]
+    )
+
+
+def _cleaned(reader: Reader) -> Written:
+    """As PixArt and Sana write a caption: in lower case, or cleaned of addresses and marks."""
+    clean = bool(reader.option("clean_caption"))
+    (text,) = reader.pipe._text_preprocessing(reader.prompt, clean_caption=clean)
+    return Written.of(reader.prompt, as_=text)
+
+
+def _prompt_cleaned(reader: Reader) -> Written:
+    """As Wan and Kandinsky write a prompt: entities resolved, blanks made single."""
+    clean = inspect.getmodule(type(reader.pipe)).prompt_clean  # type: ignore[union-attr]
+    return Written.of(reader.prompt, as_=clean(reader.prompt))
+
+
+#: Quotation marks as HunyuanImage looks for them, in its order.
+_QUOTED = (r"\'(.*?)\'", r"\"(.*?)\"", r"‘(.*?)’", r"“(.*?)”")
+
+
+def _glyphs(prompt: str) -> Written:
+    """The quoted parts of a prompt, as HunyuanImage gives them to ByT5; it may be none."""
+    text, sources = "", list[Source]()
+    for found in (found for quoted in _QUOTED for found in re.finditer(quoted, prompt)):
+        start, stop = found.span(1)
+        before, after = ('. Text "' if text else 'Text "'), '"'
+        text += before + prompt[start:stop] + after
+        inside = [(place, place + 1) for place in range(start, stop)]
+        sources += [*[None] * len(before), *inside, *[None] * len(after)]
+    if text:
+        text, sources = text + ". ", [*sources, None, None]
+    return Written(prompt, text, tuple(sources))
