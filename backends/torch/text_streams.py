@@ -225,6 +225,19 @@ STREAMS: dict[str, Callable[[Reader], Streams]] = {
 }
 
 
+#: Families whose batches are as long as their longest prompt, and where the others' padding is.
+_RAGGED = {
+    "QwenImageTransformer2DModel": "right",
+    "Kandinsky5Transformer3DModel": "right",
+    "CogView4Transformer2DModel": "left",
+}
+
+
+def ragged_side(pipe: Any) -> str | None:
+    """On which side a batch's shorter prompts are padded; None where all have one length."""
+    return next((_RAGGED[name] for name in _denoiser_classes(pipe) if name in _RAGGED), None)
+
+
 def _in_template(template: str, prompt: str, inner: str | None = None) -> Written:
     before, _, after = template.partition("{}")
     return Written.of(prompt, before, after, as_=inner)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wordlight.backends.tokens import PromptTooLongError, Tokens
-from wordlight.backends.torch.text_streams import streams_of
+from wordlight.backends.torch.text_streams import ragged_side, streams_of
 
 
 def tokenize(
@@ -44,8 +44,11 @@ def tokenize(
         )
     if length is None or length == len(tokens):
         return tokens
-    if length < len(tokens) or len(streams) > 1:
+    side = ragged_side(pipe)
+    if length < len(tokens) or side is None:
         raise ValueError(
-            f"{prompt!r} has {len(tokens)} tokens, and the text embeddings have {length} positions"
+            f"the denoiser was given embeddings of {length} positions, and {prompt!r} has "
+            f"{len(tokens)} tokens, padding included: the words of longer prompts (prompt_embeds of "
+            "several chunks) can't be told from them"
         )
-    return tokens.padded(length)
+    return tokens.padded(length, left=side == "left")

@@ -205,14 +205,10 @@ def trajectories_of(
 
 def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> Tokens:
     assert call.embeddings is not None
-    tokens = backend.model.family.tokens(backend.pipe, prompt, allow_cut=allow_cut)
-    if len(tokens) != call.embeddings.shape[1]:
-        raise ValueError(
-            f"the denoiser was given embeddings of {call.embeddings.shape[1]} positions, and the "
-            f"text encoder's context has {len(tokens)}: the words of longer prompts (prompt_embeds "
-            "of several chunks) can't be told from them"
-        )
-    return tokens
+    length = int(call.embeddings.shape[1])
+    return backend.model.family.tokens(
+        backend.pipe, prompt, allow_cut=allow_cut, options=call.arguments, length=length
+    )
 
 
 def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:
