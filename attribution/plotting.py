@@ -37,8 +37,8 @@ class PaperFigure(Figure):
 
     def savefig(self, *args: Any, **options: Any) -> None:
         """Write the figure to a file, as matplotlib's ``savefig`` does."""
-        fonts = {"pdf.fonttype": self.font_type, "ps.fonttype": self.font_type}
-        with rc_context({**fonts, "svg.fonttype": "path"}):
+        kind = self.font_type
+        with rc_context({"pdf.fonttype": kind, "ps.fonttype": kind, "svg.fonttype": "path"}):
             super().savefig(*args, **options)
 
     def _repr_png_(self) -> bytes:
@@ -160,12 +160,12 @@ def _show(figure: Figure, axis: Axes, cell: _Cell, opacity: float) -> None:
             format=lambda value, _: f"{value:.3g}",
         )  # fmt: skip
         bar.ax.tick_params(labelsize=6, length=2)
-        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.4)
 
 
 def _colours(
     word_map: WordMap, values: npt.NDArray[np.float32]
-) -> tuple[Colormap, Normalize, npt.NDArray[np.float32]]:
+) -> tuple[Colormap, Normalize, npt.NDArray[np.floating[Any]]]:
     """Colours, their range, and how opaque each pixel is: not at all where there is nothing to
     show."""
     low, high = float(values.min()), float(values.max())

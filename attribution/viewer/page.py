@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -83,8 +84,14 @@ class Viewer:
                 for number, word in enumerate(prompt.words)
                 if word.players[0] == player
             ],
-            "panels": [panel.plain(longest) for panel in self.panels],
+            "panels": [self._panel(panel, longest) for panel in self.panels],
         }
+
+    def _panel(self, panel: Panel, longest: int | None) -> dict[str, Any]:
+        """A panel's data; an image that the first panel has too is kept once."""
+        first = self.panels[0]
+        again = panel is not first and np.array_equal(panel.image, first.image)
+        return panel.plain(longest, with_image=not again)
 
     def _repr_html_(self) -> str:
         # A frame keeps the notebook's style and the page's apart, and runs the script in a box.

@@ -79,14 +79,18 @@ class Panel:
         maps = np.asarray(word_map)[None]
         return cls("", text, (alone,), maps, word_map.image, word_map.signed)
 
-    def plain(self, longest: int | None = None) -> dict[str, Any]:
+    def plain(self, longest: int | None = None, *, with_image: bool = True) -> dict[str, Any]:
         """Everything but the players, as JSON has it; images are reduced to ``longest`` pixels."""
         height, width = self.image.shape[:2]
         return {
             "label": self.label,
             "facts": dict(self.facts),
             "signed": self.signed,
-            "image": {"source": data_uri(self.image, longest), "height": height, "width": width},
+            "image": {
+                "source": data_uri(self.image, longest) if with_image else None,
+                "height": height,
+                "width": width,
+            },
             "maps": pack_maps(self.maps),
             "axes": [
                 {"name": name, "labels": [str(one) for one in labels]}

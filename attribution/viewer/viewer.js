@@ -1,8 +1,8 @@
 // The viewer of attribution maps. Each element of class "wl" holds its data in a script of JSON (see
 // panel.py) and becomes a viewer: a prompt whose words show their maps, panels of an image with a
 // map over it, and controls. All panels share one state, so hover, pins and sliders are linked.
-"use strict";
 (() => {
+  "use strict";
   // Colours that stay apart for readers who don't see red or green (Okabe and Ito).
   const PINS = ["#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2"];
   // matplotlib's inferno, and blue through nothing to orange for maps with a sign.
@@ -191,11 +191,11 @@
         "aria-label": `${this.label ? `${this.label}: ` : ""}the image. Arrow keys rank the words at a pixel`,
         style: `aspect-ratio: ${this.image.width} / ${this.image.height}`,
       }, make("img", {
-        src: this.image.source, alt: `Image of the prompt: ${this.viewer.text}`,
+        src: this.image.source || this.viewer.image, alt: `Image of the prompt: ${this.viewer.text}`,
         class: Math.max(this.image.width, this.image.height) < LEAST_SIDE / 2 ? "wl-few" : null,
       }), this.canvas, this.marks, this.labels);
       this.legend = make("ul", { class: "wl-legend", "aria-label": "Maps that are shown" });
-      this.where = make("h2", { class: "wl-where" });
+      this.where = make("p", { class: "wl-where" });
       this.list = make("ol", { class: "wl-ranking", "aria-label": "Words by their value" });
       const facts = Object.entries(this.facts).map(([name, value]) => `${name} ${value}`).join(" · ");
       this.element = make("section", { class: "wl-panel", "aria-label": this.label || "Image" },
@@ -526,6 +526,7 @@
         smooth: true, specials: false, all: false, at: {}, film: null,
       });
       this.text = data.pieces.map((piece) => piece.text).join("");
+      this.image = data.panels[0].image.source;
       this.panels = data.panels.map((panel, place) => new Panel(this, panel, place));
       this.live = make("p", { class: "wl-hidden", role: "status", "aria-live": "polite" });
       element.classList.toggle("wl-side-by-side", this.panels.length > 1);

@@ -229,11 +229,13 @@ def run(arguments: argparse.Namespace) -> None:
             effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"
             say(f"asking {attributor.name}{effort} about {len(shown)} words")
             # Some methods take minutes over all steps.
-            showing = {"show_progress": not arguments.quiet}
+            loud = not arguments.quiet
             if arguments.film:
-                maps = by_step(attributor, trajectory, players, **showing)
+                maps = by_step(attributor, trajectory, players, show_progress=loud)
             else:
-                maps = attributor.attribute(trajectory, players, budget=arguments.budget, **showing)
+                maps = attributor.attribute(
+                    trajectory, players, budget=arguments.budget, show_progress=loud
+                )
             for word, name in of_method.overlays.items():
                 maps.at(word).overlay().save(partial / name)
             for word, name in of_method.masks.items():

@@ -24,12 +24,12 @@ def view(
         ValueError: no maps, or maps of different prompts.
     """
     if isinstance(maps, AttributionMaps):  # which is a mapping, of words
-        maps = [maps]
-    if isinstance(maps, Mapping):
-        labelled = list(maps.items())
+        return Viewer([Panel.of(maps)])
+    if isinstance(maps, Sequence):
+        labelled = dict(zip(_labels([one.provenance for one in maps]), maps, strict=True))
     else:
-        labelled = list(zip(_labels([one.provenance for one in maps]), maps, strict=True))
-    return Viewer([Panel.of(one, label) for label, one in labelled])
+        labelled = dict(maps)
+    return Viewer([Panel.of(one, label) for label, one in labelled.items()])
 
 
 def _labels(origins: Sequence[Provenance]) -> list[str]:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
+from markupsafe import Markup
 from PIL import Image
 from scipy import ndimage
 
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.pictures import overlay
+from wordlight.attribution.viewer import Panel, Viewer
+from wordlight.attribution.words import Word
 from wordlight.backends.arrays_file import FileFormatError
 from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, MethodRow
 
@@ -41,6 +44,8 @@ class Case:
     map: str
     #: Whether the image has so few pixels that they are shown as they are.
     few_pixels: bool
+    #: Every word's map, beside the best other method's.
+    viewer: Markup
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,13 @@ def find_cases(run: FinishedRun) -> list[Cases]:
 
     Raises ValueError for masks that are damaged, or don't fit their maps.
     """
-    return [
-        _of_method(run, row)
-        for row in run.rows
-        if row.family != "control" and not row.shuffled and not row.extra
+    methods = [
+        row for row in run.rows if row.family != "control" and not row.shuffled and not row.extra
     ]
+    return [_of_method(run, row, [one for one in methods if one is not row]) for row in methods]
 
 
-def _of_method(run: FinishedRun, row: MethodRow) -> Cases:
+def _of_method(run: FinishedRun, row: MethodRow, others: Sequence[MethodRow]) -> Cases:
     own = run.scores.filter((pc.field("method") == row.name) & (pc.field("kind") == HEADLINE))
     # Sorted by image and word before, and the order of equals is kept.
     ranked = sorted(own.to_pylist(), key=lambda one: -one["value"])
@@ -80,13 +84,16 @@ def _of_method(run: FinishedRun, row: MethodRow) -> Cases:
     if any(not run.maps_path(row, one["sample"]).is_file() for one in (*best, *worst)):
         return Cases(row, missing="Its maps aren't kept in the run's folder.")
     try:
-        return Cases(row, _pictured(run, row, best), _pictured(run, row, worst))
+        return Cases(row, _pictured(run, row, others, best), _pictured(run, row, others, worst))
     except FileFormatError as error:
         return Cases(row, missing=f"Its maps can't be shown: {error}.")
 
 
 def _pictured(
-    run: FinishedRun, row: MethodRow, scores: Sequence[dict[str, Any]]
+    run: FinishedRun,
+    row: MethodRow,
+    others: Sequence[MethodRow],
+    scores: Sequence[dict[str, Any]],
 ) -> tuple[Case, ...]:
     cases = []
     for one in scores:
@@ -111,9 +118,38 @@ def _pictured(
                 mask=_data_uri(_outside_dimmed(maps.image, mask)),
                 map=_data_uri(_outlined(heat, mask)),
                 few_pixels=max(mask.shape) < _SIDE // 2,
+                viewer=_viewer(
+                    {row.label: maps} | _best_of(run, others, one["sample"]), word_map.word, mask
+                ),
             )
         )
     return tuple(cases)
+
+
+def _best_of(
+    run: FinishedRun, others: Sequence[MethodRow], sample: str
+) -> dict[str, AttributionMaps]:
+    """The maps of the first method that has some of an image, by its label; perhaps none."""
+    for other in others:
+        try:
+            return {other.label: AttributionMaps.load(run.maps_path(other, sample))}
+        except (OSError, FileFormatError):
+            continue
+    return {}
+
+
+def _viewer(maps: dict[str, AttributionMaps], word: Word, mask: Mask) -> Markup:
+    """Methods side by side, with the word pinned and its true mask outlined."""
+
+    def inside(one: AttributionMaps) -> list[Word]:
+        return [p for p in one.players if p.in_prompt and {*p.tokens} <= {*word.tokens}]
+
+    panels = [
+        Panel.of(one, label, masks=dict.fromkeys(inside(one), mask)) for label, one in maps.items()
+    ]
+    first = next(iter(maps.values()))
+    pinned = [first.players.index(player) for player in inside(first)]
+    return Viewer(panels, pinned=pinned).element(_SIDE)
 
 
 def _read_mask(data: bytes, what: str) -> Mask:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from importlib.resources import files
@@ -12,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from wordlight.attribution.viewer.page import resource, script_hash
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.metrics.registry import AVERAGE_PRECISION, BEST, POINTING_GAME
 from wordlight.comparisons.results.finished_run import FinishedRun
@@ -57,7 +56,7 @@ def write_report(folder: Path) -> Path:
 
 def _render(run: FinishedRun) -> str:
     here = files("wordlight.comparisons.results.html")
-    script = (here / "sort.js").read_text("utf-8")
+    script = (here / "sort.js").read_text("utf-8") + resource("viewer.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -89,9 +88,9 @@ def _render(run: FinishedRun) -> str:
         cases=find_cases(run),
         plot=Markup(cost_plot(run.rows, ceiling.get(BEST, math.nan))),
         settings_json=json.dumps(run.settings, indent=2, ensure_ascii=False, sort_keys=True),
-        style=Markup((here / "page.css").read_text("utf-8")),
+        style=Markup((here / "page.css").read_text("utf-8") + resource("viewer.css")),
         script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash(script),
         images=len(set(run.words.column("sample").to_pylist())),
     )
 

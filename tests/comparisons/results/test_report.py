@@ -242,7 +242,9 @@ def test_making_it_again_changes_nothing(folder, capsys):
 def test_text_of_others_stays_text(folder):
     hostile(folder)
     page = parsed(write_report(folder))
-    assert [tag for tag, _ in page.tags].count("script") == 1
+    scripts = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    assert scripts.count(None) == 1
+    assert set(scripts) == {None, "application/json"}
     assert page.shown.count(HOSTILE) >= 5
     assert all(str(a["src"]).startswith("data:") for t, a in page.tags if t == "img")
 
@@ -337,6 +339,17 @@ def test_the_page_in_chromium(folder):
             assert HOSTILE in page.evaluate("document.body.innerText")
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert colour == ("rgb(21, 24, 29)" if dark else "rgb(255, 255, 255)")
+        # A case opened: its word is pinned, with the true mask, beside another method's.
+        page.show(1100)
+        page.open(path)
+        page.click("#cases .closer summary")
+        page.wait_for("document.querySelector('.closer[open] .wl[data-ready]')")
+        pinned = "[...document.querySelectorAll('.closer[open] [aria-pressed=true]')]"
+        assert page.evaluate(f"{pinned}.length") >= 1
+        assert page.evaluate("document.querySelectorAll('.closer[open] canvas').length") == 2
+        assert page.evaluate("document.querySelectorAll('.closer[open] .wl-truth').length") >= 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+        assert page.complaints() == []
         first = "document.querySelector('#scores tbody tr td.name').dataset.value"
         best = page.evaluate(first)
         # The third to sort by is the score: best first, then, clicked once more, worst first.
