@@ -36,9 +36,9 @@ demo: install ## compare the methods on the embedded model, into out/demo
 # sanity study, and what the pages measure themselves. Some twenty minutes on one core; the comparisons
 # go on where they were stopped. To try it on fewer images, beside what is there:
 #     make methods IMAGES="-n 16 --calibration 8" MEASURED=out/few
-METHODS := daam self-attention-refined head-selection open-vocabulary attention-x-gradient \
-	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference \
-	shapley kernel-shap uniform center random guidance-norm shuffled-word
+METHODS := daam self-attention-refined relative-attention attention-chains gramcol goca head-selection open-vocabulary attention-x-gradient \
+	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference information-decomposition \
+	shapley kernel-shap uniform center random guidance-norm token-rank shuffled-word
 IMAGES := -n 32 --calibration 16
 MEASURED := out/methods
 

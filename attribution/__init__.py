@@ -6,6 +6,8 @@ from wordlight.attribution.attributor import TextImageAttributor as TextImageAtt
 from wordlight.attribution.maps import AttributionMaps as AttributionMaps
 from wordlight.attribution.maps import Provenance as Provenance
 from wordlight.attribution.maps import WordMap as WordMap
+from wordlight.attribution.methods.attention_chains import AttentionChains as AttentionChains
+from wordlight.attribution.methods.attention_chains import TokenRank as TokenRank
 from wordlight.attribution.methods.attention_x_gradient import (
     AttentionXGradient as AttentionXGradient,
 )
@@ -15,8 +17,13 @@ from wordlight.attribution.methods.controls import Random as Random
 from wordlight.attribution.methods.controls import ShuffledWord as ShuffledWord
 from wordlight.attribution.methods.controls import Uniform as Uniform
 from wordlight.attribution.methods.daam import DAAM as DAAM
+from wordlight.attribution.methods.goca import GoCA as GoCA
 from wordlight.attribution.methods.gradient_shap import GradientShap as GradientShap
+from wordlight.attribution.methods.gramcol import GramCol as GramCol
 from wordlight.attribution.methods.head_selection import HeadSelection as HeadSelection
+from wordlight.attribution.methods.information_decomposition import (
+    InformationDecomposition as InformationDecomposition,
+)
 from wordlight.attribution.methods.input_x_gradient import InputXGradient as InputXGradient
 from wordlight.attribution.methods.integrated_gradients import (
     IntegratedGradients as IntegratedGradients,
@@ -27,6 +34,7 @@ from wordlight.attribution.methods.noise_tunnel import NoiseTunnel as NoiseTunne
 from wordlight.attribution.methods.occlusion import Occlusion as Occlusion
 from wordlight.attribution.methods.open_vocabulary import OpenVocabulary as OpenVocabulary
 from wordlight.attribution.methods.regeneration import Regeneration as Regeneration
+from wordlight.attribution.methods.relative_attention import RelativeAttention as RelativeAttention
 from wordlight.attribution.methods.saliency import Saliency as Saliency
 from wordlight.attribution.methods.self_attention_refined import (
     SelfAttentionRefined as SelfAttentionRefined,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
+
+from wordlight.backends.measures import Measure
 
 AXES = ("step", "layer", "head")
 
@@ -36,6 +38,7 @@ class AttentionQuery:
         keep: which of ``"step"``, ``"layer"``, ``"head"`` are kept apart instead of averaged.
         kind: ``"cross"``, attention to the text, or ``"self"``, of the image's places to each
             other: a map of each place as key, row by row, in the place of each token.
+        measure: what is taken of a layer: its probabilities, or see ``Measure``.
     """
 
     layers: tuple[str, ...] | None = None
@@ -44,10 +47,14 @@ class AttentionQuery:
     factors: tuple[int, ...] | None = None
     keep: tuple[str, ...] = ()
     kind: Literal["cross", "self"] = "cross"
+    measure: Measure = "probabilities"
 
     def __post_init__(self) -> None:
         if unknown := set(self.keep) - set(AXES):
             raise ValueError(f"unknown axes {sorted(unknown)}; there are {', '.join(AXES)}")
+        if self.measure not in get_args(Measure):
+            known = ", ".join(map(repr, get_args(Measure)))
+            raise ValueError(f"measure must be one of {known}, not {self.measure!r}")
         if self.heads is not None and (not self.heads or min(self.heads) < 0):
             raise ValueError("heads must name at least one head, by numbers from 0")
         if self.factors is not None and (not self.factors or min(self.factors) < 1):

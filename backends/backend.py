@@ -339,6 +339,17 @@ class Backend(ABC):
         """α and σ of a timestep: latents there are ``α · clean + σ · noise``."""
         raise NotImplementedError
 
+    def encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
+        """Clean latents ``(1, channels, y, x)`` of an image ``(height, width, 3)`` uint8, as
+        ``invert`` adds noise to them.
+
+        Raises ValueError for an image of another shape, or of a size that the model can't draw.
+        """
+        self.require(frozenset({"invert"}), "encode_image")
+        check_image(image)
+        self.sampling.size_of(*image.shape[:2])
+        return self._encode_image(image)
+
     def decode(self, latents: Array) -> Array:
         """Pixels ``(batch, 3, height, width)`` of clean latents ``(batch, channels, y, x)``: 0 is
         black, 1 white, not clipped; differentiable."""
@@ -390,7 +401,8 @@ class Backend(ABC):
         steps: tuple[int, ...],
         keys: OtherKeys | None = None,
     ) -> AttentionMeans:
-        """Replay the conditional rows and average the attention that ``query`` asks for.
+        """Replay the conditional rows and average the attention that ``query`` asks for, or
+        another measure of the layers.
 
         ``keys``, of words that need not be in the prompt, asks for their attention instead of the
         prompt's tokens': what each would get from the softmax if it stood in the prompt, in the
@@ -402,10 +414,14 @@ class Backend(ABC):
         self._check_added(trajectory.added)
         if query.kind == "self":
             self.require(frozenset({"self_attention"}), "self-attention")
+        if query.measure != "probabilities":
+            self.require(frozenset({"attention_measures"}), f"the measure {query.measure}")
         if keys is not None:
             self.require(frozenset({"attention_keys"}), "attention to other words")
             if query.kind == "self":
                 raise ValueError("keys are of words: self-attention has none")
+            if query.measure not in ("probabilities", "scores"):
+                raise ValueError(f"other words have no {query.measure}: they weren't attended to")
             if not isinstance(keys, OtherKeys):
                 raise TypeError("keys must be what OtherKeys.of makes of embeddings and places")
             shape, tokens = tuple(keys.embeddings.shape), len(trajectory.tokens)
@@ -433,6 +449,8 @@ class Backend(ABC):
         self.require(frozenset({"attention_vjp"}), "attention_vjp")
         if query.kind == "self":
             raise ValueError("attention_vjp is of cross-attention: not of self-attention")
+        if query.measure != "probabilities":
+            raise ValueError(f"attention_vjp is of probabilities: not of {query.measure}")
         _one("attention_vjp", latents)
         self._check_added(conditioning.added)
         self.evaluations.vjp += 1
@@ -488,6 +506,9 @@ class Backend(ABC):
     def _invert(
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
+        raise NotImplementedError
+
+    def _encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
         raise NotImplementedError
 
     def _denoise_jvp(

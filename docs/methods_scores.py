@@ -11,7 +11,7 @@ from typing import Any
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 
-CONTROLS = ("uniform", "center", "random", "guidance-norm")
+CONTROLS = ("uniform", "center", "random", "guidance-norm", "token-rank")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,18 @@ import xarray as xr
 from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
 from wordlight.attribution.maps import AttributionMaps, Provenance
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
+from wordlight.attribution.methods.relative_to import (
+    RelativeTo,
+    check_relative_to,
+    divide_attention,
+)
 from wordlight.attribution.options import list_of, one_of
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Backend, Evaluations
 from wordlight.backends.traces import Trace
+from wordlight.backends.trajectory import Trajectory
 
 #: Bicubic upscaling overshoots below zero: clamp once, after the mean, or every map by itself.
 Clamp = Literal["mean", "per-map"]
@@ -38,10 +44,13 @@ class DAAM(TextImageAttributor):
             map is then the plain mean of the kept ones, each clamped by itself.
         clamp: bicubic upscaling overshoots below zero. ``"mean"`` clamps once, after the mean;
             ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
+        relative_to: divides the averaged maps, pixel by pixel, by the attention to ``"start"``, to
+            all ``"special"`` positions or to the prompt's ``"words"``; see ``divide_attention``.
 
     Raises:
         TypeError: one name or number in place of a list.
-        ValueError: layers, heads or factors that the model hasn't (when asked).
+        ValueError: layers, heads or factors that the model hasn't, or a reference that the prompt
+            hasn't (when asked).
     """
 
     name: ClassVar[str] = "daam"
@@ -56,6 +65,7 @@ class DAAM(TextImageAttributor):
     factors: Sequence[int] | None = None
     keep: Sequence[str] = ()
     clamp: Clamp = "mean"
+    relative_to: RelativeTo | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +80,7 @@ class DAAM(TextImageAttributor):
         self.layers, self.without_layers = query.layers, query.without_layers
         self.heads, self.factors, self.keep = query.heads, query.factors, query.keep
         one_of("clamp", self.clamp, get_args(Clamp))
+        check_relative_to(self.relative_to)
         self._query = query
 
     @classmethod
@@ -97,6 +108,7 @@ class DAAM(TextImageAttributor):
         image: int | None = None,
         keep: Sequence[str] | None = None,
         clamp: Clamp = "mean",
+        relative_to: RelativeTo | None = None,
     ) -> AttributionMaps:
         """Maps from the attention that was averaged while a traced pipeline ran.
 
@@ -106,16 +118,23 @@ class DAAM(TextImageAttributor):
             image: which of the pipeline's images; may be left out where there is only one.
             keep: which of the axes that the trace kept stay apart; all where None.
             clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
+            relative_to: as above.
 
         Raises:
             IndexError: no such image, or several and none named.
-            ValueError: a trace of self-attention, ``"per-map"`` of a trace that kept layers and
+            ValueError: a trace of self-attention or of another measure than probabilities,
+                ``"per-map"`` of a trace that kept layers and
                 heads together, axes that the trace didn't keep.
         """
         if trace.query.kind != "cross":
             raise ValueError(
                 f"the trace is of {trace.query.kind}-attention, which goes to no word: DAAM needs "
                 "AttentionQuery(kind='cross'), the default"
+            )
+        if trace.query.measure != "probabilities":
+            raise ValueError(
+                f"the trace is of {trace.query.measure}: DAAM needs the measure 'probabilities', "
+                "the default"
             )
         trajectories = trace.trajectories
         if image is None and len(trajectories) > 1:
@@ -135,10 +154,23 @@ class DAAM(TextImageAttributor):
         trace.check_words(image or 0)
         trajectory = trajectories[image or 0]
         players = partition(PromptWords.of(trajectory.tokens), words)
-        data = _combine(trace.attention[image or 0], players, trajectory.grid, kept, clamp)
+        data = _combine(
+            trace.attention[image or 0],
+            trajectory,
+            players,
+            kept,
+            clamp=clamp,
+            relative_to=check_relative_to(relative_to),
+        )
         provenance = Provenance(
             method=cls.name,
-            settings={**asdict(trace.query), "clamp": clamp, "steps": None, "traced": True},
+            settings={
+                **asdict(trace.query),
+                "clamp": clamp,
+                "relative_to": relative_to,
+                "steps": None,
+                "traced": True,
+            },
             model_id=trajectory.model_id,
             revision=trajectory.revision,
             framework=trajectory.framework,
@@ -166,18 +198,30 @@ class DAAM(TextImageAttributor):
                 query.layers, query.without_layers, query.heads, query.factors, apart
             )
         means = self.backend.attention(trajectory, query, question.steps)
-        return Answer(_combine(means, question.players, trajectory.grid, self.keep, self.clamp))
+        maps = _combine(
+            means,
+            trajectory,
+            question.players,
+            self.keep,
+            clamp=self.clamp,
+            relative_to=self.relative_to,
+        )
+        return Answer(maps)
 
 
 def _combine(
     means: AttentionMeans,
+    trajectory: Trajectory,
     players: Sequence[Word],
-    grid: tuple[int, int],
     keep: Sequence[str],
+    *,
     clamp: Clamp,
+    relative_to: RelativeTo | None,
 ) -> xr.DataArray:
-    """Upscale to the latent grid, average with the number of maps as weight, clamp, merge."""
+    """Upscale to the latent grid, average with the number of maps as weight, clamp, divide,
+    merge."""
     axes = [axis for axis in AXES if axis in keep]
-    maps, labels = average_on_grid(means, grid, axes, clamp_each=clamp == "per-map")
-    merged = merge_words(maps.clip(0), players)
+    maps, labels = average_on_grid(means, trajectory.grid, axes, clamp_each=clamp == "per-map")
+    divided = divide_attention(maps.clip(0), trajectory.tokens, relative_to)
+    merged = merge_words(divided, players)
     return xr.DataArray(merged, dims=("word", *axes, "y", "x"), coords=labels)

@@ -14,7 +14,7 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import alike, encoding_tolerance, wide
 from wordlight.attribution.words import CUT, Word
-from wordlight.backends.backend import Conditioning, Evaluations
+from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -43,72 +43,91 @@ class NoiseDifference(TextImageAttributor):
 
     def _attribute(self, question: Question) -> Answer:
         trajectory, players = question.trajectory, question.players
-        words = [index for index, player in enumerate(players) if player.is_text]
-        _check_cut(trajectory.tokens, players)
-        prompt = trajectory.prompt[: trajectory.tokens.cut_at]
-        texts = [prompt, *(without(prompt, players[index]) for index in words)]
         maps = np.zeros((len(players), *trajectory.grid))
+        words = [index for index, player in enumerate(players) if player.is_text]
         with self.backend.no_gradients():
-            batches = [
-                self.backend.encode(texts[start : start + question.rows])
-                for start in range(0, len(texts), question.rows)
-            ]
-            own = self.backend.asarray(trajectory.embeddings[None])
-            tolerance = encoding_tolerance(self.backend, trajectory)
-            if not alike(batches[0].embeddings[:1], own, tolerance):
-                raise ValueError(
-                    "noise-difference needs embeddings that the text encoder makes of the prompt "
-                    "alone; this run's are others (weighted, edited, or encoded with options)"
-                )
-            batches = self._of_the_run(trajectory, batches, tolerance)
+            texts = encode_without_words(self.backend, question, self.name)
             for step in question.progress(question.steps):
-                maps[words] += self._changes(trajectory, step, batches)
+                latents = self.backend.asarray(trajectory.latents[step][None])
+                timestep = float(trajectory.timesteps[step])
+                maps[words] += distances(self.backend, latents, timestep, texts)
         return Answer(xr.DataArray(maps / len(question.steps), dims=("word", "y", "x")))
 
-    def _of_the_run(
-        self, trajectory: Trajectory, batches: Sequence[Conditioning], tolerance: float
-    ) -> list[Conditioning]:
-        """What the run was told otherwise than the prompt's own encoding says (an image's size that
-        isn't the model's) is no matter of text: all rows are told the same."""
-        held = {}
-        xp = array_namespace(batches[0].embeddings)
-        for name, value in trajectory.added.items():
-            own = self.backend.asarray(value[None])
-            made = xp.concat([batch.added[name] for batch in batches], axis=0)
-            every_text_has_it = bool(xp.all(made == made[:1]))
-            if every_text_has_it or not alike(made[:1], own, tolerance):
-                held[name] = own
-        return [
-            Conditioning(
-                batch.embeddings,
-                batch.added
-                | {
-                    name: xp.broadcast_to(own, (batch.embeddings.shape[0], *own.shape[1:]))
-                    for name, own in held.items()
-                },
-            )
-            for batch in batches
-        ]
 
-    def _changes(
-        self, trajectory: Trajectory, step: int, batches: Sequence[Conditioning]
-    ) -> npt.NDArray[Any]:
-        """How far each text's prediction is from the first one's: ``(texts - 1, y, x)``."""
-        latents = self.backend.asarray(trajectory.latents[step][None])
-        xp = array_namespace(latents)
-        parts = []
-        for batch in batches:
-            rows = xp.broadcast_to(latents, (batch.embeddings.shape[0], *latents.shape[1:]))
-            parts.append(self.backend.denoise(rows, float(trajectory.timesteps[step]), batch))
-        predictions = wide(xp.concat(parts, axis=0))
-        change = predictions[1:] - predictions[:1]
-        return self.backend.to_numpy(xp.sqrt(xp.sum(change * change, axis=1)))
+def encode_without_words(backend: Backend, question: Question, method: str) -> list[Conditioning]:
+    """Encode the prompt, and the prompt without each of the players that are text.
+
+    Returns:
+        Batches of ``question.rows`` rows: the whole prompt first, then the players in order.
+
+    Raises:
+        ValueError: embeddings that the encoder doesn't make of the prompt alone; a prompt that was
+            cut inside a word. Both name the method.
+    """
+    trajectory, players = question.trajectory, question.players
+    _check_cut(trajectory.tokens, players, method)
+    prompt = trajectory.prompt[: trajectory.tokens.cut_at]
+    texts = [prompt, *(without(prompt, player) for player in players if player.is_text)]
+    batches = [
+        backend.encode(texts[start : start + question.rows])
+        for start in range(0, len(texts), question.rows)
+    ]
+    tolerance = encoding_tolerance(backend, trajectory)
+    if not alike(
+        batches[0].embeddings[:1], backend.asarray(trajectory.embeddings[None]), tolerance
+    ):
+        raise ValueError(
+            f"{method} needs embeddings that the text encoder makes of the prompt alone; this "
+            "run's are others (weighted, edited, or encoded with options)"
+        )
+    return _of_the_run(backend, trajectory, batches, tolerance)
 
 
-def _check_cut(tokens: Tokens, players: Sequence[Word]) -> None:
+def _of_the_run(
+    backend: Backend, trajectory: Trajectory, batches: Sequence[Conditioning], tolerance: float
+) -> list[Conditioning]:
+    """What the run was told otherwise than the prompt's own encoding says (an image's size that
+    isn't the model's) is no matter of text: all rows are told the same."""
+    held = {}
+    xp = array_namespace(batches[0].embeddings)
+    for name, value in trajectory.added.items():
+        own = backend.asarray(value[None])
+        made = xp.concat([batch.added[name] for batch in batches], axis=0)
+        every_text_has_it = bool(xp.all(made == made[:1]))
+        if every_text_has_it or not alike(made[:1], own, tolerance):
+            held[name] = own
+    return [
+        Conditioning(
+            batch.embeddings,
+            batch.added
+            | {
+                name: xp.broadcast_to(own, (batch.embeddings.shape[0], *own.shape[1:]))
+                for name, own in held.items()
+            },
+        )
+        for batch in batches
+    ]
+
+
+def distances(
+    backend: Backend, latents: Array, timestep: float, batches: Sequence[Conditioning]
+) -> npt.NDArray[Any]:
+    """How far each text's prediction is from the first one's, over the channels:
+    ``(texts - 1, y, x)``."""
+    xp = array_namespace(latents)
+    parts = []
+    for batch in batches:
+        rows = xp.broadcast_to(latents, (batch.embeddings.shape[0], *latents.shape[1:]))
+        parts.append(backend.denoise(rows, timestep, batch))
+    predictions = wide(xp.concat(parts, axis=0))
+    change = predictions[1:] - predictions[:1]
+    return backend.to_numpy(xp.sqrt(xp.sum(change * change, axis=1)))
+
+
+def _check_cut(tokens: Tokens, players: Sequence[Word], method: str) -> None:
     if any(player.text == CUT and not player.is_text for player in players):
         raise ValueError(
-            "noise-difference writes the prompt without a word, and the context cut this one "
+            f"{method} writes the prompt without a word, and the context cut this one "
             f"inside a word, after {tokens.prompt[: tokens.cut_at].split()[-1]!r}: half a word "
             "can't be written. Draw the image of a prompt that fits"
         )

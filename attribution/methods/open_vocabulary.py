@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import xarray as xr
 from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor, partition
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_tokens
+from wordlight.attribution.options import list_of, one_of
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import alike, encoding_tolerance
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
@@ -19,7 +20,9 @@ from wordlight.backends.backend import Array, Evaluations
 from wordlight.backends.tokens import Tokens
 
 #: Contexts with names of their own.
-CONTEXTS = {"alone": "{word}", "appended": "{prompt} {word}"}
+CONTEXTS = {"alone": "{word}", "appended": "{prompt} {word}", "prompt": "a {word}"}
+#: What is averaged: shares of the softmax, or the scores before it.
+Scores = Literal["share", "raw"]
 
 
 class OpenVocabulary(TextImageAttributor):
@@ -49,7 +52,12 @@ class OpenVocabulary(TextImageAttributor):
         steps: which steps; all where None.
         context: in what text a word is encoded: one with ``{word}``, and perhaps ``{prompt}``, in
             it. ``"alone"`` is ``"{word}"``, the word as the whole text; ``"appended"`` is
-            ``"{prompt} {word}"``, so that it hears of the others.
+            ``"{prompt} {word}"``, so that it hears of the others. With ``"prompt"`` the prompt's
+            words keep the embeddings that they have there, so that their maps are DAAM's, and
+            others are encoded as ``"a {word}"``.
+        scores: ``"share"`` of the softmax, or ``"raw"``: QKᵀ·scale as OVAM takes it, which may be
+            below zero.
+        layers: names, or beginnings of names, of the layers that count; all where None.
 
     Raises:
         ValueError: a context without ``{word}``; a word asked for twice (when asked).
@@ -63,9 +71,17 @@ class OpenVocabulary(TextImageAttributor):
     paper: ClassVar[str] = "Marcos-Manchón et al. 2024, arXiv 2403.14291"
 
     context: str = "a {word}"
+    scores: Scores = "share"
+    layers: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if one_of("scores", self.scores, get_args(Scores)) == "raw":
+            self.backend.require(frozenset({"attention_measures"}), f"{self.name} of raw scores")
+            self.needs = self.needs | {"attention_measures"}  # type: ignore[misc]
+            self.signed = True  # type: ignore[misc]
+        if self.layers is not None:
+            self.layers = list_of("layers", self.layers, "['up_blocks']")
         self._template = str(CONTEXTS.get(self.context, self.context))
         others = set(re.findall(r"{.*?}", self._template)) - {"{word}", "{prompt}"}
         if self._template.count("{word}") != 1 or others:
@@ -100,11 +116,14 @@ class OpenVocabulary(TextImageAttributor):
         with self.backend.no_gradients():
             self._check_encoding(question)
             keys, positions = self._keys(question)
-            means = self.backend.attention(trajectory, AttentionQuery(), question.steps, keys)
+            query = AttentionQuery(
+                layers=None if self.layers is None else tuple(self.layers),
+                measure="scores" if self.scores == "raw" else "probabilities",
+            )
+            means = self.backend.attention(trajectory, query, question.steps, keys)
         maps, _ = average_on_grid(means, trajectory.grid)
-        return Answer(
-            xr.DataArray(merge_tokens(maps.clip(0), positions), dims=("word", "y", "x")),
-        )
+        kept = maps if self.signed else maps.clip(0)
+        return Answer(xr.DataArray(merge_tokens(kept, positions), dims=("word", "y", "x")))
 
     def _check_encoding(self, question: Question) -> None:
         """Raise ValueError where the run's own words were encoded in another way than others
@@ -124,6 +143,8 @@ class OpenVocabulary(TextImageAttributor):
         own = trajectory.embeddings
         xp = array_namespace(self.backend.asarray(own))
         texts = [p for p in question.players if p.is_text or not p.in_prompt]
+        if self.context == "prompt":
+            texts = [p for p in texts if not p.in_prompt]
         placed = {word: self._in_context(word, trajectory.prompt) for word in texts}
         encoded: dict[Word, Array] = {}
         for start in range(0, len(texts), question.rows):

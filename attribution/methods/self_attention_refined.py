@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import Maps, average_on_grid, merge_words
+from wordlight.attribution.methods.relative_to import (
+    RelativeTo,
+    check_relative_to,
+    divide_attention,
+)
+from wordlight.attribution.methods.self_attention import (
+    HeadWeighting,
+    Matrix,
+    by_grid,
+    check_head_weighting,
+    mean_of_heads,
+    self_query,
+)
 from wordlight.attribution.options import list_of, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Evaluations
+from wordlight.backends.trajectory import Trajectory
 
 
 class SelfAttentionRefined(TextImageAttributor):
@@ -45,9 +58,15 @@ class SelfAttentionRefined(TextImageAttributor):
         factors: grids whose self-attention counts, by how much smaller they are than the
             latents'; the finest one that there is where None. Each grid propagates by itself;
             the results are averaged, every layer and head with equal weight.
+        relative_to: divides ``c`` at each step, pixel by pixel, by the attention to ``"start"``, to
+            all ``"special"`` positions or to the prompt's ``"words"``, before it is propagated; see
+            ``divide_attention``.
+        head_weighting: of the heads of ``S``: ``"equal"``, or ``"second-eigenvalue"``, which holds
+            every head's matrix at once.
 
     Raises:
-        ValueError: a power below 1; factors that the model hasn't (when asked).
+        ValueError: a power below 1; factors that the model hasn't, or a reference that the prompt
+            hasn't (when asked).
     """
 
     name: ClassVar[str] = "self-attention-refined"
@@ -58,14 +77,16 @@ class SelfAttentionRefined(TextImageAttributor):
 
     power: int = 1
     factors: Sequence[int] | None = None
+    relative_to: RelativeTo | None = None
+    head_weighting: HeadWeighting = "equal"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.power = whole("power", self.power)
         if self.factors is not None:
             self.factors = list_of("factors", self.factors, "[1, 2]")
-        self._self_query = AttentionQuery(factors=self.factors, kind="self")
-        self.factors = self._self_query.factors
+        check_relative_to(self.relative_to)
+        self._self_query = self_query(check_head_weighting(self.head_weighting), self.factors)
 
     def cost(self, size: Size) -> Evaluations:
         """See ``TextImageAttributor.cost``."""
@@ -78,41 +99,38 @@ class SelfAttentionRefined(TextImageAttributor):
         for step in question.progress(question.steps):
             cross = self.backend.attention(trajectory, AttentionQuery(), (step,))
             within = self.backend.attention(trajectory, self._self_query, (step,))
-            total += self._refined(cross, within, trajectory.grid)
+            total += self._refined(cross, within, trajectory)
         maps = merge_words((total / len(question.steps)).clip(0), question.players)
         return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
 
     def _refined(
-        self, cross: AttentionMeans, within: AttentionMeans, grid: tuple[int, int]
+        self, cross: AttentionMeans, within: AttentionMeans, trajectory: Trajectory
     ) -> Maps:
         """The tokens' maps ``(tokens, y, x)`` at one step, on the latent grid."""
-        if self.factors is None:
-            finest = max(mean.values.shape[0] for mean in within.means)
-            chosen = [mean for mean in within.means if mean.values.shape[0] == finest]
-        else:
-            chosen = list(within.means)
+        grid = trajectory.grid
+        grids = by_grid(within.means)
+        chosen = list(grids.items())[:1] if self.factors is None else list(grids.items())
         total = np.zeros((cross.tokens, *grid))
-        for mean in chosen:
-            places = mean.values.shape[1:]
-            maps, _ = average_on_grid(cross, (places[0], places[1]))
-            total += resize(propagate(mean.values, maps, self.power), grid) * mean.count
-        return total / sum(mean.count for mean in chosen)
+        counted = 0
+        for places, means in chosen:
+            plain, _ = average_on_grid(cross, places)
+            maps = divide_attention(plain, trajectory.tokens, self.relative_to)
+            rows, count = mean_of_heads(means, self.head_weighting), sum(m.count for m in means)
+            total += resize(propagate(rows, maps, self.power), grid) * count
+            counted += count
+        return total / counted
 
 
-def propagate(keys: npt.NDArray[Any], maps: Maps, power: int) -> Maps:
+def propagate(rows: Matrix, maps: Maps, power: int) -> Maps:
     """``S^power c`` for maps c on a grid.
 
     Args:
-        keys: ``(places, y, x)``: of each place as key, how much every place attends to it. S is
-            its transpose, rows divided by their sums (which are one but for rounding).
+        rows: S, ``(places, places)``: how much every place attends to each other one.
         maps: ``(tokens, y, x)``.
         power: 1 or more.
     """
-    places = keys.shape[0]
-    attended = keys.reshape(places, places).astype(np.float64)
-    columns = maps.reshape(len(maps), places)
-    attended = attended / attended.sum(axis=0)
+    columns = maps.reshape(len(maps), -1)
     for _ in range(power):
-        columns = columns @ attended
+        columns = columns @ rows.T
     spread: Maps = columns.reshape(maps.shape)
     return spread

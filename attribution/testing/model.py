@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from wordlight.backends.attention import (
     shares_of_others,
 )
 from wordlight.backends.backend import Backend, Conditioning
+from wordlight.backends.measures import AttentionParts, Measure
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.tokens import PromptTooLongError, Tokens
 from wordlight.backends.trajectory import Trajectory
@@ -74,24 +75,26 @@ class _Attention:
 class _Look:
     """What a layer computed of one row's latents alone, its places row by row.
 
-    ``queries`` is ``(heads, places, width)``, ``within`` ``(heads, places, places)``, and
-    ``carry`` ``(latent places, places)``, which takes what the places have through
+    ``queries`` is ``(heads, places, width)``, ``within`` and its scores are ``(heads, places,
+    places)``, and ``carry`` ``(latent places, places)``, which takes what the places have through
     self-attention (the mean over heads) to the latents' grid.
     """
 
     layer: _Attention
     grid: tuple[int, int]
     queries: Floats
+    within_scores: Floats
     within: Floats
     carry: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """A layer's ``probabilities`` ``(heads, places, tokens)`` and ``values``
+    """A layer's ``scores`` and ``probabilities`` ``(heads, places, tokens)`` and ``values``
     ``(heads, tokens, channels)``, on top of its look."""
 
     look: _Look
+    scores: Floats
     probabilities: Floats
     values: Floats
 
@@ -136,7 +139,8 @@ class ToyModel(Backend):
         """See ``Backend.capabilities``: all there are, but for tracing a pipeline."""
         return frozenset(
             "sample invert encode encode_from denoise denoise_jvp denoise_vjp attention "
-            "self_attention attention_keys attention_vjp decode randomized".split()
+            "self_attention attention_keys attention_measures attention_vjp decode "
+            "randomized".split()
         )
 
     @property
@@ -221,10 +225,12 @@ class ToyModel(Backend):
             spread = _spread(height, width, layer.factor)
             places = (spread / spread.sum(0)).T @ flat
             scores = (places @ layer.self_query) @ (places @ layer.self_key).swapaxes(1, 2)
-            within = _softmax(scores / np.sqrt(WIDTH))
+            scores = scores / np.sqrt(WIDTH)
+            within = _softmax(scores)
             grid = (-(-height // layer.factor), -(-width // layer.factor))
             queries = places @ layer.query + time
-            looks.append(_Look(layer, grid, queries, within, spread @ within.mean(0)))
+            carry = spread @ within.mean(0)
+            looks.append(_Look(layer, grid, queries, scores, within, carry))
         return looks
 
     def _passes(self, looks: Sequence[_Look], embeddings: Floats) -> list[_Pass]:
@@ -232,11 +238,12 @@ class ToyModel(Backend):
         passes = []
         for look in looks:
             keys = (embeddings @ look.layer.key).swapaxes(1, 2)
-            probabilities = _softmax(look.queries @ keys / np.sqrt(WIDTH))
+            scores = look.queries @ keys / np.sqrt(WIDTH)
+            probabilities = _softmax(scores)
             for hook in self.hooks:
                 hook(look.layer.name, "cross", probabilities)
                 hook(look.layer.name, "self", look.within)
-            passes.append(_Pass(look, probabilities, embeddings @ look.layer.value))
+            passes.append(_Pass(look, scores, probabilities, embeddings @ look.layer.value))
         return passes
 
     def _gather(self, passes: Sequence[_Pass], heads: Sequence[Floats]) -> Floats:
@@ -320,20 +327,36 @@ class ToyModel(Backend):
             timestep = float(trajectory.timesteps[step])
             looks = self._looks(trajectory.latents[step], timestep)
             for one in self._passes(looks, trajectory.embeddings):
-                maps = one.look.within if query.kind == "self" else one.probabilities
                 if keys is not None:
-                    maps = self._share_of_others(one, trajectory.embeddings, keys)
+                    maps = self._of_others(one, trajectory.embeddings, keys, query.measure)
+                else:
+                    parts = self._parts(one, query.kind)
+                    maps = parts.measured(query.measure, query.kind)[0]
                 means.add(one, step, maps)
         return means.found()
 
     @staticmethod
-    def _share_of_others(one: _Pass, embeddings: Floats, keys: OtherKeys) -> Floats:
+    def _parts(one: _Pass, kind: Literal["cross", "self"]) -> AttentionParts:
+        """What a layer computed. The mean over heads makes its output."""
+        scores, values = one.scores, one.values
+        if kind == "self":
+            # Its values are what the places have of the text.
+            told = (one.probabilities @ values).mean(0)
+            scores, values = one.look.within_scores, np.broadcast_to(told, (HEADS, *told.shape))
+        projection = np.broadcast_to(np.eye(CHANNELS) / HEADS, (HEADS, CHANNELS, CHANNELS))
+        return AttentionParts(scores[None], values[None], projection)
+
+    @staticmethod
+    def _of_others(one: _Pass, embeddings: Floats, keys: OtherKeys, measure: Measure) -> Floats:
         def scores(text: Floats) -> Floats:
             keyed = (text @ one.look.layer.key).swapaxes(1, 2)
             found: Floats = one.look.queries @ keyed / np.sqrt(WIDTH)
             return found
 
-        shares: Floats = shares_of_others(scores(embeddings), scores(keys.embeddings), keys)
+        asked = scores(keys.embeddings)
+        if measure == "scores":
+            return asked
+        shares: Floats = shares_of_others(scores(embeddings), asked, keys)
         return shares
 
     def _attention_vjp(
@@ -420,10 +443,7 @@ class ToyModel(Backend):
     def _invert(
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
-        grid = (image.shape[0] // SCALE, image.shape[1] // SCALE)
-        levels = [average_down(image[..., k] / 255.0, grid) for k in range(3)]
-        colours = np.arctanh(np.clip(2 * np.stack(levels, -1) - 1, -0.99, 0.99))
-        clean = np.moveaxis(colours @ np.linalg.inv(self._colours), -1, 0)
+        clean = self._encode_image(image)[0]
         noise = np.random.default_rng(seed).standard_normal(clean.shape)
         times = np.linspace(900.0, 100.0, steps)
         noisy = [a * clean + s * noise for a, s in map(self.noise_level, times.tolist())]
@@ -443,6 +463,13 @@ class ToyModel(Backend):
             seed=seed,
             noise_source="noising",
         )
+
+    def _encode_image(self, image: npt.NDArray[np.uint8]) -> Floats:
+        grid = (image.shape[0] // SCALE, image.shape[1] // SCALE)
+        levels = [average_down(image[..., k] / 255.0, grid) for k in range(3)]
+        colours = np.arctanh(np.clip(2 * np.stack(levels, -1) - 1, -0.99, 0.99))
+        clean: Floats = np.moveaxis(colours @ np.linalg.inv(self._colours), -1, 0)[None]
+        return clean
 
     def _image(self, latents: Floats) -> npt.NDArray[np.uint8]:
         pixels = np.moveaxis(self._decode(latents[None])[0], 0, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 
 from wordlight.backends.attention import OtherKeys, shares_of_others
 from wordlight.backends.flax.layers import Array, Unused, linear
+from wordlight.backends.measures import AttentionParts
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,34 @@ class Site:
     heads: int
 
 
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What an attention was computed of, and how it scores other words.
+
+    Attributes:
+        parts: scores, values and the projection of the heads, in float32.
+        scores_of: gives the scores of other words, ``(batch, heads, pixels, others)``.
+    """
+
+    parts: AttentionParts
+    scores_of: Callable[[OtherKeys], Array]
+
+    def shares_of(self, others: OtherKeys) -> Array:
+        """What other words would get from the same softmax, of the shape of their scores."""
+        shares: Array = shares_of_others(self.parts.scores, self.scores_of(others), others)
+        return shares
+
+
 class AttentionHook(Protocol):
     """Looks at attention while a network is traced: what it does becomes part of the program."""
 
     def wants(self, site: Site) -> bool:
         """Whether this attention is looked at."""
 
-    def __call__(
-        self, site: Site, probabilities: Array, shares_of: Callable[[OtherKeys], Array]
-    ) -> Array | None:
+    def __call__(self, site: Site, probabilities: Array, looked: Looked) -> Array | None:
         """Takes ``(batch, heads, pixels, tokens)`` float32, rows sum to one.
 
-        What it gives back, if anything, is used in their place. ``shares_of`` gives what other
-        words would get from the same softmax, ``(batch, heads, pixels, others)``.
+        What it gives back, if anything, is used in their place. ``looked`` tells more.
         """
 
 
@@ -96,14 +112,19 @@ class Attention(nnx.Module):
     ) -> Array:
         scores = _scores(query, key)
 
-        def shares_of(others: OtherKeys) -> Array:
+        def scores_of(others: OtherKeys) -> Array:
             keys = self._split(self.to_k(others.embeddings))
-            keys = jnp.broadcast_to(keys, (query.shape[0], *keys.shape))
-            shares: Array = shares_of_others(scores, _scores(query, keys), others)
-            return shares
+            return _scores(query, jnp.broadcast_to(keys, (query.shape[0], *keys.shape)))
 
         probabilities = jax.nn.softmax(scores, axis=-1)
-        edited = hook(site, probabilities, shares_of)
+        out: Any = self.to_out[0]
+        kernel = out.kernel[...].astype(jnp.float32)
+        parts = AttentionParts(
+            scores,
+            value.astype(jnp.float32).transpose(0, 2, 1, 3),
+            kernel.reshape(self.heads, -1, kernel.shape[-1]),
+        )
+        edited = hook(site, probabilities, Looked(parts, scores_of))
         used = probabilities if edited is None else edited
         attended: Array = jnp.einsum("bhqk,bkhd->bqhd", used.astype(value.dtype), value)
         return attended

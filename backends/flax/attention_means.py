@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery, OtherKeys
-from wordlight.backends.flax.attention import Site
+from wordlight.backends.flax.attention import Looked, Site
 from wordlight.backends.flax.layers import Array
 
 
@@ -146,13 +146,21 @@ class Averaging(_Chosen):
         self.keys, self.guided = keys, guided
         self.sums = AttentionSums()
 
-    def __call__(
-        self, site: Site, probabilities: Array, shares_of: Callable[[OtherKeys], Array]
-    ) -> None:
-        maps = probabilities if self.keys is None else shares_of(self.keys)
+    def __call__(self, site: Site, probabilities: Array, looked: Looked) -> None:
+        maps = self._maps(site, probabilities, looked)
         if self.guided:
             maps = maps.reshape(-1, 2, *maps.shape[1:])[:, 1]
         self.sums.add(self.query, site, maps)
+
+    def _maps(self, site: Site, probabilities: Array, looked: Looked) -> Array:
+        measure = self.query.measure
+        if self.keys is not None:
+            other = looked.scores_of if measure == "scores" else looked.shares_of
+            return other(self.keys)
+        if measure == "probabilities":
+            return probabilities
+        measured: Array = looked.parts.measured(measure, site.kind)
+        return measured
 
 
 class Shifting(_Chosen):
@@ -170,9 +178,7 @@ class Shifting(_Chosen):
         self.sites: dict[str, Site] = {}
         self.seen: dict[str, Array] = {}
 
-    def __call__(
-        self, site: Site, probabilities: Array, shares_of: Callable[[OtherKeys], Array]
-    ) -> Array | None:
+    def __call__(self, site: Site, probabilities: Array, looked: Looked) -> Array | None:
         self.sites[site.name] = site
         self.seen[site.name] = probabilities
         return None if self.shifts is None else probabilities + self.shifts[site.name]

@@ -36,7 +36,7 @@ _ROWS, _DIRECTIONS, _IMAGES = 64, 32, 4
 _ALWAYS = frozenset(
     (
         "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
-        "attention_keys attention_vjp decode randomized trace"
+        "attention_keys attention_measures attention_vjp decode randomized trace"
     ).split()
 )
 #: What diffusers draws with where Stable Diffusion XL is told nothing.
@@ -292,8 +292,7 @@ class FlaxBackend(Backend):
     def _invert(
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
-        pixels = self._float32(image.transpose(2, 0, 1)[None] / 255.0)
-        clean = self.to_numpy(self._programs.encode_pixels(self._parameters["autoencoder"], pixels))
+        clean = self.to_numpy(self._encode_pixels(image))
         noise = self._noise(seed, image.shape[:2])
         times = self._model.schedule.table(steps).timesteps
         levels = [self._model.schedule.level(time) for time in times]
@@ -312,6 +311,13 @@ class FlaxBackend(Backend):
             seed=seed,
             noise_source="noising",
         )
+
+    def _encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
+        return self.asarray(self.to_numpy(self._encode_pixels(image)))
+
+    def _encode_pixels(self, image: npt.NDArray[np.uint8]) -> Array:
+        pixels = self._float32(image.transpose(2, 0, 1)[None] / 255.0)
+        return self._programs.encode_pixels(self._parameters["autoencoder"], pixels)
 
     def _trajectory(
         self, prompt: str, embeddings: Any, empty_embeddings: Any, **facts: Any

@@ -273,6 +273,11 @@ def inverts_by_adding_noise(subject: Subject) -> None:
         flat,
         "noised latents and α·clean + σ·noise with one draw of noise, at noise_level(timestep)",
     )
+    subject.near(
+        parts[0].reshape(run.latents.shape[1:]),
+        subject.numpy(backend.encode_image(subject.image))[0],
+        "the clean part of noised latents and encode_image of the image",
+    )
     spread = float(parts[1].std())
     subject.expect(
         0.7 < spread < 1.4,

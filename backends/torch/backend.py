@@ -50,7 +50,7 @@ _DECODER_CHUNK = 8
 _ALWAYS = frozenset(
     (
         "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
-        "attention_keys attention_vjp trace"
+        "attention_keys attention_measures attention_vjp trace"
     ).split()
 )
 #: A pipeline that draws at once has no use for two threads: each of these waits for the other.
@@ -254,11 +254,7 @@ class TorchBackend(Backend):
     def _invert(
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
-        pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
-        with torch.no_grad():
-            clean = self.pipe.vae.encode(pixels.to(self.pipe.vae.dtype)).latent_dist.mode()
-        config = self.pipe.vae.config
-        clean = (clean - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+        clean = self._encode_image(image)
         noise = self.asarray(np.random.default_rng(seed).standard_normal(clean.shape, np.float32))
         self.pipe.scheduler.set_timesteps(steps)
         # Schedulers of higher order name some timesteps twice.
@@ -284,6 +280,14 @@ class TorchBackend(Backend):
             noise_source="noising",
             weights=self.weights,
         )
+
+    def _encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
+        pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
+        with torch.no_grad():
+            clean = self.pipe.vae.encode(pixels.to(self.pipe.vae.dtype)).latent_dist.mode()
+        config = self.pipe.vae.config
+        shifted = clean.to(pixels.dtype) - (getattr(config, "shift_factor", None) or 0.0)
+        return shifted * config.scaling_factor
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
         """See ``Backend.noise_level``."""

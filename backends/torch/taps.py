@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wordlight.backends.attention import AttentionQuery, OtherKeys, shares_of_others
+from wordlight.backends.measures import AttentionParts
 from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
 from wordlight.backends.torch.attention_layers import FeatureGrid, split_heads
 from wordlight.backends.torch.denoisers import Layout
@@ -158,10 +159,28 @@ class AttentionTap:
         own = call.scores(now.rows)
         others = self._other_keys.get(call.name)
         if others is None:
-            self._receive(call.name, grid, own.softmax(-1))
+            self._receive(call.name, grid, self._measured(now, call, own))
             return
         asked = call.products(now.rows, others.embeddings)
-        self._receive(call.name, grid, shares_of_others(own, asked, others))
+        raw = self._query.measure == "scores"
+        self._receive(call.name, grid, asked if raw else shares_of_others(own, asked, others))
+
+    def _measured(self, now: _Pass, call: AttentionCall, scores: torch.Tensor) -> torch.Tensor:
+        measure = self._query.measure
+        if measure == "probabilities":
+            return scores.softmax(-1)
+        assert call.value is not None
+        values = call.value[now.rows].to(scores.dtype)
+        heads = int(scores.shape[1])
+        if values.shape[1] != heads:
+            values = values.repeat_interleave(heads // values.shape[1], 1)
+        projection = None
+        if measure == "weighted-heads":
+            projection = _projection(call, heads).to(scores.dtype)
+        measured: torch.Tensor = AttentionParts(scores, values, projection).measured(
+            measure, self._query.kind
+        )
+        return measured
 
     def _grid(self, now: _Pass, name: str, places: int) -> tuple[int, int]:
         if self._model.family.feature_maps:
@@ -181,6 +200,10 @@ class AttentionTap:
         grid = self._grid(now, name, int(probs.shape[2]))
         if not self._query.wants_grid(grid, now.layout.grid):
             return
+        if self._query.measure != "probabilities":
+            raise ValueError(
+                f"{name} computes its probabilities itself: its {self._query.measure} can't be told"
+            )
         if self._other_keys:
             raise ValueError(
                 f"{name} computes its probabilities itself: what words beside the prompt would get "
@@ -208,3 +231,18 @@ def _other_keys(name: str, attention: Any, others: OtherKeys) -> OtherKeys:
     if attention.norm_k is not None:
         keys = attention.norm_k(keys)
     return OtherKeys(keys, *made)
+
+
+@torch.no_grad()
+def _projection(call: AttentionCall, heads: int) -> torch.Tensor:
+    """What a layer makes of its heads' outputs, ``(heads, width, channels)``, the LoRA in it."""
+    assert call.value is not None
+    linear = getattr(call.module, "to_out", None)
+    if isinstance(linear, torch.nn.ModuleList):
+        linear = linear[0]
+    if not isinstance(linear, torch.nn.Module):
+        raise ValueError(f"{call.name} has no to_out: how its heads are joined can't be told")
+    inner = heads * int(call.value.shape[-1])
+    unit = torch.eye(inner, dtype=call.value.dtype, device=call.value.device)
+    matrix: torch.Tensor = linear(unit) - linear(torch.zeros_like(unit[:1]))
+    return matrix.unflatten(0, (heads, -1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from textwrap import fill
+from typing import Any
 
 from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.metrics.registry import (
@@ -289,11 +290,16 @@ def _chosen(comparison: Comparison) -> str:
     parts = []
     for entry in comparison.entries:
         choice = comparison.choices[entry.name]
-        options = ", ".join(f"{key} {value:g}" for key, value in choice.variant.options.items())
+        options = ", ".join(f"{k} {_option(value)}" for k, value in choice.variant.options.items())
         parts.append(
             f"{entry.label} {choice.threshold:g}" + (f" with {options}" if options else "")
         )
     return ", ".join(parts)
+
+
+def _option(value: Any) -> str:
+    """A calibrated option's value: a number, or the names or numbers of places."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _ranked(comparison: Comparison) -> list[Entry]:

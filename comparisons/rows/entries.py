@@ -10,6 +10,7 @@ from wordlight.attribution import registry
 from wordlight.attribution.attributor import Steps, TextImageAttributor, options_of
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.rows.budget import Workload, fit, refuse_both
+from wordlight.comparisons.rows.chosen_places import candidates, chosen_axes
 from wordlight.comparisons.rows.map_sources import LiveMaps, MapSource, PrecomputedMaps
 from wordlight.comparisons.store.cells import check_name
 
@@ -52,7 +53,8 @@ class Entry:
         label: in tables, such as ``"daam (all steps)"`` or ``"daam (all steps, flax)"``.
         variants: where the maps come from; several where the calibration split chooses one.
         family: the method's, ``"control"`` for controls, ``"precomputed"`` for files.
-        extra: whether it looks at other steps than the table's, and so stands apart.
+        extra: whether it stands apart: it looks at other steps than the table's, or masks chose
+            where it looks.
         shuffled: whether each word is scored on the map of another object's word.
         framework: whose backend makes the maps; the run's first where none does.
     """
@@ -254,6 +256,7 @@ def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry
     """A method by name with options of its own."""
     options = dict(wanted)
     method, name = options.pop("method", None), options.pop("name", None)
+    places = options.pop("choose", None)
     if not isinstance(method, str) or method == SHUFFLED:
         raise ValueError(
             f"a method with options needs the name of a method as 'method', not {method!r}"
@@ -264,11 +267,36 @@ def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry
     if isinstance(options.get("steps"), list):
         options["steps"] = tuple(options["steps"])
     given = {**step_options(kind, steps), **options}
+    if places is not None:
+        return _by_masks(backend, method, name, given, chosen_axes(places))
     if method in CALIBRATED and CALIBRATED[method][0] not in options:
         row = name or method
         variants = _calibrated(backend, method, row, given)
         return Entry(row, row, variants, kind.family, framework=backend.framework)
     return _given(backend, name, registry.construct(backend, method, given), steps)
+
+
+def _by_masks(
+    backend: Backend,
+    method: str,
+    name: str | None,
+    options: Mapping[str, Any],
+    axes: tuple[str, ...],
+) -> Entry:
+    """A row whose places the calibration split's masks choose: it stands apart from those that saw
+    no mask."""
+    row = name or f"{method}-chosen-{'-'.join(axes)}"
+    variants = tuple(
+        Variant(
+            f"{row}.place-{number}",
+            LiveMaps(registry.construct(backend, method, {**options, **places})),
+            places,
+        )
+        for number, places in enumerate(candidates(backend, method, options, axes))
+    )
+    label = f"{name or method} ({' and '.join(axes)} chosen by masks)"
+    family = registry.get(method).family
+    return Entry(row, label, variants, family, extra=True, framework=backend.framework)
 
 
 def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Entry:

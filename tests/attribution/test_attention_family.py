@@ -23,9 +23,12 @@ from wordlight.attribution import (
 from wordlight.attribution.maps import WordMap
 from wordlight.attribution.methods.attention_average import average_on_grid
 from wordlight.attribution.methods.head_selection import rank_heads, relevance
+from wordlight.attribution.methods.self_attention import mean_of_heads
 from wordlight.attribution.methods.self_attention_refined import propagate
 from wordlight.attribution.resize import resize
 from wordlight.attribution.targets import DecodedChannel, PredictionNorm, Region
+from wordlight.attribution.testing import check_attributor
+from wordlight.attribution.testing.model import HEADS, WIDTH, ToyModel
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Conditioning, MissingCapabilityError
@@ -203,7 +206,8 @@ def test_rows_are_made_to_sum_to_one() -> None:
     s = rng.random((6, 6))
     maps = rng.random((2, 2, 3))
     by_hand = (s / s.sum(1, keepdims=True)) @ maps.reshape(2, 6).T
-    assert np.allclose(propagate(s.T.reshape(6, 2, 3), maps, 1).reshape(2, 6).T, by_hand)
+    rows = mean_of_heads([AttentionMean(s.T.reshape(6, 2, 3), 1)], "equal")
+    assert np.allclose(propagate(rows, maps, 1).reshape(2, 6).T, by_hand)
 
 
 def test_the_finest_grid_or_the_chosen_ones() -> None:
@@ -457,7 +461,7 @@ def test_specials_have_daams_maps() -> None:
     backend = AttentionToy()
     maps = OpenVocabulary(backend).attribute(TRAJECTORY)
     wanted = DAAM(backend).attribute(TRAJECTORY)
-    assert [p.text for p in maps.players] == [p.text for p in wanted]
+    assert [p.text for p in maps.players] == [p.text for p in wanted.players]
     for special in ("<start>", "<end>", "<pad>"):
         assert np.allclose(np.asarray(maps[special]), np.asarray(wanted[special]), **CLOSE)
     assert not np.allclose(np.asarray(maps["red"]), np.asarray(wanted["red"]), atol=1e-3)
@@ -475,6 +479,39 @@ def shares_by_hand(
         new = np.exp(backend.scores(time, np.stack(keys)))
         maps.append((new / (own + new.sum(1))[:, None]).mean(0))
     return np.asarray(np.mean(maps, axis=0))
+
+
+def test_words_that_keep_their_place_have_daams_maps() -> None:
+    backend = AttentionToy()
+    maps = OpenVocabulary(backend, context="prompt").attribute(TRAJECTORY, ["dog", "red circle"])
+    wanted = DAAM(backend).attribute(TRAJECTORY, ["red circle"])
+    # Nothing of the prompt is encoded anew.
+    assert backend.encoded == ["a dog"]
+    for place in ("red circle", "blue", "<start>", "<pad>"):
+        assert np.allclose(np.asarray(maps[place]), np.asarray(wanted[place]), **CLOSE)
+    assert np.asarray(maps["dog"]).std() > 0
+
+
+def test_raw_scores_are_queries_times_keys() -> None:
+    model = ToyModel()
+    trajectory = model.sample("a red circle", seed=0)
+    method = OpenVocabulary(model, scores="raw", layers=["fine"], context="alone", steps=(1,))
+    maps = method.attribute(trajectory, ["dog"])
+    layer, latents = model._layers[0], trajectory.latents[1]
+    at_time = np.sin(trajectory.timesteps[1] / 1000 * np.arange(1, WIDTH + 1))
+    dog = model.encode(["dog"]).embeddings[0, 1]
+    scores = [
+        (latents.reshape(len(latents), -1).T @ layer.query[head] + at_time)
+        @ (dog @ layer.key[head])
+        / np.sqrt(WIDTH)
+        for head in range(HEADS)
+    ]
+    wanted = np.mean(scores, axis=0)
+    # Scores are averaged in float32.
+    assert np.allclose(np.asarray(maps["dog"]).ravel(), wanted, rtol=1e-4, atol=1e-4)
+    assert wanted.max() > 1
+    assert maps.signed
+    check_attributor(lambda b: OpenVocabulary(b, scores="raw", context="prompt"))
 
 
 def test_any_word_in_any_context() -> None:

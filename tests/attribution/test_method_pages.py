@@ -25,9 +25,10 @@ METHODS = {
 }
 #: As the command line knows them.
 NAMES = (
-    "daam self-attention-refined head-selection open-vocabulary attention-x-gradient saliency "
-    "input-x-gradient integrated-gradients gradient-shap occlusion noise-difference regeneration "
-    "shapley kernel-shap"
+    "daam self-attention-refined relative-attention attention-chains gramcol goca head-selection "
+    "open-vocabulary attention-x-gradient saliency input-x-gradient integrated-gradients "
+    "gradient-shap occlusion noise-difference information-decomposition regeneration shapley "
+    "kernel-shap"
 ).split()
 
 
