@@ -21,6 +21,8 @@ from wordlight.backends.tokens import Tokens
 Similarity = Literal["cosine", "product"]
 #: Which tokens a map is standardised over.
 Standardize = Literal["context", "words"]
+#: Least deviation that maps are divided by, as a share of their size: below it rounding shows.
+_ALIKE = 1e-4
 _MEASURES: dict[str, Measure] = {"cosine": "output-cosine", "product": "output-product"}
 
 
@@ -90,17 +92,7 @@ class GramCol(TextImageAttributor):
             return mean
         values = mean.values.astype(np.float64)
         centred = values - values[over].mean(axis=0)
-        deviation = values[over].std(axis=0)
         # Where all tokens are alike no word stands out.
-        scaled = np.divide(
-            centred, deviation, out=np.zeros_like(centred), where=deviation > _ALIKE * _size(values)
-        )
+        least = _ALIKE * max(float(np.abs(values).max()), 1e-30)
+        scaled = centred / np.maximum(values[over].std(axis=0), least)
         return replace(mean, values=scaled.astype(np.float32))
-
-
-#: Values that differ by less than this share of their size differ by rounding.
-_ALIKE = 1e-5
-
-
-def _size(values: np.ndarray) -> float:
-    return max(float(np.abs(values).max()), 1e-30)
