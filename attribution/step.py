@@ -109,6 +109,7 @@ class Step:
 
     Attributes:
         latents: ``(1, channels, height, width)``.
+        drawn: the channels of them that the denoiser predicts the noise of.
         timestep: of the step.
         inputs: what is varied.
         target: f, as a function of the prediction.
@@ -118,6 +119,7 @@ class Step:
 
     backend: Backend
     latents: Array
+    drawn: Array
     timestep: float
     inputs: Inputs
     target: StepTarget
@@ -189,12 +191,14 @@ def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     pair = xp.concat(
         [_predict(backend, latents, timestep, inputs.with_added(some)) for some in passes], axis=0
     )
-    target = question.target.prepare(Predictions(backend, latents, timestep, pair[:1], pair[1:]))
+    # Inpainting models are told the mask and the masked image in more channels.
+    drawn = latents[:, : pair.shape[1]]
+    target = question.target.prepare(Predictions(backend, drawn, timestep, pair[:1], pair[1:]))
     full = pair[:1]
     if question.noise is not None:
         full = _predict(backend, latents, timestep, inputs.conditioning(inputs.point))
     total = target.values(full)[0]
-    return Step(backend, latents, timestep, inputs, target, total, question.rows)
+    return Step(backend, latents, drawn, timestep, inputs, target, total, question.rows)
 
 
 def _predict(

@@ -86,14 +86,14 @@ class AttentionXGradient(TextImageAttributor):
 def cotangent(step: Step, target: PixelTarget) -> Array:
     """∂S/∂ε at a step, ``(1, channels, y, x)``: g itself, or Σ mask · f's slope for a region."""
     xp = array_namespace(step.latents)
-    _, channels, height, width = step.latents.shape
+    _, channels, height, width = step.drawn.shape
     unit = xp.reshape(
         step.backend.asarray([[float(i == j) for j in range(channels)] for i in range(channels)]),
         (channels, channels, 1, 1),
     )
     # f at a pixel is linear in the prediction there, so unit changes give its slope, anywhere.
     changes = xp.broadcast_to(unit, (channels, channels, height, width))
-    slopes = xp.expand_dims(step.target.slopes(step.latents, changes), axis=0)
+    slopes = xp.expand_dims(step.target.slopes(step.drawn, changes), axis=0)
     # f = ⟨ε - ε(E°), u⟩ is ‖g‖ and its slope u, so that ‖g‖·u is g.
     return slopes if isinstance(target, Region) else slopes * step.total
 

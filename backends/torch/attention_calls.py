@@ -46,6 +46,7 @@ class AttentionCall:
         probs: where the module computes them itself, those that it multiplies the values with,
             ``(batch * heads or a part, queries, keys)`` or with heads apart.
         dropout: the share of probabilities that training drops.
+        other_kernel: whether a kernel of diffusers' registry computes it that isn't PyTorch's own.
     """
 
     name: str
@@ -58,6 +59,7 @@ class AttentionCall:
     causal: bool = False
     probs: torch.Tensor | None = None
     dropout: float = 0.0
+    other_kernel: bool = False
 
     @property
     def keys(self) -> int:
@@ -89,6 +91,37 @@ class AttentionCall:
             else:
                 products = products + mask.to(products.dtype)
         return products
+
+    def columns(
+        self, row: int, queries: slice, keys: slice, lse: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Some columns of one row's probabilities, ``(heads, queries, keys)``.
+
+        Args:
+            row: of the batch.
+            queries, keys: which of them.
+            lse: the logarithm of each query's sum over all keys, ``(heads, queries)``; without it
+                the whole softmax is computed.
+        """
+        assert self.query is not None
+        assert self.key is not None
+        if lse is None or self.causal:
+            probs: torch.Tensor = self.scores(slice(row, row + 1))[0, :, queries].softmax(-1)
+            return probs[..., keys]
+        query, key = self.query[row, :, queries], self.key[row, :, keys]
+        if key.shape[0] != query.shape[0]:
+            key = key.repeat_interleave(query.shape[0] // key.shape[0], 0)
+        scale = query.shape[-1] ** -0.5 if self.scale is None else self.scale
+        products = wide_product(query, key.transpose(-1, -2)) * scale
+        if self.mask is not None:
+            mask = self.mask.expand(*self.mask.shape[:-2], self.query.shape[-2], -1)
+            mask = mask[row if mask.shape[0] > 1 else 0][..., queries, keys]
+            if mask.dtype == torch.bool:
+                products = products.masked_fill(~mask, -torch.inf)
+            else:
+                products = products + mask.to(products.dtype)
+        # A row that sees no key at all has no sum.
+        return (products - lse[:, queries, None].to(products.dtype)).exp().nan_to_num(0.0)
 
     def explicit(self, look: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
         """softmax(QKᵀ·scale)V as part of the computation, in the kernel's own precision or wider.
@@ -201,10 +234,12 @@ class AttentionCalls(TorchFunctionMode):
             return call()
         query, key, value = (arguments[n].transpose(1, 2) for n in ("query", "key", "value"))
         options = {name: arguments.get(name) for name in ("attn_mask", "scale", "is_causal")}
-        output = self._see(of_torch(*self._inside[-1], query, key, value, **options))
+        seen = of_torch(*self._inside[-1], query, key, value, **options)
+        seen.other_kernel = True
+        output = self._see(seen)
         if output is not None:
             return output.transpose(1, 2)
-        # The native kernels call PyTorch's, which is not to be seen twice.
+        # A kernel may call PyTorch's, which is not to be seen twice.
         self._busy = True
         try:
             return call()
@@ -259,7 +294,9 @@ class _Kernels:
         registered = _registered()
         self.own = dict(registered)
         for name, kernel in self.own.items():
-            registered[name] = self._seen(kernel)
+            # The native ones call PyTorch's attention, which is seen anyway.
+            if not str(getattr(name, "value", name)).lstrip("_").startswith("native"):
+                registered[name] = self._seen(kernel)
 
     def _seen(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(kernel)

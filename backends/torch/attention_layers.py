@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -22,6 +23,25 @@ def attention_layers(unet: torch.nn.Module, kind: Kind = "cross") -> dict[str, t
         for inner, module in transformer.named_modules()
         if isinstance(module, Attention) and module.is_cross_attention == (kind == "cross")
     }
+
+
+def layers_named(
+    cross: str, own: str | None = ""
+) -> Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]:
+    """The modules whose whole names match a pattern, in order: ``cross`` for attention to the
+    text, ``own`` for that of the picture to itself; the same where it is empty, none for None."""
+
+    def layers(module: torch.nn.Module, kind: Kind = "cross") -> dict[str, torch.nn.Module]:
+        pattern = cross if kind == "cross" or own == "" else own
+        if pattern is None:
+            return {}
+        return {
+            name: inner
+            for name, inner in module.named_modules()
+            if re.fullmatch(pattern, name) and hasattr(inner, "processor")
+        }
+
+    return layers
 
 
 def split_heads(projected: torch.Tensor, attention: Attention) -> torch.Tensor:

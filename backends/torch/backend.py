@@ -184,12 +184,13 @@ class TorchBackend(Backend):
     def sampling(self) -> SamplingFacts:
         """See ``Backend.sampling``."""
         scale = int(self.pipe.vae_scale_factor)
-        default = self.model.module.config.sample_size
+        default = getattr(self.pipe, "default_sample_size", None)
+        default = default or getattr(self.model.module.config, "sample_size", None) or 128
         height, width = default if isinstance(default, (tuple, list)) else (default, default)
         return SamplingFacts(
             steps=self._steps,
             guidance_scale=self._guidance_scale,
-            train_steps=self._levels.train_steps,
+            train_steps=int(self.pipe.scheduler.config.num_train_timesteps),
             height=int(height) * scale,
             width=int(width) * scale,
         )
@@ -215,13 +216,14 @@ class TorchBackend(Backend):
             "num_images_per_prompt": images_per_prompt,
             "height": size[0],
             "width": size[1],
-            "latents": self._initial_latents(seeds, size),
-            # Only schedulers that add noise on the way draw from these.
+            # Of a UNet only schedulers that add noise on the way draw from these.
             "generator": [torch.Generator().manual_seed(s) for s in seeds],
             "output_type": "np",
         }
         if "callback_on_step_end" in takes:
             asked["callback_on_step_end"] = functools.partial(_tell_step, steps)
+        if self.model.family.feature_maps:
+            asked["latents"] = self._initial_latents(seeds, size)
         if negative_prompt is not None:
             if "negative_prompt" not in takes:
                 raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")
@@ -291,7 +293,11 @@ class TorchBackend(Backend):
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
         """See ``Backend.noise_level``."""
-        return self._levels.at(timestep)
+        sigma = self.model.family.sigma
+        if sigma is None:
+            return self._levels.at(timestep)
+        level = sigma(self.model.module, timestep)
+        return 1 - level, level
 
     def _token_embeddings(self, text: str) -> Array:
         ids = self.model.family.tokens(self.pipe, text, allow_cut=True).ids
@@ -352,12 +358,20 @@ class TorchBackend(Backend):
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The prediction at a timestep, in epsilon units, as a function of latents and
         embeddings."""
-        model, epsilon = self.model, self._levels.epsilon_at(timestep)
+        model, epsilon = self.model, self._epsilon_at(timestep)
 
         def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
             return epsilon(model.call(latents, timestep, embeddings, added), latents)
 
         return predict
+
+    def _epsilon_at(self, timestep: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The noise as a function of prediction and latents; of flow matching, whose latents are
+        (1 - σ)·x0 + σ·ε and whose prediction is v = ε - x0, it is x + (1 - σ)·v."""
+        if self.model.family.sigma is None:
+            return self._levels.epsilon_at(timestep)
+        alpha, _ = self.noise_level(timestep)
+        return lambda output, latents: latents + alpha * output
 
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
         return self._predicting(timestep, conditioning.added)(latents, conditioning.embeddings)
@@ -399,7 +413,7 @@ class TorchBackend(Backend):
             for step in steps:
                 latents = self.asarray(trajectory.latents[step][None])
                 time, added = float(trajectory.timesteps[step]), self.told(trajectory, step)
-                tap.begin(model.telling(latents, time, conditioning, added), slice(0, 1))
+                tap.begin(model.telling(latents, time, conditioning, added), 1, slice(0, 1))
                 model.call(latents, time, conditioning, added)
                 tap.end()
         return accumulator.means(0)

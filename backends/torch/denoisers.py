@@ -23,15 +23,27 @@ class Layout:
     Attributes:
         grid: height and width of the picture's places; of the latents, where layers have grids of
             their own.
-        text: the positions of the text among an attention's keys.
-        picture: those of the picture among its queries, and in joint attention its keys.
+        text: the positions of the text among an attention's keys, the same in all rows, or row by
+            row.
+        picture: those of the picture among its queries, and in joint attention its keys, likewise.
         length: the number of an attention's keys; other attention is of another kind.
+        positions: how many positions the text's embeddings have; the last ones may be among no
+            keys, and get no attention.
+        latent_grid: height and width of the latents.
     """
 
     grid: tuple[int, int]
-    text: slice
-    picture: slice
+    text: slice | tuple[slice, ...]
+    picture: slice | tuple[slice, ...]
     length: int
+    positions: int
+    latent_grid: tuple[int, int]
+
+    def of_row(self, row: int) -> tuple[slice, slice]:
+        """Text and picture of one row of the batch."""
+        text = self.text if isinstance(self.text, slice) else self.text[row]
+        picture = self.picture if isinstance(self.picture, slice) else self.picture[row]
+        return text, picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +52,31 @@ class Denoiser:
 
     A family is an entry of ``FAMILIES``. What a pipeline passes to the denoiser is recorded and
     replayed with other text, everything else as it was; so an entry says where latents, time and
-    text go in, and how they are laid out, and nothing of the rest.
+    text go in, and how they are laid out, and nothing of the rest. ``told`` is what a denoiser was
+    told in one call: its arguments by name.
 
     Attributes:
         name: as users read it.
         classes: names of the denoisers' classes.
-        parts: attributes of a pipeline that may hold one.
-        attention: ``"cross"``, or ``"joint"`` where one softmax runs over text and picture.
+        part: the attribute of a pipeline that holds one.
         latents, time, text: the arguments that latents, timestep and text embeddings go in by.
-        shared: arguments that are the same for all rows of a batch, and have no axis for them.
-        layout: where text and picture stand, from what the denoiser was told.
-        unpack: the picture's latents ``(rows, channels, height, width)`` of what was told.
-        pack: the argument that such latents go in by, with what was told for anything else.
-        read: the prediction ``(rows, channels, height, width)``, as the pipeline takes it, of the
-            denoiser's output and what it was told.
-        told_time: the argument that a timestep goes in by, for some latents.
+        layout: where text and picture stand, of module and ``told``.
+        unpack: the picture's latents ``(rows, channels, height, width)``, of module and ``told``.
+        pack: the argument that such latents go in by, of module, latents and ``told``.
+        besides: what must be recorded of the latents' argument beside the picture's latents
+            (pictures to refer to), of module and ``told``.
+        read: the prediction ``(rows, channels, height, width)`` as the pipeline takes it, of
+            module, the denoiser's output and ``told``.
+        told_time: the argument that a timestep goes in by, of timestep and latents.
+        told_text: the argument that embeddings ``(rows, positions, channels)`` go in by.
         layers: the modules that attend, by name, in the order of their calls.
+        joint: whether one softmax runs over text and picture.
         feature_maps: whether a layer's grid is that of its own feature map.
+        two_calls: whether guidance calls the denoiser twice a step, first with the prompt.
         conditional_first: names of the pipelines' classes that put the conditional rows of a
             guided batch first; others put them last.
-        sigma: the noise level of a flow-matching model at a timestep that it is told; None for
-            models of the diffusion kind, whose scheduler knows.
+        sigma: the noise level of a flow-matching model, of module and the timestep that it is
+            told; None for models of the diffusion kind, whose scheduler knows.
         tokens: the tokens of a prompt, one an embedding: of pipeline, prompt, ``allow_cut``.
         encode: the conditioning that the pipeline makes of prompts: of pipeline, prompts, options
             that a pipeline call may have (``clip_skip``).
@@ -72,21 +88,23 @@ class Denoiser:
 
     name: str
     classes: tuple[str, ...]
-    parts: tuple[str, ...] = ("transformer",)
-    attention: Literal["cross", "joint"] = "joint"
+    part: str = "transformer"
     latents: str = "hidden_states"
     time: str = "timestep"
     text: str = "encoder_hidden_states"
-    shared: frozenset[str] = frozenset()
-    layout: Callable[[Denoiser, Told], Layout]
-    unpack: Callable[[Denoiser, Told], torch.Tensor]
-    pack: Callable[[Denoiser, torch.Tensor, Told], Any]
-    read: Callable[[Denoiser, Any, Told], torch.Tensor]
+    layout: Callable[[Any, Told], Layout]
+    unpack: Callable[[Any, Told], torch.Tensor]
+    pack: Callable[[Any, torch.Tensor, Told], Any]
+    besides: Callable[[Any, Told], Told] = lambda _module, _told: {}
+    read: Callable[[Any, Any, Told], torch.Tensor]
     told_time: Callable[[float, torch.Tensor], Any]
+    told_text: Callable[[torch.Tensor], Any] = lambda embeddings: embeddings
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
+    joint: bool = True
     feature_maps: bool = False
+    two_calls: bool = False
     conditional_first: frozenset[str] = frozenset()
-    sigma: Callable[[float], float] | None = None
+    sigma: Callable[[Any, float], float] | None = None
     tokens: Callable[..., Tokens] = tokenize
     encode: Callable[[Any, Sequence[str], Mapping[str, Any]], Conditioning]
     added_names: Callable[[Any], frozenset[str]] = lambda _pipe: frozenset()

@@ -3,40 +3,208 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from wordlight.backends.backend import Conditioning
-from wordlight.backends.torch.attention_layers import attention_layers
+from wordlight.backends.torch.attention_layers import attention_layers, layers_named
 from wordlight.backends.torch.denoisers import Denoiser, Layout
-from wordlight.backends.torch.told import Told
+from wordlight.backends.torch.first_call import encode_by_running
+from wordlight.backends.torch.told import Told, remembered
+
+# Latents that go in as they are, (rows, channels, height, width).
 
 
-def _as_it_is(family: Denoiser, told: Told) -> torch.Tensor:
-    latents: torch.Tensor = told[family.latents]
+def _own(name: str) -> Callable[[Any, Told], torch.Tensor]:
+    def unpack(_module: Any, told: Told) -> torch.Tensor:
+        latents: torch.Tensor = told[name]
+        return latents
+
+    return unpack
+
+
+def _whole(_module: Any, latents: torch.Tensor, _told: Told) -> torch.Tensor:
     return latents
 
 
-def _whole(_family: Denoiser, latents: torch.Tensor, _told: Told) -> torch.Tensor:
-    return latents
-
-
-def _output(_family: Denoiser, output: Any, _told: Told) -> torch.Tensor:
+def _output(_module: Any, output: Any, told: Told) -> torch.Tensor:
+    """The first channels, where more are a variance that was learned too."""
+    latents = told.get("hidden_states")
+    if isinstance(latents, torch.Tensor) and output.shape[1] == 2 * latents.shape[1]:
+        return output.chunk(2, dim=1)[0]
     prediction: torch.Tensor = output
     return prediction
+
+
+def _turned(_module: Any, output: Any, _told: Told) -> torch.Tensor:
+    return -output
 
 
 def _number(timestep: float, _latents: torch.Tensor) -> float:
     return timestep
 
 
-def _cross_attention(family: Denoiser, told: Told) -> Layout:
+def _a_row(timestep: float, latents: torch.Tensor) -> torch.Tensor:
+    return torch.full((latents.shape[0],), timestep, device=latents.device, dtype=latents.dtype)
+
+
+def _a_row_exact(timestep: float, latents: torch.Tensor) -> torch.Tensor:
+    return torch.full((latents.shape[0],), timestep, device=latents.device)
+
+
+def _sides(latents: torch.Tensor) -> tuple[int, int]:
+    return int(latents.shape[-2]), int(latents.shape[-1])
+
+
+def _patches(module: Any, latents: torch.Tensor) -> tuple[int, int]:
+    patch = module.config.patch_size
+    side = int(patch[-1] if isinstance(patch, (tuple, list)) else patch)
+    height, width = _sides(latents)
+    return height // side, width // side
+
+
+def _unet_layout(_module: Any, told: Told) -> Layout:
     """All keys of a text's attention are the text's."""
-    height, width = told[family.latents].shape[2:]
-    length = int(told[family.text].shape[1])
-    return Layout((int(height), int(width)), slice(0, length), slice(None), length)
+    grid, length = _sides(told["sample"]), int(told["encoder_hidden_states"].shape[1])
+    return Layout(grid, slice(0, length), slice(None), length, length, grid)
+
+
+def _patched_cross(module: Any, told: Told) -> Layout:
+    latents, length = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
+    grid = _patches(module, latents)
+    return Layout(grid, slice(0, length), slice(None), length, length, _sides(latents))
+
+
+def _picture_first(module: Any, told: Told) -> Layout:
+    latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
+    grid = _patches(module, latents)
+    places = grid[0] * grid[1]
+    return Layout(
+        grid, slice(places, places + text), slice(0, places), places + text, text, _sides(latents)
+    )
+
+
+# Latents that go in as tokens, (rows, places, channels), perhaps with those of other pictures after
+# them.
+
+
+def _grid_of_ids(told: Told) -> tuple[int, int]:
+    """Height and width from the places' ids (picture, row, column, ...); the first picture's."""
+
+    def read(ids: torch.Tensor) -> tuple[int, int]:
+        own = ids if ids.ndim == 2 else ids[0]
+        own = own[own[:, 0] == own[0, 0]].cpu()
+        return int(own[:, 1].max()) + 1, int(own[:, 2].max()) + 1
+
+    return remembered(read, told["img_ids"])
+
+
+def _grid_of_shapes(told: Told) -> tuple[int, int]:
+    """Height and width from the pictures' shapes, row by row; the first picture's."""
+    first = told["img_shapes"][0]
+    _, height, width = first[0] if isinstance(first[0], (list, tuple)) else first
+    return int(height), int(width)
+
+
+#: How the picture's grid is read, from the argument that says it.
+_GRIDS = {"img_ids": _grid_of_ids, "img_shapes": _grid_of_shapes}
+
+
+def _grid(told: Told) -> tuple[int, int]:
+    name = next(name for name in _GRIDS if told.get(name) is not None)
+    return _GRIDS[name](told)
+
+
+def _from_tokens(_module: Any, told: Told) -> torch.Tensor:
+    return _as_grid(told["hidden_states"], _grid(told))
+
+
+def _as_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    return tokens[:, : grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
+
+
+def _to_tokens(_module: Any, latents: torch.Tensor, told: Told) -> torch.Tensor:
+    tokens = latents.flatten(2).transpose(1, 2)
+    others = told.pop("other_pictures", None)
+    return tokens if others is None else torch.cat([tokens, others], dim=1)
+
+
+def _other_pictures(_module: Any, told: Told) -> Told:
+    height, width = _grid(told)
+    others = told["hidden_states"][:, height * width :]
+    return {"other_pictures": others} if others.shape[1] else {}
+
+
+def _output_tokens(_module: Any, output: Any, told: Told) -> torch.Tensor:
+    return _as_grid(output, _grid(told))
+
+
+def _text_first(_module: Any, told: Told) -> Layout:
+    grid, text = _grid(told), int(told["encoder_hidden_states"].shape[1])
+    places, length = grid[0] * grid[1], text + int(told["hidden_states"].shape[1])
+    return Layout(grid, slice(0, text), slice(text, text + places), length, text, grid)
+
+
+# Families of one.
+
+
+def _lumina_2(module: Any, told: Told) -> Layout:
+    """Each row's text, without its padding, and then its picture."""
+    latents, mask = told["hidden_states"], told["encoder_attention_mask"]
+    grid = _patches(module, latents)
+    places = grid[0] * grid[1]
+    texts = remembered(lambda given: [int(n) for n in given.sum(dim=1)], mask)
+    return Layout(
+        grid,
+        tuple(slice(0, text) for text in texts),
+        tuple(slice(text, text + places) for text in texts),
+        max(texts) + places,
+        int(mask.shape[1]),
+        _sides(latents),
+    )
+
+
+#: Z-Image fills up picture and text to multiples of so many tokens, with learned ones.
+_Z_IMAGE_MULTIPLE = 32
+
+
+def _filled(length: int) -> int:
+    return -(-length // _Z_IMAGE_MULTIPLE) * _Z_IMAGE_MULTIPLE
+
+
+def _z_image(_module: Any, told: Told) -> Layout:
+    """The picture and then the text, each filled up with tokens of its own kind."""
+    latents, texts = told["x"][0], [len(text) for text in told["cap_feats"]]
+    height, width = _sides(latents)
+    grid = (height // 2, width // 2)
+    start = _filled(grid[0] * grid[1])
+    return Layout(
+        grid,
+        tuple(slice(start, start + text) for text in texts),
+        slice(0, grid[0] * grid[1]),
+        start + max(_filled(text) for text in texts),
+        max(texts),
+        (height, width),
+    )
+
+
+def _from_frames(_module: Any, told: Told) -> torch.Tensor:
+    return torch.stack(list(told["x"])).squeeze(2)
+
+
+def _to_frames(_module: Any, latents: torch.Tensor, _told: Told) -> list[torch.Tensor]:
+    return list(latents.unsqueeze(2).unbind(0))
+
+
+def _turned_frames(_module: Any, output: Any, _told: Told) -> torch.Tensor:
+    return -torch.stack(list(output)).squeeze(2)
+
+
+def _one_by_one(embeddings: torch.Tensor) -> list[torch.Tensor]:
+    return list(embeddings.unbind(0))
 
 
 @torch.no_grad()
@@ -47,7 +215,7 @@ def _encode_unet(pipe: Any, prompts: Sequence[str], options: Mapping[str, Any]) 
         device=pipe._execution_device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
-        **options,
+        **{n: v for n, v in options.items() if n in ("clip_skip", "lora_scale")},
     )
     added = {}
     if pipe.unet.config.addition_embed_type == "text_time":
@@ -91,20 +259,53 @@ def _pushes_from_empty(pipe: Any) -> bool:
     return not _added_to_unet(pipe)
 
 
-#: Every family, the more particular first. To add one see docs/architecture.md.
+#: Transformers are asked by their pipelines, whose latents and pixels are packed in many ways.
+_NOT_OF_TRANSFORMERS = {
+    name: f"{name} isn't known of transformers"
+    for name in ("invert", "decode", "encode_from", "attention_keys", "randomized")
+}
+_SD_3 = Denoiser(
+    name="Stable Diffusion 3",
+    classes=("SD3Transformer2DModel",),
+    layout=_picture_first,
+    unpack=_own("hidden_states"),
+    pack=_whole,
+    read=_output,
+    told_time=_a_row_exact,
+    layers=layers_named(r"transformer_blocks\.\d+\.attn"),
+    sigma=lambda _module, timestep: timestep / 1000,
+    encode=encode_by_running,
+    lacks=_NOT_OF_TRANSFORMERS,
+)
+_FLUX = Denoiser(
+    name="Flux.1",
+    classes=("FluxTransformer2DModel",),
+    layout=_text_first,
+    unpack=_from_tokens,
+    pack=_to_tokens,
+    besides=_other_pictures,
+    read=_output_tokens,
+    told_time=_a_row,
+    layers=layers_named(r"(single_)?transformer_blocks\.\d+\.attn"),
+    two_calls=True,
+    sigma=lambda _module, timestep: timestep,
+    encode=encode_by_running,
+    lacks=_NOT_OF_TRANSFORMERS,
+)
+#: Every family, the more particular first. To add one see docs/extend.md.
 FAMILIES: tuple[Denoiser, ...] = (
     Denoiser(
         name="Stable Diffusion 1, 2 and XL",
         classes=("UNet2DConditionModel",),
-        parts=("unet",),
-        attention="cross",
+        part="unet",
         latents="sample",
-        layout=_cross_attention,
-        unpack=_as_it_is,
+        layout=_unet_layout,
+        unpack=_own("sample"),
         pack=_whole,
         read=_output,
         told_time=_number,
         layers=attention_layers,
+        joint=False,
         feature_maps=True,
         conditional_first=frozenset(
             ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
@@ -112,5 +313,76 @@ FAMILIES: tuple[Denoiser, ...] = (
         encode=_encode_unet,
         added_names=_added_to_unet,
         empty_is_negative=_pushes_from_empty,
+    ),
+    _SD_3,
+    _FLUX,
+    replace(
+        _FLUX,
+        name="Flux.2",
+        classes=("Flux2Transformer2DModel",),
+        layers=layers_named(r"(single_)?transformer_blocks\.\d+\.attn"),
+    ),
+    replace(_FLUX, name="Chroma", classes=("ChromaTransformer2DModel",)),
+    replace(
+        _FLUX,
+        name="Qwen-Image",
+        classes=("QwenImageTransformer2DModel",),
+        layers=layers_named(r"transformer_blocks\.\d+\.attn"),
+    ),
+    Denoiser(
+        name="Z-Image",
+        classes=("ZImageTransformer2DModel",),
+        latents="x",
+        time="t",
+        text="cap_feats",
+        layout=_z_image,
+        unpack=_from_frames,
+        pack=_to_frames,
+        read=_turned_frames,
+        told_time=_a_row,
+        told_text=_one_by_one,
+        layers=layers_named(r"layers\.\d+\.attention"),
+        conditional_first=frozenset(("DiffusionPipeline",)),
+        sigma=lambda _module, timestep: 1 - timestep,
+        encode=encode_by_running,
+        lacks=_NOT_OF_TRANSFORMERS,
+    ),
+    Denoiser(
+        name="PixArt",
+        classes=("PixArtTransformer2DModel",),
+        layout=_patched_cross,
+        unpack=_own("hidden_states"),
+        pack=_whole,
+        read=_output,
+        told_time=_a_row_exact,
+        layers=layers_named(r"transformer_blocks\.\d+\.attn2", r"transformer_blocks\.\d+\.attn1"),
+        joint=False,
+        encode=encode_by_running,
+        lacks=_NOT_OF_TRANSFORMERS,
+    ),
+    Denoiser(
+        name="Sana",
+        classes=("SanaTransformer2DModel",),
+        layout=_patched_cross,
+        unpack=_own("hidden_states"),
+        pack=_whole,
+        read=_output,
+        told_time=_a_row_exact,
+        layers=layers_named(r"transformer_blocks\.\d+\.attn2", None),
+        joint=False,
+        sigma=lambda module, timestep: timestep / (1000 * module.config.timestep_scale),
+        encode=encode_by_running,
+        lacks=_NOT_OF_TRANSFORMERS
+        | {"self_attention": "its places attend to each other linearly, without a softmax"},
+    ),
+    replace(
+        _SD_3,
+        name="Lumina 2",
+        classes=("Lumina2Transformer2DModel",),
+        layout=_lumina_2,
+        read=_turned,
+        layers=layers_named(r"layers\.\d+\.attn"),
+        two_calls=True,
+        sigma=lambda _module, timestep: 1 - timestep,
     ),
 )

@@ -11,7 +11,7 @@ import torch
 
 from wordlight.backends.attention import Layer
 from wordlight.backends.torch.compiled import uncompiled
-from wordlight.backends.torch.denoisers import Denoiser, Kind
+from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import FAMILIES
 from wordlight.backends.torch.told import Told, flatten, unflatten
 
@@ -26,21 +26,19 @@ class Model:
 
     pipe: Any
     family: Denoiser
-    part: str
 
     @classmethod
     def of(cls, pipe: Any) -> Model:
         """The denoiser of a pipeline; raises ValueError for one of no known family."""
-        seen = []
+        seen = None
         for family in FAMILIES:
-            for part in family.parts:
-                module = getattr(pipe, part, None)
-                if module is None:
-                    continue
-                seen.append(type(uncompiled(module)).__name__)
-                if inner_module(module, family.classes) is not None:
-                    return cls(pipe, family, part)
-        what = f"its denoiser is a {seen[-1]}" if seen else "it has no unet"
+            module = getattr(pipe, family.part, None)
+            if module is None:
+                continue
+            seen = type(uncompiled(module)).__name__
+            if inner_module(module, family.classes) is not None:
+                return cls(pipe, family)
+        what = f"its denoiser is a {seen}" if seen else "it has no unet and no transformer"
         raise ValueError(
             f"{type(pipe).__name__} is not supported: {what}, and the families known here are "
             + ", ".join(family.name for family in FAMILIES)
@@ -49,7 +47,7 @@ class Model:
     @property
     def whole(self) -> torch.nn.Module:
         """The denoiser with whatever wraps it."""
-        found: torch.nn.Module = getattr(self.pipe, self.part)
+        found: torch.nn.Module = getattr(self.pipe, self.family.part)
         return found
 
     @property
@@ -58,7 +56,7 @@ class Model:
         found = inner_module(self.whole, self.family.classes)
         if found is None:
             raise ValueError(
-                f"the pipeline's {self.part} is no {self.family.name} denoiser any more"
+                f"the pipeline's {self.family.part} is no {self.family.name} denoiser any more"
             )
         return found
 
@@ -91,10 +89,22 @@ class Model:
                 bound |= bound.pop(name, {})
         return bound
 
+    @property
+    def conditional_first(self) -> bool:
+        """Whether the pipeline puts a guided batch's conditional rows first."""
+        names = {kind.__name__ for kind in type(self.pipe).__mro__}
+        return bool(names & self.family.conditional_first)
+
+    def layout(self, told: Told) -> Layout:
+        """Where text and picture stand in a call."""
+        return self.family.layout(self.module, told)
+
     def recorded(self, told: Told) -> dict[str, Any]:
         """What was told besides latents, time and text, by the names of ``Trajectory.added``."""
-        own = {self.family.latents, self.family.time, self.family.text, "return_dict"}
-        return flatten({name: value for name, value in told.items() if name not in own})
+        family = self.family
+        own = {family.latents, family.time, family.text, "return_dict"}
+        rest = {name: value for name, value in told.items() if name not in own}
+        return flatten({**rest, **family.besides(self.module, told)})
 
     def telling(
         self,
@@ -106,8 +116,8 @@ class Model:
         """The arguments of a call, from latents ``(rows, channels, height, width)``, a timestep,
         embeddings and what else was recorded."""
         family, told = self.family, unflatten(added)
-        told[family.latents] = family.pack(family, latents, told)
-        told[family.text] = embeddings
+        told[family.latents] = family.pack(self.module, latents, told)
+        told[family.text] = family.told_text(embeddings)
         # Whole timesteps go in as integers, as schedulers hand them over.
         whole = float(timestep).is_integer()
         told[family.time] = family.told_time(int(timestep) if whole else timestep, latents)
@@ -121,10 +131,9 @@ class Model:
         added: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
         """The denoiser's output for such arguments, ``(rows, channels, height, width)``."""
-        family = self.family
         told = self.telling(latents, timestep, embeddings, added)
         output = self.module(**told, return_dict=False)[0]
-        return family.read(family, output, told)
+        return self.family.read(self.module, output, told)
 
 
 def inner_module(module: torch.nn.Module, classes: Sequence[str]) -> torch.nn.Module | None:

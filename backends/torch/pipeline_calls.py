@@ -10,13 +10,15 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from diffusers import DiffusionPipeline
 
 _LOCK = threading.RLock()
 _LISTENERS: dict[type, list[Listener]] = {}
+_UNHEARD = threading.local()
 _WRAPPERS: dict[type, tuple[Any, Any]] = {}
 
 
@@ -62,13 +64,24 @@ def leave(listener: Listener) -> None:
                 kind.__call__ = own
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Calls of this thread's pipelines that no listener is told of."""
+    before = getattr(_UNHEARD, "on", False)
+    _UNHEARD.on = True
+    try:
+        yield
+    finally:
+        _UNHEARD.on = before
+
+
 def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(call)
 
     @functools.wraps(call)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         listeners = [one for one in _LISTENERS.get(kind, ()) if one.pipe is self]
-        if not listeners:
+        if not listeners or getattr(_UNHEARD, "on", False):
             return call(self, *args, **kwargs)
         try:
             bound = signature.bind(self, *args, **kwargs)

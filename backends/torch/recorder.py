@@ -18,7 +18,7 @@ from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.taps import AttentionTap
-from wordlight.backends.torch.told import NotRecordableError
+from wordlight.backends.torch.told import NotRecordableError, Told
 
 #: The most that the inputs of a run that change from step to step may take on the device: a
 #: ControlNet's residuals of Stable Diffusion 1.5 at 512 pixels take 48 MiB a step in float32.
@@ -118,11 +118,13 @@ class Call:
                 )
 
 
-def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are the same, or equal; only large ones are looked at, which waits for
-    the device."""
+def same(one: Any, other: Any) -> bool:
+    """Whether two tensors, or lists of them, are the same, or equal; only large ones are looked at,
+    which waits for the device."""
     if one is other:
         return True
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
@@ -211,6 +213,23 @@ class PipelineRecorder:
             call.fault = call.fault or _told_of(fault)
 
 
+def _stacked(texts: Any, rows: slice) -> torch.Tensor:
+    """Some rows' embeddings ``(rows, positions, channels)``, of their own memory."""
+    if isinstance(texts, torch.Tensor):
+        return texts[rows].detach().clone()
+    own = texts[rows]
+    if not _alike(own):
+        raise ValueError(
+            "the prompts of one call have different numbers of tokens, which this model takes one "
+            "by one: call the pipeline once a prompt"
+        )
+    return torch.stack([one.detach() for one in own])
+
+
+def _alike(texts: Any) -> bool:
+    return isinstance(texts, torch.Tensor) or len({len(one) for one in texts}) == 1
+
+
 def _nowhere(*_: object) -> None:
     """Receives attention that nobody wants."""
 
@@ -236,6 +255,7 @@ class _Running:
         self._tap: AttentionTap | None = None
         self._stack = ExitStack()
         self._listening = False
+        self._latents: Any = None
 
     def open(self) -> None:
         """Read the arguments and put the hooks in place."""
@@ -288,7 +308,6 @@ class _Running:
             return
         try:
             self._record(args, kwargs)
-            self._listening = True
         except Exception as error:
             self._fail(error)
 
@@ -306,19 +325,29 @@ class _Running:
         assert self._model is not None
         call, family = self.call, self._model.family
         told = self._model.told(args, kwargs)
-        latents, states = family.unpack(family, told), told[family.text].detach()
+        latents, texts = family.unpack(self._model.module, told), told[family.text]
         count = int(latents.shape[0])
+        if told.get("skip_layers") is not None:
+            # Skip-layer guidance: a pass with fewer layers, beside the two.
+            call.rows += count
+            return
+        if family.two_calls and self._is_of_negative(told):
+            call.rows += count
+            if call.negative_embeddings is None:
+                call.negative_embeddings = _stacked(texts, slice(None))
+            return
         conditional, negative = self._rows(count)
         if call.embeddings is None:
             scale = getattr(self.pipe, "guidance_scale", call.arguments.get("guidance_scale"))
             call.guidance_scale = float(1.0 if scale is None else scale)
-            call.embeddings = states[conditional].clone()
-            call.negative_embeddings = None if negative is None else states[negative].clone()
-        elif not same(call._given, told[family.text]):
-            own = states[conditional]
+            call.embeddings = _stacked(texts, conditional)
+            if negative is not None and _alike(texts[negative]):
+                call.negative_embeddings = _stacked(texts, negative)
+        elif not same(call._given, texts):
+            own = _stacked(texts, conditional)
             alike = own.shape == call.embeddings.shape
             call.moved.append((own != call.embeddings).any() if alike else torch.tensor(True))
-        call._given = told[family.text]
+        call._given, self._latents = texts, told[family.latents]
         call.rows += count
         time = told[family.time]
         call.timesteps.append(time.detach().clone() if isinstance(time, torch.Tensor) else time)
@@ -328,7 +357,20 @@ class _Running:
         except NotRecordableError as error:
             call.not_replayable = str(error)
         if self._tap is not None:
-            self._tap.begin(told, conditional)
+            self._tap.begin(told, count, conditional)
+        self._listening = True
+
+    def _is_of_negative(self, told: Told) -> bool:
+        """Whether a call follows one with the same latents and other text: guidance calls first
+        with the prompt, then with the negative prompt."""
+        assert self._model is not None
+        family = self._model.family
+        before = self._latents
+        return (
+            before is not None
+            and same(before, told[family.latents])
+            and not same(self.call._given, told[family.text])
+        )
 
     def _rows(self, count: int) -> tuple[slice, slice | None]:
         """Which of a batch's rows are conditional, and which are of the negative prompt."""
@@ -339,11 +381,10 @@ class _Running:
         groups, rest = divmod(count, wanted)
         perturbed = bool(getattr(self.pipe, "do_perturbed_attention_guidance", False))
         assert self._model is not None
-        first = any(
-            kind.__name__ in self._model.family.conditional_first
-            for kind in type(self.pipe).__mro__
-        )
-        place = _group(groups, guided, perturbed, first)
+        if self._model.family.two_calls:
+            # The negative prompt's rows come by themselves.
+            guided = None
+        place = _group(groups, guided, perturbed, self._model.conditional_first)
         if place is None or rest:
             raise ValueError(
                 f"{type(self.pipe).__name__} gave its denoiser {count} rows for {wanted} image(s), "

@@ -14,6 +14,7 @@ from wordlight.backends.measures import AttentionParts
 from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
 from wordlight.backends.torch.attention_layers import FeatureGrid, split_heads
 from wordlight.backends.torch.denoisers import Layout
+from wordlight.backends.torch.denominators import with_denominators
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.told import Told
 
@@ -107,11 +108,10 @@ class AttentionTap:
         self._grids.remove()
         self._pass = None
 
-    def begin(self, told: Told, rows: slice) -> None:
-        """Listen to the pass that is told this; ``rows`` are those that are wanted."""
-        family = self._model.family
-        layout = family.layout(family, told)
-        self._pass = _Pass(layout, rows, int(told[family.text].shape[0]), set(), {}, {})
+    def begin(self, told: Told, count: int, rows: slice) -> None:
+        """Listen to the pass that is told this; of ``count`` rows those ``rows`` are wanted."""
+        layout = self._model.layout(told)
+        self._pass = _Pass(layout, rows, count, set(), {}, {})
         self._grids.thread = self._calls.thread = threading.get_ident()
 
     def end(self) -> None:
@@ -125,6 +125,9 @@ class AttentionTap:
             return
         for name, parts in ended.own.items():
             self._take_own(ended, name, parts)
+        if self._model.family.joint and ended.taken:
+            # Some layers attend within text or picture alone.
+            return
         unseen = [name for name in self.wanted if name not in ended.taken]
         if unseen:
             kind = type(getattr(self.wanted[unseen[0]], "processor", None)).__name__
@@ -135,26 +138,29 @@ class AttentionTap:
             )
 
     @torch.no_grad()
-    def _see(self, call: AttentionCall) -> None:
+    def _see(self, call: AttentionCall) -> torch.Tensor | None:
         now = self._pass
-        if now is None or call.name in now.taken:
-            return
+        if now is None or call.name in now.taken or not self._is_of_kind(now, call):
+            return None
         if call.probs is not None:
-            if self._is_of_kind(now, call):
-                now.own.setdefault(call.name, []).append(call.probs.detach())
-                now.grids[call.name] = self._grids.now
-        elif self._is_of_kind(now, call):
-            now.taken.add(call.name)
-            self._take(now, call)
+            now.own.setdefault(call.name, []).append(call.probs.detach())
+            now.grids[call.name] = self._grids.now
+            return None
+        now.taken.add(call.name)
+        if self._model.family.joint:
+            return self._take_columns(now, call)
+        self._take(now, call)
+        return None
 
     def _is_of_kind(self, now: _Pass, call: AttentionCall) -> bool:
         # Image prompts (IP-Adapter) are attended to beside the text, by calls of their own.
-        return self._query.kind == "self" or call.keys == now.layout.length
+        within = self._query.kind == "self" and not self._model.family.joint
+        return within or call.keys == now.layout.length
 
     def _take(self, now: _Pass, call: AttentionCall) -> None:
         assert call.query is not None
         grid = self._grid(now, call.name, int(call.query.shape[2]))
-        if not self._query.wants_grid(grid, now.layout.grid):
+        if not self._query.wants_grid(grid, now.layout.latent_grid):
             return
         own = call.scores(now.rows)
         others = self._other_keys.get(call.name)
@@ -182,6 +188,26 @@ class AttentionTap:
         )
         return measured
 
+    def _take_columns(self, now: _Pass, call: AttentionCall) -> torch.Tensor | None:
+        """The text's columns, or the picture's, of a softmax over both; the output too, where the
+        kernel gave it with the softmax's denominators."""
+        layout = now.layout
+        if not self._query.wants_grid(layout.grid, layout.latent_grid):
+            return None
+        output, lse = with_denominators(call)
+        parts = []
+        for row in range(now.count)[now.rows]:
+            text, picture = layout.of_row(row)
+            keys = text if self._query.kind == "cross" else picture
+            columns = call.columns(row, picture, keys, None if lse is None else lse[row])
+            if self._query.kind == "cross" and columns.shape[-1] < layout.positions:
+                # What the pipeline left out of the text gets no attention.
+                missing = layout.positions - columns.shape[-1]
+                columns = torch.nn.functional.pad(columns, (0, missing))
+            parts.append(columns)
+        self._receive(call.name, layout.grid, torch.stack(parts))
+        return output
+
     def _grid(self, now: _Pass, name: str, places: int) -> tuple[int, int]:
         if self._model.family.feature_maps:
             return self._grids.of(name, places)
@@ -195,10 +221,13 @@ class AttentionTap:
         if len(flat) < rows:
             return
         now.taken.add(name)
-        probs = flat[:rows].unflatten(0, (now.count, heads))[now.rows]
+        probs = flat[:rows].unflatten(0, (now.count, heads))
+        if self._model.family.joint:
+            text, picture = now.layout.of_row(range(now.count)[now.rows][0])
+            probs = probs[:, :, picture, text if self._query.kind == "cross" else picture]
         self._grids.now = now.grids[name]
         grid = self._grid(now, name, int(probs.shape[2]))
-        if not self._query.wants_grid(grid, now.layout.grid):
+        if not self._query.wants_grid(grid, now.layout.latent_grid):
             return
         if self._query.measure != "probabilities":
             raise ValueError(
@@ -210,7 +239,7 @@ class AttentionTap:
                 "can't be told"
             )
         wide = torch.promote_types(probs.dtype, torch.float32)
-        self._receive(name, grid, probs.to(wide))
+        self._receive(name, grid, probs[now.rows].to(wide))
 
 
 @torch.no_grad()

@@ -7,13 +7,15 @@ further conditioning that a text encoder makes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 
 #: The arguments of one call, by name.
 Told = dict[str, Any]
+Found = TypeVar("Found")
 #: What the text encoders of Stable Diffusion XL make besides the embeddings, by the names that
 #: trajectories have for it on every framework.
 _ENCODED = {
@@ -79,3 +81,22 @@ def _lists(value: Any) -> Any:
     if value and all(key == str(index) for index, key in enumerate(value)):
         return [_lists(inner) for inner in value.values()]
     return {key: _lists(inner) for key, inner in value.items()}
+
+
+#: What was read of tensors, while they live: to look into one waits for the device.
+_READ: dict[tuple[Any, int], tuple[Any, int, Any]] = {}
+
+
+def remembered(read: Callable[[torch.Tensor], Found], tensor: torch.Tensor) -> Found:
+    """What ``read`` gives for a tensor, read once as long as it stays the same."""
+    key = (read.__code__, id(tensor))
+    version = -1 if tensor.is_inference() else tensor._version
+    known = _READ.get(key)
+    if known is not None and known[0]() is tensor and known[1] == version:
+        found: Found = known[2]
+        return found
+    made = read(tensor)
+    for old in [k for k, (there, _, _) in _READ.items() if there() is None]:
+        _READ.pop(old, None)
+    _READ[key] = (weakref.ref(tensor), version, made)
+    return made

@@ -11,6 +11,7 @@ import torch
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.first_call import lengthened
 from wordlight.backends.torch.recorder import Call, PipelineRecorder, as_uint8, images_of
 from wordlight.backends.torch.words_given import check_words_given
 from wordlight.backends.traces import Trace
@@ -92,8 +93,8 @@ class Tracing(Trace):
             raise ValueError("the pipeline ended early, by an exception: there is no image")
         if calls:
             raise ValueError(
-                f"the pipeline ran without its {self._backend.model.part} being called by it: "
-                "there is nothing to explain"
+                f"the pipeline ran without calling its {self._backend.model.family.part}: there is "
+                "nothing to explain"
             )
         raise ValueError("nothing was traced: call the pipeline inside the block")
 
@@ -136,11 +137,29 @@ def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, t
         and call.arguments.get("prompt") is not None
     ):
         return call.negative_embeddings[0], {}
-    options = {
-        name: value for name in ("clip_skip",) if (value := call.arguments.get(name)) is not None
+    made = backend.encode_with([""], _encoding_options(call))
+    assert call.embeddings is not None
+    own = lengthened(made.embeddings[0], call.embeddings.shape[1])
+    return own, {name: value[0] for name, value in made.added.items()}
+
+
+#: What a call is told that is not of its text alone.
+_NOT_OF_TEXT = (
+    "self prompt prompt_embeds pooled_prompt_embeds prompt_attention_mask prompt_embeds_mask "
+    "latents generator output_type return_dict num_inference_steps num_images_per_prompt timesteps "
+    "sigmas callback callback_steps callback_on_step_end callback_on_step_end_tensor_inputs"
+).split()
+
+
+def _encoding_options(call: Call) -> dict[str, Any]:
+    """What a call was told that may matter for its text."""
+    told = {
+        name: value
+        for name, value in call.arguments.items()
+        if value is not None and name not in _NOT_OF_TEXT and "negative" not in name
     }
-    made = backend.encode_with([""], options)
-    return made.embeddings[0], {name: value[0] for name, value in made.added.items()}
+    scale = (told.get("cross_attention_kwargs") or {}).get("scale")
+    return told if scale is None else {**told, "lora_scale": scale}
 
 
 def trajectories_of(
@@ -205,10 +224,20 @@ def trajectories_of(
 
 def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> Tokens:
     assert call.embeddings is not None
-    length = int(call.embeddings.shape[1])
-    return backend.model.family.tokens(
-        backend.pipe, prompt, allow_cut=allow_cut, options=call.arguments, length=length
+    tokens = backend.model.family.tokens(
+        backend.pipe,
+        prompt,
+        allow_cut=allow_cut,
+        options=call.arguments,
+        length=int(call.embeddings.shape[1]),
     )
+    if len(tokens) != call.embeddings.shape[1]:
+        raise ValueError(
+            f"the denoiser was given embeddings of {call.embeddings.shape[1]} positions, and the "
+            f"text encoder's context has {len(tokens)}: the words of longer prompts (prompt_embeds "
+            "of several chunks) can't be told from them"
+        )
+    return tokens
 
 
 def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:

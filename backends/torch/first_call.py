@@ -1,0 +1,69 @@
+"""What a pipeline tells its denoiser first, of any prompts: it is run up to there and stopped."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from wordlight.backends.backend import Conditioning
+from wordlight.backends.torch.pipeline_calls import unheard
+
+
+class _Stop(BaseException):
+    """Ends a pipeline's call where its denoiser would have run."""
+
+
+def encode_by_running(
+    pipe: Any, prompts: Sequence[str], options: Mapping[str, Any]
+) -> Conditioning:
+    """The embeddings that a pipeline's denoiser gets of some prompts, ``(prompts, positions,
+    channels)``; shorter ones than the longest end with their last position again."""
+    rows = [_first_text(pipe, prompt, options) for prompt in prompts]
+    longest = max(len(row) for row in rows)
+    return Conditioning(torch.stack([lengthened(row, longest) for row in rows]))
+
+
+def lengthened(embeddings: torch.Tensor, length: int) -> torch.Tensor:
+    """Embeddings ``(positions, channels)`` with so many positions, the last one repeated."""
+    more = (
+        embeddings[-1:].expand(length - len(embeddings), -1) if length > len(embeddings) else None
+    )
+    return embeddings[:length] if more is None else torch.cat([embeddings, more])
+
+
+@torch.no_grad()
+def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Tensor:
+    from wordlight.backends.torch.model import Model
+
+    model = Model.of(pipe)
+    told: dict[str, Any] = {}
+
+    def stop(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        told.update(model.told(args, kwargs))
+        raise _Stop
+
+    takes = inspect.signature(pipe.__call__).parameters
+    given = {name: value for name, value in options.items() if name in takes}
+    scheduler = pipe.scheduler
+    bar = dict(getattr(pipe, "_progress_bar_config", {}))
+    handle = model.module.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        # Its state is the caller's.
+        pipe.scheduler = copy.deepcopy(scheduler)
+        pipe.set_progress_bar_config(disable=True)
+        with unheard():
+            pipe(prompt=prompt, num_inference_steps=1, output_type="latent", **given)
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+        pipe.scheduler = scheduler
+        pipe.set_progress_bar_config(**bar)
+    text = told[model.family.text]
+    own = -1 if not model.conditional_first and len(text) > 1 else 0
+    embeddings: torch.Tensor = text[own]
+    return embeddings
