@@ -427,10 +427,12 @@ class TorchBackend(Backend):
         query: AttentionQuery,
     ) -> AttentionMeans:
         accumulator = AttentionAccumulator(query)
+        model, embeddings = self.model, conditioning.embeddings
         predict = self._predicting(timestep, conditioning.added)
-        with as_written(self.model.whole):
+        told = model.telling(latents, timestep, embeddings, conditioning.added)
+        with as_written(model.whole):
             for layer, grid, probs, gradient in attention_gradients(
-                predict, self.model, latents, conditioning.embeddings, cotangent, query
+                predict, model, latents, embeddings, cotangent, query, model.layout(told)
             ):
                 accumulator.add(layer, 0, grid, (probs * gradient).relu())
         return accumulator.means(0)

@@ -16,6 +16,7 @@ from diffusers.models.attention_processor import (
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
 from wordlight.backends.torch.attention_layers import FeatureGrid
+from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.model import Model
 
 #: Ways to compute softmax(QKᵀ·scale)V, and nothing else, that PyTorch's own can stand in for.
@@ -54,15 +55,18 @@ class ExplicitAttention:
 
     ``look`` sees the probabilities of each layer, in float32 or wider, on their way to the values,
     and gives those that are used: the same, or others. For passes over latents of one size, of the
-    thread that enters. Use as a context manager: nothing is left after the block, also after an
-    exception and when putting it in place fails half-way.
+    thread that enters. ``layout`` is that of the pass, where layers have no feature maps of their
+    own; attention of another length is left as it is. Use as a context manager: nothing is left
+    after the block, also after an exception and when putting it in place fails half-way.
     """
 
-    def __init__(self, model: Model, query: AttentionQuery, look: Look) -> None:
+    def __init__(
+        self, model: Model, query: AttentionQuery, look: Look, layout: Layout | None = None
+    ) -> None:
         query.check(model.layers(query.kind))
         modules = model.family.layers(model.module, query.kind)
         self._wanted = {n: m for n, m in modules.items() if query.wants_layer(n)}
-        self._model, self._look = model, look
+        self._model, self._look, self._layout = model, look, layout
         self._features = FeatureGrid()
         self._calls = AttentionCalls(self._wanted, self._see)
         self._standard = StandardProcessors(self._wanted)
@@ -89,7 +93,9 @@ class ExplicitAttention:
         self._standard.__exit__()
 
     def _see(self, call: AttentionCall) -> torch.Tensor | None:
-        name = call.name
+        name, layout = call.name, self._layout
+        if layout is not None and call.keys != layout.length:
+            return None
         if call.probs is not None:
             heads = int(self._wanted[name].heads)  # type: ignore[arg-type]
             wide = torch.promote_types(call.probs.dtype, torch.float32)
@@ -99,6 +105,8 @@ class ExplicitAttention:
         return call.explicit(lambda probs: self._look(name, self._grid(name, probs), probs))
 
     def _grid(self, name: str, probs: torch.Tensor) -> tuple[int, int]:
+        if not self._model.family.feature_maps and self._layout is not None:
+            return self._layout.grid
         # Gradient checkpointing computes a layer again on the way back, from within.
         if name not in self._grids:
             self._grids[name] = self._features.of(name, probs.shape[2])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.explicit_attention import ExplicitAttention
 from wordlight.backends.torch.model import Model
 
@@ -37,24 +38,37 @@ def attention_gradients(
     embeddings: torch.Tensor,
     cotangent: torch.Tensor,
     query: AttentionQuery,
+    layout: Layout,
 ) -> Iterator[tuple[str, tuple[int, int], torch.Tensor, torch.Tensor]]:
     """Name, grid, probabilities ``(rows, heads, places, keys)`` and their gradient, of each layer
-    that ``query`` asks for."""
+    that ``query`` asks for; in joint attention of the picture's queries and the text's keys."""
     seen: dict[str, tuple[tuple[int, int], torch.Tensor]] = {}
-    height, width = latents.shape[2:]
 
     def look(name: str, grid: tuple[int, int], probs: torch.Tensor) -> torch.Tensor:
-        if query.wants_grid(grid, (height, width)):
+        if query.wants_grid(grid, layout.latent_grid):
             # The first are those of the graph: checkpointing may compute a layer again.
             seen.setdefault(name, (grid, probs))
         return probs
 
-    with ExplicitAttention(model, query, look), _recording():
+    with ExplicitAttention(model, query, look, layout), _recording():
         product = _product(predict(_constant(latents), _leaf(embeddings)), cotangent)
         asked = [probs for _, probs in seen.values()]
         gradients = torch.autograd.grad(product, asked) if asked else ()
     for (name, (grid, probs)), gradient in zip(seen.items(), gradients, strict=True):
-        yield name, grid, probs.detach(), gradient
+        both = (probs.detach(), gradient)
+        if model.family.joint:
+            both = tuple(_text_columns(layout, of_all) for of_all in both)
+        yield name, grid, *both
+
+
+def _text_columns(layout: Layout, of_all: torch.Tensor) -> torch.Tensor:
+    """The part of joint attention ``(rows, heads, queries, keys)`` that is from picture to text."""
+    rows = []
+    for row in range(len(of_all)):
+        text, picture = layout.of_row(row)
+        columns = of_all[row, :, picture, text]
+        rows.append(torch.nn.functional.pad(columns, (0, layout.positions - columns.shape[-1])))
+    return torch.stack(rows)
 
 
 @contextmanager
