@@ -1,4 +1,4 @@
-"""PyTorch: diffusers pipelines of the Stable Diffusion 1.x and 2.x kind."""
+"""PyTorch: diffusers pipelines, family by family (``families``)."""
 
 from transformers.utils import logging as _logging
 

@@ -15,7 +15,6 @@ from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
-    StableDiffusionPipeline,
 )
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
@@ -31,18 +30,19 @@ from wordlight.backends.model_folder import (
     read_index,
     revision_of,
 )
+from wordlight.backends.torch.families import FAMILIES
 
 _LOGS = (diffusers_logging, transformers_logging)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-_WANTED = "this backend reads Stable Diffusion 1.x and 2.x pipelines"
+_WANTED = "this backend reads pipelines of " + ", ".join(family.name for family in FAMILIES)
 
 
 @dataclass(frozen=True)
 class LoadedPipeline:
     """A pipeline on its device, and the name and revision that stand for it."""
 
-    pipe: StableDiffusionPipeline
+    pipe: Any
     name: str
     revision: str | None
 
@@ -124,7 +124,7 @@ def _read_hub(name: str, dtype: str | None, revision: str | None) -> LoadedPipel
     return LoadedPipeline(_read_folder(Path(folder), dtype), name, Path(folder).name)
 
 
-def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
+def _read_folder(folder: Path, dtype: str | None) -> Any:
     _check_kind(folder)
     # What is missing would be said of in the library's words, or be random: see below.
     index = check_model_folder(folder, lambda name: hasattr(diffusers.pipelines, name))
@@ -133,8 +133,8 @@ def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
             pipe = DiffusionPipeline.from_pretrained(
                 str(folder),
                 use_safetensors=True,
-                safety_checker=None,
                 local_files_only=True,
+                **({"safety_checker": None} if "safety_checker" in index else {}),
                 **_networks(folder, index),
             )
             pipe.to(dtype=getattr(torch, dtype or "float32"))
@@ -144,8 +144,6 @@ def _read_folder(folder: Path, dtype: str | None) -> StableDiffusionPipeline:
         raise ModelLoadError(
             f"'{folder}' can't be loaded as a diffusers model: {_first(error)}"
         ) from None
-    if not isinstance(pipe, StableDiffusionPipeline):
-        raise ModelLoadError(f"{folder} holds a {type(pipe).__name__}; {_WANTED}")
     _check_tokenizer(folder, pipe)
     return pipe
 
@@ -181,10 +179,12 @@ def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Modu
     return found
 
 
-def _check_tokenizer(folder: Path, pipe: StableDiffusionPipeline) -> None:
+def _check_tokenizer(folder: Path, pipe: Any) -> None:
     """Raises ModelLoadError for words that the text encoder has no embedding for, and for none."""
-    tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
-    if tokenizer is None or encoder is None:
+    tokenizer, encoder = getattr(pipe, "tokenizer", None), getattr(pipe, "text_encoder", None)
+    if not hasattr(tokenizer, "get_vocab") or not hasattr(
+        getattr(encoder, "config", None), "vocab_size"
+    ):
         return  # whoever uses the pipeline says so
     words = set(tokenizer.get_vocab().values())
     if not words - set(tokenizer.all_special_ids):
@@ -197,11 +197,20 @@ def _check_tokenizer(folder: Path, pipe: StableDiffusionPipeline) -> None:
 
 
 def _check_kind(folder: Path) -> None:
-    kind = str(read_index(folder)["_class_name"])
-    if not kind.startswith("StableDiffusion") or "XL" in kind or "3" in kind:
+    index = read_index(folder)
+    kind = str(index["_class_name"])
+    denoisers = {_class_of(index, family.part) for family in FAMILIES} - {None}
+    known = {name for family in FAMILIES for name in family.classes}
+    if not (denoisers & known if denoisers else kind.startswith("StableDiffusion")):
         raise ModelLoadError(f"{folder} holds a {kind}; {_WANTED}")
     if not hasattr(diffusers, kind):
         raise ModelLoadError(f"{folder} holds a {kind}, which diffusers doesn't know; {_WANTED}")
+
+
+def _class_of(index: Mapping[str, Any], part: str) -> str | None:
+    """The name of a part's class, as an index has it beside its library."""
+    given = index.get(part)
+    return str(given[1]) if isinstance(given, list) and len(given) == 2 else None
 
 
 def _first(error: Exception) -> str:

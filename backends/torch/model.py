@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from wordlight.backends.torch.families import FAMILIES
 from wordlight.backends.torch.told import Told, flatten, unflatten
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A pipeline's denoiser, as it stands now, with the facts of its family.
 
@@ -26,6 +26,7 @@ class Model:
 
     pipe: Any
     family: Denoiser
+    _known: dict[Any, tuple[torch.device, torch.dtype]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pipe: Any) -> Model:
@@ -63,14 +64,24 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the pipeline computes; its weights may be kept elsewhere."""
-        found: torch.device = self.pipe._execution_device
-        return found
+        return self._placed[0]
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the denoiser's weights."""
-        found: torch.dtype = self.module.dtype  # type: ignore[assignment]
-        return found
+        return self._placed[1]
+
+    @property
+    def _placed(self) -> tuple[torch.device, torch.dtype]:
+        # diffusers goes through all modules for either, which takes milliseconds.
+        module = self.module
+        first = next(module.parameters())
+        offloaded = hasattr(module, "_hf_hook"), hasattr(module, "_diffusers_hook")
+        key = (id(module), first.device, first.dtype, offloaded)
+        if key not in self._known:
+            self._known.clear()
+            self._known[key] = (self.pipe._execution_device, module.dtype)  # type: ignore[assignment]
+        return self._known[key]
 
     def layers(self, kind: Kind) -> tuple[Layer, ...]:
         """The attention layers of one kind, as an ``AttentionQuery`` names them."""
