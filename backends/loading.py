@@ -129,8 +129,8 @@ def trace(
     steps, unless they are kept apart.
 
     Args:
-        pipe: a Stable Diffusion 1.x or 2.x pipeline, with whatever LoRA, ControlNet or attention
-            processor it carries; or a backend that ``load`` made, on any framework, whose
+        pipe: a pipeline whose denoiser is of a known family (``backends/torch/families.py``), with
+            whatever LoRA, ControlNet or attention processor it carries; or a backend that ``load`` made, on any framework, whose
             ``sample`` is called inside the block. On Flax it is one compiled run.
         query: which layers and heads are averaged, and what is kept apart; all, as one, if None.
             Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need

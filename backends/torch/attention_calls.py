@@ -196,12 +196,12 @@ class AttentionCalls(TorchFunctionMode):
         if self.thread == threading.get_ident():
             self._inside.append((name, module))
             self._softmaxed = None
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave_module(self, name: str, *_: object) -> None:
         if self.thread == threading.get_ident() and self._inside and self._inside[-1][0] == name:
             self._inside.pop()
-            self.__exit__(None, None, None)
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -233,7 +233,9 @@ class AttentionCalls(TorchFunctionMode):
         if self.thread != threading.get_ident() or not self._inside or self._busy:
             return call()
         query, key, value = (arguments[n].transpose(1, 2) for n in ("query", "key", "value"))
-        options = {name: arguments.get(name) for name in ("attn_mask", "scale", "is_causal")}
+        options: dict[str, Any] = {
+            name: arguments.get(name) for name in ("attn_mask", "scale", "is_causal")
+        }
         seen = of_torch(*self._inside[-1], query, key, value, **options)
         seen.other_kernel = True
         output = self._see(seen)

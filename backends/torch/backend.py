@@ -185,7 +185,7 @@ class TorchBackend(Backend):
         """See ``Backend.sampling``."""
         scale = int(self.pipe.vae_scale_factor)
         default = getattr(self.pipe, "default_sample_size", None)
-        default = default or getattr(self.model.module.config, "sample_size", None) or 128
+        default = default or getattr(self.model.config, "sample_size", None) or 128
         height, width = default if isinstance(default, (tuple, list)) else (default, default)
         return SamplingFacts(
             steps=self._steps,
@@ -243,13 +243,13 @@ class TorchBackend(Backend):
         wanted = [n for n in ("image", "control_image", "mask_image") if n in takes]
         if wanted:
             raise ValueError(f"a {type(self.pipe).__name__} takes more than a prompt: {more}")
-        if getattr(self.model.module.config, "encoder_hid_dim_type", None) == "ip_image_proj":
+        if getattr(self.model.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise ValueError(f"the pipeline has an IP-Adapter, which wants an image: {more}")
 
     def _initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
         """Noise that depends on the seed alone, not on framework, device or batch."""
         scale = int(self.pipe.vae_scale_factor)
-        shape = (self.model.module.config.in_channels, size[0] // scale, size[1] // scale)
+        shape = (self.model.config.in_channels, size[0] // scale, size[1] // scale)
         noise = [np.random.default_rng(s).standard_normal(shape, np.float32) for s in seeds]
         return self.asarray(np.stack(noise))
 

@@ -292,7 +292,7 @@ _FLUX = Denoiser(
     encode=encode_by_running,
     lacks=_NOT_OF_TRANSFORMERS,
 )
-#: Every family, the more particular first. To add one see docs/extend.md.
+#: Every family, the more particular first.
 FAMILIES: tuple[Denoiser, ...] = (
     Denoiser(
         name="Stable Diffusion 1, 2 and XL",

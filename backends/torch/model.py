@@ -62,6 +62,11 @@ class Model:
         return found
 
     @property
+    def config(self) -> Any:
+        """The denoiser's configuration."""
+        return self.module.config
+
+    @property
     def device(self) -> torch.device:
         """Where the pipeline computes; its weights may be kept elsewhere."""
         return self._placed[0]

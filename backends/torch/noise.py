@@ -106,7 +106,8 @@ class NoiseLevels:
             clean = self._scheduler.precondition_outputs(
                 seen / alpha, output, ratio.to(output.device)
             )
-            return ((seen - alpha * clean) / sigma).to(output.dtype)
+            noise: torch.Tensor = ((seen - alpha * clean) / sigma).to(output.dtype)
+            return noise
 
         return epsilon
 

@@ -59,6 +59,7 @@ def unflatten(added: Mapping[str, torch.Tensor]) -> Told:
     """Nested arguments of what ``flatten`` gave, each array with an axis for rows in front."""
     told: Told = {}
     for name, value in added.items():
+        given: Any
         path = _BACK.get(name, name.removeprefix("+"))
         if path.endswith("*"):
             path, given = path[:-1], value[0]

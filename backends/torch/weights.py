@@ -43,6 +43,6 @@ def _adapters(module: torch.nn.Module) -> list[Any]:
         active = getattr(layer, "active_adapters", None)
         if isinstance(active, (list, tuple)) and hasattr(layer, "scaling"):
             off = bool(getattr(layer, "disable_adapters", False))
-            scales = [(one, layer.scaling.get(one)) for one in active]  # type: ignore[operator, union-attr]
+            scales = [(one, layer.scaling.get(one)) for one in active]
             found.append((name, off, bool(getattr(layer, "merged", False)), scales))
     return found

@@ -1,0 +1,372 @@
+"""Whose calls a trace is of, what it says where it can't tell, and what it replays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProcessor
+from peft import LoraConfig
+from PIL import Image
+
+from tests.backends.torch.test_tracing import PROMPT, draw, hooks_of
+from tests.backends.torch.tiny import build_tiny_pipe
+from wordlight.attribution import DAAM, AttentionXGradient, InputXGradient, OpenVocabulary
+from wordlight.backends import trace
+from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.torch.forward_mode import forward_products
+from wordlight.backends.torch.tiny import build_tiny, draw_tiny
+
+
+def with_parts(kind: type, pipe: StableDiffusionPipeline, **parts: Any) -> Any:
+    made = kind(**{**pipe.components, **parts}, requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def picture(side: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def test_another_pipeline_of_the_same_parts_is_none_of_it(
+    shared_pipe: StableDiffusionPipeline,
+) -> None:
+    second = with_parts(StableDiffusionImg2ImgPipeline, shared_pipe)
+
+    def inside(_pipe: Any, _step: int, _time: Any, _kwargs: Any) -> dict[str, Any]:
+        second(PROMPT, image=picture(32), strength=1.0, num_inference_steps=1)
+        return {}
+
+    with trace(shared_pipe) as alone:
+        draw(shared_pipe)
+    with trace(shared_pipe) as both:
+        draw(shared_pipe, callback_on_step_end=inside)
+        second(PROMPT, image=picture(32), strength=1.0, num_inference_steps=3)
+    (trajectory,) = both.trajectories
+    assert trajectory.steps == 2
+    assert (DAAM.from_trace(alone).data == DAAM.from_trace(both).data).all()
+
+
+def test_threads_that_share_a_unet(shared_pipe: StableDiffusionPipeline) -> None:
+    """One is traced; the other isn't, dies of nothing and is seen by nobody."""
+    other = with_parts(StableDiffusionPipeline, shared_pipe)
+    wanted, errors = draw(other), []
+
+    def untraced() -> None:
+        try:
+            for _ in range(3):
+                assert (draw(other) == wanted).all()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=untraced)
+    thread.start()
+    for _ in range(3):
+        with trace(shared_pipe) as traced:
+            draw(shared_pipe)
+        assert traced.trajectories[0].steps == 2
+    thread.join()
+    assert not errors
+
+
+def test_traces_that_end_in_another_order(shared_pipe: StableDiffusionPipeline) -> None:
+    before = hooks_of(shared_pipe)
+    first, second = trace(shared_pipe), trace(shared_pipe)
+    first.__enter__()
+    second.__enter__()
+    draw(shared_pipe)
+    first.__exit__(None, None, None)
+    draw(shared_pipe)
+    second.__exit__(None, None, None)
+    assert hooks_of(shared_pipe) == before
+    assert (len(first.trajectories), len(second.trajectories)) == (1, 2)
+
+
+def test_a_cancelled_run_and_a_good_one(shared_pipe: StableDiffusionPipeline) -> None:
+    before = hooks_of(shared_pipe)
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with trace(shared_pipe) as traced:
+        with pytest.raises(KeyboardInterrupt):
+            draw(shared_pipe, callback_on_step_end=stop)
+        with pytest.raises(ValueError, match="ended early"):
+            _ = traced.trajectories
+        draw(shared_pipe, "a green square")
+        # Inside the block, too.
+        assert [t.prompt for t in traced.trajectories] == ["a green square"]
+    assert hooks_of(shared_pipe) == before
+
+
+def test_an_interrupt_inside_attention_leaves_no_mode(
+    fresh_pipe: StableDiffusionPipeline,
+) -> None:
+    before = hooks_of(fresh_pipe)
+
+    class Interrupted(AttnProcessor):
+        def __call__(self, attn: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            raise KeyboardInterrupt
+
+    fresh_pipe.unet.set_attn_processor(Interrupted())
+    with pytest.raises(KeyboardInterrupt), trace(fresh_pipe):
+        draw(fresh_pipe)
+    assert hooks_of(fresh_pipe) == before
+
+
+def test_attention_may_be_watched_while_it_forms(shared_pipe: StableDiffusionPipeline) -> None:
+    with trace(shared_pipe) as quietly:
+        draw(shared_pipe, num_inference_steps=3)
+    with trace(shared_pipe) as watched:
+
+        def look(*_: Any) -> dict[str, Any]:
+            counts.append(watched.attention[0].means[0].count)
+            return {}
+
+        counts: list[int] = []
+        draw(shared_pipe, num_inference_steps=3, callback_on_step_end=look)
+    assert counts == [counts[0], 2 * counts[0], 3 * counts[0]]
+    assert (DAAM.from_trace(quietly).data == DAAM.from_trace(watched).data).all()
+
+
+def test_words_switched_on_the_way(shared_pipe: StableDiffusionPipeline) -> None:
+    with torch.no_grad():
+        other = torch.cat(shared_pipe.encode_prompt("two green squares", "cpu", 1, True)[::-1])
+
+    def switch(*_: Any) -> dict[str, Any]:
+        return {"prompt_embeds": other}
+
+    with trace(shared_pipe) as traced:
+        draw(
+            shared_pipe,
+            callback_on_step_end=switch,
+            callback_on_step_end_tensor_inputs=["prompt_embeds"],
+        )
+    with pytest.raises(ValueError, match="embeddings changed between steps"):
+        DAAM.from_trace(traced)
+
+
+def without_a_token(pipe: StableDiffusionPipeline) -> None:
+    class Edit(AttnProcessor):
+        def __call__(
+            self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, **kwargs: Any
+        ) -> Any:
+            own = attn.get_attention_scores
+
+            def edited(*given: Any) -> torch.Tensor:
+                probs = own(*given).clone()
+                if encoder_hidden_states is not None:
+                    probs[..., 3] = 0
+                return probs
+
+            attn.get_attention_scores = edited
+            try:
+                return super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
+            finally:
+                del attn.get_attention_scores
+
+    pipe.unet.set_attn_processor(Edit())
+
+
+def test_edited_probabilities_are_those_that_were_used(
+    fresh_pipe: StableDiffusionPipeline,
+) -> None:
+    without_a_token(fresh_pipe)
+    with trace(fresh_pipe) as traced:
+        draw(fresh_pipe)
+    maps = DAAM.from_trace(traced)
+    assert maps["circle"].word.tokens == (3,)
+    assert np.asarray(maps["circle"]).max() == 0
+    assert np.asarray(maps["red"]).max() > 0
+
+
+@pytest.mark.parametrize("make", [lambda: AttnProcessor(), lambda: SlicedAttnProcessor(3)])
+def test_attention_written_out_or_in_slices(
+    fresh_pipe: StableDiffusionPipeline, make: Callable[[], Any]
+) -> None:
+    with trace(fresh_pipe) as fused:
+        draw(fresh_pipe)
+    fresh_pipe.unet.set_attn_processor(make())
+    with trace(fresh_pipe) as other:
+        draw(fresh_pipe)
+    gap = DAAM.from_trace(fused).data - DAAM.from_trace(other).data
+    # Sums in another order: float32 rounding.
+    assert np.abs(gap).max() < 1e-5
+
+
+def test_a_lora_that_is_added_inside_the_block(fresh_pipe: StableDiffusionPipeline) -> None:
+    config = LoraConfig(
+        r=2, lora_alpha=16, init_lora_weights=False, target_modules=["to_q", "to_k"]
+    )
+    with trace(fresh_pipe) as traced:
+        fresh_pipe.unet.add_adapter(config)
+        draw(fresh_pipe)
+    (trajectory,) = traced.trajectories
+    backend = TorchBackend(fresh_pipe)
+    replayed = DAAM(backend).attribute(trajectory)
+    assert np.abs(DAAM.from_trace(traced).data - replayed.data).max() < 1e-5
+    fresh_pipe.unet.disable_adapters()
+    with pytest.raises(ValueError, match="other weights or adapters"):
+        DAAM(backend).attribute(trajectory)
+
+
+def test_a_kernel_of_diffusers_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As flash, sage or xformers are, chosen by the dispatcher; here a stand-in."""
+    pipe = build_tiny("flux-dev")
+    pipe.set_progress_bar_config(disable=True)
+    with trace(pipe) as native:
+        draw_tiny("flux-dev", pipe, "a red circle")
+
+    def kernel(query: Any, key: Any, value: Any, scale: Any = None, **_: Any) -> torch.Tensor:
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        scores = torch.einsum("bhqc,bhkc->bhqk", query, key) * (scale or query.shape[-1] ** -0.5)
+        return torch.einsum(
+            "bhqk,bhkc->bhqc", scores.exp() / scores.exp().sum(-1, True), value
+        ).transpose(1, 2)
+
+    name = AttentionBackendName.SAGE
+    arguments = {"query", "key", "value", "attn_mask", "scale"}
+    monkeypatch.setitem(_AttentionBackendRegistry._backends, name, kernel)
+    monkeypatch.setitem(_AttentionBackendRegistry._supported_arg_names, name, arguments)
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", name)
+    with trace(pipe) as stand_in:
+        draw_tiny("flux-dev", pipe, "a red circle")
+    assert _AttentionBackendRegistry._backends[name] is kernel
+    one, other = (DAAM.from_trace(t).data for t in (native, stand_in))
+    # Another kernel rounds otherwise.
+    assert np.abs(one - other).max() < 1e-4 * float(one.max())
+
+
+def test_compiled_denoisers(fresh_pipe: StableDiffusionPipeline) -> None:
+    with trace(fresh_pipe) as plain:
+        image = draw(fresh_pipe)
+    fresh_pipe.unet = torch.compile(fresh_pipe.unet, backend="eager")
+    with trace(fresh_pipe) as traced:
+        assert (draw(fresh_pipe) == image).all()
+    assert (DAAM.from_trace(plain).data == DAAM.from_trace(traced).data).all()
+
+
+def test_words_that_do_not_fit_the_embeddings(shared_pipe: StableDiffusionPipeline) -> None:
+    with torch.no_grad():
+        states, away = shared_pipe.encode_prompt(PROMPT, "cpu", 1, True)
+    given = {"prompt_embeds": states, "negative_prompt_embeds": away}
+    with trace(shared_pipe, prompts=[PROMPT.replace("red", "(red:1.3)")]) as marked:
+        draw(shared_pipe, None, **given)
+    with pytest.raises(ValueError, match="don't fit the words"):
+        DAAM.from_trace(marked)
+    with trace(shared_pipe, prompts=["a dog"]) as other:
+        draw(shared_pipe)
+    with pytest.raises(ValueError, match="the pipeline was given the words"):
+        DAAM.from_trace(other)
+    weighted = states.clone()
+    weighted[:, 2] *= 1.4
+    with trace(shared_pipe, prompts=[PROMPT]) as fitting:
+        draw(shared_pipe, None, **{**given, "prompt_embeds": weighted})
+    DAAM.from_trace(fitting)
+    with pytest.raises(ValueError, match="open-vocabulary encodes words as"):
+        OpenVocabulary(TorchBackend(shared_pipe)).attribute(fitting.trajectories[0], ["green"])
+    long = {name: torch.cat([value, value], 1) for name, value in given.items()}
+    with trace(shared_pipe, prompts=[PROMPT]) as chunks:
+        draw(shared_pipe, None, **long)
+    with pytest.raises(ValueError, match="longer than the context"):
+        DAAM.from_trace(chunks)
+
+
+def test_a_crop_is_no_picture(shared_pipe: StableDiffusionPipeline) -> None:
+    inpaint = with_parts(StableDiffusionInpaintPipeline, shared_pipe)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[40:56, 40:56] = 255
+    with trace(inpaint) as traced:
+        inpaint(
+            PROMPT,
+            image=picture(64),
+            mask_image=Image.fromarray(mask),
+            num_inference_steps=2,
+            height=64,
+            width=64,
+            padding_mask_crop=0,
+        )
+    with pytest.raises(ValueError, match="padding_mask_crop"):
+        DAAM.from_trace(traced)
+
+
+def test_a_unet_of_nine_channels(fresh_pipe: StableDiffusionPipeline) -> None:
+    config = {**fresh_pipe.unet.config, "in_channels": 9, "out_channels": 4}
+    unet = UNet2DConditionModel.from_config(config).eval()
+    inpaint = with_parts(StableDiffusionInpaintPipeline, fresh_pipe, unet=unet)
+    mask = Image.fromarray(
+        np.where(np.arange(32) > 15, 255, 0).astype(np.uint8)[None].repeat(32, 0)
+    )
+    with trace(inpaint) as traced:
+        inpaint(
+            PROMPT, image=picture(32), mask_image=mask, num_inference_steps=2, height=32, width=32
+        )
+    (trajectory,) = traced.trajectories
+    backend = TorchBackend(inpaint)
+    assert (
+        np.abs(DAAM.from_trace(traced).data - DAAM(backend).attribute(trajectory).data).max() < 1e-5
+    )
+    maps = AttentionXGradient(backend, steps=1).attribute(trajectory)
+    assert np.asarray(maps["circle"]).max() > 0
+
+
+def test_what_else_the_unet_was_told_is_told_again(fresh_pipe: StableDiffusionPipeline) -> None:
+    """Residuals as a ControlNet adds them, of each step its own."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tell(_unet: Any, args: Any, kwargs: Any) -> Any:
+        residual = torch.randn(len(args[0]), 32, 2, 2, generator=generator)
+        return args, {**kwargs, "mid_block_additional_residual": residual}
+
+    handle = fresh_pipe.unet.register_forward_pre_hook(tell, with_kwargs=True)
+    with trace(fresh_pipe) as traced:
+        draw(fresh_pipe)
+    handle.remove()
+    (trajectory,) = traced.trajectories
+    assert set(trajectory.step_added) == {"+mid_block_additional_residual"}
+    backend = TorchBackend(fresh_pipe)
+    replayed = DAAM(backend).attribute(trajectory)
+    assert np.abs(DAAM.from_trace(traced).data - replayed.data).max() < 1e-5
+    InputXGradient(backend, steps=1).attribute(trajectory)
+
+
+def test_noise_levels_of_the_scheduler_that_is_there() -> None:
+    pipe = build_tiny_pipe()
+    early = TorchBackend(pipe)
+    pipe.scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, prediction_type="v_prediction"
+    )
+    late = TorchBackend(pipe)
+    trajectory = late.sample(PROMPT, steps=2)
+    one, other = (InputXGradient(b, steps=1).attribute(trajectory).data for b in (early, late))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tangents_keep_half_precision(dtype: torch.dtype) -> None:
+    """On a GPU norms keep float32 statistics, and so would their tangents; as on a GPU, so on
+    ``meta``, which computes nothing."""
+    unet = build_tiny_pipe().unet.to("meta", dtype)
+    latents = torch.empty(1, 4, 16, 16, device="meta", dtype=dtype)
+    states, tangents = (
+        torch.empty(1, 32, 24, device="meta", dtype=dtype),
+        torch.empty(2, 32, 24, device="meta", dtype=dtype),
+    )
+    time = torch.empty(1, device="meta")
+    value, changes = forward_products(
+        lambda told: unet(latents, time, told, return_dict=False)[0], states, tangents, 2
+    )
+    assert value.dtype == changes.dtype == dtype
