@@ -130,8 +130,9 @@ def trace(
 
     Args:
         pipe: a pipeline whose denoiser is of a known family (``backends/torch/families.py``), with
-            whatever LoRA, ControlNet or attention processor it carries; or a backend that ``load`` made, on any framework, whose
-            ``sample`` is called inside the block. On Flax it is one compiled run.
+            whatever LoRA, ControlNet or attention processor it carries; or a backend that ``load``
+            made, on any framework, whose ``sample`` is called inside the block. On Flax it is one
+            compiled run.
         query: which layers and heads are averaged, and what is kept apart; all, as one, if None.
             Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need
             cross-attention.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
-from wordlight.backends.tokens import PromptTooLongError, Tokens
+from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.first_call import lengthened
 from wordlight.backends.torch.recorder import Call, PipelineRecorder, as_uint8, images_of
 from wordlight.backends.torch.words_given import check_words_given
@@ -225,17 +225,9 @@ def trajectories_of(
 def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> Tokens:
     assert call.embeddings is not None
     length = int(call.embeddings.shape[1])
-    try:
-        return backend.model.family.tokens(
-            backend.pipe, prompt, allow_cut=allow_cut, options=call.arguments, length=length
-        )
-    except PromptTooLongError:
-        raise
-    except ValueError as error:
-        raise ValueError(
-            f"the words can't be told from the embeddings that the denoiser was given, of {length} "
-            f"positions (prompt_embeds of several chunks are longer than the context): {error}"
-        ) from None
+    return backend.model.family.tokens(
+        backend.pipe, prompt, allow_cut=allow_cut, options=call.arguments, length=length
+    )
 
 
 def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:

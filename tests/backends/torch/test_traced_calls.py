@@ -281,7 +281,7 @@ def test_words_that_do_not_fit_the_embeddings(shared_pipe: StableDiffusionPipeli
     long = {name: torch.cat([value, value], 1) for name, value in given.items()}
     with trace(shared_pipe, prompts=[PROMPT]) as chunks:
         draw(shared_pipe, None, **long)
-    with pytest.raises(ValueError, match="longer than the context"):
+    with pytest.raises(ValueError, match="prompt_embeds of several chunks"):
         DAAM.from_trace(chunks)
 
 
