@@ -82,7 +82,10 @@ def streams_of(
 
 def _denoiser_classes(pipe: Any) -> list[str]:
     """The names of the denoiser's classes, under what torch.compile or peft put round it."""
-    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    # A compiled module has no truth value.
+    denoiser: Any = getattr(pipe, "unet", None)
+    if denoiser is None:
+        denoiser = getattr(pipe, "transformer", None)
     denoiser = getattr(denoiser, "_orig_mod", denoiser)
     if hasattr(denoiser, "get_base_model"):
         denoiser = denoiser.get_base_model()

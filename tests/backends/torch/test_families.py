@@ -141,7 +141,7 @@ def test_forward_and_reverse_mode(family: str) -> None:
     tangents = tangents * point.std()
     with torch.no_grad(), StaysWide():
         value, changes = backend.denoise_jvp(latents, time, Conditioning(point, told), tangents)
-        step = 1e-5
+        step = 2e-6
         wanted = torch.cat(
             [
                 backend.denoise(latents, time, Conditioning(point + step * one[None], told))
