@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from wordlight.backends.torch.attention_calls import of_torch
 
+#: PyTorch counts the levels of forward mode for the whole process, not thread by thread.
+_ONE_AT_A_TIME = threading.RLock()
 _NORMS = frozenset((F.layer_norm, F.group_norm, F.rms_norm))
 
 
@@ -55,6 +58,6 @@ def forward_products(
         value, change, *_ = torch.func.jvp(function, (point,), (tangent,))
         return value, change
 
-    with Differentiable():
+    with _ONE_AT_A_TIME, Differentiable():
         values, changes = torch.func.vmap(along, chunk_size=chunk)(tangents[:, None])
     return values[0], changes[:, 0]
