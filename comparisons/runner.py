@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,11 @@ from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
 from wordlight.comparisons.datasets.dataset import OnError
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.images.opening import describe, headline_words
-from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.metrics import cost
+from wordlight.comparisons.metrics.judged import Thresholds
+from wordlight.comparisons.metrics.registry import DEFAULT, Asked
 from wordlight.comparisons.results.comparison import (
+    HEADLINE,
     Comparison,
     Facts,
     account,
@@ -35,6 +39,7 @@ from wordlight.comparisons.runs.executors import Executor
 from wordlight.comparisons.runs.executors.choice import MakeExecutor, make_executor
 from wordlight.comparisons.runs.image_words import Surveys
 from wordlight.comparisons.runs.plan import Bench, Plan
+from wordlight.comparisons.runs.scoring import identities
 from wordlight.comparisons.runs.worker import (
     SAMPLES,
     Chosen,
@@ -78,6 +83,7 @@ def compare(
     calibration: int = 16,
     maps: Mapping[str, str | Path] | None = None,
     budget: int | None = None,
+    metrics: Sequence[Asked] = (DEFAULT,),
     framework: str | Sequence[str] | None = None,
     device: str | None = None,
     scheduler: str | None = None,
@@ -117,6 +123,11 @@ def compare(
             every image of both splits, as ``AttributionMaps.save`` writes it.
         budget: the most that an image may cost, in forward-equivalents: every method gets the most
             effort (``n_steps``, ``n_samples``, ...) for which no image of the run costs more.
+        metrics: what is measured: metrics or groups of them by name (``"segmentation"``, the
+            default, ``"faithfulness"``, ``"dice"``, ...), names with options (``{"metric":
+            "infidelity", "sets": 4}``), or ``Metric`` objects; ``wordlight metrics`` lists
+            them. A run in a folder is extended by those that it lacks; nothing is computed
+            twice.
         framework, device, scheduler: for a model that is named, as ``load`` takes them. Of several
             frameworks the first draws the images, and every one makes maps of them.
         progress: whether to show bars on stderr.
@@ -153,6 +164,7 @@ def compare(
         steps=steps,
         maps={name: str(folder) for name, folder in (maps or {}).items()},
         budget=budget,
+        metrics=tuple(metrics) if not isinstance(metrics, str) else metrics,
     )
     bench = Bench(plan)
     root = Path(out)
@@ -163,7 +175,8 @@ def compare(
             if holds_same_run(root, settings):
                 _sweep(root)
             else:
-                for _ in there.map([Task("try", "calibration", 0)]):
+                tried = "calibration" if bench.calibrating else "test"
+                for _ in there.map([Task("try", tried, 0)]):
                     pass
                 write_settings(root, settings, cells=bench.cells)
             if plan.by_name:
@@ -222,10 +235,15 @@ class _Run:
         """Do what is left of it, and write its tables."""
         bench = self.bench
         self._draw()
+        cuts = any(map(bench.cuts, bench.entries))
+        ceiling_at = None
         try:
-            self.accounting = Accounting.of(self._calibration_items())
-            ceiling_at = ceiling_thresholds(self._items(bench.calibration))
-            check_headline(self._items(bench.test))
+            if bench.calibrating:
+                self.accounting = Accounting.of(self._calibration_items())
+            if cuts:
+                ceiling_at = ceiling_thresholds(self._items(bench.calibration))
+            if cuts or all(metric.of_headline for metric in bench.metrics):
+                check_headline(self._items(bench.test))
         except DamagedFileError:
             raise
         except ValueError:
@@ -248,22 +266,23 @@ class _Run:
         folder = self.root / SAMPLES
         tasks = []
         missing = 0
-        for images in self.bench.sets:
+        sets = self.bench.sets if self.bench.calibrating else (self.bench.test,)
+        for images in sets:
             for start in range(0, len(images), images.batch):
                 lacking = images.lacking(start, folder)
                 missing += lacking
                 if lacking:
                     tasks.append(Task("draw", images.split, start))
-        total = sum(len(images) for images in self.bench.sets)
+        total = sum(map(len, sets))
         with self._bar("drawing images", total, total - missing, "image") as bar:
             self._do(tasks, bar)
 
     def _calibrating(self) -> Iterator[Task]:
-        for index in range(len(self.bench.calibration)):
+        for index in range(len(self.bench.calibration) if self.bench.calibrating else 0):
             for framework in self.bench.frameworks:
                 yield Task("calibrate", "calibration", index, framework)
 
-    def _judging(self, choices: Mapping[str, Choice], ceiling: Thresholds) -> Iterator[Task]:
+    def _judging(self, choices: Mapping[str, Choice], ceiling: Thresholds | None) -> Iterator[Task]:
         bench = self.bench
         chosen = {
             framework: {
@@ -276,9 +295,7 @@ class _Run:
         for index in range(len(bench.test)):
             for framework in bench.frameworks:
                 first = framework == bench.frameworks[0]
-                yield Task(
-                    "judge", "test", index, framework, chosen[framework], ceiling if first else None
-                )
+                yield Task("judge", "test", index, framework, chosen[framework], first, ceiling)
 
     def _do(self, tasks: Iterable[Task], bar: tqdm[NoReturn]) -> None:
         for done in self.executor.map(tasks):
@@ -309,6 +326,8 @@ class _Run:
         found = 0
         for images, kind in ((self.bench.calibration, True), (self.bench.test, False)):
             for entry in self.bench.entries:
+                if kind and not self.bench.calibrates(entry):
+                    continue
                 cells = CellFolder(self.root, entry.framework)
                 names = cell_names(entry, calibrating=kind)
                 found += sum(
@@ -325,19 +344,25 @@ class _Run:
         lost: dict[Entry, str] = {}
         samples = self.bench.calibration.samples
         for entry in self.bench.entries:
+            if not self.bench.calibrates(entry):
+                choices[entry.name] = Choice(entry.variants[0])
+                continue
             cells = CellFolder(self.root, entry.framework, self.worker.run)
             names = cell_names(entry, calibrating=True)
             scores: list[list[Score]] = []
             kept = []
             for variant, name in zip(entry.variants, names, strict=True):
                 read = (cells.read(sample, name) for sample in samples)
-                of_variant = [score for found in read for score in found or ()]
+                of_variant = [score for cell in read if cell is not None for score in cell.scores]
                 # What failed wherever there was a word to score can't be chosen.
                 if tells(of_variant):
                     scores.append(of_variant)
                     kept.append(variant)
             if kept:
-                choices[entry.name] = choose(replace(entry, variants=tuple(kept)), scores)
+                choice = choose(replace(entry, variants=tuple(kept)), scores)
+                # Where nothing is cut, another threshold doesn't make another score.
+                cut = self.bench.cuts(entry)
+                choices[entry.name] = choice if cut else Choice(choice.variant)
             else:
                 lost[entry] = self._why_lost(entry, names)
         if not choices:
@@ -362,14 +387,17 @@ class _Run:
         )
 
     def _conclude(
-        self, choices: Mapping[str, Choice], lost: Mapping[Entry, str], ceiling_at: Thresholds
+        self,
+        choices: Mapping[str, Choice],
+        lost: Mapping[Entry, str],
+        ceiling_at: Thresholds | None,
     ) -> Comparison:
         bench, root, plan = self.bench, self.root, self.bench.plan
         first = bench.backends[0]
         surveys = Surveys(root, bench.test.samples, self.worker.run)
         entries = tuple(entry for entry in bench.entries if entry.name in choices)
-        rows, other, tests = summarise(entries, self._scores, surveys, plan.seed)
-        ceiling, other_ceiling = summarise_ceiling(surveys, plan.seed)
+        rows, other, tests = summarise(entries, bench, self._scores, surveys)
+        ceiling, other_ceiling = summarise_ceiling(bench.of_masks, surveys, plan.seed)
         judged = sum(1 for _ in surveys)
         trajectory = next(self._items(bench.test)).trajectory
         comparison = Comparison(
@@ -379,8 +407,9 @@ class _Run:
             other_ceiling=other_ceiling,
             entries=entries,
             choices=dict(choices),
-            ceiling_threshold=ceiling_at.normalised,
+            ceiling_threshold=math.nan if ceiling_at is None else ceiling_at.normalised,
             tests=tests,
+            metrics=(*bench.metrics, *cost.METRICS),
             facts=Facts(
                 model_id=first.model_id,
                 revision=self.settings["revision"],
@@ -401,6 +430,8 @@ class _Run:
                     *((entry.label, why) for entry, why in lost.items()),
                 ),
                 frameworks=bench.frameworks,
+                unmeasured=bench.unmeasured,
+                words=sum(word.kind == HEADLINE for survey in surveys for word in survey.words),
             ),
             out=root,
             failures=tuple(replace(one, trace="") for one in failures.recorded(root)),
@@ -421,7 +452,8 @@ class _Run:
     def _scores(self, entry: Entry, sample: str) -> list[Score]:
         """A finished cell's scores; none of one that failed."""
         cells = CellFolder(self.root, entry.framework, self.worker.run)
-        return cells.read(sample, entry.name) or []
+        cell = cells.read(sample, entry.name)
+        return [] if cell is None else cell.of(identities(self.bench.metrics_of(entry)))
 
     def _bar(self, what: str, total: int, finished: int, unit: str) -> tqdm[NoReturn]:
         bar: tqdm[NoReturn] = tqdm(

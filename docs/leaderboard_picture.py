@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wordlight.comparisons.metrics.registry import BEST
+from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.results.finished_run import FinishedRun
 from wordlight.comparisons.stats.intervals import Estimate
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from wordlight.attribution import registry
 from wordlight.comparisons.datasets import OTHER_ROWS
-from wordlight.comparisons.metrics.registry import AVERAGE_PRECISION, POINTING_GAME
+from wordlight.comparisons.metrics.segmentation import AVERAGE_PRECISION, BEST, POINTING_GAME
 from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, MethodRow
 from wordlight.comparisons.results.text_tables import Lines, piped
 from wordlight.comparisons.stats.intervals import Estimate
@@ -41,7 +41,7 @@ class Difference:
 def differences(run: FinishedRun) -> dict[tuple[str, str], Difference]:
     """Every pair of ranked rows that was tested, both ways."""
     found = {}
-    for test in run.summary["tests"]:
+    for test in run.summary["tests"][BEST]:
         one, other = str(test["first"]), str(test["second"])
         mean, p = float(test["difference"]), float(test["adjusted"])
         found[one, other] = Difference(mean, p)

@@ -132,6 +132,19 @@ def add_methods(parser: argparse.ArgumentParser, *, default: str) -> None:
     )
 
 
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """``--metrics``."""
+    parser.add_argument(
+        "--metrics",
+        metavar="NAME,...",
+        help=(
+            "what is measured, by metrics' names or groups of them: segmentation (default), "
+            "faithfulness (or order, removal, infidelity, sensitivity), dice, boundary-f, ...; "
+            "options follow a name (infidelity,sets=4); `wordlight metrics` lists them"
+        ),
+    )
+
+
 def method_options(text: str) -> tuple[str, dict[str, Any]]:
     """``NAME,OPTION=VALUE,...`` apart; raises ValueError.
 

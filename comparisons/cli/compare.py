@@ -7,32 +7,41 @@ import json
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_budget,
     add_command,
+    add_metrics,
     add_model,
     add_output,
     method_options,
     whole_number,
 )
 
+if TYPE_CHECKING:
+    from wordlight.comparisons.results.comparison import Comparison
+
 #: The exit status when cells failed.
 FAILED = 1
 #: What `compare` takes as it is typed.
 _OPTIONS = (
     "data", "redraw", "masks", "segmenters", "n", "seed", "steps", "calibration", "maps", "budget",
-    "framework", "device", "scheduler", "damaged",
+    "metrics", "framework", "device", "scheduler", "damaged",
 )  # fmt: skip
 
 _EPILOG = """\
 Draws images of prompts that name coloured shapes, finds the shapes in the pixels, and scores how
 well each method's map of a word finds what the word names. Thresholds are chosen on images of
 their own. Run again with the same --out and settings, it goes on where it was stopped.
+
+Metrics that a run lacks are added to it (--metrics with the same --out): its maps are judged by
+them, and nothing is computed twice.
 
 A method that raises an error on an image loses that cell, and not the run: the table says how many
 failed, failed/ says why, the exit status is 1, and the same command tries them again.
@@ -56,6 +65,7 @@ examples:
   wordlight compare --out out/compare
   wordlight compare -n 8 --method daam --method occlusion --method shuffled-word --out out/few
   wordlight compare --method integrated-gradients --method shapley --budget 200 --out out/equal
+  wordlight compare --metrics segmentation,faithfulness,dice --out out/compare
   wordlight compare --maps mine=path/to/maps --out out/mine
   wordlight compare --framework torch --framework flax --out out/both
   wordlight compare --config run.toml --executor ray --workers 8 --out out/large
@@ -86,6 +96,35 @@ def add_to(commands: Commands) -> None:
         metavar="IMAGES",
         help="test images (default: 32)",
     )
+    add_metrics(parser)
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="of the images' noise and the resampling (default: 0)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole_number(1),
+        help="how many evenly spaced denoising steps the methods look at (default: 4)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=whole_number(1),
+        metavar="IMAGES",
+        help="images on which thresholds are chosen (default: 16)",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where the results go (default: out/compare)",
+    )
+    add_comparison(parser)
+    add_output(parser, bars="progress bars")
+    parser.set_defaults(run=run, config=None, json=False, quiet=False)
+
+
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """What every comparison takes: methods, data, the model, and where the work is done."""
     parser.add_argument(
         "--method",
         action="append",
@@ -141,34 +180,14 @@ def add_to(commands: Commands) -> None:
         metavar="NAME=FOLDER",
         help=(
             "a row of maps that you made: <sample>.safetensors files, saved by "
-            "AttributionMaps.save, for the images of an earlier run's samples/; repeatable"
+            "AttributionMaps.save, for the images of an earlier run's samples/, or another run's "
+            "maps/FRAMEWORK; repeatable"
         ),
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0), help="of the images' noise and the resampling (default: 0)"
-    )
-    parser.add_argument(
-        "--steps",
-        type=whole_number(1),
-        help="how many evenly spaced denoising steps the methods look at (default: 4)",
     )
     add_budget(
         parser,
         "every method gets as much effort (n_steps, n_samples, ...) as fits for every image; one "
         "that doesn't fit at all is refused before any work",
-    )
-    parser.add_argument(
-        "--calibration",
-        type=whole_number(1),
-        metavar="IMAGES",
-        help="images on which thresholds are chosen (default: 16)",
-    )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="where the results go (default: out/compare)",
     )
     add_model(parser, several=True)
     parser.add_argument(
@@ -198,46 +217,80 @@ def add_to(commands: Commands) -> None:
         metavar="ADDRESS",
         help="with ray: the cluster's (default: the one that RAY_ADDRESS names, else this machine)",
     )
-    add_output(parser, bars="progress bars")
-    parser.set_defaults(run=run, config=None, json=False, quiet=False)
+
+
+def typed_in(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was typed, by the keys of a run file. Raises ValueError for what can't be."""
+    from wordlight.comparisons.metrics.registry import parse
+
+    typed = {key.replace("_", "-"): value for key, value in vars(arguments).items()}
+    for flag, key in (("method", "methods"), ("segmenter", "segmenters")):
+        if flag in typed:
+            typed[key] = typed.pop(flag)
+    if "metrics" in typed:
+        typed["metrics"] = parse(typed["metrics"])
+    if "methods" in typed:
+        typed["methods"] = [_method(text) for text in typed["methods"]]
+    for flag in ("maps", "segmenters"):
+        if flag in typed:
+            typed[flag] = _named(flag, typed[flag])
+    return typed
+
+
+def options_of_comparison(asked: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``compare`` beside the model and methods, by the keys of a run file."""
+    from wordlight.comparisons.runs.executors import make_executor
+
+    found = {key: asked[key] for key in _OPTIONS if key in asked}
+    found["on_error"] = "skip" if asked.get("skip-malformed") else "raise"
+    found["executor"] = make_executor(
+        asked.get("executor", "local"), asked.get("workers"), asked.get("address")
+    )
+    return found
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Have what went wrong without stopping a run said in a line on stderr."""
+    from wordlight.comparisons.datasets import DatasetWarning
+    from wordlight.comparisons.runner import RunWarning
+    from wordlight.comparisons.runs.executors import WorkersWarning
+
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        for kind in (DatasetWarning, RunWarning, WorkersWarning):
+            warnings.simplefilter("always", kind)
+        yield
+
+
+def status_of(comparison: Comparison) -> int:
+    """The exit status, after saying on stderr what failed."""
+    if not comparison.failures:
+        return 0
+    print(
+        f"wordlight: {len(comparison.failures)} cells failed, the first: {comparison.failures[0]}",
+        file=sys.stderr,
+    )
+    return FAILED
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and print the table or the headline rows as JSON."""
     # scikit-learn and SciPy take seconds to import: not for `--help`.
-    from wordlight.comparisons.datasets import DatasetWarning
     from wordlight.comparisons.results.finished_run import COMMAND
     from wordlight.comparisons.results.html import write_report
-    from wordlight.comparisons.runner import RunWarning, compare
+    from wordlight.comparisons.runner import compare
     from wordlight.comparisons.runs.config_file import read_config
-    from wordlight.comparisons.runs.executors import WorkersWarning, make_executor
 
-    typed_in = {key.replace("_", "-"): value for key, value in vars(arguments).items()}
-    for flag, key in (("method", "methods"), ("segmenter", "segmenters")):
-        if flag in typed_in:
-            typed_in[key] = typed_in.pop(flag)
-    if "methods" in typed_in:
-        typed_in["methods"] = [_method(text) for text in typed_in["methods"]]
-    for flag in ("maps", "segmenters"):
-        if flag in typed_in:
-            typed_in[flag] = _named(flag, typed_in[flag])
     of_file = read_config(arguments.config) if arguments.config is not None else {}
-    asked: dict[str, Any] = {**of_file, **typed_in}
-    options = {key: asked[key] for key in _OPTIONS if key in asked}
-    with warnings.catch_warnings():
-        warnings.showwarning = _warn
-        for kind in (DatasetWarning, RunWarning, WorkersWarning):
-            warnings.simplefilter("always", kind)
+    asked: dict[str, Any] = {**of_file, **typed_in(arguments)}
+    with warnings_on_stderr():
         comparison = compare(
             asked.get("model", "scenes"),
             asked.get("methods"),
             out=Path(asked.get("out", "out/compare")),
-            on_error="skip" if asked.get("skip-malformed") else "raise",
-            executor=make_executor(
-                asked.get("executor", "local"), asked.get("workers"), asked.get("address")
-            ),
             progress=not arguments.quiet,
-            **options,
+            **options_of_comparison(asked),
         )
     typed = shlex.join(arguments.command_line) + "\n"
     write_atomically(comparison.out / COMMAND, typed.encode("utf-8", "surrogateescape"))
@@ -247,14 +300,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(comparison.text)
         print(f"\nresults, maps and pictures are in {comparison.out}; {page.name} shows them all")
-    if comparison.failures:
-        print(
-            f"wordlight: {len(comparison.failures)} cells failed, the first: "
-            f"{comparison.failures[0]}",
-            file=sys.stderr,
-        )
-        return FAILED
-    return 0
+    return status_of(comparison)
 
 
 def _warn(message: Warning | str, *_where: object, **_how: object) -> None:

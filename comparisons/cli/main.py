@@ -15,6 +15,7 @@ from wordlight.comparisons.cli import (
     compare,
     data,
     methods,
+    metrics,
     models,
     report,
     runs,
@@ -48,7 +49,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=wordlight.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (attribute, compare, report, runs, data, methods, models, study, app):
+    for command in (
+        attribute,
+        compare,
+        report,
+        runs,
+        data,
+        methods,
+        metrics,
+        models,
+        study,
+        app,
+    ):
         command.add_to(commands)
     return parser
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.judged import JudgedWord
 from wordlight.comparisons.metrics.overlap import iou
-from wordlight.comparisons.metrics.shown_map import Map, Mask, ShownMap, check
+from wordlight.comparisons.metrics.shown_map import Map, Mask
 
 
 def argmax_masks(maps: Sequence[Map], threshold: float) -> list[Mask]:
@@ -42,56 +41,13 @@ def matched_ious(found: Sequence[Mask], masks: Sequence[Mask]) -> list[float]:
     return values
 
 
-class ImageMetric(Metric):
-    """A score of each of an image's words that needs them all; a subclass writes ``_scores``."""
-
-    def scores(self, shown: Sequence[ShownMap], masks: Sequence[Mask]) -> list[float]:
-        """One score a word, in their order; see ``update``."""
-        if len(shown) != len(masks):
-            raise ValueError(f"{len(shown)} maps for {len(masks)} masks")
-        for one, mask in zip(shown, masks, strict=True):
-            check(one.raw, mask)
-        return self._scores(shown, masks) if masks else []
-
-    @abstractmethod
-    def _scores(self, shown: Sequence[ShownMap], masks: Sequence[Mask]) -> list[float]: ...
-
-    def update(self, sample: str, shown: Sequence[ShownMap], masks: Sequence[Mask]) -> list[float]:
-        """Score an image's words and take the scores in; gives them too.
-
-        Args:
-            sample: the image.
-            shown: the words' maps.
-            masks: what each should find, ``(height, width)``, not empty.
-
-        Raises:
-            ValueError: not one mask a map, sizes that differ, an empty mask.
-        """
-        values = self.scores(shown, masks)
-        for value in values:
-            self.add(sample, value)
-        return values
-
-
-class ArgmaxIoU(ImageMetric):
+def argmax_ious(words: Sequence[JudgedWord]) -> list[float]:
     """The IoU of each word's share of the image, where every pixel goes to the word whose
-    normalised map is highest there, from a threshold on."""
-
-    def __init__(self, name: str, threshold: float) -> None:
-        super().__init__(name)
-        self.threshold = threshold
-
-    def _scores(self, shown: Sequence[ShownMap], masks: Sequence[Mask]) -> list[float]:
-        found = argmax_masks([one.normalised for one in shown], self.threshold)
-        return [iou(one, mask) for one, mask in zip(found, masks, strict=True)]
+    normalised map is highest there, from the row's threshold on."""
+    found = argmax_masks([word.shown.normalised for word in words], words[0].threshold)
+    return [iou(one, word.mask) for one, word in zip(found, words, strict=True)]
 
 
-class MatchedIoU(ImageMetric):
-    """See ``matched_ious``: of the normalised maps, each cut at a threshold."""
-
-    def __init__(self, name: str, threshold: float) -> None:
-        super().__init__(name)
-        self.threshold = threshold
-
-    def _scores(self, shown: Sequence[ShownMap], masks: Sequence[Mask]) -> list[float]:
-        return matched_ious([one.normalised >= self.threshold for one in shown], masks)
+def matched_ious_of(words: Sequence[JudgedWord]) -> list[float]:
+    """``matched_ious`` of the normalised maps, each cut at the row's threshold."""
+    return matched_ious([word.cut for word in words], [word.mask for word in words])

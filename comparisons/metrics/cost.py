@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
+import math
 
 from wordlight.attribution.maps import Provenance
-from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.metric import HEADLINE_TABLE, Metric
+from wordlight.comparisons.store.cells import FORWARD_EQUIVALENTS, PEAK_BYTES, SECONDS
 
 
-class Cost(Metric):
-    """A cost of all of an image's maps; a subclass writes ``cost``."""
-
-    higher_is_better: ClassVar[bool] = False
-
-    @abstractmethod
-    def cost(self, spent: Provenance) -> float | None:
-        """The cost, or None where it isn't known."""
-
-    def update(self, sample: str, spent: Provenance) -> float | None:
-        """Take an image's cost in where it is known; gives it too.
-
-        Args:
-            sample: the image.
-            spent: of its maps.
-        """
-        value = self.cost(spent)
-        if value is not None:
-            self.add(sample, value)
-        return value
+def forward_equivalents(spent: Provenance) -> float | None:
+    """Rows of the denoiser: a forward pass counts 1, a forward-mode product 2, a reverse one 3;
+    None of maps from elsewhere that don't say what they cost."""
+    return float(spent.forward_equivalents) if _is_known(spent) else None
 
 
-class ForwardEquivalents(Cost):
-    """Rows of the denoiser: a forward pass counts 1, a forward-mode product 2, a reverse one 3."""
-
-    def cost(self, spent: Provenance) -> float | None:
-        """See ``Cost.cost``; None of maps from elsewhere that don't say what they cost."""
-        return float(spent.forward_equivalents) if _told(spent) else None
+def seconds(spent: Provenance) -> float | None:
+    """Wall-clock seconds; None of maps from elsewhere that don't say what they cost."""
+    return float(spent.seconds) if _is_known(spent) else None
 
 
-class Seconds(Cost):
-    """Wall-clock seconds."""
-
-    def cost(self, spent: Provenance) -> float | None:
-        """See ``Cost.cost``; None of maps from elsewhere that don't say what they cost."""
-        return float(spent.seconds) if _told(spent) else None
+def peak_bytes(spent: Provenance) -> float | None:
+    """The device's memory at its fullest, the model's own included; None where the device doesn't
+    tell, as no CPU does."""
+    return None if spent.peak_bytes is None else float(spent.peak_bytes)
 
 
-class PeakBytes(Cost):
-    """The device's memory at its fullest, the model's own included."""
-
-    def cost(self, spent: Provenance) -> float | None:
-        """See ``Cost.cost``; None where the device doesn't tell, as no CPU does."""
-        return None if spent.peak_bytes is None else float(spent.peak_bytes)
-
-
-def _told(spent: Provenance) -> bool:
+def _is_known(spent: Provenance) -> bool:
     return bool(spent.forward_equivalents or spent.seconds)
+
+
+#: They stand beside every score.
+METRICS = tuple(
+    Metric(
+        name=name,
+        score=score,
+        over="cost",
+        label=label,
+        higher_is_better=False,
+        digits=digits,
+        unit=unit,
+        needs=frozenset(),
+        most=math.inf,
+        groups=("cost",),
+        table=HEADLINE_TABLE,
+    )
+    for name, score, label, digits, unit in (
+        (FORWARD_EQUIVALENTS, forward_equivalents, "forward-eq.", 1, 1.0),
+        (SECONDS, seconds, "seconds", 2, 1.0),
+        (PEAK_BYTES, peak_bytes, "peak MiB", 1, 2.0**20),
+    )
+)

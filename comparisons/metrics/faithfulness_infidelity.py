@@ -5,12 +5,13 @@ Yeh et al. 2019 (arXiv 1901.09392), at each pixel, with sets of words for pertur
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
 
 import numpy as np
 
+from wordlight.comparisons.metrics.judged import JudgedImage
 from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.word_game import Maps, Sets, WordGame
+from wordlight.comparisons.metrics.word_game import TARGET_NOTE, Maps, Sets
 
 
 def random_sets(words: int, count: int, seed: int) -> Sets:
@@ -52,35 +53,43 @@ def infidelity(maps: Maps, sets: Sets, changes: Maps, *, scaled: bool) -> float 
     return float(np.square(explained - changes).sum()) / size if size else None
 
 
-class Infidelity(Metric):
-    """See ``infidelity``.
+def infidelity_of_image(image: JudgedImage, *, sets: int = 16) -> float | None:
+    """``infidelity`` over random sets of words, with signed maps as they are, in the target's
+    units, and others at their best scale; None where some words have no map of their own."""
+    return _of_image(image, sets, scaled=not image.signed)
 
-    Args:
-        name: in results and tables.
-        scale: ``None`` takes signed maps as they are, in the target's units, and others at their
-            best scale; True scales all, so that they can be compared.
-    """
 
-    higher_is_better: ClassVar[bool] = False
+def infidelity_at_best_scale(image: JudgedImage, *, sets: int = 16) -> float | None:
+    """The same with all maps at their best scale, so that they can be compared."""
+    return _of_image(image, sets, scaled=True)
 
-    def __init__(self, name: str, *, scale: bool | None = None) -> None:
-        super().__init__(name)
-        self.scale = scale
 
-    def update(
-        self, sample: str, game: WordGame, maps: Maps, sets: Sets, *, signed: bool
-    ) -> float | None:
-        """One image's infidelity, taken in where it is defined.
+def _of_image(image: JudgedImage, sets: int, *, scaled: bool) -> float | None:
+    if image.values is None:
+        return None
+    game = image.model.game
+    removed = random_sets(len(game.words), sets, image.seed)
+    changes = game.full - game.without(removed)
+    return infidelity(image.values, removed, changes, scaled=scaled)
 
-        Args:
-            sample: the image.
-            game: of the image.
-            maps: of the game's words, ``(words, y, x)``.
-            sets: which words are taken out together, ``(sets, words)``.
-            signed: whether the maps are in the target's units.
-        """
-        scaled = (not signed) if self.scale is None else self.scale
-        value = infidelity(maps, sets, game.full - game.without(sets), scaled=scaled)
-        if value is not None:
-            self.add(sample, value)
-        return value
+
+METRICS = tuple(
+    Metric(
+        name=name,
+        score=score,
+        over="image",
+        higher_is_better=False,
+        needs=frozenset({"word-game"}),
+        # Without a scale a constant map may be off by anything.
+        most=most,
+        groups=("faithfulness", "infidelity"),
+        table="infidelity",
+        ranked=True,
+        options={"sets": 16},
+        notes=(TARGET_NOTE,),
+    )
+    for name, score, most in (
+        ("infidelity", infidelity_of_image, math.inf),
+        ("infidelity@best-scale", infidelity_at_best_scale, 1.0),
+    )
+)

@@ -5,15 +5,16 @@ Samek et al. 2015 (arXiv 1509.06321), Petsiuk et al. 2018 (arXiv 1806.07421), wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from scipy.integrate import trapezoid
 
+from wordlight.comparisons.metrics.judged import JudgedWord
 from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.word_game import Maps, Sets, WordGame
+from wordlight.comparisons.metrics.word_game import TARGET_NOTE, Maps, Sets, WordGame
 
 
 def word_order(maps: Maps, region: Maps, seed: int = 0) -> npt.NDArray[np.intp]:
@@ -41,55 +42,70 @@ def deletion_sets(order: npt.NDArray[np.intp]) -> Sets:
     return np.arange(len(order) + 1)[:, None] > rank
 
 
-class _OrderMetric(Metric):
-    def curve(
-        self, game: WordGame, maps: Maps, region: Maps, seed: int = 0
-    ) -> npt.NDArray[np.float64] | None:
-        """The target in the region, as a share of what it is with all words, ``(words + 1,)``;
-        None where it isn't above zero with all of them."""
-        whole = float((game.full * region).sum())
-        if not whole > 0:
-            return None
-        removed = self._removed(word_order(maps, region, seed))
-        shares: npt.NDArray[np.float64] = (game.without(removed) * region).sum((1, 2)) / whole
-        return shares
-
-    def _removed(self, order: npt.NDArray[np.intp]) -> Sets:
-        raise NotImplementedError
-
-    def update(
-        self, sample: str, game: WordGame, maps: Maps, regions: Sequence[Maps], seed: int = 0
-    ) -> list[float | None]:
-        """The area under each region's curve, taken in where it is defined.
-
-        Args:
-            sample: the image.
-            game: of the image.
-            maps: of the game's words, ``(words, y, x)``.
-            regions: weights of the pixels, ``(y, x)`` each.
-            seed: of the order of words with equal scores.
-        """
-        areas: list[float | None] = []
-        for region in regions:
-            curve = self.curve(game, maps, region, seed)
-            areas.append(None if curve is None else area_under(curve))
-            if areas[-1] is not None:
-                self.add(sample, areas[-1])
-        return areas
+def insertion_sets(order: npt.NDArray[np.intp]) -> Sets:
+    """Which words are out, as they come in one by one: ``(words + 1, words)``, all at first."""
+    # Before the highest is in, all are out; so the lowest goes first, backwards.
+    return deletion_sets(order[::-1])[::-1]
 
 
-class Deletion(_OrderMetric):
-    """The words are taken out, the highest first: what is left of the target, on average."""
+def curve(
+    game: WordGame, maps: Maps, region: Maps, sets: Callable[..., Sets], seed: int = 0
+) -> npt.NDArray[np.float64] | None:
+    """The target in a region, as a share of what it is with all words, ``(words + 1,)``; None
+    where it isn't above zero with all of them.
 
-    higher_is_better: ClassVar[bool] = False
+    Args:
+        game: of the image.
+        maps: of the game's words, ``(words, y, x)``.
+        region: weights of the pixels, ``(y, x)``.
+        sets: ``deletion_sets`` or ``insertion_sets``.
+        seed: of the order of words with equal scores.
+    """
+    whole = float((game.full * region).sum())
+    if not whole > 0:
+        return None
+    removed = sets(word_order(maps, region, seed))
+    shares: npt.NDArray[np.float64] = (game.without(removed) * region).sum((1, 2)) / whole
+    return shares
 
-    def _removed(self, order: npt.NDArray[np.intp]) -> Sets:
-        return deletion_sets(order)
+
+def _area(word: JudgedWord, sets: Callable[..., Sets]) -> float | None:
+    image = word.image
+    if image.values is None:
+        return None
+    found = curve(image.model.game, image.values, word.region, sets, image.seed)
+    return None if found is None else area_under(found)
 
 
-class Insertion(_OrderMetric):
-    """The words are put in, the highest first: what there is of the target, on average."""
+def deletion(word: JudgedWord) -> float | None:
+    """The words are taken out, the highest first: what is left of the target in the word's region,
+    on average."""
+    return _area(word, deletion_sets)
 
-    def _removed(self, order: npt.NDArray[np.intp]) -> Sets:
-        # Before the highest is in, all are out; so the lowest goes first, backwards.
-        return deletion_sets(order[::-1])[::-1]
+
+def insertion(word: JudgedWord) -> float | None:
+    """The words are put in, the highest first: what there is of the target in the word's region,
+    on average."""
+    return _area(word, insertion_sets)
+
+
+METRICS = tuple(
+    Metric(
+        name=name,
+        score=score,
+        over="headline",
+        higher_is_better=higher_is_better,
+        needs=frozenset({"masks", "word-game"}),
+        # Without some word the push may be larger, or point the other way.
+        least=-math.inf,
+        most=math.inf,
+        groups=("faithfulness", "order"),
+        table="order",
+        ranked=True,
+        notes=(TARGET_NOTE, "order is over the shape nouns' regions"),
+    )
+    for name, score, higher_is_better in (
+        ("deletion", deletion, False),
+        ("insertion", insertion, True),
+    )
+)

@@ -5,12 +5,14 @@ Yeh et al. 2019 (arXiv 1901.09392).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wordlight.comparisons.metrics.judged import JudgedImage, asked_again
 from wordlight.comparisons.metrics.metric import Metric
 
 Explain = Callable[[npt.NDArray[np.floating[Any]]], npt.NDArray[np.floating[Any]]]
@@ -43,20 +45,47 @@ def sensitivity(
     return float(max(moved)) / size
 
 
-class Sensitivity(Metric):
-    """See ``sensitivity``; its mean is over images."""
+#: Primitives of methods that read the prompt's text, or draw anew, whatever the embeddings are.
+_READS_TEXT = frozenset({"encode", "encode_from", "sample"})
 
-    higher_is_better: ClassVar[bool] = False
 
-    def update(
-        self,
-        sample: str,
-        explain: Explain,
-        embeddings: npt.NDArray[np.floating[Any]],
-        others: Sequence[npt.NDArray[np.floating[Any]]],
-    ) -> float | None:
-        """One image's value, taken in where it is defined."""
-        value = sensitivity(explain, embeddings, others)
-        if value is not None:
-            self.add(sample, value)
-        return value
+def sensitivity_of_image(
+    image: JudgedImage, *, perturbations: int = 2, radius: float = 0.02
+) -> float | None:
+    """``sensitivity`` of an image's maps; None of maps from files, of shuffled ones, which move as
+    the method's own do, and of methods that read the text.
+
+    Args:
+        image: with all of its maps, and their method.
+        perturbations: how many other embeddings.
+        radius: how far these are at most, in root mean squares of the embeddings, above 0.
+    """
+    if image.shuffled or image.method is None or image.method.needs & _READS_TEXT:
+        return None
+    own = image.item.trajectory.embeddings
+
+    def explain(embeddings: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        if embeddings is own:
+            return image.maps.data.values
+        return asked_again(image, embeddings)
+
+    others = nearby(own, radius=radius, count=perturbations, seed=image.seed)
+    return sensitivity(explain, own, others)
+
+
+METRICS = (
+    Metric(
+        name="sensitivity",
+        score=sensitivity_of_image,
+        over="image",
+        higher_is_better=False,
+        needs=frozenset({"method"}),
+        constant=0.0,
+        most=math.inf,
+        groups=("faithfulness",),
+        table="sensitivity",
+        ranked=True,
+        options={"perturbations": 2, "radius": 0.02},
+        notes=("sensitivity says nothing by itself: maps that never change have 0",),
+    ),
+)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wordlight.comparisons.metrics.shown_map import Map, Mask, Scale, ShownMap, check, check_sizes
-from wordlight.comparisons.metrics.word_metric import WordMetric
+from wordlight.comparisons.metrics.judged import JudgedWord
+from wordlight.comparisons.metrics.shown_map import Map, Mask, Scale, check, check_sizes
 
 
 def iou(first: Mask, second: Mask) -> float:
@@ -41,22 +41,17 @@ def iou_at(values: Map, mask: Mask, thresholds: Sequence[float]) -> tuple[float,
     return tuple(float(overlap) for overlap in overlaps)
 
 
-class IoU(WordMetric):
-    """The IoU at one threshold; its mean over words is the mIoU.
+def iou_of_word(
+    word: JudgedWord, *, threshold: float | None = None, scale: Scale = "min-max"
+) -> float:
+    """The IoU of a word's mask and its map at one threshold; its mean over words is the mIoU.
 
     Args:
-        name: in results and tables.
-        threshold: where the map is cut.
+        word: with its map and mask.
+        threshold: where the map is cut; where the row's maps are, on this scale, for None.
         scale: on which scale; see ``Scale``. The paper of origin (Tang et al., arXiv 2210.04885)
             writes its thresholds as shares of a map's greatest value, and its release takes them
             between its least and greatest; absolute ones only tell maps of one method apart.
     """
-
-    def __init__(self, name: str, threshold: float, scale: Scale = "min-max") -> None:
-        super().__init__(name)
-        self.threshold = threshold
-        self.scale: Scale = scale
-
-    def score(self, shown: ShownMap, mask: Mask) -> float:
-        """See ``WordMetric.score``; 0 to 1."""
-        return iou_at(shown.on(self.scale), mask, (self.threshold,))[0]
+    cut = word.image.thresholds.on(scale) if threshold is None else threshold
+    return iou_at(word.shown.on(scale), word.mask, (cut,))[0]

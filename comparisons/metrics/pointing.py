@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wordlight.comparisons.metrics.shown_map import Map, Mask, ShownMap, check
-from wordlight.comparisons.metrics.word_metric import WordMetric
+from wordlight.comparisons.metrics.shown_map import Map, Mask, check
 
 
 def pointing_game(values: Map, mask: Mask) -> float:
@@ -33,19 +32,3 @@ def energy_inside(energy: Map, mask: Mask) -> float:
     if not total:
         return float(mask.mean())
     return min(1.0, float(energy[mask].sum(dtype=np.float64)) / total)
-
-
-class PointingGame(WordMetric):
-    """See ``pointing_game``."""
-
-    def score(self, shown: ShownMap, mask: Mask) -> float:
-        """See ``WordMetric.score``."""
-        return pointing_game(shown.raw, mask)
-
-
-class EnergyPointingGame(WordMetric):
-    """See ``energy_inside``: of a map's positive part."""
-
-    def score(self, shown: ShownMap, mask: Mask) -> float:
-        """See ``WordMetric.score``."""
-        return energy_inside(shown.energy, mask)

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from wordlight.comparisons.metrics.shown_map import Map, Mask, ShownMap, check
-from wordlight.comparisons.metrics.word_metric import WordMetric
+from wordlight.comparisons.metrics.shown_map import Map, Mask, check
 
 
 def average_precision(values: Map, mask: Mask) -> float:
@@ -32,19 +31,3 @@ def auroc(values: Map, mask: Mask) -> float | None:
     inside = int(mask.sum())
     ranks = float(rankdata(values.ravel())[mask.ravel()].sum(dtype=np.float64))
     return (ranks - inside * (inside + 1) / 2) / (inside * (mask.size - inside))
-
-
-class AveragePrecision(WordMetric):
-    """See ``average_precision``."""
-
-    def score(self, shown: ShownMap, mask: Mask) -> float:
-        """See ``WordMetric.score``."""
-        return average_precision(shown.raw, mask)
-
-
-class Auroc(WordMetric):
-    """See ``auroc``."""
-
-    def score(self, shown: ShownMap, mask: Mask) -> float | None:
-        """See ``WordMetric.score``."""
-        return auroc(shown.raw, mask)

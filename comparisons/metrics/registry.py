@@ -1,85 +1,144 @@
-"""The segmentation metrics of a comparison, by the names of results and tables."""
+"""Metrics by name: this package's own and every installed one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
 
-from wordlight.attribution.maps import WordMap
-from wordlight.comparisons.metrics.assignment import ArgmaxIoU, ImageMetric, MatchedIoU
+from wordlight.comparisons.metrics import cost
 from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.overlap import IoU, iou_at
-from wordlight.comparisons.metrics.pointing import EnergyPointingGame, PointingGame
-from wordlight.comparisons.metrics.ranking import Auroc, AveragePrecision
-from wordlight.comparisons.metrics.shown_map import Mask, ShownMap
-from wordlight.comparisons.metrics.word_metric import WordMetric
+from wordlight.comparisons.store.versions import releases_of
 
-#: The thresholds at which the paper of origin reports (Tang et al., arXiv 2210.04885).
-PAPER_THRESHOLDS = (0.3, 0.4, 0.5)
-#: Among these the calibration split chooses.
-THRESHOLD_GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
-#: And among these the absolute threshold: maps of all methods' units, each a quarter above the
-#: last.
-ABSOLUTE_GRID = tuple(float(f"{1e-6 * 1.25**k:.3g}") for k in range(96))
+GROUP = "wordlight.metrics"
+#: What a comparison measures where nothing is said.
+DEFAULT = "segmentation"
 
-#: The names of ``threshold_curve``, in the order of the grids.
-NORMALISED_CURVE = tuple(f"miou@{t:g}" for t in THRESHOLD_GRID)
-ABSOLUTE_CURVE = tuple(f"miou@absolute-{t:g}" for t in ABSOLUTE_GRID)
-
-BEST = "miou@best"
-ABSOLUTE = "miou@absolute"
-ARGMAX = "miou@argmax"
-MATCHED = "miou@matched"
-AVERAGE_PRECISION = "ap"
-AUROC = "auroc"
-POINTING_GAME = "pointing-game"
-ENERGY = "ebpg"
+#: A metric's or a group's name; a name with options, ``{"metric": "infidelity", "sets": 4}``; or a
+#: metric.
+Asked = str | Mapping[str, Any] | Metric
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What the calibration split chose for a row: where its maps are cut, normalised and as they
-    are."""
-
-    normalised: float
-    absolute: float
+class UnknownMetricError(ValueError):
+    """No installed metric or group has this name."""
 
 
-def word_metrics(thresholds: Thresholds) -> list[WordMetric]:
-    """A row's metrics of one word at a time, new ones."""
-    return [
-        *(IoU(f"miou@{t:g}", t) for t in PAPER_THRESHOLDS),
-        *(IoU(f"miou@max-{t:g}", t, "max") for t in PAPER_THRESHOLDS),
-        IoU(BEST, thresholds.normalised),
-        IoU(ABSOLUTE, thresholds.absolute, "absolute"),
-        PointingGame(POINTING_GAME),
-        EnergyPointingGame(ENERGY),
-        AveragePrecision(AVERAGE_PRECISION),
-        Auroc(AUROC),
-    ]
+def available() -> dict[str, Metric]:
+    """Every installed metric, by name: those of a group together, in their group's order.
+
+    Raises ValueError when a package registers what is neither a metric nor several, or two
+    packages the same name.
+    """
+    found: dict[str, Metric] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        loaded = entry.load()
+        metrics = (loaded,) if isinstance(loaded, Metric) else loaded
+        if not isinstance(metrics, Sequence) or not all(isinstance(m, Metric) for m in metrics):
+            raise ValueError(f"{entry.value}, registered as {entry.name!r}, is no metric")
+        for metric in metrics:
+            if found.setdefault(metric.name, metric) is not metric:
+                raise ValueError(f"two packages register a metric {metric.name!r}")
+    return found
 
 
-def image_metrics(thresholds: Thresholds) -> list[ImageMetric]:
-    """A row's metrics of all headline words of an image, new ones."""
-    return [ArgmaxIoU(ARGMAX, thresholds.normalised), MatchedIoU(MATCHED, thresholds.normalised)]
+def groups() -> dict[str, tuple[Metric, ...]]:
+    """The names that stand for several metrics, with these."""
+    found: dict[str, list[Metric]] = {}
+    for metric in available().values():
+        for group in metric.groups:
+            found.setdefault(group, []).append(metric)
+    return {name: tuple(metrics) for name, metrics in found.items()}
 
 
-def all_metrics(thresholds: Thresholds) -> list[Metric]:
-    """Both kinds."""
-    return [*word_metrics(thresholds), *image_metrics(thresholds)]
+def resolve(asked: Sequence[Asked]) -> tuple[Metric, ...]:
+    """The metrics that were asked for, each once, without those of cost, which are always there.
+
+    Raises UnknownMetricError with the nearest names, ValueError for options that a metric hasn't
+    and for a metric that is asked for twice in two ways.
+    """
+    if isinstance(asked, str | Mapping | Metric):
+        raise ValueError(f"metrics must be a list of metrics, not {asked!r}")
+    found: dict[str, Metric] = {}
+    costs = {metric.name for metric in cost.METRICS}
+    for metric in (metric for one in asked for metric in _metrics_of(one)):
+        if metric.name in costs:
+            continue
+        same = found.setdefault(metric.name, metric)
+        if same is not metric and identity(same) != identity(metric):
+            raise ValueError(f"{metric.name} is asked for twice, with different options")
+    if not found:
+        raise ValueError("there is nothing to measure: name at least one metric")
+    return tuple(found.values())
 
 
-#: Every metric, by name.
-METRICS = tuple(metric.name for metric in all_metrics(Thresholds(1.0, 1.0)))
+def parse(text: str) -> list[Asked]:
+    """What a text such as ``segmentation,infidelity,sets=4`` asks for: names, each with the
+    options that follow it.
+
+    Raises ValueError for an option before any name.
+    """
+    found: list[dict[str, Any]] = []
+    for part in text.split(","):
+        option, equals, value = part.partition("=")
+        if not equals:
+            found.append({"metric": part})
+            continue
+        if not found or not option or not value:
+            raise ValueError(
+                f"metrics are NAME,NAME,... or NAME,OPTION=VALUE,NAME,..., not {text!r}"
+            )
+        if option in found[-1]:
+            raise ValueError(f"{text!r} says {option} of {found[-1]['metric']} twice")
+        try:
+            found[-1][option] = json.loads(value)
+        except json.JSONDecodeError:
+            found[-1][option] = value
+    return [one if len(one) > 1 else str(one["metric"]) for one in found]
 
 
-def threshold_curve(word_map: WordMap, mask: Mask) -> dict[str, float]:
-    """The IoU at every threshold of both grids, by name: the calibration split chooses."""
-    shown = ShownMap(word_map)
-    return {
-        name: value
-        for names, values in (
-            (NORMALISED_CURVE, iou_at(shown.normalised, mask, THRESHOLD_GRID)),
-            (ABSOLUTE_CURVE, iou_at(shown.on("absolute"), mask, ABSOLUTE_GRID)),
-        )
-        for name, value in zip(names, values, strict=True)
-    }
+def identity(metric: Metric) -> str:
+    """What tells a metric's scores from those of another that is called alike: its options, and
+    the release of the package that it comes from where that isn't this one."""
+    function = getattr(metric.score, "func", metric.score)
+    package = function.__module__.partition(".")[0]
+    releases = () if package == "wordlight" else releases_of(package)
+    return json.dumps([dict(metric.options), *releases], sort_keys=True)
+
+
+def _metrics_of(one: Asked) -> Iterator[Metric]:
+    if isinstance(one, Metric):
+        yield one
+        return
+    if isinstance(one, str):
+        yield from _named(one)
+        return
+    options = {key: value for key, value in one.items() if key != "metric"}
+    name = one.get("metric")
+    if not isinstance(name, str):
+        raise ValueError(f"a metric with options needs its name as 'metric', not {name!r}")
+    metrics = _named(name)
+    known = {option for metric in metrics for option in metric.options}
+    if unknown := sorted(options.keys() - known):
+        there = ", ".join(sorted(known)) or "none"
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has: {there}")
+    for metric in metrics:
+        own = {key: value for key, value in options.items() if key in metric.options}
+        yield metric.with_options(**own) if own else metric
+
+
+def _named(name: str) -> tuple[Metric, ...]:
+    metrics, of_groups = available(), groups()
+    if name in of_groups:
+        return of_groups[name]
+    if name in metrics:
+        return (metrics[name],)
+    known = [*of_groups, *metrics]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {_listed(known)}"
+    raise UnknownMetricError(f"no metric {name!r}; {hint}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))

@@ -16,6 +16,12 @@ from wordlight.backends.trajectory import Trajectory
 Sets = npt.NDArray[np.bool_]
 Maps = npt.NDArray[np.float64]
 
+#: What a reader of metrics on this game must know.
+TARGET_NOTE = (
+    "order and infidelity ask for the very target that gradient and perturbation methods explain: "
+    "of attention they say how far it tells of it"
+)
+
 
 class WordGame:
     """f of an image by which words of its prompt are there, at each pixel, averaged over steps.

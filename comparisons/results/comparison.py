@@ -6,24 +6,27 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
+from wordlight.comparisons.metrics import cost
 from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.registry import BEST, METRICS
+from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.rows.calibration import Choice
 from wordlight.comparisons.rows.entries import Entry
 from wordlight.comparisons.runs.image_words import Survey
-from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.runs.plan import Bench
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.stats.paired_tests import PairedTest, Standing, paired_tests, standings
-from wordlight.comparisons.store.cells import COST_METRICS, PEAK_BYTES, Score
+from wordlight.comparisons.store.cells import PEAK_BYTES, Score
 from wordlight.comparisons.store.failures import Failure
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's estimate of one metric; its standing is that of its headline mIoU."""
+    """One method's estimate of one metric, and its standing by it."""
 
     framework: str
     method: str
@@ -58,9 +61,10 @@ class Facts:
     ``sampling_steps``; ``prompts_followed`` is left to the model's own card. ``budget`` is the most
     that an image might cost, in forward-equivalents, where there was one. ``data`` is what a table
     calls the data set; None where the model drew the scenes' prompts. ``headline`` says which words
-    the headline rows are over; ``not_measured`` names rows that were asked for and can't be had,
-    lost ones among them, each with why. ``frameworks`` are all that made maps; ``framework`` is the
-    one that made the images' trajectories.
+    the headline rows are over, and ``words`` how many there are; ``not_measured`` names rows that
+    were asked for and can't be had, lost ones among them, each with why, and ``unmeasured`` such
+    metrics. ``frameworks`` are all that made maps; ``framework`` is the one that made the images'
+    trajectories.
     """
 
     model_id: str
@@ -79,6 +83,8 @@ class Facts:
     headline: str = "shape nouns in images of two or more objects"
     frameworks: tuple[str, ...] = ()
     not_measured: tuple[tuple[str, str], ...] = ()
+    unmeasured: tuple[tuple[str, str], ...] = ()
+    words: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,8 @@ class Comparison:
         entries: the methods, in order.
         choices: what the calibration split chose, by method.
         ceiling_threshold: the same for the ceiling.
-        tests: every pair of ranked methods, tested on the headline mIoU.
+        tests: every pair of ranked methods, by the metric that it was tested on.
+        metrics: what was measured, the metrics of cost at the end.
         facts: the rest that a reader must know.
         out: the folder of the results.
         failures: cells that failed; their images are left out of their rows.
@@ -109,26 +116,47 @@ class Comparison:
     entries: tuple[Entry, ...]
     choices: dict[str, Choice]
     ceiling_threshold: float
-    tests: tuple[PairedTest, ...]
+    tests: dict[str, tuple[PairedTest, ...]]
+    metrics: tuple[Metric, ...]
     facts: Facts
     out: Path
     failures: tuple[Failure, ...] = ()
     lost: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
 
+    def result(self, method: str, metric: str = BEST) -> Row:
+        """One method's result by one metric; raises KeyError for what isn't there."""
+        if (method, metric) not in self._by_name:
+            raise KeyError(f"no {metric!r} of {method!r} here")
+        return self._by_name[method, metric]
+
+    def has(self, method: str, metric: str) -> bool:
+        """Whether a method was judged by a metric."""
+        return (method, metric) in self._by_name
+
     def estimate(self, method: str, metric: str = BEST) -> Estimate:
         """One headline estimate; raises KeyError for a method or metric that isn't there."""
-        for row in self.rows:
-            if (row.method, row.metric) == (method, metric):
-                return row.estimate
-        raise KeyError(f"no {metric!r} of {method!r} here")
+        return self.result(method, metric).estimate
 
-    def standing(self, method: str) -> Standing | None:
-        """A method's rank by the headline mIoU; None for one that looks at other steps."""
-        for row in self.rows:
-            if (row.method, row.metric) == (method, BEST):
-                return row.standing
-        raise KeyError(f"no {method!r} here")
+    def standing(self, method: str, metric: str = BEST) -> Standing | None:
+        """A method's rank by a metric; None for one that isn't ranked by it, or that looks at other
+        steps. Raises KeyError for a method or metric that isn't there."""
+        return self.result(method, metric).standing
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str], Row]:
+        return {(row.method, row.metric): row for row in self.rows}
+
+    def of_table(self, table: str) -> list[Metric]:
+        """The metrics that stand in a table, in order."""
+        return [
+            metric for metric in self.metrics if metric.table == table and metric.over != "cost"
+        ]
+
+    @property
+    def segments(self) -> bool:
+        """Whether maps were judged as segmentations, by the headline's metric."""
+        return any(metric.name == BEST for metric in self.metrics)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The headline rows as plain data."""
@@ -187,63 +215,87 @@ def account(surveys: Iterable[Survey]) -> Accounting:
 
 def summarise(
     entries: Sequence[Entry],
+    bench: Bench,
     scores: Callable[[Entry, str], Sequence[Score]],
     surveys: Iterable[Survey],
-    seed: int,
-) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]], tuple[PairedTest, ...]]:
+) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]], dict[str, tuple[PairedTest, ...]]]:
     """Headline rows, rows by kind of other words, and the tests between the methods that are
-    ranked.
+    ranked, by metric.
 
     Args:
         entries: the rows.
+        bench: of the run.
         scores: gives a row's scores of one sample.
         surveys: of the test split's images; gone through once a row.
-        seed: of the resampling.
     """
+    seed = bench.plan.seed
+    by_name = {metric.name: metric for metric in (*bench.metrics, *cost.METRICS)}
     rows: list[Row] = []
     other: dict[str, list[Row]] = {kind: [] for kind in OTHER_ROWS}
-    headline: dict[str, dict[tuple[str, Hashable], float]] = {}
+    values: dict[str, dict[str, _Values]] = {m.name: {} for m in bench.metrics if m.ranked}
     for entry in entries:
         found = _Means(seed)
-        of_entry = headline[entry.name] = {}
         for survey in surveys:
             kinds = survey.kinds()
             for one in scores(entry, survey.sample):
-                cost = one.metric in COST_METRICS
-                kind = "headline" if cost else kinds[one.word, one.occurrence]
+                of_words = by_name[one.metric].of_headline
+                kind = kinds[one.word, one.occurrence] if of_words else HEADLINE
                 found.add(kind, one.metric, survey.sample, one.value)
-                if kind == "headline" and one.metric == BEST:
+                if kind == HEADLINE and one.metric in values:
+                    of_entry = values[one.metric].setdefault(entry.name, {})
                     of_entry[survey.sample, (one.word, one.occurrence)] = one.value
-        for metric in (*METRICS, *COST_METRICS):
-            mean = found.mean("headline", metric)
-            rows.append(Row(entry.framework, entry.name, metric, mean))
-        for kind, of in other.items():
-            of.append(Row(entry.framework, entry.name, BEST, found.mean(kind, BEST)))
-    if not any(row.estimate.n for row in rows if row.metric == PEAK_BYTES):
-        # No device told: a table has no room for nothing.
-        rows = [row for row in rows if row.metric != PEAK_BYTES]
-    tests, ranked = _ranking(entries, headline, rows, seed)
-    rows = [
-        replace(row, standing=ranked.get(row.method)) if row.metric == BEST else row for row in rows
-    ]
+        for metric in (*bench.metrics_of(entry), *cost.METRICS):
+            mean = found.mean(HEADLINE, metric.name)
+            rows.append(Row(entry.framework, entry.name, metric.name, mean))
+        if BEST in by_name and not entry.reference:
+            for kind, of in other.items():
+                of.append(Row(entry.framework, entry.name, BEST, found.mean(kind, BEST)))
+    # What no device tells: a table has no room for nothing.
+    known = {row.metric for row in rows if row.estimate.n or row.metric != PEAK_BYTES}
+    rows = [row for row in rows if row.metric in known]
+    tests: dict[str, tuple[PairedTest, ...]] = {}
+    for name, of_metric in values.items():
+        tests[name], ranked = _ranking(entries, by_name[name], of_metric, rows, seed)
+        rows = [
+            replace(row, standing=ranked.get(row.method)) if row.metric == name else row
+            for row in rows
+        ]
     return tuple(rows), {kind: tuple(of) for kind, of in other.items()}, tests
+
+
+#: The kind of the words that the headline is of.
+HEADLINE = "headline"
+#: A row's values of a metric, by image and word.
+_Values = dict[tuple[str, Hashable], float]
 
 
 def _ranking(
     entries: Sequence[Entry],
-    headline: dict[str, dict[tuple[str, Hashable], float]],
+    metric: Metric,
+    values: dict[str, _Values],
     rows: Sequence[Row],
     seed: int,
 ) -> tuple[tuple[PairedTest, ...], dict[str, Standing]]:
-    means = {row.method: row.estimate.mean for row in rows if row.metric == BEST}
+    means = {row.method: row.estimate.mean for row in rows if row.metric == metric.name}
     # Rows that look at other steps stand apart, and are compared with none.
-    names = [e.name for e in entries if not e.extra and not math.isnan(means[e.name])]
-    tests = paired_tests({name: headline[name] for name in sorted(names)}, seed=seed)
-    return tests, standings(sorted(names, key=lambda name: -means[name]), tests)
+    names = [
+        entry.name
+        for entry in entries
+        if not (entry.extra or is_reference(entry, metric)) and entry.name in values
+    ]
+    tests = paired_tests({name: values[name] for name in names}, seed=seed)
+    turn = -1 if metric.higher_is_better else 1
+    order = sorted(names, key=lambda name: turn * means[name])
+    return tests, standings(order, tests, higher_is_better=metric.higher_is_better)
+
+
+def is_reference(entry: Entry, metric: Metric) -> bool:
+    """Whether a row's maps are what the metric holds others against."""
+    return bool(metric.reference) and entry.shows(metric.reference)
 
 
 def summarise_ceiling(
-    surveys: Iterable[Survey], seed: int
+    metrics: Sequence[Metric], surveys: Iterable[Survey], seed: int
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """The ceiling of every metric over headline words, and of mIoU by kind of other words."""
     found = _Means(seed)
@@ -252,7 +304,7 @@ def summarise_ceiling(
             for metric, value in word.ceiling.items():
                 found.add(word.kind, metric, survey.sample, value)
     return (
-        {metric: found.mean("headline", metric) for metric in METRICS},
+        {metric.name: found.mean(HEADLINE, metric.name) for metric in metrics},
         {kind: found.mean(kind, BEST) for kind in OTHER_ROWS},
     )
 
@@ -262,10 +314,12 @@ class _Means:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._of: dict[tuple[str, str], Metric] = {}
+        self._of: dict[tuple[str, str], list[tuple[str, float]]] = {}
 
     def add(self, kind: str, metric: str, sample: str, value: float) -> None:
-        self._of.setdefault((kind, metric), Metric(metric)).add(sample, value)
+        self._of.setdefault((kind, metric), []).append((sample, value))
 
     def mean(self, kind: str, metric: str) -> Estimate:
-        return self._of.get((kind, metric), Metric(metric)).compute(seed=self._seed)
+        # In one order, so that sums are to the bit the same, whatever order cells came in.
+        values = sorted(self._of.get((kind, metric), ()))
+        return mean_over_words([s for s, _ in values], [v for _, v in values], seed=self._seed)

@@ -28,7 +28,8 @@ def write_reports(
 
     ``results.parquet`` (all scores of the test split), ``words.parquet`` (which word is of which
     kind, with its mask as a PNG), ``table.txt``, ``table.md``, ``table.csv`` (every estimate),
-    ``table.tex``, ``grid.png`` and, when all of these are there, ``summary.json``.
+    ``table.tex``, ``grid.png`` (where there is a headline word to show) and, when all of these are
+    there, ``summary.json``.
 
     Args:
         comparison: what was found.
@@ -44,7 +45,8 @@ def write_reports(
     write_atomically(out / "table.md", comparison.markdown.encode())
     write_atomically(out / "table.csv", comparison.csv.encode())
     write_atomically(out / "table.tex", comparison.latex.encode())
-    write_atomically(out / "grid.png", draw_grid(comparison, items, maps))
+    if comparison.facts.words:
+        write_atomically(out / "grid.png", draw_grid(comparison, items, maps))
     # Last: with it a run is finished.
     summary = json.dumps(_summary(comparison), indent=2) + "\n"
     write_atomically(out / "summary.json", summary.encode())
@@ -56,12 +58,13 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "headline": comparison.to_json(),
         "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
         "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
-        "tests": [asdict(test) for test in comparison.tests],
+        "metrics": {metric.name: metric.facts() for metric in comparison.metrics},
+        "tests": {name: list(map(asdict, tests)) for name, tests in comparison.tests.items()},
         "chosen": {
             name: {
-                "threshold": c.threshold,
-                "absolute_threshold": c.thresholds.absolute,
-                "calibration_miou": c.miou,
+                "threshold": None if c.thresholds is None else c.thresholds.normalised,
+                "absolute_threshold": None if c.thresholds is None else c.thresholds.absolute,
+                "calibration_miou": None if c.thresholds is None else c.miou,
                 **c.variant.options,
             }
             for name, c in comparison.choices.items()
@@ -81,6 +84,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
                 "family": entry.family,
                 "extra": entry.extra,
                 "shuffled": entry.shuffled,
+                "reference": entry.reference,
                 # Under which name the maps lie that its scores are of.
                 "maps": comparison.choices[entry.name].variant.cell,
             }

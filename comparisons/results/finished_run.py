@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wordlight.comparisons.metrics.registry import BEST
+from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.store.cells import check_name
 
@@ -23,6 +23,9 @@ COMMAND = "command.txt"
 HEADLINE = "headline"
 _AGAIN = "run `wordlight compare` with the same settings again, which writes it anew"
 _WORD = ("sample", "word", "occurrence")
+
+
+_NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,18 @@ class MethodRow:
     settings: dict[str, Any]
     estimates: dict[str, Estimate]
     other: dict[str, Estimate]
+    main: str = BEST
+    reference: bool = False
 
     @property
     def best(self) -> Estimate:
-        """mIoU at the threshold that the calibration split chose."""
-        return self.estimates[BEST]
+        """By the run's main metric: mIoU at the threshold that the calibration split chose, where
+        that was measured."""
+        return self.estimates.get(self.main, _NO_ESTIMATE)
 
     def of_kind(self, kind: str) -> Estimate:
         """The same over the words of one kind; of none where there is no such word."""
-        none = Estimate(math.nan, math.nan, math.nan, 0)
-        return self.best if kind == HEADLINE else self.other.get(kind, none)
+        return self.best if kind == HEADLINE else self.other.get(kind, _NO_ESTIMATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,9 @@ class FinishedRun:
             with ``split``, ``kind`` and ``row`` of the word.
         words: what is scored, by ``row``: ``prompt``, ``mask`` (a PNG) and the like.
         metrics: the headline's metrics, in the order in which they were measured.
-        settings: all that the scores depend on.
+        facts: what each metric says of itself, by name.
+        main: the metric that the rows are ordered by.
+        settings: all that the maps depend on.
         summary: what else the run said of itself.
         command: what was typed, or None where Python code asked for it.
     """
@@ -79,6 +86,8 @@ class FinishedRun:
     scores: pa.Table
     words: pa.Table
     metrics: tuple[str, ...]
+    facts: dict[str, dict[str, Any]]
+    main: str
     settings: dict[str, Any]
     summary: dict[str, Any]
     command: str | None
@@ -97,8 +106,10 @@ class FinishedRun:
         if not isinstance(settings, dict):
             raise ValueError(f"{folder / 'settings.json'} says nothing of settings")
         try:
-            rows = _rows(summary)
             metrics = tuple(dict.fromkeys(str(one["metric"]) for one in summary["headline"]))
+            facts = {str(name): dict(about) for name, about in summary["metrics"].items()}
+            main = _main(metrics, summary["tests"])
+            rows = _rows(summary, main, bool(facts[main]["higher_is_better"]))
             summary = {
                 **summary,
                 "notes": [str(note) for note in summary["notes"]],
@@ -117,6 +128,8 @@ class FinishedRun:
             scores=scores,
             words=words,
             metrics=metrics,
+            facts=facts,
+            main=main,
             settings=settings,
             summary=summary,
             command=command.read_text("utf-8").strip() if command.is_file() else None,
@@ -150,11 +163,15 @@ def _json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _rows(summary: Mapping[str, Any]) -> tuple[MethodRow, ...]:
+def _main(metrics: Sequence[str], tests: Mapping[str, Any]) -> str:
+    return next((name for name in metrics if name in tests), metrics[0])
+
+
+def _rows(summary: Mapping[str, Any], main: str, higher_is_better: bool) -> tuple[MethodRow, ...]:
     estimates: dict[str, dict[str, Estimate]] = {}
     standing: dict[str, str] = {}
     for one in summary["headline"]:
-        if one["metric"] == BEST and one["rank"] is not None:
+        if one["metric"] == main and one["rank"] is not None:
             tied = " tied" if one["tied"] else ""
             standing[one["method"]] = f"{int(one['rank'])}{tied} ({one['groups']})"
         estimates.setdefault(one["method"], {})[one["metric"]] = _estimate(one)
@@ -172,27 +189,31 @@ def _rows(summary: Mapping[str, Any]) -> tuple[MethodRow, ...]:
             extra=bool(row["extra"]),
             shuffled=bool(row["shuffled"]),
             maps=str(row["maps"]),
-            threshold=float(summary["chosen"][name]["threshold"]),
-            calibration_miou=float(summary["chosen"][name]["calibration_miou"]),
+            threshold=_number(summary["chosen"][name]["threshold"]),
+            calibration_miou=_number(summary["chosen"][name]["calibration_miou"]),
             settings=dict(summary["methods"][name]),
             estimates=estimates[name],
             other=other.get(name, {}),
+            main=main,
+            reference=bool(row["reference"]),
         )
         for name, row in summary["rows"].items()
     ]
 
     def place(row: MethodRow) -> tuple[bool, float]:
         mean = row.best.mean
-        return row.extra, math.inf if math.isnan(mean) else -mean
+        return row.extra, math.inf if math.isnan(mean) else -mean if higher_is_better else mean
 
     return tuple(sorted(rows, key=place))
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate:
-    mean, low, high = (
-        math.nan if row[name] is None else float(row[name]) for name in ("mean", "low", "high")
-    )
+    mean, low, high = (_number(row[name]) for name in ("mean", "low", "high"))
     return Estimate(mean, low, high, int(row["n"]))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _scores(folder: Path) -> tuple[pa.Table, pa.Table]:

@@ -40,7 +40,7 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
     did there: of the first image its first headline word, of the second its second, and so on.
     The white line is the word's mask; below each map stands its IoU at the method's threshold.
     """
-    entries = [entry for entry in comparison.entries if not entry.shuffled]
+    entries = [entry for entry in comparison.entries if not (entry.shuffled or entry.reference)]
     failed = {(one.framework, one.sample, one.method) for one in comparison.failures}
     shown = _choose(items)
     columns = 2 + len(entries)
@@ -74,6 +74,8 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
             picture = np.asarray(overlay(item.trajectory.image, word_map.normalised()))
             _show(axis, picture)
             _outline(axis, scored.mask, picture.shape[0] // scored.mask.shape[0])
+            if choice.thresholds is None:
+                continue
             found = iou(ShownMap(word_map).mask(choice.threshold), scored.mask)
             axis.text(
                 0.5, -0.03, f"IoU {found:.2f}", transform=axis.transAxes, ha="center", va="top",

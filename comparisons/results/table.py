@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Mapping
 from textwrap import fill
 from typing import Any
 
 from wordlight.comparisons.datasets import OTHER_ROWS
-from wordlight.comparisons.metrics.registry import (
-    ABSOLUTE,
-    ARGMAX,
-    AUROC,
-    AVERAGE_PRECISION,
-    BEST,
-    ENERGY,
-    MATCHED,
-    POINTING_GAME,
-)
-from wordlight.comparisons.results.comparison import Comparison
+from wordlight.comparisons.metrics.metric import HEADLINE_TABLE, MORE_TABLE, NO_TABLE, Metric
+from wordlight.comparisons.metrics.segmentation import BEST
+from wordlight.comparisons.results.comparison import Comparison, is_reference
 from wordlight.comparisons.results.text_tables import (
     Lines,
     aligned,
@@ -30,25 +23,13 @@ from wordlight.comparisons.rows.budget import effort_of
 from wordlight.comparisons.rows.entries import Entry
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA, Standing
-from wordlight.comparisons.store.cells import FORWARD_EQUIVALENTS, PEAK_BYTES, SECONDS
+from wordlight.comparisons.store.cells import PEAK_BYTES
 
 #: No value: nothing was scored, or maps from elsewhere don't say what they cost.
 NONE = "-"
 NOT_MEASURED = "not measured"
 #: Of the lines around the table.
 _WIDTH = 104
-
-#: Metrics of the second table, and how it calls them.
-_MORE = {
-    "miou@0.3": "mIoU@0.3",
-    "miou@0.5": "mIoU@0.5",
-    "miou@max-0.4": "mIoU@0.4 max",
-    ABSOLUTE: "mIoU@abs",
-    ARGMAX: "argmax mIoU",
-    MATCHED: "matched mIoU",
-    AUROC: "AUROC",
-    ENERGY: "EBPG",
-}
 
 
 def plain(comparison: Comparison) -> str:
@@ -90,59 +71,101 @@ def csv(comparison: Comparison) -> str:
 
 
 def _further(comparison: Comparison) -> list[tuple[str, Lines]]:
-    return [
-        ("Other metrics of the same words", more_metrics(comparison)),
-        *(
-            [("mIoU@best of other words, at the same thresholds", others(comparison))]
-            if any(comparison.other_ceiling[kind].n for kind in OTHER_ROWS)
-            else []
-        ),
-    ]
+    found = []
+    if more_of(comparison):
+        found.append(("Other metrics of the same words", more_metrics(comparison)))
+    if any(comparison.other_ceiling[kind].n for kind in OTHER_ROWS):
+        heading = "mIoU@best of other words, at the same thresholds"
+        found.append((heading, others(comparison)))
+    # Where the first table isn't of masks, it is of the first of these.
+    tables = model_tables(comparison)
+    for table in tables if first_of(comparison) else tables[1:]:
+        found.append((table.capitalize(), of_model(comparison, table)[0]))
+    return found
+
+
+def first_of(comparison: Comparison) -> list[Metric]:
+    """The metrics of the first table: those of masks."""
+    return comparison.of_table(HEADLINE_TABLE) or comparison.of_table(MORE_TABLE)
+
+
+def more_of(comparison: Comparison) -> list[Metric]:
+    """The metrics that the first table has no room for."""
+    return comparison.of_table(MORE_TABLE) if comparison.of_table(HEADLINE_TABLE) else []
+
+
+def model_tables(comparison: Comparison) -> list[str]:
+    """The names of the tables of metrics that hold maps against the model."""
+    known = (HEADLINE_TABLE, MORE_TABLE, NO_TABLE)
+    return list(dict.fromkeys(m.table for m in comparison.metrics if m.table not in known))
+
+
+def of_model(
+    comparison: Comparison, table: str, call: Callable[[Entry], str] = lambda entry: entry.label
+) -> tuple[Lines, list[str]]:
+    """One of these tables, best first, and the rows that have no value in it.
+
+    Args:
+        comparison: what was found.
+        table: one of ``model_tables``.
+        call: what a row is called.
+    """
+    metrics = comparison.of_table(table)
+    first = metrics[0]
+    costs = [metric for metric in comparison.metrics if metric.over == "cost"]
+    costs = [one for one in costs if one.name != PEAK_BYTES]
+    signs = {m: "higher is better" if m.higher_is_better else "lower is better" for m in metrics}
+    heads = [f"{m.shown}, {signs[m]} [95 %]" for m in metrics]
+    lines = [["method", *heads, *(cost.shown for cost in costs)]]
+    judged = [e for e in comparison.entries if comparison.has(e.name, first.name)]
+    measured = [e for e in judged if comparison.estimate(e.name, first.name).n]
+    for entry in sorted(measured, key=lambda entry: _place_by(comparison, entry, first)):
+        cells = []
+        for metric in metrics:
+            result = comparison.result(entry.name, metric.name)
+            mark = result.standing.groups if result.standing else ""
+            if is_reference(entry, metric):
+                mark = "reference"
+            cells.append(f"{_with_interval(result.estimate, metric)} {mark}".rstrip())
+        numbers = [_value(comparison.estimate(entry.name, cost.name), cost) for cost in costs]
+        lines.append([call(entry), *cells, *numbers])
+    return lines, [call(entry) for entry in judged if entry not in measured]
 
 
 def more_metrics(comparison: Comparison) -> Lines:
     """Header and one line a method: the metrics that the headline has no room for."""
-    lines = [["method", *_MORE.values()]]
+    metrics = more_of(comparison)
+    lines = [["method", *(metric.shown for metric in metrics)]]
     for entry in _ranked(comparison):
-        means = [comparison.estimate(entry.name, metric).mean for metric in _MORE]
-        lines.append([entry.label, *map(_number, means)])
+        values = (_value(comparison.estimate(entry.name, m.name), m) for m in metrics)
+        lines.append([entry.label, *values])
     return lines
 
 
 def headline(comparison: Comparison) -> Lines:
     """Header and one line a method, best first; rows of other step sets come after the rest."""
-    peak = _tells_peak(comparison)
-    lines = [
-        [
-            "method",
-            "mIoU@best [95 %]",
-            "rank (group)",
-            "mIoU@0.4",
-            "pointing game [95 %]",
-            "AP",
-            "forward-eq.",
-            "seconds",
-            *(["peak MiB"] if peak else []),
-        ]
+    metrics = first_of(comparison)
+    if not metrics:
+        return of_model(comparison, model_tables(comparison)[0])[0]
+    costs = [
+        one
+        for one in comparison.metrics
+        if one.over == "cost" and (one.name != PEAK_BYTES or _tells_peak(comparison))
     ]
+    header = ["method"]
+    for metric in metrics:
+        header.append(f"{metric.shown} [95 %]" if metric.interval else metric.shown)
+        header += ["rank (group)"] * metric.ranked
+    lines = [[*header, *(cost.shown for cost in costs)]]
     for entry in _ranked(comparison):
-
-        def get(metric: str, name: str = entry.name) -> Estimate:
-            return comparison.estimate(name, metric)
-
-        lines.append(
-            [
-                entry.label,
-                _with_interval(get(BEST)),
-                _place(comparison.standing(entry.name)),
-                _number(get("miou@0.4").mean),
-                _with_interval(get(POINTING_GAME)),
-                _number(get(AVERAGE_PRECISION).mean),
-                _number(get(FORWARD_EQUIVALENTS).mean, 1),
-                _number(get(SECONDS).mean, 2),
-                *([_number(get(PEAK_BYTES).mean / 2**20, 1)] if peak else []),
-            ]
-        )
+        line = [entry.label]
+        for metric in metrics:
+            result = comparison.result(entry.name, metric.name)
+            show = _with_interval if metric.interval else _value
+            line.append(show(result.estimate, metric))
+            line += [_place(result.standing)] * metric.ranked
+        values = (_value(comparison.estimate(entry.name, cost.name), cost) for cost in costs)
+        lines.append([*line, *values])
     last = len(lines) - sum(entry.extra for entry in comparison.entries)
     blank = [NONE] * (len(lines[0]) - 2)
     lines[last:last] = [[name, NOT_MEASURED, *blank] for name, _ in comparison.facts.not_measured]
@@ -167,32 +190,14 @@ def others(comparison: Comparison) -> Lines:
 def notes(comparison: Comparison) -> list[str]:
     """What must be known about the numbers, a line each."""
     facts = comparison.facts
-    ceiling = comparison.ceiling
-    kept, dropped = facts.accounting.kept, facts.accounting.dropped
-    by_kind = ", ".join(
-        f"{name.replace('-', ' ')} {kept[name]} of {kept[name] + dropped[name]}" for name in kept
-    )
-    others = ", ".join(
-        f"{OTHER_ROWS[kind]} {_number(one.mean)}"
-        for kind, one in comparison.other_ceiling.items()
-        if one.n
-    )
-    steps = ", ".join(str(step) for step in facts.steps)
     lines = [
-        f"words kept {sum(kept.values())}, dropped {sum(dropped.values())} "
-        f"(the drawn image shows no such thing); kept by kind: {by_kind}",
-        f"ceiling (the true mask reduced to the latent grid and back): mIoU@best "
-        f"{_number(ceiling[BEST].mean)}, mIoU@0.4 {_number(ceiling['miou@0.4'].mean)}, pointing "
-        f"game {_number(ceiling[POINTING_GAME].mean)}, AP "
-        f"{_number(ceiling[AVERAGE_PRECISION].mean)}"
-        + (f"; mIoU@best of {others}" if others else ""),
-        f"thresholds, chosen on {facts.calibration} calibration images: {_chosen(comparison)}, "
-        f"ceiling {comparison.ceiling_threshold:g}",
-        f"steps {steps} of {facts.sampling_steps}, counted from 0"
+        _kept(facts.accounting.kept, facts.accounting.dropped),
+        *_ceiling(comparison),
+        *_chosen(comparison),
+        f"steps {', '.join(str(step) for step in facts.steps)} of {facts.sampling_steps}, counted "
+        "from 0"
         + (", but for rows that say otherwise" if any(e.extra for e in comparison.entries) else ""),
-        "mIoU@0.4 max: cut at a share of the map's maximum; mIoU@abs: at a value of the map as it "
-        "is, chosen like the threshold; argmax: a pixel goes to the word that is highest there; "
-        "matched: objects and maps matched one to one, whichever word it is",
+        *metric_notes(comparison),
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words"
         + (
             "; peak memory is the device's, the model included"
@@ -207,9 +212,12 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.failures:
         lines.append(_failed(comparison))
-    if comparison.tests:
+    if comparison.segments and comparison.tests[BEST]:
         lines.append(_told_apart(comparison))
+    if model_tables(comparison):
+        lines += _of_model_tables(comparison)
     lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.not_measured]
+    lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.unmeasured]
     if facts.budget is not None:
         lines.append(_budget(comparison, facts.budget))
     if not any(entry.family == "control" for entry in comparison.entries):
@@ -217,17 +225,72 @@ def notes(comparison: Comparison) -> list[str]:
             "no controls were asked for: these numbers don't say whether a method beats a centre "
             "prior or another word's map"
         )
-    short = [
-        f"{entry.label} {comparison.estimate(entry.name).n}"
-        for entry in comparison.entries
-        if comparison.estimate(entry.name).n != ceiling[BEST].n
+    return lines + _short(comparison)
+
+
+def metric_notes(comparison: Comparison) -> list[str]:
+    """What the metrics say of themselves: those of masks in one line, the others a line each."""
+    of_masks = (*comparison.of_table(HEADLINE_TABLE), *comparison.of_table(MORE_TABLE))
+    joined = "; ".join(dict.fromkeys(note for metric in of_masks for note in metric.notes))
+    others = [metric for metric in comparison.metrics if metric not in of_masks]
+    lines = [joined] if joined else []
+    return [*lines, *dict.fromkeys(note for metric in others for note in metric.notes)]
+
+
+def _kept(kept: Mapping[str, int], dropped: Mapping[str, int]) -> str:
+    by_kind = ", ".join(
+        f"{name.replace('-', ' ')} {kept[name]} of {kept[name] + dropped[name]}" for name in kept
+    )
+    return (
+        f"words kept {sum(kept.values())}, dropped {sum(dropped.values())} "
+        f"(the drawn image shows no such thing); kept by kind: {by_kind}"
+    )
+
+
+def _ceiling(comparison: Comparison) -> list[str]:
+    shown = [m for m in comparison.of_table(HEADLINE_TABLE) if m.name in comparison.ceiling]
+    if not shown:
+        return []
+    others = ", ".join(
+        f"{OTHER_ROWS[kind]} {_number(one.mean)}"
+        for kind, one in comparison.other_ceiling.items()
+        if one.n
+    )
+    values = ", ".join(f"{m.shown} {_value(comparison.ceiling[m.name], m)}" for m in shown)
+    return [
+        f"ceiling (the true mask reduced to the latent grid and back): {values}"
+        + (f"; mIoU@best of {others}" if others else "")
     ]
-    if short:
+
+
+def _of_model_tables(comparison: Comparison) -> list[str]:
+    lines = [
+        "rows that share a letter can't be told apart (paired sign-flip permutation tests over "
+        f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)"
+    ]
+    if any(entry.shuffled for entry in comparison.entries):
         lines.append(
-            f"headline words scored, where fewer than {ceiling[BEST].n} (no other object to take "
-            f"the map of{', or failed cells' if comparison.failures else ''}): {', '.join(short)}"
+            "shuffled-word gives each word the map of a word of another object, or, where a word "
+            "has none, the next word's (removal leaves that one out)"
         )
+    for table in model_tables(comparison):
+        if missing := of_model(comparison, table)[1]:
+            lines.append(f"{table}: {NOT_MEASURED}: {', '.join(missing)}")
     return lines
+
+
+def _short(comparison: Comparison) -> list[str]:
+    if not comparison.segments:
+        return []
+    words = comparison.facts.words
+    counts = {entry.label: comparison.estimate(entry.name).n for entry in _of_masks(comparison)}
+    short = [f"{label} {count}" for label, count in counts.items() if count != words]
+    if not short:
+        return []
+    return [
+        f"headline words scored, where fewer than {words} (no other object to take "
+        f"the map of{', or failed cells' if comparison.failures else ''}): {', '.join(short)}"
+    ]
 
 
 def _failed(comparison: Comparison) -> str:
@@ -251,7 +314,7 @@ def _tells_peak(comparison: Comparison) -> bool:
 
 
 def _told_apart(comparison: Comparison) -> str:
-    tests = comparison.tests
+    tests = comparison.tests[BEST]
     images = max(test.images for test in tests)
     line = (
         "rows that share a group's letter are tied: their mIoU@best can't be told apart (paired "
@@ -265,7 +328,8 @@ def _told_apart(comparison: Comparison) -> str:
 
 
 def _budget(comparison: Comparison, budget: int) -> str:
-    rows = [(e, e.method) for e in comparison.entries if not e.shuffled and e.method is not None]
+    own = [e for e in comparison.entries if not (e.shuffled or e.reference)]
+    rows = [(e, e.method) for e in own if e.method is not None]
     chosen = [f"{e.label} {effort_of(m)}" for e, m in rows if m.effort is not None]
     fixed = [e.label for e, m in rows if m.effort is None]
     parts = [", ".join(chosen), f"of fixed cost: {', '.join(fixed)}" if fixed else ""]
@@ -279,22 +343,40 @@ def _title(comparison: Comparison) -> str:
     facts = comparison.facts
     revision = f" at {facts.revision}" if facts.revision else ""
     images = "drawn by" if facts.data is None else f"of {facts.data} by"
+    question = "Which pixels does each word light up?"
+    if not first_of(comparison):
+        question = "Do maps say what the model does?"
     return (
-        f"Which pixels does each word light up? {facts.n} test images {images} "
-        f"{facts.model_id}"
-        f"{revision} ({facts.framework}), {comparison.ceiling[BEST].n} {facts.headline}"
+        f"{question} {_count(facts.n, 'test image')} {images} {facts.model_id}"
+        f"{revision} ({facts.framework}), {facts.words} {facts.headline}"
     )
 
 
-def _chosen(comparison: Comparison) -> str:
+def _chosen(comparison: Comparison) -> list[str]:
     parts = []
+    cut = not math.isnan(comparison.ceiling_threshold)
     for entry in comparison.entries:
         choice = comparison.choices[entry.name]
         options = ", ".join(f"{k} {_option(value)}" for k, value in choice.variant.options.items())
-        parts.append(
-            f"{entry.label} {choice.threshold:g}" + (f" with {options}" if options else "")
-        )
-    return ", ".join(parts)
+        if cut and choice.thresholds is not None:
+            parts.append(
+                f"{entry.label} {choice.threshold:g}" + (f" with {options}" if options else "")
+            )
+        elif options:
+            parts.append(f"{entry.label} with {options}")
+    if not parts:
+        return []
+    ceiling = f", ceiling {comparison.ceiling_threshold:g}" if cut else ""
+    what = "thresholds, chosen" if cut else "chosen"
+    return [
+        f"{what} on {_count(comparison.facts.calibration, 'calibration image')}: "
+        f"{', '.join(parts)}{ceiling}"
+    ]
+
+
+def _of_masks(comparison: Comparison) -> list[Entry]:
+    """The rows of the tables of masks."""
+    return [entry for entry in comparison.entries if not entry.reference]
 
 
 def _option(value: Any) -> str:
@@ -303,11 +385,15 @@ def _option(value: Any) -> str:
 
 
 def _ranked(comparison: Comparison) -> list[Entry]:
-    def place(entry: Entry) -> tuple[bool, float]:
-        mean = comparison.estimate(entry.name).mean
-        return entry.extra, math.inf if math.isnan(mean) else -mean
+    metrics = first_of(comparison)
+    first = next((metric for metric in metrics if metric.ranked), metrics[0])
+    return sorted(_of_masks(comparison), key=lambda entry: _place_by(comparison, entry, first))
 
-    return sorted(comparison.entries, key=place)
+
+def _place_by(comparison: Comparison, entry: Entry, metric: Metric) -> tuple[bool, float]:
+    mean = comparison.estimate(entry.name, metric.name).mean
+    turned = -mean if metric.higher_is_better else mean
+    return entry.extra, math.inf if math.isnan(mean) else turned
 
 
 def _place(standing: Standing | None) -> str:
@@ -322,7 +408,12 @@ def _number(value: float, digits: int = 3) -> str:
     return NONE if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _with_interval(estimate: Estimate) -> str:
+def _value(estimate: Estimate, metric: Metric) -> str:
+    return _number(estimate.mean / metric.unit, metric.digits)
+
+
+def _with_interval(estimate: Estimate, metric: Metric) -> str:
     if math.isnan(estimate.low):
-        return _number(estimate.mean)
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+        return _value(estimate, metric)
+    low, high = (_number(end / metric.unit, metric.digits) for end in (estimate.low, estimate.high))
+    return f"{_value(estimate, metric)} [{low}, {high}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,12 @@ import numpy as np
 
 from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.metrics.ceiling import ceiling_map
-from wordlight.comparisons.metrics.registry import (
+from wordlight.comparisons.metrics.judged import Thresholds
+from wordlight.comparisons.metrics.segmentation import (
     ABSOLUTE_CURVE,
     ABSOLUTE_GRID,
     NORMALISED_CURVE,
     THRESHOLD_GRID,
-    Thresholds,
     threshold_curve,
 )
 from wordlight.comparisons.rows.entries import Entry, Variant
@@ -23,16 +24,19 @@ from wordlight.comparisons.store.cells import Score
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What the calibration split chose for a row: ``miou`` is what it reached there."""
+    """What the calibration split chose for a row: ``miou`` is what it reached there.
+
+    Where nothing had to be chosen, there are no thresholds, and ``miou`` is nan.
+    """
 
     variant: Variant
-    thresholds: Thresholds
-    miou: float
+    thresholds: Thresholds | None = None
+    miou: float = math.nan
 
     @property
     def threshold(self) -> float:
-        """Where its normalised maps are cut."""
-        return self.thresholds.normalised
+        """Where its normalised maps are cut; nan where that wasn't chosen."""
+        return math.nan if self.thresholds is None else self.thresholds.normalised
 
 
 def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:

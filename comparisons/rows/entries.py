@@ -57,6 +57,7 @@ class Entry:
             where it looks.
         shuffled: whether each word is scored on the map of another object's word.
         framework: whose backend makes the maps; the run's first where none does.
+        reference: whether it stands here only since some metric's own truth is its maps.
     """
 
     name: str
@@ -66,13 +67,22 @@ class Entry:
     extra: bool = False
     shuffled: bool = False
     framework: str = ""
+    reference: bool = False
 
     @property
     def method(self) -> TextImageAttributor | None:
         """The method whose maps these are; None for maps from files. Of several variants the
         first: they have all options in common but the one that is calibrated."""
-        source = self.variants[0].source
+        return self.method_of(self.variants[0])
+
+    def method_of(self, variant: Variant) -> TextImageAttributor | None:
+        """The method of one variant; None for maps from files."""
+        source = variant.source
         return source.attributor if isinstance(source, LiveMaps) else None
+
+    def shows(self, method: str) -> bool:
+        """Whether its maps are those of the method of this name, each word its own."""
+        return not self.shuffled and self.method is not None and self.method.name == method
 
     def on_framework(self) -> Entry:
         """The same row where there are several frameworks: its name and label say which it is."""
@@ -189,6 +199,29 @@ def entries_on(
         built = build_entries(backend, wanted, given, steps, budget, workload)
         entries += [entry.on_framework() for entry in built]
     return tuple(sorted(entries, key=lambda entry: entry.extra))
+
+
+def with_references(
+    entries: Sequence[Entry], backends: Sequence[Backend], references: Iterable[str]
+) -> tuple[Entry, ...]:
+    """The rows, and one of each of these methods on every backend that has none yet."""
+    added = []
+    for name in references:
+        for backend in backends:
+            rows = (entry for entry in entries if entry.framework == backend.framework)
+            if not any(entry.shows(name) for entry in rows):
+                method = registry.get(name)(backend)
+                variant = Variant(name, LiveMaps(method))
+                family, where = method.family, backend.framework
+                entry = Entry(name, name, (variant,), family, framework=where, reference=True)
+                added.append(entry if len(backends) == 1 else entry.on_framework())
+    taken = {entry.name for entry in entries}
+    for entry in added:
+        if entry.name in taken:
+            raise ValueError(
+                f"the row {entry.name} is a metric's own truth here: give yours another name"
+            )
+    return (*entries, *added)
 
 
 def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:

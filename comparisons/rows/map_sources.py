@@ -80,6 +80,7 @@ class PrecomputedMaps(MapSource):
     Args:
         name: of the row, for errors.
         folder: holds one file an image, of the calibration and of the test split.
+            Or a run's folder ``maps/FRAMEWORK``, with one of the row's name in a folder an image.
         samples: the images that there are.
         may_lack: says of one whether it need not have a file, since there may be no image of it.
 
@@ -116,7 +117,8 @@ class PrecomputedMaps(MapSource):
             )
 
     def _path(self, sample: str) -> Path:
-        return self.folder / f"{sample}.safetensors"
+        kept = self.folder / sample / f"{self.name}.safetensors"
+        return kept if kept.is_file() else self.folder / f"{sample}.safetensors"
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
         path = self._path(item.sample)

@@ -49,9 +49,10 @@ def _frameworks(value: Any) -> bool:
     return _text(value) or (isinstance(value, list) and bool(value) and all(map(_text, value)))
 
 
-def _methods(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        _text(one) or (isinstance(one, Mapping) and _text(one.get("method"))) for one in value
+def _named_by(key: str) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list)
+        and all(_text(one) or (isinstance(one, Mapping) and _text(one.get(key))) for one in value)
     )
 
 
@@ -67,7 +68,11 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "scheduler": ("'ddim' or 'euler'", lambda value: value in ("ddim", "euler")),
     "methods": (
         "a list of names, or of tables with a name as 'method' and the method's options",
-        _methods,
+        _named_by("method"),
+    ),
+    "metrics": (
+        "a list of names, or of tables with a name as 'metric' and the metric's options",
+        _named_by("metric"),
     ),
     "maps": ("a table of folders by name", _folders),
     "data": ("text", _text),
@@ -133,6 +138,7 @@ def write_config(path: Path, plan: Plan) -> None:
         "device": plan.device,
         "scheduler": plan.scheduler,
         "methods": None if plan.methods is None else plain(plan.methods),
+        "metrics": plain(plan.metrics),
         "maps": {name: str(Path(folder).resolve()) for name, folder in plan.maps.items()} or None,
         "data": str(plan.data),
         "skip-malformed": plan.on_error == "skip" or None,

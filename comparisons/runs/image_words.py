@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.datasets import DatasetItem, Mask, ScoredWord
+from wordlight.comparisons.datasets import DatasetItem, Mask
+from wordlight.comparisons.metrics import registry
 from wordlight.comparisons.metrics.ceiling import ceiling_map
-from wordlight.comparisons.metrics.registry import Thresholds
-from wordlight.comparisons.runs.scoring import judge
+from wordlight.comparisons.metrics.judged import JudgedImage, Thresholds
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.runs.scoring import scored as scored_values
 from wordlight.comparisons.store.cells import DamagedFileError
 
 FOLDER = "words"
@@ -51,6 +53,8 @@ class Survey:
     """An image's prompt, its scored words and the categories of those that were dropped.
 
     ``image`` is the SHA-256 of its pixels: two runs with the same were judged on the same image.
+    ``choice`` are the ceiling's thresholds, where some were chosen, and ``metrics`` what it was
+    measured by, with their identities.
     """
 
     sample: str
@@ -59,14 +63,41 @@ class Survey:
     image: str
     words: tuple[SurveyedWord, ...]
     dropped: tuple[str, ...]
+    choice: tuple[float, ...]
+    metrics: dict[str, str]
 
     @classmethod
-    def of(cls, item: DatasetItem, thresholds: Thresholds) -> Survey:
-        """Survey an image; ``thresholds`` are the ceiling's."""
-        pairs = [(scored, ceiling_map(item, scored)) for scored in item.words]
-        ceilings: dict[ScoredWord, dict[str, float]] = {scored: {} for scored in item.words}
-        for scored, metric, value in judge(pairs, thresholds):
-            ceilings[scored][metric] = value
+    def of(
+        cls,
+        item: DatasetItem,
+        metrics: Iterable[Metric],
+        thresholds: Thresholds | None = None,
+        held: Survey | None = None,
+    ) -> Survey:
+        """Survey an image, or extend the survey that there is.
+
+        Args:
+            item: the image.
+            metrics: what the ceiling is measured by, those that need masks alone.
+            thresholds: the ceiling's, where metrics need some.
+            held: its values by other metrics are kept.
+        """
+        judged = JudgedImage(
+            item, None, thresholds=thresholds, map_of=lambda scored: ceiling_map(item, scored)
+        )
+        wanted = {one.name: one for one in metrics}
+        choice = astuple(thresholds) if thresholds is not None else ()
+        known = held.metrics if held is not None and held.choice in ((), choice) else {}
+        lacking = {
+            name: one for name, one in wanted.items() if known.get(name) != registry.identity(one)
+        }
+        ceilings: dict[int, dict[str, float]] = {}
+        for place, scored in enumerate(item.words):
+            there = held.words[place].ceiling if held is not None and known else {}
+            kept = {k: v for k, v in there.items() if k in known and k not in lacking}
+            ceilings[id(scored)] = kept
+        for of_word, metric, value in scored_values(judged, lacking.values()):
+            ceilings[id(of_word)][metric] = value
         words = tuple(
             SurveyedWord(
                 scored.word.text,
@@ -78,14 +109,27 @@ class Survey:
                 scored.category,
                 float(scored.mask.mean()),
                 base64.b64encode(_png(scored.mask)).decode(),
-                ceilings[scored],
+                ceilings[id(scored)],
             )
             for scored in item.words
         )
         trajectory = item.trajectory
-        image = hashlib.sha256(trajectory.image.tobytes()).hexdigest()
-        dropped = tuple(item.dropped)
-        return cls(item.sample, item.split, trajectory.prompt, image, words, dropped)
+        return cls(
+            sample=item.sample,
+            split=item.split,
+            prompt=trajectory.prompt,
+            image=hashlib.sha256(trajectory.image.tobytes()).hexdigest(),
+            words=words,
+            dropped=tuple(item.dropped),
+            choice=choice,
+            metrics={**known, **{n: registry.identity(one) for n, one in lacking.items()}},
+        )
+
+    def holds(self, metrics: Iterable[Metric], thresholds: Thresholds | None) -> bool:
+        """Whether the ceiling was measured by all of these, at these thresholds."""
+        if thresholds is not None and self.choice != astuple(thresholds):
+            return False
+        return all(self.metrics.get(one.name) == registry.identity(one) for one in metrics)
 
     def kinds(self) -> dict[tuple[str, int], str]:
         """Of each word with its occurrence, the table's row."""
@@ -107,7 +151,8 @@ class Survey:
                 for word in facts.pop("words")
             )
             dropped = tuple(facts.pop("dropped"))
-            found = cls(words=words, dropped=dropped, **facts)
+            choice = tuple(map(float, facts.pop("choice")))
+            found = cls(words=words, dropped=dropped, choice=choice, **facts)
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wordlight.comparisons.metrics.registry import BEST
+from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.runs.image_words import FOLDER as SURVEYS
 from wordlight.comparisons.runs.image_words import Survey
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words

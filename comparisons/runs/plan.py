@@ -14,9 +14,10 @@ from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.datasets.dataset import Dataset, OnError
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.images.opening import data_settings, open_images
-from wordlight.comparisons.metrics.registry import METRICS, THRESHOLD_GRID
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.registry import DEFAULT, Asked, resolve
 from wordlight.comparisons.rows.budget import Workload
-from wordlight.comparisons.rows.entries import Entry, Methods, entries_on
+from wordlight.comparisons.rows.entries import Entry, Methods, entries_on, with_references
 from wordlight.comparisons.rows.map_sources import PrecomputedMaps
 from wordlight.comparisons.rows.supervised import mask_maker, supervised_rows
 from wordlight.comparisons.store.cells import check_name
@@ -43,6 +44,7 @@ class Plan:
     steps: int = 4
     maps: Mapping[str, str] = field(default_factory=dict)
     budget: int | None = None
+    metrics: Sequence[Asked] = (DEFAULT,)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -65,6 +67,7 @@ class Plan:
             isinstance(self.model, str)
             and isinstance(self.data, str | Path)
             and all(isinstance(one, str) for one in segmenters)
+            and not any(isinstance(one, Metric) for one in self.metrics)
             and not objects
         )
 
@@ -77,13 +80,16 @@ class Bench:
         backends: one a framework; the first draws the images.
         calibration, test: the images of the two splits.
         entries: the rows.
+        metrics: what they are judged by, beside their cost.
         not_measured: rows that were asked for and can't be had, each with why.
+        unmeasured: metrics that were asked for and can't be had of these images, each with why.
 
     Raises ValueError as ``compare`` does, for what can't be had.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        metrics = resolve(plan.metrics)
         self.backends = _backends(plan)
         first = self.backends[0]
         maker = mask_maker(plan.masks, plan.device)
@@ -97,6 +103,7 @@ class Bench:
             segmenter=maker,
             redraw=plan.redraw,
         )
+        self.metrics, self.unmeasured = _measurable(metrics, self.test, self.backends)
         workload = None
         if plan.budget is not None:
             prompts = (prompt for one in self.sets for prompt in one.prompts)
@@ -115,7 +122,9 @@ class Bench:
         rows = [
             replace(entry, framework=entry.framework or first.framework) for entry in supervised
         ]
-        self.entries = tuple(sorted((*entries, *rows), key=lambda entry: entry.extra))
+        references = dict.fromkeys(m.reference for m in self.metrics if m.reference)
+        every = with_references((*entries, *rows), self.backends, references)
+        self.entries = tuple(sorted(every, key=lambda entry: entry.extra))
 
     @property
     def sets(self) -> tuple[ImageSet, ImageSet]:
@@ -135,14 +144,47 @@ class Bench:
         """In the order in which they were asked for; the first one draws."""
         return tuple(backend.framework for backend in self.backends)
 
+    def backend_of(self, framework: str) -> Backend:
+        """The backend of a framework."""
+        return next(one for one in self.backends if one.framework == framework)
+
+    def metrics_of(self, entry: Entry) -> tuple[Metric, ...]:
+        """What a row is judged by: all, but for rows that are here for some metrics' sake."""
+        if not entry.reference:
+            return self.metrics
+        kin = {group for one in self.metrics if entry.shows(one.reference) for group in one.groups}
+        return tuple(one for one in self.metrics if kin.intersection(one.groups))
+
+    @property
+    def of_masks(self) -> tuple[Metric, ...]:
+        """The metrics that ask for masks alone: the ceiling is measured by them too."""
+        alone = {"masks", "thresholds"}
+        return tuple(
+            one for one in self.metrics if "masks" in one.needs and set(one.needs) <= alone
+        )
+
+    def cuts(self, entry: Entry) -> bool:
+        """Whether a row's maps are cut at thresholds, which the calibration split chooses."""
+        return any("thresholds" in metric.needs for metric in self.metrics_of(entry))
+
+    def calibrates(self, entry: Entry) -> bool:
+        """Whether there is something to choose for a row."""
+        return self.cuts(entry) or len(entry.variants) > 1
+
+    @property
+    def calibrating(self) -> bool:
+        """Whether the calibration split is looked at."""
+        return any(map(self.calibrates, self.entries))
+
     @property
     def cells(self) -> int:
         """How many cells the run has."""
-        variants = sum(len(entry.variants) for entry in self.entries)
+        variants = sum(len(entry.variants) for entry in self.entries if self.calibrates(entry))
         return variants * len(self.calibration) + len(self.entries) * len(self.test)
 
     def settings(self) -> Settings:
-        """All that changes the results, as plain data."""
+        """All that changes the maps, as plain data. Metrics change none: a run is extended by
+        them."""
         plan, first = self.plan, self.backends[0]
         settings: Settings = {
             "wordlight": wordlight.__version__,
@@ -154,9 +196,9 @@ class Bench:
             "calibration": plan.calibration,
             "seed": plan.seed,
             "steps": plan.steps,
-            "thresholds": list(THRESHOLD_GRID),
-            "metrics": list(METRICS),
-            "methods": {entry.name: entry.settings() for entry in self.entries},
+            "methods": {
+                entry.name: entry.settings() for entry in self.entries if not entry.reference
+            },
         }
         if others := self.backends[1:]:
             # The first one makes the trajectories.
@@ -168,6 +210,30 @@ class Bench:
         if self.not_measured:
             settings["not measured"] = [name for name, _ in self.not_measured]
         return settings
+
+
+def _measurable(
+    metrics: Sequence[Metric], images: ImageSet, backends: Sequence[Backend]
+) -> tuple[tuple[Metric, ...], tuple[tuple[str, str], ...]]:
+    """The metrics that can be had of these images, and the others, each with why.
+
+    Raises MissingCapabilityError for a model that can't be asked, ValueError where none can be had.
+    """
+    there, left_out = [], []
+    for metric in metrics:
+        if "regeneration" in metric.needs and images.given:
+            why = "the images were given, and can't be drawn again without a word"
+            left_out.append((metric.name, why))
+            continue
+        primitives = {"word-game": "denoise", "regeneration": "sample"}
+        asked = frozenset(primitives[need] for need in metric.needs if need in primitives)
+        for backend in backends:
+            backend.require(asked, f"the metric {metric.name}")
+        there.append(metric)
+    if not there:
+        name, why = left_out[0]
+        raise ValueError(f"{name} can't be measured: {why}")
+    return tuple(there), tuple(left_out)
 
 
 def _precomputed(

@@ -1,159 +1,159 @@
-"""Scores one image with one row's maps: a cell, read where it is finished and made where not."""
+"""Scores one image with one row's maps: a cell, made where it isn't there, and extended by the
+metrics that it lacks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
 
-import numpy as np
-
-from wordlight.attribution.maps import AttributionMaps, WordMap
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.comparisons.datasets import DatasetItem, ScoredWord
-from wordlight.comparisons.metrics.cost import Cost, ForwardEquivalents, PeakBytes, Seconds
-from wordlight.comparisons.metrics.registry import (
+from wordlight.comparisons.metrics import cost, registry
+from wordlight.comparisons.metrics.judged import (
+    JudgedImage,
+    ModelWithoutWords,
     Thresholds,
-    image_metrics,
+)
+from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.segmentation import (
+    ABSOLUTE_GRID,
+    THRESHOLD_GRID,
     threshold_curve,
-    word_metrics,
 )
-from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.rows.entries import Entry, Variant
-from wordlight.comparisons.store.cells import (
-    FORWARD_EQUIVALENTS,
-    PEAK_BYTES,
-    SECONDS,
-    CellFolder,
-    Score,
-)
+from wordlight.comparisons.store.cells import Cell, CellFolder, Score
 
-#: The words of an image, each with the map that it is scored on.
-Pairs = Sequence[tuple[ScoredWord, WordMap]]
-#: Scores them: word, metric, value.
-Measure = Callable[[Pairs], Iterable[tuple[ScoredWord, str, float]]]
+#: What a calibration cell says that it holds, beside the cost: the IoU at every threshold.
+CURVE = {
+    "threshold-curve": hashlib.sha256(
+        json.dumps([THRESHOLD_GRID, ABSOLUTE_GRID]).encode()
+    ).hexdigest()
+}
+#: A value: the word that it is of, None for the whole image, and the metric's name.
+Value = tuple[ScoredWord | None, str, float]
 
 
-def calibration_cell(
-    folder: CellFolder, item: DatasetItem, entry: Entry, variant: Variant
-) -> list[Score]:
-    """The IoU at every threshold, of the headline words."""
+def identities(metrics: Iterable[Metric]) -> dict[str, str]:
+    """Of metrics what tells their scores from others', by name, those of cost among them."""
+    return {one.name: registry.identity(one) for one in (*metrics, *cost.METRICS)}
+
+
+def choice_of(variant: Variant, thresholds: Thresholds | None) -> tuple[str | float, ...]:
+    """What tells a test cell from one that was judged at what had been chosen before: cells of the
+    calibration split that failed are tried again, and another choice may come of them."""
+    return (variant.cell, *(astuple(thresholds) if thresholds is not None else ()))
+
+
+def still_holds(cell: Cell, choice: Sequence[str | float]) -> bool:
+    """Whether a cell was judged at this choice, as far as both of them chose."""
+    both = min(len(cell.choice), len(choice))
+    return cell.choice[:both] == tuple(choice[:both])
+
+
+def calibration_cell(folder: CellFolder, item: DatasetItem, entry: Entry, variant: Variant) -> None:
+    """Write the IoU at every threshold, of the headline words, and the cost."""
     name = entry.name if entry.shuffled else variant.cell
-
-    def measure(pairs: Pairs) -> Iterator[tuple[ScoredWord, str, float]]:
-        for scored, word_map in pairs:
-            if scored.headline:
-                for metric, value in threshold_curve(word_map, scored.mask).items():
-                    yield scored, metric, value
-
-    return _cell(folder, item, entry, variant, name, measure)
+    maps = variant.source.maps(item, folder.maps_path(item.sample, variant.cell))
+    judged = JudgedImage(item, maps, shuffled=entry.shuffled)
+    values: list[Value] = [
+        (word.scored, metric, value)
+        for word in judged.headline
+        for metric, value in threshold_curve(word.map, word.mask).items()
+    ]
+    scores = _scores(folder, item, name, [*values, *_costs(maps)])
+    folder.write(item.sample, name, Cell(scores, metrics={**CURVE, **identities(())}))
 
 
 def judged_cell(
-    folder: CellFolder, item: DatasetItem, entry: Entry, variant: Variant, thresholds: Thresholds
-) -> list[Score]:
-    """Every metric of every word, and the cost."""
-
-    def measure(pairs: Pairs) -> Iterator[tuple[ScoredWord, str, float]]:
-        return judge(pairs, thresholds)
-
-    return _cell(
-        folder, item, entry, variant, entry.name, measure, choice_hash(variant, thresholds)
-    )
-
-
-def choice_hash(variant: Variant, thresholds: Thresholds) -> str:
-    """What tells a test cell from one that was judged at what had been chosen before: cells of the
-    calibration split that failed are tried again, and another choice may come of them."""
-    text = json.dumps([variant.cell, *astuple(thresholds)])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def judge(pairs: Pairs, thresholds: Thresholds) -> Iterator[tuple[ScoredWord, str, float]]:
-    """Every score of an image's words: of each by itself, and of the headline words together.
-
-    Args:
-        pairs: the words, each with the map that it is scored on.
-        thresholds: the row's.
-    """
-    shown = [(scored, ShownMap(word_map)) for scored, word_map in pairs]
-    of_words = word_metrics(thresholds)
-    for scored, one in shown:
-        for metric in of_words:
-            value = metric.score(one, scored.mask)
-            if value is not None:
-                yield scored, metric.name, value
-    headline = [(scored, one) for scored, one in shown if scored.headline]
-    maps, masks = [one for _, one in headline], [scored.mask for scored, _ in headline]
-    for together in image_metrics(thresholds):
-        for (scored, _), value in zip(headline, together.scores(maps, masks), strict=True):
-            yield scored, together.name, value
-
-
-def partner(item: DatasetItem, scored: ScoredWord) -> ScoredWord | None:
-    """The word whose map the shuffled-word control takes for this one, or None.
-
-    A word of another object, with a mask that shares no pixel with this word's; of the same
-    category where there is one; among those the next in the prompt, from the start again.
-    """
-    others = [
-        other
-        for other in item.words
-        if other.referent >= 0
-        and other.referent != scored.referent
-        and not np.logical_and(other.mask, scored.mask).any()
-    ]
-    if not others:
-        return None
-    return min(
-        others,
-        key=lambda other: (
-            other.category != scored.category,
-            other.word.start < scored.word.start,
-            other.word.start,
-        ),
-    )
-
-
-def _cell(
     folder: CellFolder,
     item: DatasetItem,
     entry: Entry,
     variant: Variant,
-    name: str,
-    measure: Measure,
-    choice: str = "",
-) -> list[Score]:
-    finished = folder.read(item.sample, name, choice)
-    if finished is not None:
-        return finished
+    metrics: Sequence[Metric],
+    *,
+    thresholds: Thresholds | None = None,
+    model: ModelWithoutWords | None = None,
+    held: Cell | None = None,
+) -> None:
+    """Write the scores by these metrics, and the cost; or add them to what is held.
+
+    Args:
+        folder: of the cells.
+        item: the image.
+        entry, variant: whose maps.
+        metrics: those that ``held`` lacks, or all.
+        thresholds: the row's, where some were chosen.
+        model: for metrics that ask the model.
+        held: the cell as it is; its other scores stay as they are.
+    """
     maps = variant.source.maps(item, folder.maps_path(item.sample, variant.cell))
-    cell = (folder.framework, item.sample, name)
-    scores = []
-    for scored, metric, value in measure(list(_pairs(item, maps, shuffled=entry.shuffled))):
-        word = scored.word
-        scores.append(Score(*cell, word.text, word.occurrence, metric, value))
-    for metric, value in cost_of(maps).items():
-        scores.append(Score(*cell, "", -1, metric, value))
-    folder.write(item.sample, name, scores, choice)
-    return scores
+    judged = JudgedImage(
+        item,
+        maps,
+        shuffled=entry.shuffled,
+        thresholds=thresholds,
+        method=entry.method_of(variant),
+        model=model,
+    )
+    scores = _scores(folder, item, entry.name, scored(judged, metrics))
+    choice = choice_of(variant, thresholds)
+    made = {one.name: registry.identity(one) for one in metrics}
+    if held is None:
+        costs = _scores(folder, item, entry.name, _costs(maps))
+        cell = Cell((*scores, *costs), choice, {**made, **identities(())})
+    else:
+        kept = (score for score in held.scores if score.metric not in made)
+        cell = Cell((*kept, *scores), max(choice, held.choice, key=len), {**held.metrics, **made})
+    folder.write(item.sample, entry.name, cell)
 
 
-def _pairs(
-    item: DatasetItem, maps: AttributionMaps, *, shuffled: bool
-) -> Iterator[tuple[ScoredWord, WordMap]]:
-    for scored in item.words:
-        shown = partner(item, scored) if shuffled else scored
-        if shown is not None:
-            yield scored, maps.at(shown.word)
+def scored(judged: JudgedImage, metrics: Iterable[Metric]) -> Iterator[Value]:
+    """Every value of an image that is defined.
+
+    Raises ValueError for a metric that doesn't give one value a word, or no number.
+    """
+    for metric in metrics:
+        for word, value in _values(judged, metric):
+            if value is not None:
+                yield word, metric.name, float(value)
 
 
-def cost_of(maps: AttributionMaps) -> dict[str, float]:
-    """What maps cost, by the metrics of cells; without what isn't known."""
-    values = {metric.name: metric.cost(maps.provenance) for metric in cost_metrics()}
-    return {name: value for name, value in values.items() if value is not None}
+def _values(
+    judged: JudgedImage, metric: Metric
+) -> Iterator[tuple[ScoredWord | None, float | None]]:
+    options = metric.options
+    if metric.over == "image":
+        yield None, metric.score(judged, **options)
+    elif metric.over == "words":
+        words = judged.headline
+        found = list(metric.score(words, **options)) if words else []
+        if len(found) != len(words):
+            raise ValueError(f"{metric.name} gives {len(found)} values of {len(words)} words")
+        yield from ((word.scored, value) for word, value in zip(words, found, strict=True))
+    elif metric.over != "cost":
+        for word in judged.headline if metric.over == "headline" else judged.words:
+            yield word.scored, metric.score(word, **options)
 
 
-def cost_metrics() -> list[Cost]:
-    """The metrics of cost, new ones."""
-    return [ForwardEquivalents(FORWARD_EQUIVALENTS), Seconds(SECONDS), PeakBytes(PEAK_BYTES)]
+def _costs(maps: AttributionMaps) -> list[Value]:
+    values = ((metric.name, metric.score(maps.provenance)) for metric in cost.METRICS)
+    return [(None, name, value) for name, value in values if value is not None]
+
+
+def _scores(
+    folder: CellFolder, item: DatasetItem, name: str, values: Iterable[Value]
+) -> tuple[Score, ...]:
+    return tuple(
+        Score(
+            folder.framework,
+            item.sample,
+            name,
+            "" if one is None else one.word.text,
+            -1 if one is None else one.word.occurrence,
+            metric,
+            value,
+        )
+        for one, metric, value in values
+    )

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.methods.regeneration import Regeneration
 from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.metrics.ceiling import mask_on_grid
-from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.metrics.judged import ModelWithoutWords, Thresholds
+from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.rows.calibration import Choice
 from wordlight.comparisons.rows.entries import Entry, Variant
 from wordlight.comparisons.rows.map_sources import MethodError, PrecomputedMapsError
 from wordlight.comparisons.runs.image_words import Survey, survey_path
 from wordlight.comparisons.runs.plan import Bench
-from wordlight.comparisons.runs.scoring import calibration_cell, choice_hash, judged_cell
+from wordlight.comparisons.runs.scoring import (
+    CURVE,
+    calibration_cell,
+    choice_of,
+    identities,
+    judged_cell,
+    still_holds,
+)
 from wordlight.comparisons.store import failures
-from wordlight.comparisons.store.cells import CellFolder, DamagedFileError
+from wordlight.comparisons.store.cells import Cell, CellFolder, DamagedFileError
 from wordlight.comparisons.store.failures import Failure
 from wordlight.comparisons.store.settings_file import holds_same_run, settings_hash
 
@@ -31,10 +41,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the calibration split chose for a row: the number of its variant, and thresholds."""
+    """What the calibration split chose for a row: the number of its variant, and thresholds where
+    its maps are cut."""
 
     variant: int
-    thresholds: Thresholds
+    thresholds: Thresholds | None
 
     @classmethod
     def of(cls, entry: Entry, choice: Choice) -> Chosen:
@@ -53,7 +64,8 @@ class Task:
         index: of the image, or of the batch's first.
         framework: whose cells.
         chosen: for ``"judge"``, by row.
-        ceiling: for ``"judge"``, where the image's words are to be written down too.
+        survey: for ``"judge"``, whether the image's words are to be written down too.
+        ceiling: then the ceiling's thresholds, where some were chosen.
     """
 
     kind: Literal["try", "draw", "calibrate", "judge"]
@@ -61,6 +73,7 @@ class Task:
     index: int
     framework: str = ""
     chosen: Mapping[str, Chosen] = field(default_factory=dict)
+    survey: bool = False
     ceiling: Thresholds | None = None
 
 
@@ -86,31 +99,39 @@ STOPPING = (OSError, PrecomputedMapsError, OverBudgetError)
 
 @dataclass(frozen=True)
 class CellTask:
-    """One cell of a task: its row, the variant, its name, and where a test image is judged."""
+    """One cell of a task: its row, the variant, its name, and for a test image what it is judged
+    by, and at which thresholds."""
 
     entry: Entry
     variant: Variant
     name: str
+    metrics: tuple[Metric, ...] | None = None
     thresholds: Thresholds | None = None
 
     @property
-    def choice(self) -> str:
-        """What a test cell's file says it was judged at; "" on the calibration split."""
-        return "" if self.thresholds is None else choice_hash(self.variant, self.thresholds)
+    def wanted(self) -> Mapping[str, str]:
+        """What the finished cell holds: metrics with their identities."""
+        return CURVE if self.metrics is None else identities(self.metrics)
+
+    @property
+    def choice(self) -> tuple[str | float, ...]:
+        """What it is judged at; nothing on the calibration split."""
+        return () if self.metrics is None else choice_of(self.variant, self.thresholds)
 
 
 def cells_of(bench: Bench, task: Task) -> list[CellTask]:
     """The cells that a task makes, in order."""
     found = []
     for entry in bench.of_framework(task.framework):
-        if task.kind == "calibrate":
+        if task.kind == "calibrate" and bench.calibrates(entry):
             names = cell_names(entry, calibrating=True)
             for variant, name in zip(entry.variants, names, strict=True):
                 found.append(CellTask(entry, variant, name))
         elif task.kind == "judge" and entry.name in task.chosen:
             chosen = task.chosen[entry.name]
             variant = entry.variants[chosen.variant]
-            found.append(CellTask(entry, variant, entry.name, chosen.thresholds))
+            metrics = bench.metrics_of(entry)
+            found.append(CellTask(entry, variant, entry.name, metrics, chosen.thresholds))
     return found
 
 
@@ -185,7 +206,7 @@ class Worker:
         broken: dict[str, BaseException] = {}
         for one in cells_of(self.bench, task):
             self._cell(one, cells, kept, broken, done)
-        if task.ceiling is not None:
+        if task.survey:
             self._survey(task.ceiling, kept, done)
 
     def item(self, images: ImageSet, index: int, done: Done) -> DatasetItem | None:
@@ -203,10 +224,14 @@ class Worker:
         sample = kept.sample
         if failures.is_recorded(self.root, cells.framework, sample, one.name):
             return
-        if self.attempt(lambda: cells.read(sample, one.name, one.choice), done) is not None:
+        held = self.attempt(lambda: cells.read(sample, one.name), done)
+        if held is not None and not still_holds(held, one.choice):
+            # What was judged at another choice must not pass for this one if it fails now.
+            cells.cell_path(sample, one.name).unlink(missing_ok=True)
+            held = None
+        lacking = one.wanted.keys() if held is None else held.lacking(one.wanted)
+        if not lacking:
             return
-        # What was judged at another choice must not pass for this one if it fails now.
-        cells.cell_path(sample, one.name).unlink(missing_ok=True)
         done.units += 1
         item = kept.item()
         if item is None:
@@ -215,7 +240,7 @@ class Worker:
             if one.variant.cell in broken:
                 raise MethodError from broken[one.variant.cell]
             _check_budget(one.entry, item, self.bench.plan.budget)
-            self.attempt(lambda: _make(one, cells, item), done)
+            self.attempt(lambda: self._make(one, cells, kept, item, held, lacking), done)
         except (*STOPPING, DamagedFileError):
             raise
         except Exception as error:
@@ -226,17 +251,42 @@ class Worker:
             failures.record(self.root, failure)
             done.failures.append(failure)
 
-    def _survey(self, ceiling: Thresholds, kept: _Kept, done: Done) -> None:
+    def _make(
+        self,
+        one: CellTask,
+        cells: CellFolder,
+        kept: _Kept,
+        item: DatasetItem,
+        held: Cell | None,
+        lacking: Collection[str],
+    ) -> None:
+        if one.metrics is None:
+            calibration_cell(cells, item, one.entry, one.variant)
+            return
+        judged_cell(
+            cells,
+            item,
+            one.entry,
+            one.variant,
+            [metric for metric in one.metrics if metric.name in lacking],
+            thresholds=one.thresholds,
+            model=kept.model(cells, item),
+            held=held,
+        )
+
+    def _survey(self, ceiling: Thresholds | None, kept: _Kept, done: Done) -> None:
         path = survey_path(self.root, kept.sample)
+        metrics = self.bench.of_masks
 
         def read() -> Survey | None:
             return Survey.read(path, self.run) if path.exists() else None
 
-        if self.attempt(read, done) is not None:
+        held = self.attempt(read, done)
+        if held is not None and held.holds(metrics, ceiling):
             return
         item = kept.item()
         if item is not None:
-            Survey.of(item, ceiling).write(path, self.run)
+            Survey.of(item, metrics, ceiling, held).write(path, self.run)
 
     def attempt(self, make: Callable[[], T], done: Done) -> T:
         """Do something that reads files of the run; a damaged one is removed, and it is tried
@@ -260,11 +310,31 @@ class _Kept:
         self.worker, self.images, self.index, self.done = worker, images, index, done
         self.sample = images.samples[index]
         self._item: tuple[DatasetItem | None] | None = None
+        self._model: ModelWithoutWords | None = None
 
     def item(self) -> DatasetItem | None:
         if self._item is None:
             self._item = (self.worker.attempt(self._read, self.done),)
         return self._item[0]
+
+    def model(self, cells: CellFolder, item: DatasetItem) -> ModelWithoutWords:
+        """What metrics may ask the model of a framework about the image: once for all rows."""
+        if self._model is None:
+            bench = self.worker.bench
+
+            def changes() -> AttributionMaps:
+                rows = bench.of_framework(cells.framework)
+                variant = next(row for row in rows if row.shows(Regeneration.name)).variants[0]
+                return variant.source.maps(item, cells.maps_path(item.sample, variant.cell))
+
+            self._model = ModelWithoutWords(
+                bench.backend_of(cells.framework),
+                item,
+                steps=bench.plan.steps,
+                seed=bench.plan.seed,
+                changes=changes,
+            )
+        return self._model
 
     def _read(self) -> DatasetItem | None:
         folder = self.worker.root / SAMPLES
@@ -273,17 +343,10 @@ class _Kept:
         return self.images.item(self.index, folder)
 
 
-def _make(one: CellTask, cells: CellFolder, item: DatasetItem) -> None:
-    if one.thresholds is None:
-        calibration_cell(cells, item, one.entry, one.variant)
-    else:
-        judged_cell(cells, item, one.entry, one.variant, one.thresholds)
-
-
 def _check_budget(entry: Entry, item: DatasetItem, budget: int | None) -> None:
     """Raises OverBudgetError where an image turns out larger than was foreseen when efforts were
     chosen, or maps from files say that they cost more."""
-    if budget is None:
+    if budget is None or entry.reference:
         return
     method = entry.method
     if method is None:

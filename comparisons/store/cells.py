@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -34,8 +35,10 @@ SCHEMA = pa.schema(
 
 #: Where a cell's file says which run it is of.
 _RUN = b"wordlight.run"
-#: And where a test cell's says what had been chosen for its row.
+#: Where it says what had been chosen for its row: a list in JSON.
 _CHOICE = b"wordlight.choice"
+#: And by which metrics its maps were judged: their identities by name, in JSON.
+_METRICS = b"wordlight.metrics"
 
 #: How many rows of the results are held at a time.
 _ROWS_HELD = 10_000
@@ -54,6 +57,32 @@ class Score:
     occurrence: int
     metric: str
     value: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scores of one image's maps by one row.
+
+    Attributes:
+        scores: the values.
+        choice: what the calibration split had chosen for the row, as plain data: the variant's
+            name, and the thresholds where there were some; nothing on that split.
+        metrics: by which metrics the maps were judged, with their identities: one whose values
+            aren't defined has no scores.
+    """
+
+    scores: tuple[Score, ...]
+    choice: tuple[str | float, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+    def lacking(self, wanted: Mapping[str, str]) -> set[str]:
+        """Which of the metrics it wasn't judged by."""
+        return {name for name, identity in wanted.items() if self.metrics.get(name) != identity}
+
+    def of(self, wanted: Mapping[str, str]) -> list[Score]:
+        """The scores by these metrics."""
+        there = wanted.keys() - self.lacking(wanted)
+        return [score for score in self.scores if score.metric in there]
 
 
 class DamagedFileError(ValueError):
@@ -100,17 +129,18 @@ class CellFolder:
         name = f"{check_name(method)}.safetensors"
         return self.root / "maps" / self.framework / sample / name
 
-    def write(self, sample: str, method: str, scores: Sequence[Score], choice: str = "") -> None:
-        """Write a finished cell, by atomic rename; ``choice`` says what it was judged at."""
+    def write(self, sample: str, method: str, cell: Cell) -> None:
+        """Write a cell, by atomic rename."""
         if any(
-            (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
+            (s.framework, s.sample, s.method) != (self.framework, sample, method)
+            for s in cell.scores
         ):
             raise ValueError("a cell's scores must all be of its framework, sample and method")
-        write_scores(self.cell_path(sample, method), scores, self.run, choice)
+        about = {_CHOICE: json.dumps(cell.choice), _METRICS: json.dumps(cell.metrics)}
+        write_scores(self.cell_path(sample, method), cell.scores, self.run, about)
 
-    def read(self, sample: str, method: str, choice: str = "") -> list[Score] | None:
-        """A cell's scores, or None where it isn't finished, or was judged at another ``choice``
-        than one that is named.
+    def read(self, sample: str, method: str) -> Cell | None:
+        """A cell, or None where there is none.
 
         Raises DamagedFileError when the file is damaged, or of another cell or run.
         """
@@ -122,9 +152,12 @@ class CellFolder:
             (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
         ):
             raise DamagedFileError(path, f"{path} holds scores of another cell")
-        if choice and (pq.read_schema(path).metadata or {}).get(_CHOICE) != choice.encode():
-            return None
-        return scores
+        about = pq.read_schema(path).metadata or {}
+        try:
+            choice, metrics = json.loads(about[_CHOICE]), json.loads(about[_METRICS])
+        except (KeyError, ValueError):
+            raise DamagedFileError(path, f"{path} doesn't say how it was judged") from None
+        return Cell(tuple(scores), tuple(choice), metrics)
 
 
 def count_cells(root: Path) -> int:
@@ -132,9 +165,12 @@ def count_cells(root: Path) -> int:
     return sum(1 for _ in (root / "cells").glob("*/*/*.parquet"))
 
 
-def write_scores(path: Path, scores: Sequence[Score], run: str = "", choice: str = "") -> None:
-    """Write scores to one Parquet file, by atomic rename."""
-    said = {key: text.encode() for key, text in ((_RUN, run), (_CHOICE, choice)) if text}
+def write_scores(
+    path: Path, scores: Sequence[Score], run: str = "", about: Mapping[bytes, str] | None = None
+) -> None:
+    """Write scores to one Parquet file, by atomic rename; ``about`` stands in its metadata."""
+    said = {_RUN: run.encode()} if run else {}
+    said |= {key: text.encode() for key, text in (about or {}).items()}
     schema = SCHEMA.with_metadata(said) if said else SCHEMA
     rows = [vars(score) for score in scores]
     buffer = BytesIO()

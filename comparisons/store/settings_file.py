@@ -39,6 +39,13 @@ def holds_same_run(folder: Path, settings: Settings) -> bool:
             )
         return False
     held, _ = read_settings(folder)
+    if "metrics" in held:
+        frameworks = [str(held.get("framework", "torch")), *held.get("other frameworks", {})]
+        raise ValueError(
+            f"{folder} holds a run of an earlier release, whose scores can't be taken over: use "
+            "another folder. Its maps can be kept, as rows of the new run: --maps "
+            f"NAME={folder / 'maps' / frameworks[0]} for each of its methods by NAME"
+        )
     # As they read back from the file: tuples are lists there.
     asked = json.loads(json.dumps(settings))
     found = differences(held, asked)

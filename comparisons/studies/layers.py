@@ -19,11 +19,11 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets import DatasetItem, ScoredWord
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
+from wordlight.comparisons.metrics.judged import partner
 from wordlight.comparisons.metrics.overlap import iou_at
-from wordlight.comparisons.metrics.registry import THRESHOLD_GRID
+from wordlight.comparisons.metrics.segmentation import THRESHOLD_GRID
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.figures import figure_png
-from wordlight.comparisons.runs.scoring import partner
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 

@@ -17,10 +17,10 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.metrics.sanity import RandomisedSimilarity
+from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.results.figures import figure_png
 from wordlight.comparisons.rows.entries import step_options
-from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.
@@ -102,10 +102,10 @@ def study_sanity(
         with backend.randomized(stage, seed):
             for name, attributor in attributors.items():
                 found = [m for t in trajectories for m in _word_maps(attributor, t)]
-                metric = RandomisedSimilarity("similarity")
-                for sample, one, other in zip(samples, originals[name], found, strict=True):
-                    metric.update(sample, one, other)
-                similarity[name].append(metric.compute(seed=seed))
+                pairs = zip(samples, originals[name], found, strict=True)
+                values = sorted((s, rank_correlation(one, other)) for s, one, other in pairs)
+                of_samples, alike = zip(*values, strict=True)
+                similarity[name].append(mean_over_words(of_samples, alike, seed=seed))
                 on_cell(1)
     return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
 

@@ -138,6 +138,10 @@ class DatasetImages(ImageSet):
             return "drawn"
         return "drawn again" if self.redraw else "as given"
 
+    @property
+    def given(self) -> bool:
+        return self.origin == "as given"
+
     def identity(self) -> dict[str, Any]:
         """All that tells these images from others, as plain data."""
         return {

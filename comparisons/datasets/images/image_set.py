@@ -97,6 +97,11 @@ class ImageSet(ABC):
         """What ``stream`` gives, all at once."""
         return list(self.stream(folder, on_image))
 
+    @property
+    def given(self) -> bool:
+        """Whether the images were given, and not drawn by the model."""
+        return False
+
     def may_leave_out(self, sample: str) -> bool:
         """Whether an image may turn out to be left out, as far as that is known beforehand."""
         return False

@@ -30,7 +30,7 @@ def cost_plot(rows: Sequence[MethodRow], ceiling: float) -> str:
     """
     points = [
         (number, row, row.estimates[FORWARD_EQUIVALENTS].mean)
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate((row for row in rows if not row.reference), start=1)
         if FORWARD_EQUIVALENTS in row.estimates
         and np.isfinite([row.estimates[FORWARD_EQUIVALENTS].mean, row.best.mean]).all()
     ]

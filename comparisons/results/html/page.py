@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,32 +13,16 @@ from markupsafe import Markup
 
 from wordlight.attribution.viewer.page import resource, script_hash
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.comparisons.metrics.registry import AVERAGE_PRECISION, BEST, POINTING_GAME
-from wordlight.comparisons.results.finished_run import FinishedRun
+from wordlight.comparisons.metrics.metric import HEADLINE_TABLE, MORE_TABLE, NO_TABLE
+from wordlight.comparisons.metrics.segmentation import BEST
+from wordlight.comparisons.results.finished_run import FinishedRun, MethodRow
 from wordlight.comparisons.results.html.breakdowns import MOST_WORDS, by_split, by_word, kind_name
 from wordlight.comparisons.results.html.cases import find_cases
 from wordlight.comparisons.results.html.cost_plot import cost_plot
 from wordlight.comparisons.stats.intervals import Estimate
-from wordlight.comparisons.store.cells import COST_METRICS, FORWARD_EQUIVALENTS, PEAK_BYTES, SECONDS
 
 NAME = "report.html"
 _NONE = "–"
-#: The metrics that a reader looks for; the others stand to the right of them.
-_FIRST = (
-    BEST, "miou@0.4", POINTING_GAME, AVERAGE_PRECISION, *COST_METRICS
-)  # fmt: skip
-#: How the page calls metrics; others go by their own names.
-_METRICS = {
-    BEST: "mIoU@best",
-    POINTING_GAME: "pointing game",
-    AVERAGE_PRECISION: "AP",
-    FORWARD_EQUIVALENTS: "forward-eq.",
-    SECONDS: "seconds",
-    PEAK_BYTES: "peak MiB",
-}
-#: With how many digits a metric is shown, where it isn't three, and in which unit.
-_DIGITS = {FORWARD_EQUIVALENTS: 1, SECONDS: 2, PEAK_BYTES: 1}
-_UNITS = {PEAK_BYTES: 2**20}
 
 
 def write_report(folder: Path) -> Path:
@@ -61,10 +46,8 @@ def _render(run: FinishedRun) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = _number
-    environment.filters["score"] = _score
     environment.filters["key"] = _key
     environment.filters["interval"] = _interval
-    environment.filters["metric"] = _metric_name
     environment.filters["kind"] = kind_name
     template = environment.from_string((here / "page.html.j2").read_text("utf-8"))
     ceiling = _ceiling(run)
@@ -73,11 +56,8 @@ def _render(run: FinishedRun) -> str:
         run=run,
         summary=run.summary,
         settings=run.settings,
-        metrics=[
-            *(metric for metric in _FIRST if metric in run.metrics),
-            *(metric for metric in run.metrics if metric not in _FIRST),
-        ],
-        costs=COST_METRICS,
+        tables=_tables(run),
+        segments=BEST in run.metrics,
         ceiling=ceiling,
         kinds=[kind for kind in run.summary["other"] if run.most(kind)],
         frameworks=list(dict.fromkeys(row.framework for row in run.rows)),
@@ -85,14 +65,83 @@ def _render(run: FinishedRun) -> str:
         words=words,
         words_left_out=words_left_out,
         most_words=MOST_WORDS,
-        cases=find_cases(run),
-        plot=Markup(cost_plot(run.rows, ceiling.get(BEST, math.nan))),
+        cases=find_cases(run) if BEST in run.metrics else [],
+        plot=Markup(cost_plot(run.rows, ceiling[BEST])) if BEST in ceiling else "",
         settings_json=json.dumps(run.settings, indent=2, ensure_ascii=False, sort_keys=True),
         style=Markup((here / "page.css").read_text("utf-8") + resource("viewer.css")),
         script=Markup(script),
         script_hash=script_hash(script),
         images=len(set(run.words.column("sample").to_pylist())),
     )
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of scores: the metrics that are its columns, and the rows that were judged so."""
+
+    heading: str
+    metrics: list[Column]
+    rows: list[MethodRow]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as the page shows it."""
+
+    name: str
+    label: str
+    higher_is_better: bool
+    cost: bool
+    unit: float
+    digits: int
+
+    def score(self, estimate: Estimate) -> str:
+        """A mean, in the metric's unit."""
+        return _number(estimate.mean / self.unit, self.digits)
+
+
+def _tables(run: FinishedRun) -> list[Table]:
+    """The table of the metrics of masks, and one of each kind that holds maps against the model."""
+    columns = [
+        Column(
+            name,
+            str(facts["label"]),
+            bool(facts["higher_is_better"]),
+            facts["over"] == "cost",
+            float(facts["unit"]),
+            int(facts["digits"]),
+        )
+        for name, facts in run.facts.items()
+        if name in run.metrics
+    ]
+    costs = [one for one in columns if one.cost]
+    names: dict[str, list[Column]] = {}
+    for one in columns:
+        if not one.cost:
+            table = str(run.facts[one.name]["table"])
+            of_masks = table in (HEADLINE_TABLE, MORE_TABLE, NO_TABLE)
+            names.setdefault("Scores" if of_masks else table, []).append(one)
+    if "Scores" in names:
+        # What a reader looks for stands first, and the cost beside it.
+        first = [one for one in names["Scores"] if run.facts[one.name]["table"] == HEADLINE_TABLE]
+        others = [one for one in names["Scores"] if one not in first]
+        names["Scores"] = [*first, *costs, *others]
+    tables = []
+    for heading, own in names.items():
+        rows = [row for row in run.rows if any(one.name in row.estimates for one in own)]
+        if heading == "Scores":
+            rows = [row for row in rows if not row.reference]
+        else:
+            rows = sorted(rows, key=lambda row: _place(row, own[0]))
+            own = [*own, *costs]
+        tables.append(Table(heading.capitalize(), own, rows))
+    return tables
+
+
+def _place(row: MethodRow, column: Column) -> tuple[bool, float]:
+    mean = row.estimates[column.name].mean
+    turned = -mean if column.higher_is_better else mean
+    return row.extra, math.inf if math.isnan(mean) else turned
 
 
 def _ceiling(run: FinishedRun) -> dict[str, float]:
@@ -106,10 +155,6 @@ def _number(value: float, digits: int = 3) -> str:
     return _NONE if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _score(estimate: Estimate, metric: str) -> str:
-    return _number(estimate.mean / _UNITS.get(metric, 1), _DIGITS.get(metric, 3))
-
-
 def _key(value: float) -> str:
     """What a column is sorted by; "" for what stands last."""
     return "" if math.isnan(value) else repr(float(value))
@@ -119,7 +164,3 @@ def _interval(estimate: Estimate, digits: int = 3) -> str:
     if math.isnan(estimate.low):
         return ""
     return f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def _metric_name(metric: str) -> str:
-    return _METRICS.get(metric, metric.replace("miou@", "mIoU@"))
