@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -48,6 +49,16 @@ def options_of(method: type[TextImageAttributor]) -> tuple[str, ...]:
     return tuple(named)
 
 
+def _briefly(value: Any) -> str:
+    """What somebody gave for a backend, and how to make one of it where that can be."""
+    shown = reprlib.repr(value)
+    if len(shown) > _LONGEST or hasattr(value, "scheduler"):
+        shown = f"a {type(value).__name__}"
+    return f"{shown}: load(pipeline) makes one of it" if hasattr(value, "scheduler") else shown
+
+
+#: Of what is shown of a value.
+_LONGEST = 100
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -119,7 +130,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         if not isinstance(self.backend, Backend):
             raise TypeError(
                 f"{self.name} is constructed on a backend, such as load('scenes') gives, not on "
-                f"{self.backend!r}"
+                f"{_briefly(self.backend)}"
             )
         self.backend.require(self.needs, self.name)
         self.steps = step_set(self.steps)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from wordlight.comparisons.metrics.registry import Thresholds
+from wordlight.comparisons.metrics.judged import Thresholds
 from wordlight.comparisons.runs.executors.dispatch import AHEAD, Dispatch
 from wordlight.comparisons.runs.worker import Chosen, Done, Task
 

@@ -255,7 +255,7 @@ class _Run:
                 forget_settings(self.root)
                 (self.root / CONFIG).unlink(missing_ok=True)
             raise
-        with self._bar("making maps", bench.cells, self._finished(), "cell") as bar:
+        with self._bar("making maps", bench.cells, self._finished(), "map") as bar:
             self._do(self._calibrating(), bar)
             choices, lost = self._choose()
             bar.total = (bar.total or 0) - len(lost) * len(bench.test)
@@ -274,7 +274,8 @@ class _Run:
                 if lacking:
                     tasks.append(Task("draw", images.split, start))
         total = sum(map(len, sets))
-        with self._bar("drawing images", total, total - missing, "image") as bar:
+        what = "reading images" if self.bench.test.given else "drawing images"
+        with self._bar(what, total, total - missing, "image") as bar:
             self._do(tasks, bar)
 
     def _calibrating(self) -> Iterator[Task]:

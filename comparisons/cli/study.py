@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from tqdm import tqdm
 
@@ -32,6 +33,11 @@ from wordlight.comparisons.cli.studies import (
     positions,
     relations,
 )
+from wordlight.comparisons.store.lock import locked
+from wordlight.comparisons.store.output_folder import claimed
+
+#: Runs a command; gives the exit status, None for 0.
+Run: TypeAlias = Callable[[argparse.Namespace], int | None]
 
 _ASKED = {
     "colour": "objects asked for that are there in their colour",
@@ -70,8 +76,24 @@ def add_to(commands: Commands) -> None:
     add_folder(sanity, "write the numbers (sanity.json) and their curves (sanity.png) there")
     add_output(sanity, bars="progress bar")
     sanity.set_defaults(run=run_sanity)
-    for one in (faithfulness, layers, positions, influence, relations, entanglement, parity):
+    for one in (layers, positions, influence, relations, entanglement, parity):
         one.add_to(studies)
+    for study in studies.choices.values():
+        study.set_defaults(run=alone_in_folder(study.get_default("run")))
+    # A comparison, which holds its folder itself.
+    faithfulness.add_to(studies)
+
+
+def alone_in_folder(run: Run) -> Run:
+    """The same study, which holds the lock of the folder that it writes into."""
+
+    def locked_run(arguments: argparse.Namespace) -> int | None:
+        if arguments.out is None:
+            return run(arguments)
+        with claimed(arguments.out), locked(arguments.out):
+            return run(arguments)
+
+    return locked_run
 
 
 def run_following(arguments: argparse.Namespace) -> None:
@@ -111,7 +133,7 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     backend = load_model(arguments)
     methods = list(dict.fromkeys(arguments.method or testable(registry.available())))
     cells = len(methods) * (1 + len(cascade_stages(backend)))
-    with tqdm(desc="comparing maps", total=cells, unit="cell", disable=arguments.quiet) as bar:
+    with tqdm(desc="comparing maps", total=cells, unit="map", disable=arguments.quiet) as bar:
         cascades = study_sanity(
             backend,
             methods,

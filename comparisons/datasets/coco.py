@@ -123,6 +123,10 @@ class Coco(Dataset):
             raise DatasetError(f"{self.root}: the annotations have no list of {key}")
         return table
 
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        return (place / "annotations").is_dir()
+
     def _list(self) -> Iterable[Listed]:
         captions: dict[int, list[tuple[int, str]]] = defaultdict(list)
         for one in self._table(self._json(f"captions_{self.subset}.json"), "annotations"):

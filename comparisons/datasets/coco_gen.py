@@ -51,6 +51,12 @@ class CocoGen(Dataset):
         self.unannotated = unannotated
         self._known = {form for name in THINGS for form in forms(name)}
 
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        return place.is_dir() and any(
+            (path / "prompt.txt").is_file() for path in place.iterdir() if path.is_dir()
+        )
+
     def _list(self) -> Iterable[Listed]:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is no folder")

@@ -122,6 +122,8 @@ class Dataset(ABC):
     format: ClassVar[str]
     #: Whether every image shows one object by design, so that its word is what counts.
     one_object: ClassVar[bool] = False
+    #: Whether it is no files, so that its name alone is enough to open it.
+    placeless: ClassVar[bool] = False
 
     def __init__(self, root: str | Path, *, on_error: OnError = "raise") -> None:
         if on_error not in ("raise", "skip"):
@@ -132,6 +134,11 @@ class Dataset(ABC):
         self._reported = 0
         if not self.root.exists():
             raise DatasetError(f"there is no data set at {self.root}")
+
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        """Whether a folder or file that exists has this format's layout, where none is named."""
+        return False
 
     @property
     def title(self) -> str:

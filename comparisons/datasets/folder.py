@@ -46,6 +46,12 @@ class PlainFolder(Dataset):
         super().__init__(root, on_error=on_error)
         self._records: dict[str, dict[str, Any]] = {}
 
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        return place.is_dir() and any(
+            path.suffix in (".jsonl", ".parquet") for path in place.iterdir()
+        )
+
     def _list(self) -> Iterable[Listed]:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is no folder")

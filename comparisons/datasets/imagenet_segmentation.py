@@ -64,6 +64,10 @@ class ImageNetSegmentation(Dataset):
         self.names = _read_names(Path(names))
         self._synsets: list[str] = []
 
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        return place.is_file() and place.suffix in (".mat", ".h5", ".hdf5")
+
     def _list(self) -> Iterable[Listed]:
         with self._opened() as file:
             ids = self._table(file, "id")

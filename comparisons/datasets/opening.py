@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import import_module
+from difflib import get_close_matches
+from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
 
-#: Formats by name: where their class is.
-FORMATS = {
-    "coco": "wordlight.comparisons.datasets.coco:Coco",
-    "coco-gen": "wordlight.comparisons.datasets.coco_gen:CocoGen",
-    "folder": "wordlight.comparisons.datasets.folder:PlainFolder",
-    "imagenet-segmentation": (
-        "wordlight.comparisons.datasets.imagenet_segmentation:ImageNetSegmentation"
-    ),
-    "rendered-scenes": "wordlight.comparisons.datasets.rendered_scenes:RenderedScenes",
-    "voc": "wordlight.comparisons.datasets.voc:Voc",
-}
-#: Formats that are no files.
-PLACELESS = ("rendered-scenes",)
+GROUP = "wordlight.datasets"
+
+
+def formats() -> dict[str, type[Dataset]]:
+    """Every installed format of data sets, by name.
+
+    Raises ValueError when a package registers something that is no ``Dataset``, or two packages
+    the same name.
+    """
+    found: dict[str, type[Dataset]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        kind = entry.load()
+        if not (isinstance(kind, type) and issubclass(kind, Dataset)):
+            raise ValueError(f"{entry.value}, registered as {entry.name!r}, is no data set")
+        if found.setdefault(entry.name, kind) is not kind:
+            raise ValueError(f"two packages register a data set format {entry.name!r}")
+    return found
 
 
 def open_dataset(spec: str | Path | Dataset, *, on_error: OnError = "raise") -> Dataset:
@@ -41,9 +46,8 @@ def open_dataset(spec: str | Path | Dataset, *, on_error: OnError = "raise") -> 
         return spec
     name, place, options = parse(str(spec))
     if name is None:
-        name = _told_by_layout(Path(place))
-    kind = _class_of(name)
-    return _made(name, kind, place, options, on_error)
+        name = _recognised(Path(place))
+    return _made(name, formats()[name], place, options, on_error)
 
 
 def parse(spec: str) -> tuple[str | None, str, dict[str, str]]:
@@ -56,19 +60,16 @@ def parse(spec: str) -> tuple[str | None, str, dict[str, str]]:
             raise DatasetError(f"{spec!r} gives {key} twice")
         options[key] = value
     name, colon, place = first.partition(":")
-    if first in PLACELESS:
+    known = formats()
+    if first in known and known[first].placeless:
         return first, "", options
     if colon and re.fullmatch(r"[a-z][a-z0-9-]+", name):
-        if name not in FORMATS:
-            raise DatasetError(f"no data set format {name!r}; there are {', '.join(FORMATS)}")
+        if name not in known:
+            near = get_close_matches(name, known, n=3, cutoff=0.6)
+            hint = f"did you mean {' or '.join(near)}" if near else f"there are {', '.join(known)}"
+            raise DatasetError(f"no data set format {name!r}; {hint}")
         return name, place, options
     return None, first, options
-
-
-def _class_of(name: str) -> type[Dataset]:
-    module, _, attribute = FORMATS[name].partition(":")
-    kind: type[Dataset] = getattr(import_module(module), attribute)
-    return kind
 
 
 def _made(
@@ -82,14 +83,14 @@ def _made(
     if unknown := sorted(options.keys() - known.keys()):
         there = ", ".join(known) or "none"
         raise DatasetError(f"a {name} data set has no option {unknown[0]!r}; it has: {there}")
-    if not place and name not in PLACELESS:
+    if not place and not kind.placeless:
         raise DatasetError(f"say where the {name} data set is: {name}:PATH")
     given: dict[str, Any] = {
         key: _yes_or_no(key, text) if isinstance(known[key].default, bool) else text
         for key, text in options.items()
     }
     make: Callable[..., Dataset] = kind
-    arguments = () if name in PLACELESS else (place,)
+    arguments = () if kind.placeless else (place,)
     try:
         return make(*arguments, on_error=on_error, **given)
     except DatasetError:
@@ -104,31 +105,17 @@ def _yes_or_no(key: str, text: str) -> bool:
     return text == "yes"
 
 
-def _told_by_layout(place: Path) -> str:
+def _recognised(place: Path) -> str:
+    known = formats()
     if not place.exists():
         raise DatasetError(
             f"there is no data set at {place}: give a path, or FORMAT:PATH with one of "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join(known)}"
         )
-    if place.is_file():
-        if place.suffix in (".mat", ".h5", ".hdf5"):
-            return "imagenet-segmentation"
-        raise DatasetError(_unclear(place))
-    if not place.is_dir():
-        raise DatasetError(f"{place} is neither a folder nor a file")
-    if (place / "JPEGImages").is_dir():
-        return "voc"
-    if (place / "annotations").is_dir():
-        return "coco"
-    if any(path.suffix in (".jsonl", ".parquet") for path in place.iterdir()):
-        return "folder"
-    if any((path / "prompt.txt").is_file() for path in place.iterdir() if path.is_dir()):
-        return "coco-gen"
-    raise DatasetError(_unclear(place))
-
-
-def _unclear(place: Path) -> str:
-    return (
-        f"{place} has no layout that is known: say its format, as FORMAT:{place} with one of "
-        f"{', '.join(FORMATS)}"
+    found = [name for name, kind in known.items() if kind.recognises(place)]
+    if len(found) == 1:
+        return found[0]
+    what = f"could be {' or '.join(found)}" if found else "has no layout that is known"
+    raise DatasetError(
+        f"{place} {what}: say its format, as FORMAT:{place} with one of {', '.join(found or known)}"
     )

@@ -31,6 +31,7 @@ class RenderedScenes(Dataset):
     """
 
     format = "rendered-scenes"
+    placeless = True
 
     def __init__(self, *, test: str = "test", on_error: OnError = "raise") -> None:
         if test not in SPLITS or test == "calibration":

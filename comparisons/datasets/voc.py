@@ -62,6 +62,10 @@ class Voc(Dataset):
             if not all(self.classes):
                 raise DatasetError(f"{classes} should name a class a line")
 
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        return (place / IMAGES).is_dir()
+
     def _list(self) -> Iterable[Listed]:
         for folder in (IMAGES, LABELS):
             if not (self.root / folder).is_dir():

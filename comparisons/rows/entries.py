@@ -334,7 +334,10 @@ def _by_masks(
 
 def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Entry:
     if not isinstance(method, TextImageAttributor):
-        raise ValueError(f"a method is a name or an attributor, not {method!r}")
+        hint = ""
+        if isinstance(method, type) and issubclass(method, TextImageAttributor):
+            hint = f": say {method.name!r}, or construct it, {method.__name__}(backend)"
+        raise ValueError(f"a method is a name or an attributor, not {method!r}{hint}")
     if method.backend is not backend:
         raise ValueError(_other_backend(method))
     slug = label = name or method.name

@@ -96,8 +96,15 @@ class Survey:
             there = held.words[place].ceiling if held is not None and known else {}
             kept = {k: v for k, v in there.items() if k in known and k not in lacking}
             ceilings[id(scored)] = kept
-        for of_word, metric, value in scored_values(judged, lacking.values()):
-            ceilings[id(of_word)][metric] = value
+        for name, metric in list(lacking.items()):
+            try:
+                found = list(scored_values(judged, [metric]))
+            except Exception:
+                # It fails in the rows' cells too, and is recorded there.
+                del lacking[name]
+                continue
+            for of_word, _, value in found:
+                ceilings[id(of_word)][name] = value
         words = tuple(
             SurveyedWord(
                 scored.word.text,

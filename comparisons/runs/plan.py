@@ -13,7 +13,7 @@ from wordlight.backends.backend import Backend
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.datasets.dataset import Dataset, OnError
 from wordlight.comparisons.datasets.images.image_set import ImageSet
-from wordlight.comparisons.datasets.images.opening import data_settings, open_images
+from wordlight.comparisons.datasets.images.opening import data_settings, open_data, open_images
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.registry import DEFAULT, Asked, resolve
 from wordlight.comparisons.rows.budget import Workload
@@ -90,11 +90,13 @@ class Bench:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         metrics = resolve(plan.metrics)
+        counts = {"calibration": plan.calibration, "test": plan.n}
+        data = open_data(plan.data, plan.on_error, counts)
         self.backends = _backends(plan)
         first = self.backends[0]
         maker = mask_maker(plan.masks, plan.device)
         self.calibration, self.test = open_images(
-            plan.data,
+            data,
             first,
             calibration=plan.calibration,
             n=plan.n,

@@ -187,7 +187,7 @@ class Worker:
         done = Done(task)
         images = self.bench.of_split(task.split)
         if task.kind == "try":
-            _try(images, self.bench.plan.steps)
+            _try(images, self.bench)
             return done
         assert self.run
         if task.kind == "draw":
@@ -360,10 +360,15 @@ def _check_budget(entry: Entry, item: DatasetItem, budget: int | None) -> None:
         )
 
 
-def _try(images: ImageSet, steps: int) -> None:
-    """Raises ValueError for a step set or an image size that can't be."""
+def _try(images: ImageSet, bench: Bench) -> None:
+    """Raises ValueError for step sets or an image size that can't be."""
     trajectory = images.first_batch[0]
-    trajectory.at_steps(steps)
+    trajectory.at_steps(bench.plan.steps)
+    for entry in bench.entries:
+        try:
+            trajectory.at_steps(entry.method.steps if entry.method is not None else None)
+        except ValueError as error:
+            raise ValueError(f"{entry.label}: {error}") from None
     height, width = trajectory.image.shape[:2]
     blank = trajectory.image[..., 0] > 255
     try:

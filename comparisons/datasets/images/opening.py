@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
-from wordlight.comparisons.datasets.images.dataset_images import Annotator, DatasetImages
+from wordlight.comparisons.datasets.images.dataset_images import (
+    Annotator,
+    DatasetImages,
+    split_of_listing,
+)
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.opening import open_dataset, parse
@@ -40,8 +45,8 @@ def open_images(
     Raises:
         ValueError: no such data set or split, or too few images in it.
     """
-    name, place, options = parse(str(data)) if isinstance(data, str) else (None, "", {})
-    if name is None and place == SCENES:
+    options = _scenes_options(data)
+    if options is not None:
         if unknown := sorted(options.keys() - {"test"}):
             raise DatasetError(f"scenes have no option {unknown[0]!r}; they have: test")
         if segmenter is not None or redraw or on_error != "raise":
@@ -64,6 +69,42 @@ def open_images(
         )
 
     return images("calibration", calibration), images("test", n)
+
+
+def _scenes_options(data: str | Path | Dataset) -> dict[str, str] | None:
+    """The options of ``scenes``; None for a data set."""
+    name, place, options = parse(data) if isinstance(data, str) else (None, "", {})
+    return options if name is None and place == SCENES else None
+
+
+#: What asks for how many images of a split.
+_FLAGS = {"calibration": "calibration", "test": "n"}
+
+
+def open_data(
+    data: str | Path | Dataset, on_error: OnError, counts: Mapping[str, int]
+) -> str | Path | Dataset:
+    """The data set, opened, so that what is wrong with it is said before a model is loaded; scenes
+    as they are named.
+
+    Raises DatasetError where a data set has fewer images of a split than are asked for.
+    """
+    if _scenes_options(data) is not None:
+        return data
+    dataset = open_dataset(data, on_error=on_error)
+    there = {split: len(split_of_listing(dataset.listing, split)) for split in counts}
+    if all(there[split] >= count for split, count in counts.items()):
+        return dataset
+    short = [split for split, count in counts.items() if there[split] < count]
+    asked = " and ".join(f"{_FLAGS[s]} {counts[s]} ({s} images)" for s in short)
+    have = " and ".join(f"{count} for {split}" for split, count in there.items())
+    advice = ", ".join(f"{_FLAGS[s]}={there[s]}" for s in short)
+    command = " ".join(f"{'-n' if s == 'test' else '--calibration'} {there[s]}" for s in short)
+    raise DatasetError(
+        f"{dataset.root} has {len(dataset.listing)} images ({have}), too few for {asked}: take "
+        f"{advice} ({command})"
+        + ("" if all(there.values()) else ", and more images: both splits need one at least")
+    )
 
 
 def data_settings(tuning: ImageSet, test: ImageSet) -> Any:

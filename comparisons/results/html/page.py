@@ -115,27 +115,32 @@ def _tables(run: FinishedRun) -> list[Table]:
         if name in run.metrics
     ]
     costs = [one for one in columns if one.cost]
-    names: dict[str, list[Column]] = {}
+    groups: dict[str, list[Column]] = {}
     for one in columns:
         if not one.cost:
-            table = str(run.facts[one.name]["table"])
-            of_masks = table in (HEADLINE_TABLE, MORE_TABLE, NO_TABLE)
-            names.setdefault("Scores" if of_masks else table, []).append(one)
-    if "Scores" in names:
-        # What a reader looks for stands first, and the cost beside it.
-        first = [one for one in names["Scores"] if run.facts[one.name]["table"] == HEADLINE_TABLE]
-        others = [one for one in names["Scores"] if one not in first]
-        names["Scores"] = [*first, *costs, *others]
+            groups.setdefault(_heading(run, one), []).append(one)
+    if _MORE in groups and _SCORES not in groups:
+        groups = {_SCORES: groups.pop(_MORE), **groups}
     tables = []
-    for heading, own in names.items():
+    for heading, own in groups.items():
         rows = [row for row in run.rows if any(one.name in row.estimates for one in own)]
-        if heading == "Scores":
+        if heading in (_SCORES, _MORE):
             rows = [row for row in rows if not row.reference]
         else:
             rows = sorted(rows, key=lambda row: _place(row, own[0]))
-            own = [*own, *costs]
-        tables.append(Table(heading.capitalize(), own, rows))
+        shown = own if heading == _MORE else [*own, *costs]
+        tables.append(Table(heading, shown, rows))
     return tables
+
+
+_SCORES, _MORE = "Scores", "Other metrics of the same words"
+
+
+def _heading(run: FinishedRun, column: Column) -> str:
+    table = str(run.facts[column.name]["table"])
+    if table == HEADLINE_TABLE:
+        return _SCORES
+    return _MORE if table in (MORE_TABLE, NO_TABLE) else table.capitalize()
 
 
 def _place(row: MethodRow, column: Column) -> tuple[bool, float]:

@@ -11,7 +11,7 @@ from wordlight.backends.scenes.render import render_scene
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets import Accounting, scene_item
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
-from wordlight.comparisons.runs.scoring import partner
+from wordlight.comparisons.metrics.judged import partner
 
 TWO = Scene(
     (Group(1, "large", "red", "circle"), Group(2, None, "blue", "square")),

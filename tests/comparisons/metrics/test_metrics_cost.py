@@ -11,10 +11,9 @@ import pytest
 from tests.comparisons.fakes import FakeBackend, Planted
 from wordlight.attribution.maps import Provenance
 from wordlight.comparisons import compare
-from wordlight.comparisons.metrics.cost import ForwardEquivalents, PeakBytes, Seconds
-from wordlight.comparisons.metrics.sanity import RandomisedSimilarity
+from wordlight.comparisons.metrics.cost import METRICS
+from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.results.html import write_report
-from wordlight.comparisons.runs.scoring import cost_metrics
 from wordlight.comparisons.store.cells import COST_METRICS, PEAK_BYTES
 
 SPENT = Provenance("it", forward_equivalents=12, seconds=0.5, peak_bytes=2**20)
@@ -35,31 +34,20 @@ class Telling(FakeBackend):
 
 
 def test_costs_are_the_images_and_lower_is_better() -> None:
-    assert [metric.name for metric in cost_metrics()] == list(COST_METRICS)
-    for kind, value in ((ForwardEquivalents, 12), (Seconds, 0.5), (PeakBytes, 2**20)):
-        metric, other = kind("it"), kind("it")
-        assert not metric.higher_is_better
-        assert metric.update("a", SPENT) == value
-        assert other.update("b", Provenance("it", seconds=1e-9)) is not None or kind is PeakBytes
-        metric.merge(other)
-        assert metric.compute().n == (1 if kind is PeakBytes else 2)
+    assert [metric.name for metric in METRICS] == list(COST_METRICS)
+    assert [metric.score(SPENT) for metric in METRICS] == [12, 0.5, 2**20]
+    assert not any(metric.higher_is_better for metric in METRICS)
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    for metric in cost_metrics():
-        assert metric.update("a", Provenance("given")) is None
-        assert metric.compute().n == 0
+    assert [metric.score(Provenance("given")) for metric in METRICS] == [None] * 3
 
 
-def test_similarity_is_one_of_equal_maps_and_can_be_merged() -> None:
+def test_similarity_is_one_of_equal_maps() -> None:
     ramp = np.arange(12.0).reshape(3, 4)
-    first, second = RandomisedSimilarity("similarity"), RandomisedSimilarity("similarity")
-    assert first.update("a", ramp, np.exp(ramp)) == pytest.approx(1)
-    assert second.update("b", ramp, -ramp) == pytest.approx(-1)
-    second.update("c", ramp, np.ones((3, 4)))
-    first.merge(second)
-    assert first.compute().mean == pytest.approx(0)
-    assert first.compute().n == 3
+    assert rank_correlation(ramp, np.exp(ramp)) == pytest.approx(1)
+    assert rank_correlation(ramp, -ramp) == pytest.approx(-1)
+    assert rank_correlation(ramp, np.ones((3, 4))) == 0
 
 
 def test_peak_memory_stands_beside_the_scores_where_the_device_tells(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,21 +23,21 @@ from wordlight.attribution.methods.occlusion import Occlusion
 from wordlight.attribution.methods.shapley import Shapley
 from wordlight.attribution.words import Word
 from wordlight.comparisons.metrics.faithfulness_infidelity import (
-    Infidelity,
     best_scale,
     infidelity,
+    infidelity_at_best_scale,
+    infidelity_of_image,
     random_sets,
 )
 from wordlight.comparisons.metrics.faithfulness_order import (
-    Deletion,
-    Insertion,
     area_under,
+    curve,
     deletion_sets,
+    insertion_sets,
     word_order,
 )
-from wordlight.comparisons.metrics.faithfulness_removal import RemovalCorrelation, RemovalIoU
+from wordlight.comparisons.metrics.faithfulness_removal import removal_iou, removal_rank
 from wordlight.comparisons.metrics.faithfulness_sensitivity import (
-    Sensitivity,
     nearby,
     sensitivity,
 )
@@ -219,9 +220,13 @@ def test_curves_of_the_linear_model_are_sums_of_its_shares(linear, shares):
     there = np.sort(np.einsum("wyx,yx->w", worth, region))
     total = (whole * region).sum()
     deleted = 1 - np.concatenate([[0], np.cumsum(there[::-1])]) / total
-    assert Deletion("d").curve(game, maps, region) == pytest.approx(deleted, abs=ROUNDING)
+    assert curve(game, maps, region, deletion_sets) == pytest.approx(deleted, abs=ROUNDING)
     inserted = (total - there.sum() + np.concatenate([[0], np.cumsum(there[::-1])])) / total
-    assert Insertion("i").curve(game, maps, region) == pytest.approx(inserted, abs=ROUNDING)
+    assert curve(game, maps, region, insertion_sets) == pytest.approx(inserted, abs=ROUNDING)
+
+
+def area(game, maps, region, sets):
+    return area_under(curve(game, maps, region, sets))
 
 
 def test_no_order_deletes_faster_than_the_true_one(linear):
@@ -229,24 +234,22 @@ def test_no_order_deletes_faster_than_the_true_one(linear):
     region = np.zeros((4, 6))
     region[0, :3] = 0.5
     maps = maps_of(Occlusion(linear, steps=STEPS), game)
-    found = Deletion("d").update("a", game, maps, [region])[0]
+    found = area(game, maps, region, deletion_sets)
     scores = np.zeros((WORDS, 4, 6))
     areas, inserted = [], []
     for order in permutations(range(WORDS)):
         scores[:, 0, 0] = -np.argsort(order)
-        areas += Deletion("d").update("a", game, scores, [region])
-        inserted += Insertion("i").update("a", game, scores, [region])
+        areas.append(area(game, scores, region, deletion_sets))
+        inserted.append(area(game, scores, region, insertion_sets))
     assert len(areas) == 720
     assert found == pytest.approx(min(areas), abs=ROUNDING)
-    best = Insertion("i").update("a", game, maps, [region])[0]
+    best = area(game, maps, region, insertion_sets)
     assert best == pytest.approx(max(inserted), abs=ROUNDING)
 
 
 def test_a_region_without_a_push_has_no_curve(linear):
-    metric = Deletion("d")
     nowhere = np.zeros((4, 6))
-    assert metric.update("a", game_on(linear), np.zeros((WORDS, 4, 6)), [nowhere]) == [None]
-    assert metric.compute().n == 0
+    assert curve(game_on(linear), np.zeros((WORDS, 4, 6)), nowhere, deletion_sets) is None
 
 
 def shown(array, signed=False):
@@ -256,18 +259,16 @@ def shown(array, signed=False):
 
 def test_removal_agreement_by_hand():
     change = shown([[0.0, 1.0, 2.0, 3.0]])
-    rank, overlap = RemovalCorrelation("r"), RemovalIoU("o")
-    assert rank.update("a", change, change) == 1
-    assert rank.update("a", shown([[0.0, 1.0, 10.0, 11.0]]), change) == pytest.approx(1)
-    assert rank.update("a", shown([[3.0, 2.0, 1.0, 0.0]]), change) == pytest.approx(-1)
-    assert rank.update("a", shown([[1.0, 1.0, 1.0, 1.0]]), change) == 0
+    assert removal_rank(change, change) == 1
+    assert removal_rank(shown([[0.0, 1.0, 10.0, 11.0]]), change) == pytest.approx(1)
+    assert removal_rank(shown([[3.0, 2.0, 1.0, 0.0]]), change) == pytest.approx(-1)
+    assert removal_rank(shown([[1.0, 1.0, 1.0, 1.0]]), change) == 0
     # From 0.4 on the change is its last two pixels.
-    assert overlap.update("a", change, change) == 1
-    assert overlap.update("a", shown([[0.0, 0.0, 0.0, 5.0]]), change) == 1 / 2
-    assert overlap.update("a", shown([[1.0, 1.0, 1.0, 1.0]]), change) == 2 / 4
+    assert removal_iou(change, change) == 1
+    assert removal_iou(shown([[0.0, 0.0, 0.0, 5.0]]), change) == 1 / 2
+    assert removal_iou(shown([[1.0, 1.0, 1.0, 1.0]]), change) == 2 / 4
     nothing = shown([[0.0, 0.0, 0.0, 0.0]])
-    assert rank.update("a", change, nothing) is overlap.update("a", change, nothing) is None
-    assert (rank.compute().n, overlap.compute().n) == (4, 3)
+    assert removal_rank(change, nothing) is removal_iou(change, nothing) is None
 
 
 def test_sensitivity_by_hand():
@@ -278,9 +279,6 @@ def test_sensitivity_by_hand():
     assert sensitivity(lambda e: 7 * e, point, others) == pytest.approx(0.5 / 5)
     assert sensitivity(lambda e: np.ones(3), point, others) == 0
     assert sensitivity(lambda e: np.zeros(3), point, others) is None
-    metric = Sensitivity("s")
-    metric.update("a", lambda e: e, point, others)
-    assert metric.compute().mean == pytest.approx(0.1)
 
 
 def test_sensitivity_is_captums(linear):
@@ -333,28 +331,18 @@ def test_what_is_nearby_is_no_farther_than_the_radius_and_of_the_same_kind():
     assert not np.array_equal(others[0], others[1])
 
 
-@pytest.mark.parametrize("kind", [Deletion, Insertion, Infidelity])
-def test_merged_is_all_at_once(linear, kind):
-    game = game_on(linear)
-    rng = np.random.default_rng(0)
-    together, first, second = kind("it"), kind("it"), kind("it")
-    for index in range(4):
-        maps = rng.normal(size=(WORDS, 4, 6))
-        for metric in (together, first if index % 2 else second):
-            if kind is Infidelity:
-                metric.update(f"i{index}", game, maps, EVERY_SET, signed=True)
-            else:
-                metric.update(f"i{index}", game, maps, [np.ones((4, 6))])
-    first.merge(second)
-    assert first.compute() == together.compute()
-    assert first.compute().n == 4
-
-
 def test_signed_maps_keep_their_scale_and_others_get_their_best(linear):
     game = game_on(linear)
-    maps = 3 * maps_of(Occlusion(linear, steps=STEPS), game)
-    asked = (game, maps, EVERY_SET)
+    values = 3 * maps_of(Occlusion(linear, steps=STEPS), game)
+    model = SimpleNamespace(game=game)
+
+    def image(signed):
+        return SimpleNamespace(values=values, model=model, seed=0, signed=signed)
+
     # Three times the truth is off by twice of it.
-    assert Infidelity("i").update("a", *asked, signed=True) == pytest.approx(4, rel=1e-4)
-    assert Infidelity("i").update("a", *asked, signed=False) < ROUNDING
-    assert Infidelity("i", scale=True).update("a", *asked, signed=True) < ROUNDING
+    assert infidelity_of_image(image(True)) == pytest.approx(4, rel=1e-4)
+    assert infidelity_of_image(image(False)) < ROUNDING
+    assert infidelity_at_best_scale(image(True)) < ROUNDING
+    without = SimpleNamespace(values=None, signed=True)
+    assert infidelity_of_image(without) is None
+    assert infidelity_at_best_scale(without) is None

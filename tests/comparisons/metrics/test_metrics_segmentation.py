@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,28 +22,26 @@ from wordlight.attribution.maps import WordMap
 from wordlight.attribution.words import Word
 from wordlight.comparisons.datasets import ScoredWord
 from wordlight.comparisons.metrics.assignment import (
-    ArgmaxIoU,
-    MatchedIoU,
+    argmax_ious,
     argmax_masks,
     matched_ious,
+    matched_ious_of,
 )
-from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.overlap import IoU, iou, iou_at
+from wordlight.comparisons.metrics.judged import JudgedImage, Thresholds
+from wordlight.comparisons.metrics.overlap import iou, iou_at, iou_of_word
 from wordlight.comparisons.metrics.pointing import energy_inside, pointing_game
 from wordlight.comparisons.metrics.ranking import auroc, average_precision
-from wordlight.comparisons.metrics.registry import (
+from wordlight.comparisons.metrics.segmentation import (
     ABSOLUTE_CURVE,
     METRICS,
     NORMALISED_CURVE,
-    Thresholds,
-    image_metrics,
     threshold_curve,
-    word_metrics,
 )
-from wordlight.comparisons.metrics.shown_map import MaskMap, ShownMap
-from wordlight.comparisons.runs.scoring import judge
+from wordlight.comparisons.metrics.shown_map import ShownMap
+from wordlight.comparisons.runs.scoring import scored
 
 SIZE = (6, 5)
+NAMES = [metric.name for metric in METRICS]
 #: Of the scale that a map is on: they change when it is shifted, and the absolute one when it is
 #: multiplied too.
 OF_SCALE = {"miou@max-0.3", "miou@max-0.4", "miou@max-0.5", "ebpg", "miou@absolute"}
@@ -66,10 +65,23 @@ def shown(array, **options):
     return ShownMap(word_map(np.asarray(array), **options))
 
 
+def image_of(maps, masks, threshold=0.5, absolute=0.5):
+    """An image of these words' maps."""
+    words = [
+        ScoredWord(Word(f"w{k}", k, k + 1, (k + 1,)), "shape-noun", k, mask, headline=True)
+        for k, mask in enumerate(masks)
+    ]
+    by_id = {id(word): one for word, one in zip(words, maps, strict=True)}
+    item = SimpleNamespace(words=words)
+    return JudgedImage(
+        item, None, thresholds=Thresholds(threshold, absolute), map_of=lambda w: by_id[id(w)]
+    )
+
+
 def score(one, mask, threshold=0.5, absolute=0.5):
     """Every metric of one headline word."""
-    pair = ScoredWord(Word("it", 0, 2, (1,)), "shape-noun", 0, mask, headline=True), one
-    return {name: value for _, name, value in judge([pair], Thresholds(threshold, absolute))}
+    judged = image_of([one], [mask], threshold, absolute)
+    return {name: value for _, name, value in scored(judged, METRICS)}
 
 
 def test_iou_by_hand():
@@ -101,7 +113,7 @@ def test_a_mask_finds_itself_and_not_its_complement(mask):
     assert iou(mask, ~mask) == 0
     perfect = score(word_map(mask), mask)
     # Of a mask that is the whole image nothing lies outside, to be ranked below it.
-    wanted = [name for name in METRICS if name != "auroc" or not mask.all()]
+    wanted = [name for name in NAMES if name != "auroc" or not mask.all()]
     assert perfect == dict.fromkeys(wanted, 1.0)
 
 
@@ -109,7 +121,7 @@ def test_a_mask_finds_itself_and_not_its_complement(mask):
 @few
 def test_the_complement_finds_nothing(mask):
     wrong = score(word_map(~mask), mask)
-    for metric in METRICS:
+    for metric in NAMES:
         if metric == "ap":
             assert wrong["ap"] <= mask.mean() + 1e-12
         else:
@@ -120,7 +132,7 @@ def test_the_complement_finds_nothing(mask):
 @few
 def test_every_metric_lies_between_zero_and_one(array, mask, signed):
     found = score(word_map(array, signed=signed), mask, 0.25, 3.0)
-    assert set(found) == set(METRICS)
+    assert set(found) == set(NAMES)
     assert all(0 <= value <= 1 for value in found.values())
 
 
@@ -190,14 +202,14 @@ def test_negative_parts_of_a_signed_map_do_not_count():
 
 
 def test_the_scales_by_hand():
-    one = shown([[10.0, 6.0, 5.0, 2.0]])
     mask = np.array([[True, True, False, False]])
+    (one,) = image_of([word_map(np.array([[10.0, 6.0, 5.0, 2.0]]))], [mask]).words
     # Min-max: 1, 1/2, 3/8, 0. Shares of the maximum: 1, 0.6, 0.5, 0.2.
-    assert IoU("", 0.5).score(one, mask) == 1
-    assert IoU("", 0.5, "max").score(one, mask) == pytest.approx(2 / 3)
-    assert IoU("", 0.2, "max").score(one, mask) == pytest.approx(2 / 4)
-    assert IoU("", 10.0, "absolute").score(one, mask) == pytest.approx(1 / 2)
-    assert IoU("", 10.5, "absolute").score(one, mask) == 0
+    assert iou_of_word(one, threshold=0.5) == 1
+    assert iou_of_word(one, threshold=0.5, scale="max") == pytest.approx(2 / 3)
+    assert iou_of_word(one, threshold=0.2, scale="max") == pytest.approx(2 / 4)
+    assert iou_of_word(one, threshold=10.0, scale="absolute") == pytest.approx(1 / 2)
+    assert iou_of_word(one, threshold=10.5, scale="absolute") == 0
 
 
 def test_thresholds_count_from_their_value_on():
@@ -280,9 +292,9 @@ def test_matching_scores_no_less_than_the_words_own_masks_and_in_any_order(pairs
 def test_swapped_words_are_found_by_matching_alone():
     left = np.array([[1.0, 1.0, 0.0, 0.0]])
     truth = [left < 0.5, left > 0.5]
-    swapped = [shown(left), shown(1 - left)]
-    assert ArgmaxIoU("", 0.5).scores(swapped, truth) == [0, 0]
-    assert MatchedIoU("", 0.5).scores(swapped, truth) == [1, 1]
+    words = image_of([word_map(left), word_map(1 - left)], truth).words
+    assert argmax_ious(words) == [0, 0]
+    assert matched_ious_of(words) == [1, 1]
 
 
 def test_a_mask_that_nothing_is_left_for_scores_nothing():
@@ -300,56 +312,14 @@ def test_an_empty_mask_and_another_size_are_refused(metric):
         metric(np.ones(SIZE), np.ones((2, 2), bool))
 
 
-def test_metrics_of_several_words_refuse_them_too():
-    for metric in image_metrics(Thresholds(0.5, 0.5)):
-        with pytest.raises(ValueError, match="empty"):
-            metric.update("a", [shown(np.ones(SIZE))], [np.zeros(SIZE, bool)])
-        with pytest.raises(ValueError, match="2 maps for 1 masks"):
-            metric.update("a", [shown(np.ones(SIZE))] * 2, [np.ones(SIZE, bool)])
-        assert metric.update("a", [], []) == []
+def test_a_metric_that_gives_no_value_a_word_is_refused():
+    one = replace(METRICS[0], name="one", over="words", score=lambda words: [1.0])
+    pair = [word_map(np.eye(*SIZE))] * 2
+    with pytest.raises(ValueError, match="one gives 1 values of 2 words"):
+        list(scored(image_of(pair, [np.eye(*SIZE, dtype=bool)] * 2), [one]))
 
 
-@given(st.data())
-@settings(max_examples=5)
-def test_merged_is_all_at_once_whatever_the_order(data):
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    words = [
-        (f"image-{rng.integers(3)}", shown(rng.random(SIZE)), np.eye(*SIZE, dtype=bool))
-        for _ in range(data.draw(st.integers(2, 6)))
-    ]
-    cut = data.draw(st.integers(0, len(words)))
-    for make in (word_metrics, image_metrics):
-        sets = [make(Thresholds(0.4, 0.4)) for _ in range(3)]
-        for together, first, second in zip(*sets, strict=True):
-            for index, (sample, one, mask) in enumerate(words):
-                asked = (one, mask) if make is word_metrics else ([one], [mask])
-                together.update(sample, *asked)
-                (first if index < cut else second).update(sample, *asked)
-            # What another process counted, as its own bytes; nothing from elsewhere is unpickled.
-            second.merge(pickle.loads(pickle.dumps(first)))
-            assert second.compute() == together.compute()
-            assert second.compute().n == len(words)
-
-
-def test_other_metrics_are_not_merged():
-    with pytest.raises(ValueError, match="can't be merged"):
-        IoU("one", 0.3).merge(IoU("another", 0.4))
-    with pytest.raises(ValueError, match="can't be merged"):
-        Metric("one").merge(IoU("one", 0.4))
-
-
-def test_one_that_is_undefined_is_left_out_of_the_mean():
-    metric = next(m for m in word_metrics(Thresholds(0.5, 0.5)) if m.name == "auroc")
-    assert metric.update("a", shown(np.ones(SIZE)), np.ones(SIZE, bool)) is None
-    assert metric.compute().n == 0
-
-
-def test_a_constant_map_is_the_whole_image_to_scores_and_nothing_to_users() -> None:
-    for value, signed in ((0.0, False), (0.3, False), (-1.0, True)):
-        image = np.zeros((16, 24, 3), np.uint8)
-        word = Word("dog", 0, 3, (1,))
-        word_map = WordMap(word, np.full((4, 6), value, np.float32), signed, image)
-        assert ShownMap(word_map).mask(0.4).all()
-        assert not word_map.mask(0.4).any()
-    whole = MaskMap(word, np.ones((16, 24), np.float32), False, image)
-    assert whole.mask(0.4).all()
+def test_one_that_is_undefined_is_left_out():
+    whole = np.ones(SIZE, bool)
+    assert "auroc" not in score(word_map(np.eye(*SIZE)), whole)
+    assert "ap" in score(word_map(np.eye(*SIZE)), whole)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from wordlight.comparisons.runs.scoring import still_holds
 from wordlight.comparisons.store.cells import (
+    Cell,
     CellFolder,
     DamagedFileError,
     Score,
@@ -24,6 +27,8 @@ SCORES = [
     Score("torch", "scenes-test-0000", "daam", "", -1, "seconds", 1.5),
 ]
 
+CELL = Cell(tuple(SCORES), metrics={"ap": "1", "seconds": "1"})
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -32,8 +37,8 @@ def folder(tmp_path):
 
 def test_a_cell_comes_back_as_it_was(folder):
     assert folder.read("scenes-test-0000", "daam") is None
-    folder.write("scenes-test-0000", "daam", SCORES)
-    assert folder.read("scenes-test-0000", "daam") == SCORES
+    folder.write("scenes-test-0000", "daam", CELL)
+    assert folder.read("scenes-test-0000", "daam") == CELL
     path = folder.root / "cells" / "torch" / "scenes-test-0000" / "daam.parquet"
     assert pq.read_table(path).schema.names == [
         "framework",
@@ -47,24 +52,34 @@ def test_a_cell_comes_back_as_it_was(folder):
     assert [p.name for p in path.parent.iterdir()] == ["daam.parquet"]
 
 
-def test_a_cell_that_was_judged_at_another_choice_is_not_finished(folder):
-    folder.write("scenes-test-0000", "daam", SCORES)
-    assert folder.read("scenes-test-0000", "daam", "first") is None
-    folder.write("scenes-test-0000", "daam", SCORES, "first")
-    assert folder.read("scenes-test-0000", "daam", "second") is None
-    assert folder.read("scenes-test-0000", "daam", "first") == SCORES
-    assert folder.read("scenes-test-0000", "daam") == SCORES
+def test_a_cell_says_what_it_lacks(folder):
+    folder.write("scenes-test-0000", "daam", CELL)
+    there = folder.read("scenes-test-0000", "daam")
+    assert there.lacking({"ap": "1", "seconds": "1"}) == set()
+    assert there.lacking({"ap": "2", "dice": "1"}) == {"ap", "dice"}
+    assert there.of({"ap": "1"}) == SCORES[:1]
+    # Scores of a metric of other options aren't its scores.
+    assert there.of({"ap": "2", "seconds": "1"}) == SCORES[1:]
+
+
+def test_what_was_judged_at_another_choice_does_not_hold():
+    at = replace(CELL, choice=("daam", 0.4, 0.1))
+    assert still_holds(at, ("daam", 0.4, 0.1))
+    assert still_holds(at, ("daam",))
+    assert still_holds(replace(CELL, choice=("daam",)), ("daam", 0.4, 0.1))
+    assert not still_holds(at, ("daam", 0.5, 0.1))
+    assert not still_holds(at, ("center.width-0.2",))
 
 
 def test_a_cell_without_scores_is_a_finished_cell(folder):
-    folder.write("scenes-test-0000", "daam", [])
-    assert folder.read("scenes-test-0000", "daam") == []
+    folder.write("scenes-test-0000", "daam", Cell(()))
+    assert folder.read("scenes-test-0000", "daam") == Cell(())
 
 
 def test_scores_of_another_cell_are_refused(folder):
     with pytest.raises(ValueError, match="must all be of"):
-        folder.write("scenes-test-0001", "daam", SCORES)
-    folder.write("scenes-test-0000", "daam", SCORES)
+        folder.write("scenes-test-0001", "daam", CELL)
+    folder.write("scenes-test-0000", "daam", CELL)
     path = folder.cell_path("scenes-test-0000", "daam")
     path.rename(path.with_name("occlusion.parquet"))
     with pytest.raises(ValueError, match="another cell"):
@@ -73,7 +88,7 @@ def test_scores_of_another_cell_are_refused(folder):
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_truncated_cell_is_refused_by_name(folder, share):
-    folder.write("scenes-test-0000", "daam", SCORES)
+    folder.write("scenes-test-0000", "daam", CELL)
     path = folder.cell_path("scenes-test-0000", "daam")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -82,7 +97,7 @@ def test_a_truncated_cell_is_refused_by_name(folder, share):
 
 
 def test_a_cell_whose_texts_are_no_texts_is_refused_by_name(folder):
-    folder.write("scenes-test-0000", "daam", SCORES)
+    folder.write("scenes-test-0000", "daam", CELL)
     path = folder.cell_path("scenes-test-0000", "daam")
     table = pq.read_table(path)
     words = pa.array([b"\xff\xfe", b""], pa.binary()).view(pa.string())

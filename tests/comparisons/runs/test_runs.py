@@ -142,7 +142,7 @@ def test_progress_is_shown_with_the_time_that_is_left(tmp_path, capsys):
     assert re.search(
         r"drawing images: 100%\|.*\| 7/7 \[\d+:\d+<\d+:\d+, .*(image/s|s/image)\]", bars
     )
-    assert re.search(r"making maps: 100%\|.*\| 14/14 \[\d+:\d+<\d+:\d+, .*(cell/s|s/cell)\]", bars)
+    assert re.search(r"making maps: 100%\|.*\| 14/14 \[\d+:\d+<\d+:\d+, .*(map/s|s/map)\]", bars)
     # What was there before is counted, and no time for it.
     (tmp_path / "cells/fake/scenes-test-0001/planted.parquet").unlink()
     assert main(command) == 0
