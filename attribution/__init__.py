@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from wordlight.attribution.attributor import BudgetError as BudgetError
 from wordlight.attribution.attributor import TextImageAttributor as TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps as AttributionMaps
 from wordlight.attribution.maps import Provenance as Provenance
@@ -40,6 +41,12 @@ from wordlight.attribution.methods.self_attention_refined import (
     SelfAttentionRefined as SelfAttentionRefined,
 )
 from wordlight.attribution.methods.shapley import Shapley as Shapley
+from wordlight.attribution.question import Answer as Answer
+from wordlight.attribution.question import ConvergenceDelta as ConvergenceDelta
+from wordlight.attribution.question import Question as Question
+from wordlight.attribution.question import Size as Size
+from wordlight.attribution.step import Step as Step
+from wordlight.attribution.stepwise import StepwiseAttributor as StepwiseAttributor
 from wordlight.attribution.targets import DecodedChannel as DecodedChannel
 from wordlight.attribution.targets import Guidance as Guidance
 from wordlight.attribution.targets import PixelTarget as PixelTarget
