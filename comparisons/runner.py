@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from wordlight.attribution.maps import AttributionMaps
+from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.loading import default_framework
 from wordlight.backends.segmenters.segmenter import Segmenter
@@ -32,6 +34,8 @@ from wordlight.comparisons.results.comparison import (
     summarise_ceiling,
 )
 from wordlight.comparisons.results.files import write_reports
+from wordlight.comparisons.results.finished_run import COMMAND
+from wordlight.comparisons.results.html import write_report
 from wordlight.comparisons.rows.calibration import Choice, ceiling_thresholds, choose, tells
 from wordlight.comparisons.rows.entries import Entry, Methods
 from wordlight.comparisons.runs.config_file import CONFIG, write_config
@@ -90,6 +94,7 @@ def compare(
     progress: bool = True,
     damaged: Damaged = "stop",
     executor: MakeExecutor | None = None,
+    command: str | None = None,
 ) -> Comparison:
     """Score attribution methods against each other, on images that a model draws or on a data set.
 
@@ -105,7 +110,7 @@ def compare(
             "n_steps": 16}``), attributors, or attributors by names of their own; the default ones
             for None. ``"shuffled-word"`` adds a row for each method that is no control.
         out: the folder of the results: ``results.parquet`` and the cells it is made of, the maps,
-            the images, the tables, and a picture of them.
+            the images, the tables, a picture of them, and a page, ``report.html``.
         data: ``"scenes"``, or a data set, as ``open_dataset`` takes it.
         on_error: whether what is malformed in a data set raises (``"raise"``), or is left out and
             counted (``"skip"``).
@@ -134,6 +139,8 @@ def compare(
         damaged: what becomes of a file of the run that can't be read: ``"stop"`` raises
             ValueError, ``"recompute"`` makes it again and says so in a RunWarning.
         executor: where the work is done; in this process for None; see ``make_executor``.
+        command: what was typed to ask for this, which is kept with the results; for None, a command
+            that asks for the same, where models, methods and data are named.
 
     Returns:
         The estimates; ``print`` shows them as a table. ``failures`` names the cells whose method
@@ -181,8 +188,15 @@ def compare(
                 write_settings(root, settings, cells=bench.cells)
             if plan.by_name:
                 write_config(root / CONFIG, plan)
+                command = command or shlex.join(
+                    ["wordlight", "compare", "--config", str(root / CONFIG), "--out", str(root)]
+                )
             failures.forget(root)
             comparison = _Run(bench, root, damaged, there, settings, progress).finish()
+            if command is not None:
+                text = f"{command}\n".encode("utf-8", "surrogateescape")
+                write_atomically(root / COMMAND, text)
+            write_report(root)
         finally:
             there.close()
     for images in bench.sets:

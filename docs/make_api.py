@@ -20,7 +20,7 @@ HEAD = """\
 # What is public
 
 These names are kept from one release to the next, or the CHANGELOG says what becomes of them.
-Whatever is in no list here is internal, wherever it lies. `python docs/make_api.py` writes this page.
+What is in no list here is internal, wherever it lies. `python docs/make_api.py` writes this page.
 """
 
 

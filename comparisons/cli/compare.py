@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_budget,
@@ -277,8 +276,7 @@ def status_of(comparison: Comparison) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and print the table or the headline rows as JSON."""
     # scikit-learn and SciPy take seconds to import: not for `--help`.
-    from wordlight.comparisons.results.finished_run import COMMAND
-    from wordlight.comparisons.results.html import write_report
+    from wordlight.comparisons.results.html.page import NAME as PAGE
     from wordlight.comparisons.runner import compare
     from wordlight.comparisons.runs.config_file import read_config
 
@@ -290,16 +288,14 @@ def run(arguments: argparse.Namespace) -> int:
             asked.get("methods"),
             out=Path(asked.get("out", "out/compare")),
             progress=not arguments.quiet,
+            command=shlex.join(arguments.command_line),
             **options_of_comparison(asked),
         )
-    typed = shlex.join(arguments.command_line) + "\n"
-    write_atomically(comparison.out / COMMAND, typed.encode("utf-8", "surrogateescape"))
-    page = write_report(comparison.out)
     if arguments.json:
         print(json.dumps(comparison.to_json(), indent=2))
     else:
         print(comparison.text)
-        print(f"\nresults, maps and pictures are in {comparison.out}; {page.name} shows them all")
+        print(f"\nresults, maps and pictures are in {comparison.out}; {PAGE} shows them all")
     return status_of(comparison)
 
 

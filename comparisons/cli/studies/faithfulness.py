@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -126,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             groups=asked.get("metric", GROUPS),
             options=options,
             progress=not arguments.quiet,
+            command=shlex.join(arguments.command_line),
             **further,
         )
     tell(arguments, NAME, found.to_json(), found.text)
