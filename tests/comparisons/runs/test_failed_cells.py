@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import ClassVar
 
 import pytest
 
@@ -26,7 +27,7 @@ class Brittle(Planted):
     """Fails on some prompts, until it is mended."""
 
     name = "brittle"
-    broken: frozenset[str] = frozenset()
+    broken: ClassVar[frozenset[str]] = frozenset()
 
     def _attribute(self, question):
         if question.trajectory.prompt in self.broken:
