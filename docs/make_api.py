@@ -30,9 +30,10 @@ def public(package: str) -> list[str]:
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
     own = package.startswith("wordlight.comparisons.")
+    named = {name: getattr(module, name) for name in dir(module)}
     return sorted(
         name
-        for name, value in vars(module).items()
+        for name, value in named.items()
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
         # A module's own functions; a package's, those that it takes from its modules.
