@@ -364,9 +364,11 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             self.backend.check_made_here(trajectory)
         before = replace(self.backend.evaluations)
         self.backend.reset_peak_bytes()
+        compiled = self.backend.compile_seconds()
         started = time.perf_counter()
         answer = self._attribute(question)
-        seconds = time.perf_counter() - started
+        compiled = self.backend.compile_seconds() - compiled
+        seconds = max(time.perf_counter() - started - compiled, 0.0)
         spent = self.backend.evaluations - before
         asked = question.target.settings() if self.takes_targets else {}
         provenance = Provenance(
@@ -379,6 +381,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             forward_equivalents=spent.forward_equivalents,
             seconds=seconds,
             peak_bytes=self.backend.peak_bytes(),
+            compile_seconds=compiled,
             **asdict(spent),
         )
         maps = AttributionMaps(

@@ -40,7 +40,8 @@ class Provenance:
 
     ``seconds`` and the counts of denoiser evaluations (rows; ``forward_equivalents`` weighs a
     forward-mode product 2 and a reverse one 3) are of the whole ``attribute`` call;
-    ``peak_bytes`` is None where the device doesn't tell.
+    ``peak_bytes`` is None where the device doesn't tell. ``compile_seconds`` is what a framework
+    that compiles took for it, and is no part of ``seconds``: a second call doesn't take it again.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Provenance:
     forward_equivalents: int = 0
     seconds: float = 0.0
     peak_bytes: int | None = None
+    compile_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -558,6 +558,10 @@ class Backend(ABC):
         """The most device memory held since the last reset; None where the device doesn't tell."""
         return None
 
+    def compile_seconds(self) -> float:
+        """How long programs have been compiled in this process so far: 0 where none are."""
+        return 0.0
+
     def no_gradients(self) -> AbstractContextManager[object]:
         """A context in which nothing is recorded for differentiation."""
         from contextlib import nullcontext

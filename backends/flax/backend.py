@@ -18,6 +18,7 @@ from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
 from wordlight.backends.flax.attention_means import AttentionSums, means_of_run, merge
 from wordlight.backends.flax.batches import in_parts, products
+from wordlight.backends.flax.compiling import compiling_clock
 from wordlight.backends.flax.devices import Placement, make_mesh
 from wordlight.backends.flax.loading import LoadedModel, load_model
 from wordlight.backends.flax.programs import Point, Programs, Told, parameters_of
@@ -488,6 +489,10 @@ class FlaxBackend(Backend):
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
         """See ``Backend.to_numpy``."""
         return self._place.fetch(array).astype(np.float32)
+
+    def compile_seconds(self) -> float:
+        """See ``Backend.compile_seconds``."""
+        return compiling_clock().seconds
 
     def reset_peak_bytes(self) -> None:
         """See ``Backend.reset_peak_bytes``."""

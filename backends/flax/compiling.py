@@ -1,0 +1,45 @@
+"""How long JAX has compiled in this process: a first call's seconds, and not a method's."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+import jax
+
+#: What JAX says of tracing, lowering and compiling a program; stretches may lie inside others.
+_COMPILING = "/jax/core/compile/"
+
+
+class CompilingClock:
+    """Adds up the stretches of time in which something was compiled, each moment once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0.0
+        # The latest stretches, which one that ends later may hold.
+        self._open: list[tuple[float, float]] = []
+
+    def note(self, event: str, start: float, end: float, **_about: str | int) -> None:
+        """Take a stretch that has ended, as ``jax.monitoring`` tells it."""
+        if not event.startswith(_COMPILING):
+            return
+        with self._lock:
+            inside = [one for one in self._open if one[0] >= start]
+            self._total += (end - start) - sum(b - a for a, b in inside)
+            self._open = [one for one in self._open if one[0] < start] + [(start, end)]
+            # What ended before can't be inside a stretch that begins after it.
+            self._open = self._open[-1000:]
+
+    @property
+    def seconds(self) -> float:
+        """The whole time so far."""
+        return self._total
+
+
+@cache
+def compiling_clock() -> CompilingClock:
+    """The process's clock, which begins when it is first asked for."""
+    clock = CompilingClock()
+    jax.monitoring.register_event_time_span_listener(clock.note)
+    return clock
