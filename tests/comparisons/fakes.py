@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,6 @@ import xarray as xr
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
-from wordlight.attribution.words import _WORD
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
 from wordlight.backends.sampling import SamplingFacts
@@ -23,6 +23,8 @@ from wordlight.backends.tokens import PromptTooLongError, Tokens
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.metrics.ceiling import mask_on_grid
 
+#: A word, or a mark.
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 CONTEXT = 32
 STEPS = 8
 
