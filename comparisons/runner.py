@@ -36,7 +36,13 @@ from wordlight.comparisons.results.comparison import (
 from wordlight.comparisons.results.files import write_reports
 from wordlight.comparisons.results.finished_run import COMMAND
 from wordlight.comparisons.results.html import write_report
-from wordlight.comparisons.rows.calibration import Choice, ceiling_thresholds, choose, tells
+from wordlight.comparisons.rows.calibration import (
+    Choice,
+    ceiling_thresholds,
+    choose,
+    nothing_to_choose_on,
+    tells,
+)
 from wordlight.comparisons.rows.entries import Entry, Methods
 from wordlight.comparisons.runs.config_file import CONFIG, write_config
 from wordlight.comparisons.runs.executors import Executor
@@ -382,6 +388,8 @@ class _Run:
                 lost[entry] = self._why_lost(entry, names)
         if not choices:
             first = next(iter(failures.recorded(self.root)), None)
+            if first is None:
+                raise ValueError(nothing_to_choose_on("options of any method"))
             raise ValueError(
                 "every cell of the calibration split that has a word to choose a threshold on "
                 f"failed; the first: {first}"

@@ -84,14 +84,18 @@ def ceiling_thresholds(items: Iterable[DatasetItem]) -> Thresholds:
 
 def _best(curves: Mapping[str, Sequence[float]], who: str) -> tuple[Thresholds, float]:
     if not curves.get(NORMALISED_CURVE[0]):
-        raise ValueError(
-            f"no word to choose the threshold of {who} on: no calibration image shows two of the "
-            "objects that were asked for; take more calibration images, or a model that follows "
-            "such prompts better"
-        )
+        raise ValueError(nothing_to_choose_on(f"the threshold of {who}"))
     means = [float(np.mean(curves[name])) for name in NORMALISED_CURVE]
     absolute = [float(np.mean(curves[name])) for name in ABSOLUTE_CURVE]
     thresholds = Thresholds(
         THRESHOLD_GRID[int(np.argmax(means))], ABSOLUTE_GRID[int(np.argmax(absolute))]
     )
     return thresholds, max(means)
+
+
+def nothing_to_choose_on(what: str) -> str:
+    """What is said where no calibration image has a headline word."""
+    return (
+        f"no word to choose {what} on: no calibration image shows two of the objects that were "
+        "asked for; take more calibration images, or a model that follows such prompts better"
+    )

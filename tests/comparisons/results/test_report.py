@@ -361,7 +361,7 @@ def test_the_page_in_chromium(folder):
         # What has no score stands last either way; names go from the first one on.
         for way in (1, 2):
             page.evaluate(click.format(2))
-            column = "[...document.querySelectorAll('#scores tbody tr')]"
+            column = "[...document.querySelector('#scores tbody').rows]"
             scores = page.evaluate(f"{column}.map((r) => r.cells[3].dataset.value)")
             assert scores[-1] == ""
             known = [float(s) for s in scores[:-1]]

@@ -219,7 +219,8 @@ def test_the_centres_width_is_the_one_that_a_comparison_chooses(backend, tmp_pat
     asked = {"methods": ["center", "uniform"], "groups": ["order"], "options": options}
     study_of = study(backend, tmp_path / "out", **asked)
     assert study_of.width == found.variant.options["width"]
-    kept = AttributionMaps.load(tmp_path / "out/maps/fake/scenes-test-0000/center.safetensors")
+    cell = found.variant.cell
+    kept = AttributionMaps.load(tmp_path / f"out/maps/fake/scenes-test-0000/{cell}.safetensors")
     assert kept.provenance.settings["width"] == study_of.width
     assert study(backend, tmp_path / "out", **asked).text == study_of.text
     with pytest.raises(ValueError, match=r"calibration was 8, now 4"):
