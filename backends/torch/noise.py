@@ -65,7 +65,7 @@ class NoiseLevels:
     def _between(self, timestep: float) -> tuple[float, float]:
         """Alpha and sigma from the table of whole timesteps, between them as the scheduler goes."""
         places = np.arange(len(self._cumulative))
-        if timestep.is_integer() or not hasattr(self._scheduler, "sigmas"):
+        if float(timestep).is_integer() or not hasattr(self._scheduler, "sigmas"):
             product = float(np.interp(timestep, places, self._cumulative))
             return product**0.5, (1.0 - product) ** 0.5
         with np.errstate(divide="ignore"):
