@@ -73,6 +73,8 @@ class Trajectory:
         not_replayable: why a replay from the latents would differ from the run, or None.
         noise_source: ``"sampled"`` or ``"noising"`` (an image that was given).
         step_added: further conditioning that was another at each step, ``(steps, ...)`` each.
+        encoded_otherwise: how the embeddings came about, where the run was not simply given words
+            (``"prompt_embeds"``, ``"clip_skip"``); None for words.
         weights: a digest of the weights that made it, or None where it isn't known; comparable
             within a framework and precision.
     """
@@ -98,6 +100,7 @@ class Trajectory:
     noise_source: str = "sampled"
     step_added: dict[str, FloatArray] = field(default_factory=dict)
     weights: str | None = None
+    encoded_otherwise: str | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4 or len(self.latents) != len(self.timesteps):
@@ -243,4 +246,5 @@ _FACTS = (
     "not_replayable",
     "noise_source",
     "weights",
+    "encoded_otherwise",
 )

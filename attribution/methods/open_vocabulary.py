@@ -129,6 +129,8 @@ class OpenVocabulary(TextImageAttributor):
         """Raise ValueError where the run's own words were encoded in another way than others
         would be (weighted, or by another layer of the encoder)."""
         backend, trajectory = self.backend, question.trajectory
+        if trajectory.encoded_otherwise is None:
+            return
         made = backend.encode([trajectory.prompt]).embeddings
         own = backend.asarray(trajectory.embeddings[None])
         if not alike(made, own, encoding_tolerance(backend, trajectory)):

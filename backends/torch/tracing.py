@@ -143,6 +143,8 @@ def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, t
     return own, {name: value[0] for name, value in made.added.items()}
 
 
+#: What makes other embeddings of the same words.
+_OTHERWISE = ("prompt_embeds", "clip_skip")
 #: What a call is told that is not of its text alone.
 _NOT_OF_TEXT = (
     "self prompt prompt_embeds pooled_prompt_embeds prompt_attention_mask prompt_embeds_mask "
@@ -217,6 +219,9 @@ def trajectories_of(
                 },
                 not_replayable=call.not_replayable or why,
                 weights=call.weights,
+                encoded_otherwise=next(
+                    (n for n in _OTHERWISE if call.arguments.get(n) is not None), None
+                ),
             )
         )
     return made
