@@ -307,7 +307,8 @@ def test_both_colour_schemes_differ(show: Any, browser: chromium.Page) -> None:
 def test_a_hostile_prompt_is_shown_as_text(show: Any) -> None:
     shown = show(maps_of(tokens_of(HOSTILE)))
     said = shown.text(".wl-prompt")
-    assert said.startswith("</script><script>alert(1)</script> <!-- \"'&amp; \u202egnp.exe \u2028 U+200F ")
+    assert said.startswith("</script><script>alert(1)</script> <!-- \"'&amp; \u202egnp.exe ")
+    assert "U+200F 👩\u200d🚀 {{7*7}} U+D800" in said
     assert shown.page.evaluate("document.querySelectorAll('.wl-prompt script').length") == 0
     # A mark that turns the direction of writing ends with its word.
     boxes = shown.page.evaluate(
