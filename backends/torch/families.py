@@ -262,7 +262,14 @@ def _pushes_from_empty(pipe: Any) -> bool:
 #: Transformers are asked by their pipelines, whose latents and pixels are packed in many ways.
 _NOT_OF_TRANSFORMERS = {
     name: f"{name} isn't known of transformers"
-    for name in ("invert", "decode", "encode_from", "attention_keys", "randomized")
+    for name in (
+        "invert",
+        "decode",
+        "encode_from",
+        "attention_keys",
+        "attention_measures",
+        "randomized",
+    )
 }
 _SD_3 = Denoiser(
     name="Stable Diffusion 3",
