@@ -27,21 +27,23 @@ def with_denominators(call: AttentionCall) -> tuple[torch.Tensor | None, torch.T
         return None, None
     grouped = key.shape[1] != query.shape[1]
     mask = _additive(call.mask, query)
-    chosen = torch._fused_sdp_choice(  # type: ignore[attr-defined]
+    chosen = torch._fused_sdp_choice(
         query, key, value, call.mask, 0.0, call.causal, scale=call.scale, enable_gqa=grouped
     )
     kind = query.device.type
     aten = torch.ops.aten
     if chosen == SDPBackend.FLASH_ATTENTION.value and kind == "cpu" and not grouped:
-        return aten._scaled_dot_product_flash_attention_for_cpu(
+        output, lse = aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, call.causal, attn_mask=mask, scale=call.scale
         )[:2]
+        return output, lse
     if kind != "cuda" or grouped or query.shape[-1] % 8 or mask is not None:
         return None, None
     if chosen == SDPBackend.FLASH_ATTENTION.value:
-        return aten._scaled_dot_product_flash_attention(
+        output, lse = aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, call.causal, False, scale=call.scale
         )[:2]
+        return output, lse
     if chosen == SDPBackend.EFFICIENT_ATTENTION.value:
         output, lse = aten._scaled_dot_product_efficient_attention(
             query, key, value, None, True, 0.0, call.causal, scale=call.scale

@@ -34,13 +34,14 @@ def _output(_module: Any, output: Any, told: Told) -> torch.Tensor:
     """The first channels, where more are a variance that was learned too."""
     latents = told.get("hidden_states")
     if isinstance(latents, torch.Tensor) and output.shape[1] == 2 * latents.shape[1]:
-        return output.chunk(2, dim=1)[0]
+        output = output.chunk(2, dim=1)[0]
     prediction: torch.Tensor = output
     return prediction
 
 
 def _turned(_module: Any, output: Any, _told: Told) -> torch.Tensor:
-    return -output
+    prediction: torch.Tensor = -output
+    return prediction
 
 
 def _number(timestep: float, _latents: torch.Tensor) -> float:
@@ -123,7 +124,8 @@ def _from_tokens(_module: Any, told: Told) -> torch.Tensor:
 
 
 def _as_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    return tokens[:, : grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
+    places: torch.Tensor = tokens[:, : grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
+    return places
 
 
 def _to_tokens(_module: Any, latents: torch.Tensor, told: Told) -> torch.Tensor:

@@ -181,7 +181,8 @@ def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Modu
 
 def _check_tokenizer(folder: Path, pipe: Any) -> None:
     """Raises ModelLoadError for words that the text encoder has no embedding for, and for none."""
-    tokenizer, encoder = getattr(pipe, "tokenizer", None), getattr(pipe, "text_encoder", None)
+    tokenizer: Any = getattr(pipe, "tokenizer", None)
+    encoder: Any = getattr(pipe, "text_encoder", None)
     if not hasattr(tokenizer, "get_vocab") or not hasattr(
         getattr(encoder, "config", None), "vocab_size"
     ):

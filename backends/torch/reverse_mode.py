@@ -57,7 +57,7 @@ def attention_gradients(
     for (name, (grid, probs)), gradient in zip(seen.items(), gradients, strict=True):
         both = (probs.detach(), gradient)
         if model.family.joint:
-            both = tuple(_text_columns(layout, of_all) for of_all in both)
+            both = (_text_columns(layout, both[0]), _text_columns(layout, both[1]))
         yield name, grid, *both
 
 
