@@ -274,4 +274,5 @@ def _projection(call: AttentionCall, heads: int) -> torch.Tensor:
     inner = heads * int(call.value.shape[-1])
     unit = torch.eye(inner, dtype=call.value.dtype, device=call.value.device)
     matrix: torch.Tensor = linear(unit) - linear(torch.zeros_like(unit[:1]))
-    return matrix.unflatten(0, (heads, -1))
+    by_head: torch.Tensor = matrix.unflatten(0, (heads, -1))
+    return by_head
