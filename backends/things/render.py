@@ -100,7 +100,9 @@ def tinted(
     light = np.clip((bright - middle) / (1.0 - middle), 0.0, 1.0)[..., None]
     shades = np.array(COLOURS[colour]) * dark
     shades = shades + (255.0 - shades) * light
-    return np.rint(np.concatenate([shades * alpha / 255.0, alpha], -1)).astype(np.uint8)
+    found: npt.NDArray[np.uint8]
+    found = np.rint(np.concatenate([shades * alpha / 255.0, alpha], -1)).astype(np.uint8)
+    return found
 
 
 def render_scene(
