@@ -70,7 +70,7 @@ def load_checkpoint(
     # A fused optimizer counts its steps on the device, any other on the CPU.
     fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in model.named_parameters():
-        if step:
+        if step and parameter.requires_grad:
             first = stored.get(f"exp_avg.{name}", torch.zeros_like(parameter))
             device = parameter.device if fused else torch.device("cpu")
             optimizer.state[parameter] = {

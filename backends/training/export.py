@@ -11,10 +11,10 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
 
-from wordlight.backends.scenes.grammar import vocabulary
-from wordlight.backends.scenes.render import rendered
-from wordlight.backends.training.drawing import build_pipeline, draw
-from wordlight.backends.training.train_denoiser import Denoiser, load_trained_autoencoder
+from wordlight.backends.training.blueprints import BLUEPRINTS
+from wordlight.backends.training.denoisers import Denoiser, build_denoiser
+from wordlight.backends.training.drawing import draw
+from wordlight.backends.training.train_denoiser import load_trained_autoencoder
 from wordlight.backends.training.training import averaged_weights
 from wordlight.backends.vocabulary import WORDS_FILE
 
@@ -30,21 +30,25 @@ def export(folder: Path, destination: Path, *, half: bool = False, compared: int
     weights = averaged_weights(folder / "denoiser.safetensors")
     facts = {stage: _facts(folder / f"{stage}.safetensors") for stage in _STAGES}
     facts = {stage: found for stage, found in facts.items() if found}
-    model = Denoiser(tuple(facts["denoiser"]["settings"]["widths"]))
+    settings = facts["denoiser"]["settings"]
+    blueprint = BLUEPRINTS[settings.get("model", "scenes")]
+    model = build_denoiser(blueprint, tuple(settings["widths"]))
     model.load_state_dict(weights)
     model.eval()
-    autoencoder = load_trained_autoencoder(folder, "cpu")
+    autoencoder = load_trained_autoencoder(blueprint, folder, "cpu")
     if half:
         facts["half_precision"] = _rounded(model, autoencoder, compared)
     dtype = torch.float16 if half else torch.float32
-    build_pipeline(model, autoencoder).to(dtype=dtype).save_pretrained(destination)
+    model.pipeline(autoencoder).to(dtype=dtype).save_pretrained(destination)
     (destination / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (destination / WORDS_FILE).write_text("\n".join(sorted(vocabulary())) + "\n")
+    (destination / WORDS_FILE).write_text("\n".join(sorted(blueprint.data.words)) + "\n")
 
 
 def _rounded(model: Denoiser, autoencoder: AutoencoderKL, prompts: int) -> dict[str, Any]:
     """Round all weights to float16, in place; by how many grey levels that moves the pictures."""
-    texts = [rendered("validation", index).scene.prompt for index in range(prompts)]
+    texts = [
+        model.blueprint.data.rendered("validation", index).scene.prompt for index in range(prompts)
+    ]
     before = np.stack(draw(model, autoencoder, texts, seed=0)).astype(int)
     for network in (model, autoencoder):
         network.half().float()

@@ -9,8 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from wordlight.backends.scenes.render import rendered
-from wordlight.backends.scenes.tokenizer import build_tokenizer
+from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.places import place_targets
 from wordlight.backends.training.train_autoencoder import pixels
 
@@ -19,36 +18,43 @@ _ENCODE_BATCH = 50
 _SCALE_IMAGES = 500
 
 
-def latent_scale(autoencoder: AutoencoderKL, device: str) -> float:
+def latent_scale(blueprint: Blueprint, autoencoder: AutoencoderKL, device: str) -> float:
     """The factor that gives the latents of the first training images unit variance."""
-    latents = _encode(autoencoder, "train", list(range(_SCALE_IMAGES)), device)
+    latents = _encode(blueprint, autoencoder, "train", list(range(_SCALE_IMAGES)), device)
     return float(1.0 / latents.std())
 
 
 def _encode(
-    autoencoder: AutoencoderKL, split: str, indices: list[int], device: str
+    blueprint: Blueprint, autoencoder: AutoencoderKL, split: str, indices: list[int], device: str
 ) -> torch.Tensor:
     parts = []
     with torch.no_grad():
         for start in range(0, len(indices), _ENCODE_BATCH):
-            batch = pixels(split, indices[start : start + _ENCODE_BATCH]).to(device)
+            batch = pixels(blueprint, split, indices[start : start + _ENCODE_BATCH]).to(device)
             parts.append(autoencoder.encode(batch).latent_dist.mean.float().cpu())
     return torch.cat(parts)
 
 
 class LatentStore:
-    """A split's images: ``latents`` ``(n, 4, 16, 16)`` float16, scaled, ``ids`` ``(n, context)``,
-    and the places of ``place_targets``."""
+    """A split's images: ``latents`` ``(n, channels, 16, 16)`` float16, scaled, token ``ids``
+    ``(n, context)``, and the places of ``place_targets``."""
 
     def __init__(
-        self, folder: Path, autoencoder: AutoencoderKL, split: str, images: int, device: str
+        self,
+        blueprint: Blueprint,
+        folder: Path,
+        autoencoder: AutoencoderKL,
+        split: str,
+        images: int,
+        device: str,
     ) -> None:
         if images % SHARD and images > SHARD:
             raise ValueError(f"the number of images must be a multiple of {SHARD}, not {images}")
         self.images = images
+        self._blueprint = blueprint
         self._folder, self._split, self._device = folder, split, device
         self._autoencoder = autoencoder
-        self._tokenizer = build_tokenizer()
+        self._tokenizer = blueprint.tokens.build_tokenizer()
         self._shards: dict[int, dict[str, torch.Tensor]] = {}
 
     def batch(self, shard: int, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -59,18 +65,18 @@ class LatentStore:
         return {**data, "latents": data["latents"].float()}
 
     def _load(self, shard: int) -> dict[str, torch.Tensor]:
-        path = self._folder / f"latents-{self._split}-{shard:03d}.safetensors"
+        path = self._folder / f"encoded-{self._split}-{shard:03d}.safetensors"
         if path.exists():
             return load_file(path)
         first = shard * SHARD
         indices = list(range(first, min(first + SHARD, self.images)))
-        latents = _encode(self._autoencoder, self._split, indices, self._device)
+        latents = _encode(self._blueprint, self._autoencoder, self._split, indices, self._device)
         latents = latents * self._autoencoder.config.scaling_factor
-        scenes = [rendered(self._split, i) for i in indices]
+        scenes = [self._blueprint.data.rendered(self._split, i) for i in indices]
         data = {
             "latents": latents.half().contiguous(),
             "ids": token_ids(self._tokenizer, [s.scene.prompt for s in scenes]),
-            **place_targets(self._tokenizer, scenes),
+            **place_targets(self._blueprint, self._tokenizer, scenes),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

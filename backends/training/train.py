@@ -1,4 +1,4 @@
-"""Trains ``scenes``, stage by stage: ``python -m wordlight.backends.training.train --help``."""
+"""Trains an embedded model: ``python -m wordlight.backends.training.train --help``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from wordlight.backends.training.networks import UNET_WIDTHS
+from wordlight.backends.training.blueprints import BLUEPRINTS
 from wordlight.backends.training.training import TIMESTEP_SHIFTS, Recipe
 
 
@@ -15,7 +15,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m wordlight.backends.training.train",
         description="Train the embedded model. Stages: the autoencoder first, then its decoder "
-        "alone (at any time before the export) and the denoiser (text encoder and UNet together), "
+        "alone (at any time before the export) and the denoiser (with its text encoder), "
         "then export to a diffusers folder. A stopped stage goes on where its checkpoint was when "
         "the same command is given again.",
     )
@@ -26,6 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=text, description=text)
         stage.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+        stage.add_argument(
+            "--model", choices=BLUEPRINTS, default="scenes", help="which model (scenes)"
+        )
         stage.add_argument("--steps", type=int, default=steps, help=f"in all ({steps})")
         stage.add_argument("--batch", type=int, default=batch, help=f"images a step ({batch})")
         stage.add_argument("--rate", type=float, default=rate, help=f"learning rate ({rate})")
@@ -39,10 +42,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add_stage("autoencoder", "train the autoencoder", 14_000, 8, 2e-3)
     add_stage("decoder", "train the autoencoder's decoder further", 12_000, 8, 2e-3)
-    denoiser = add_stage("denoiser", "train text encoder and UNet", 20_000, 32, 1e-3)
-    levels = ",".join(map(str, UNET_WIDTHS))
+    denoiser = add_stage("denoiser", "train text encoder and denoiser", 20_000, 32, 1e-3)
     denoiser.add_argument(
-        "--widths", default=levels, help=f"channels of the UNet's levels ({levels})"
+        "--widths",
+        help="channels of the UNet's levels or the transformer's layers, such as 48,64,96",
     )
     denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
     default = ",".join(f"{step}:{shift}" for step, shift in TIMESTEP_SHIFTS.items())
@@ -92,7 +95,8 @@ def main() -> None:
         cooldown=options.cooldown,
         seed=options.seed,
     )
-    common = (options.run, recipe, options.images, options.device, options.save_every)
+    blueprint = BLUEPRINTS[options.model]
+    common = (blueprint, options.run, recipe, options.images, options.device, options.save_every)
     if options.stage in ("autoencoder", "decoder"):
         from wordlight.backends.training import train_autoencoder as stages
 
@@ -101,7 +105,8 @@ def main() -> None:
     else:
         from wordlight.backends.training.train_denoiser import train_denoiser
 
-        widths = tuple(int(w) for w in options.widths.split(","))
+        levels = options.widths.split(",") if options.widths else blueprint.sizes.denoiser_widths
+        widths = tuple(int(width) for width in levels)
         train_denoiser(
             *common, options.check_every, widths, timestep_shifts=options.timestep_shifts
         )

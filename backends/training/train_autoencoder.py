@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from wordlight.backends.scenes.render import rendered
+from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.networks import build_autoencoder
 from wordlight.backends.training.training import (
     Recipe,
@@ -34,19 +34,19 @@ AUTOENCODER, DECODER = "autoencoder.safetensors", "decoder.safetensors"
 _DECODING = ("post_quant_conv", "decoder")
 
 
-def pixels(split: str, indices: list[int]) -> torch.Tensor:
+def pixels(blueprint: Blueprint, split: str, indices: list[int]) -> torch.Tensor:
     """Rendered images as ``(batch, 3, 64, 64)`` in -1..1."""
-    images = np.stack([rendered(split, index).image for index in indices])
+    images = np.stack([blueprint.data.rendered(split, index).image for index in indices])
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def train_autoencoder(
-    folder: Path, recipe: Recipe, images: int, device: str, save_every: int
+    blueprint: Blueprint, folder: Path, recipe: Recipe, images: int, device: str, save_every: int
 ) -> None:
     """Train, or go on training, until ``recipe.steps``."""
     torch.manual_seed(recipe.seed)
-    model = build_autoencoder().to(device, memory_format=torch.channels_last)
-    run = Run(folder, "autoencoder", model, recipe, {"images": images})
+    model = build_autoencoder(blueprint.sizes).to(device, memory_format=torch.channels_last)
+    run = Run(folder, "autoencoder", model, recipe, {"images": images, **blueprint.settings})
 
     def loss_of(truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         posterior = model.encode(truth).latent_dist
@@ -58,17 +58,19 @@ def train_autoencoder(
         assert isinstance(loss, torch.Tensor)
         return loss
 
-    _train(run, images, device, save_every, loss_of)
+    _train(blueprint, run, images, device, save_every, loss_of)
 
 
-def train_decoder(folder: Path, recipe: Recipe, images: int, device: str, save_every: int) -> None:
+def train_decoder(
+    blueprint: Blueprint, folder: Path, recipe: Recipe, images: int, device: str, save_every: int
+) -> None:
     """Train the decoder further, with the encoder as it is, so that latents stay what they are."""
     torch.manual_seed(recipe.seed)
-    autoencoder = build_autoencoder()
+    autoencoder = build_autoencoder(blueprint.sizes)
     autoencoder.load_state_dict(averaged_weights(folder / AUTOENCODER))
     autoencoder = autoencoder.to(device, memory_format=torch.channels_last)
     model = torch.nn.ModuleDict({name: getattr(autoencoder, name) for name in _DECODING})
-    run = Run(folder, "decoder", model, recipe, {"images": images})
+    run = Run(folder, "decoder", model, recipe, {"images": images, **blueprint.settings})
 
     def loss_of(truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         with torch.no_grad():
@@ -77,15 +79,15 @@ def train_decoder(folder: Path, recipe: Recipe, images: int, device: str, save_e
         noise = level * torch.randn(latents.shape, generator=generator)
         return _error(autoencoder.decode(latents + latents.std() * noise.to(device)).sample, truth)
 
-    _train(run, images, device, save_every, loss_of)
+    _train(blueprint, run, images, device, save_every, loss_of)
 
 
-def trained_autoencoder(folder: Path) -> AutoencoderKL:
+def trained_autoencoder(blueprint: Blueprint, folder: Path) -> AutoencoderKL:
     """The autoencoder of a run, with its decoder as far as that was trained.
 
     Raises FileNotFoundError when there is none.
     """
-    autoencoder = build_autoencoder()
+    autoencoder = build_autoencoder(blueprint.sizes)
     weights = averaged_weights(folder / AUTOENCODER)
     if (folder / DECODER).exists():
         weights |= averaged_weights(folder / DECODER)
@@ -94,6 +96,7 @@ def trained_autoencoder(folder: Path) -> AutoencoderKL:
 
 
 def _train(
+    blueprint: Blueprint,
     run: Run,
     images: int,
     device: str,
@@ -103,12 +106,14 @@ def _train(
     recipe = run.recipe
     store = torch.zeros(images, 3, 64, 64, dtype=torch.uint8)
     drawn = torch.zeros(images, dtype=torch.bool)
-    check = pixels("validation", list(range(_VALIDATION_IMAGES))).to(device)
+    check = pixels(blueprint, "validation", list(range(_VALIDATION_IMAGES))).to(device)
     losses: list[float] = []
     while run.step < recipe.steps:
         indices = batch_indices(images, recipe.batch, recipe.seed, run.step)
         for index in indices[~drawn[indices]].tolist():
-            store[index] = torch.from_numpy(rendered("train", index).image).permute(2, 0, 1)
+            store[index] = torch.from_numpy(blueprint.data.rendered("train", index).image).permute(
+                2, 0, 1
+            )
             drawn[index] = True
         truth = store[indices].to(device).float() / 127.5 - 1.0
         truth = truth.contiguous(memory_format=torch.channels_last)
@@ -120,7 +125,7 @@ def _train(
             losses.clear()
         if run.step % save_every == 0 or run.step == recipe.steps:
             run.save()
-            run.log(validation_error=_validate(run.path.parent, check))
+            run.log(validation_error=_validate(blueprint, run.path.parent, check))
 
 
 def _error(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -129,9 +134,9 @@ def _error(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return loss
 
 
-def _validate(folder: Path, check: torch.Tensor) -> float:
+def _validate(blueprint: Blueprint, folder: Path, check: torch.Tensor) -> float:
     """Mean absolute error, in grey levels of 255, of the averaged weights."""
-    model = trained_autoencoder(folder).to(check.device)
+    model = trained_autoencoder(blueprint, folder).to(check.device)
     with torch.no_grad():
         output = model(check).sample.clamp(-1, 1)
     return float((output - check).abs().mean() * 127.5)

@@ -1,4 +1,4 @@
-"""Second stage of the training: text encoder and UNet together, on the autoencoder's latents."""
+"""Second stage of the training: text encoder and denoiser together, on latents."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ import torch
 from diffusers import AutoencoderKL
 
 from wordlight.backends.following import total
-from wordlight.backends.scenes.following import follow
-from wordlight.backends.scenes.render import rendered
-from wordlight.backends.scenes.segment import segment
-from wordlight.backends.scenes.tokenizer import EOS_ID, build_tokenizer
+from wordlight.backends.training.blueprints import Blueprint
+from wordlight.backends.training.denoisers import Denoiser, build_denoiser
 from wordlight.backends.training.drawing import draw
 from wordlight.backends.training.latent_store import SHARD, LatentStore, latent_scale, token_ids
 from wordlight.backends.training.networks import (
     BETA_END,
-    TEXT_WIDTH,
-    build_scheduler,
-    build_text_encoder,
-    build_unet,
 )
-from wordlight.backends.training.places import PLACES_WEIGHT, PlacesHead
+from wordlight.backends.training.places import PLACES_WEIGHT
 from wordlight.backends.training.train_autoencoder import trained_autoencoder
 from wordlight.backends.training.training import (
     TIMESTEP_SHIFTS,
@@ -61,73 +55,59 @@ def draw_timesteps(count: int, shift: float, generator: torch.Generator) -> torc
     return times
 
 
-class Denoiser(torch.nn.Module):
-    """Text encoder and UNet as one module: ids and noisy latents in, prediction out.
-
-    ``places`` only helps in training (see ``places.py``).
-    """
-
-    def __init__(self, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.text_encoder = build_text_encoder()
-        self.unet = build_unet(widths)
-        self.places = PlacesHead(TEXT_WIDTH, EOS_ID)
-
-    def encode(self, ids: torch.Tensor) -> torch.Tensor:
-        """The text encoder's output, ``(batch, context, width)``."""
-        output: torch.Tensor = self.text_encoder(ids).last_hidden_state
-        return output
-
-    def forward(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor
-    ) -> torch.Tensor:
-        """The UNet's prediction, ``(batch, 4, height, width)``."""
-        output: torch.Tensor = self.unet(latents, timesteps, text).sample
-        return output
-
-
-def load_trained_autoencoder(folder: Path, device: str) -> AutoencoderKL:
+def load_trained_autoencoder(blueprint: Blueprint, folder: Path, device: str) -> AutoencoderKL:
     """The autoencoder of a run, with its scaling factor set."""
-    autoencoder = trained_autoencoder(folder).to(device).eval().requires_grad_(False)
-    autoencoder.register_to_config(scaling_factor=latent_scale(autoencoder, device))
+    autoencoder = trained_autoencoder(blueprint, folder).to(device).eval().requires_grad_(False)
+    autoencoder.register_to_config(scaling_factor=latent_scale(blueprint, autoencoder, device))
     return autoencoder
 
 
 class _Validation:
     """Loss and prompt-following over held-out prompts, always with the same random numbers."""
 
-    def __init__(self, folder: Path, autoencoder: AutoencoderKL, device: str, prompts: int) -> None:
-        self._autoencoder, self._device, self._prompts = autoencoder, device, prompts
-        store = LatentStore(folder, autoencoder, "validation", _LOSS_IMAGES, device)
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        folder: Path,
+        autoencoder: AutoencoderKL,
+        device: str,
+        prompts: int,
+    ) -> None:
+        self._blueprint, self._autoencoder = blueprint, autoencoder
+        self._device, self._prompts = device, prompts
+        store = LatentStore(blueprint, folder, autoencoder, "validation", _LOSS_IMAGES, device)
         held_out = store.batch(0, torch.arange(_LOSS_IMAGES))
         self._latents, self._ids = held_out["latents"], held_out["ids"]
-        self._scheduler = build_scheduler()
 
     def loss(self, model: Denoiser) -> dict[str, float]:
         """Mean squared error of the prediction at each of a few timesteps."""
         noise = torch.randn(self._latents.shape, generator=step_generator(1, 0))
         losses = {}
         with torch.no_grad():
-            text = model.encode(self._ids.to(self._device))
+            ids = self._ids.to(self._device)
+            text = model.encode(ids)
             for t in _LOSS_STEPS:
                 times = torch.full((_LOSS_IMAGES,), t)
-                noisy = self._scheduler.add_noise(self._latents, noise, times)
-                goal = self._scheduler.get_velocity(self._latents, noise, times)
-                output = model(noisy.to(self._device), times.to(self._device), text)
+                noisy, goal = model.noised(self._latents, noise, times)
+                output = model(noisy.to(self._device), times.to(self._device), text, ids)
                 losses[f"loss@{t}"] = float((output.cpu() - goal).square().mean())
         return losses
 
     def following(self, model: Denoiser) -> dict[str, float]:
-        """Share of colours, shapes, counts and relations right, at 20 steps and guidance 3."""
-        scenes = [rendered("validation", i).scene for i in range(self._prompts)]
+        """Return the share of right answers by kind, at 20 steps and guidance 3."""
+        scenes = [
+            self._blueprint.data.rendered("validation", i).scene for i in range(self._prompts)
+        ]
         images = draw(model, self._autoencoder, [s.prompt for s in scenes], seed=0)
         found = total(
-            follow(scene, segment(image)) for scene, image in zip(scenes, images, strict=True)
+            self._blueprint.data.judge(scene, image)
+            for scene, image in zip(scenes, images, strict=True)
         )
         return found.shares()
 
 
 def train_denoiser(
+    blueprint: Blueprint,
     folder: Path,
     recipe: Recipe,
     images: int,
@@ -144,22 +124,22 @@ def train_denoiser(
     ``timestep_shifts`` the shift of ``draw_timesteps`` from each of some steps on, 0 among them.
     """
     torch.manual_seed(recipe.seed)
-    autoencoder = load_trained_autoencoder(folder, device)
+    autoencoder = load_trained_autoencoder(blueprint, folder, device)
     # Convolutions are a fifth faster with the channels last.
-    model = Denoiser(widths).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_denoiser(blueprint, widths).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     facts: dict[str, Any] = {
         "images": images,
         "widths": list(widths),
         "places_weight": PLACES_WEIGHT,
         "beta_end": BETA_END,
+        **blueprint.settings,
         "timestep_shifts": {str(step): shift for step, shift in timestep_shifts.items()},
     }
     run = Run(folder, "denoiser", model, recipe, facts)
-    store = LatentStore(folder, autoencoder, "train", images, device)
-    empty = token_ids(build_tokenizer(), [""])
-    scheduler = build_scheduler()
-    validation = _Validation(folder, autoencoder, device, check_prompts)
-    judged = Denoiser(widths).to(device).eval()
+    store = LatentStore(blueprint, folder, autoencoder, "train", images, device)
+    empty = token_ids(blueprint.tokens.build_tokenizer(), [""])
+    validation = _Validation(blueprint, folder, autoencoder, device, check_prompts)
+    judged = build_denoiser(blueprint, widths).to(device).eval()
     shard_size = min(SHARD, images)
     shards = images // shard_size
     losses: list[tuple[float, float]] = []
@@ -176,12 +156,11 @@ def train_denoiser(
         ids = torch.where(dropped[:, None], empty, batch["ids"]).to(device)
         goals = {
             name: batch[name].masked_fill(dropped[:, None, None], float("nan")).to(device)
-            for name in ("token_places", "colour_places")
+            for name in ("token_places", "named_places")
         }
-        noisy = scheduler.add_noise(latents, noise, times)
-        goal = scheduler.get_velocity(latents, noise, times)
+        noisy, goal = model.noised(latents, noise, times)
         text = model.encode(ids)
-        output = model(noisy.to(device), times.to(device), text)
+        output = model(noisy.to(device), times.to(device), text, ids)
         loss = (output - goal.to(device)).square().mean()
         places_loss = model.places.loss(text, ids, goals)
         run.update(loss + PLACES_WEIGHT * places_loss)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from wordlight.backends.scenes.grammar import DATA_VERSION
 from wordlight.backends.training.checkpoint import load_checkpoint, save_checkpoint
 
 #: How noisy the denoiser's training images are, by the step from which on they are so (see
@@ -80,7 +79,7 @@ class Run:
         self.recipe = recipe
         self.path = folder / f"{name}.safetensors"
         self._log_path = folder / f"{name}.jsonl"
-        self.settings = {**asdict(recipe), **facts, "data_version": DATA_VERSION}
+        self.settings = {**asdict(recipe), **facts}
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )

@@ -50,6 +50,7 @@ def imported(module, tmp_path, refuse=False):
         "wordlight.comparisons.cli.main",
         "wordlight.backends.scenes.render",
         "wordlight.backends.scenes.segment",
+        "wordlight.backends.prompted_data",
         "wordlight.backends.things.render",
     ],
 )

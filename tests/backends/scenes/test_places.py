@@ -5,6 +5,7 @@ import torch
 from wordlight.backends.scenes.grammar import COLOURS, Group, Scene
 from wordlight.backends.scenes.render import SIZE, render_scene
 from wordlight.backends.scenes.tokenizer import EOS_ID, build_tokenizer
+from wordlight.backends.training.blueprints import SCENES
 from wordlight.backends.training.places import PlacesHead, place_targets
 
 
@@ -22,7 +23,7 @@ RED, BLUE = Group(2, None, "red", "circle"), Group(1, "small", "blue", "cross")
 
 def test_places_stand_at_the_nouns_and_at_the_colours_drawn(tokenizer):
     item = scene(RED, BLUE, relation="left")
-    goals = place_targets(tokenizer, [item])
+    goals = place_targets(SCENES, tokenizer, [item])
     tokens = tokenizer.convert_ids_to_tokens(
         tokenizer(item.scene.prompt, padding="max_length").input_ids
     )
@@ -33,17 +34,17 @@ def test_places_stand_at_the_nouns_and_at_the_colours_drawn(tokenizer):
         expected = torch.tensor(np.mean(centres, axis=0) / (SIZE / 2) - 1, dtype=torch.float32)
         # Float32 holds seven digits.
         torch.testing.assert_close(goals["token_places"][0, token], expected, rtol=0, atol=1e-6)
-        place = goals["colour_places"][0, list(COLOURS).index(colour)]
+        place = goals["named_places"][0, list(COLOURS).index(colour)]
         torch.testing.assert_close(place, expected, rtol=0, atol=1e-6)
-    assert (~goals["colour_places"][0].isnan()).all(1).sum() == 2
+    assert (~goals["named_places"][0].isnan()).all(1).sum() == 2
 
 
 def test_the_loss_is_zero_where_the_places_are_right_and_of_the_empty_prompt(tokenizer):
     items = [scene(RED), scene(BLUE)]
-    goals = place_targets(tokenizer, items)
+    goals = place_targets(SCENES, tokenizer, items)
     prompts = [item.scene.prompt for item in items]
     ids = tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
-    head = PlacesHead(width=2, end_id=EOS_ID)
+    head = PlacesHead(width=2, n_named=len(COLOURS), end_id=EOS_ID)
     with torch.no_grad():
         head.token.weight.copy_(torch.eye(2))
         head.token.bias.zero_()

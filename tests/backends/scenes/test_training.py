@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from wordlight.backends.loading import load
 from wordlight.backends.scenes.render import rendered
+from wordlight.backends.training.blueprints import SCENES
 from wordlight.backends.training.checkpoint import load_checkpoint
+from wordlight.backends.training.denoisers import build_denoiser
 from wordlight.backends.training.drawing import GUIDANCE, STEPS, draw
 from wordlight.backends.training.export import export
 from wordlight.backends.training.train_autoencoder import (
@@ -24,7 +26,6 @@ from wordlight.backends.training.train_autoencoder import (
     trained_autoencoder,
 )
 from wordlight.backends.training.train_denoiser import (
-    Denoiser,
     draw_timesteps,
     load_trained_autoencoder,
     train_denoiser,
@@ -53,11 +54,10 @@ def train(folder: Path, stage: str, *steps: int, **changes):
     for until in steps:
         if stage in ("autoencoder", "decoder"):
             run = train_decoder if stage == "decoder" else train_autoencoder
-            run(folder, recipe(until, **changes), IMAGES, "cpu", save_every=1000)
+            run(SCENES, folder, recipe(until, **changes), IMAGES, "cpu", save_every=1000)
         else:
-            train_denoiser(
-                folder, recipe(until, **changes), IMAGES, "cpu", 1000, 1000, WIDTHS, check_prompts=2
-            )
+            options = (recipe(until, **changes), IMAGES, "cpu", 1000, 1000, WIDTHS)
+            train_denoiser(SCENES, folder, *options, check_prompts=2)
 
 
 def both(folder: Path, *steps: int) -> Path:
@@ -138,10 +138,10 @@ def test_other_stages_need_a_trained_autoencoder(tmp_path, stage):
 
 def test_the_decoder_learns_further_and_latents_stay(tmp_path):
     train(tmp_path, "autoencoder", 20, rate=4e-3)
-    truth = pixels("validation", list(range(8)))
+    truth = pixels(SCENES, "validation", list(range(8)))
 
     def passed():
-        model = trained_autoencoder(tmp_path)
+        model = trained_autoencoder(SCENES, tmp_path)
         with torch.no_grad():
             latents = model.encode(truth).latent_dist.mean
             return latents, float((model.decode(latents).sample - truth).abs().mean())
@@ -155,7 +155,7 @@ def test_the_decoder_learns_further_and_latents_stay(tmp_path):
 
 
 def restored(path: Path):
-    model = Denoiser(WIDTHS)
+    model = build_denoiser(SCENES, WIDTHS)
     average = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters())
     step, settings = load_checkpoint(path, model, average, optimizer)
@@ -216,9 +216,9 @@ def test_the_exported_folder_is_a_plain_pipeline_that_draws_the_same(unbroken, t
     assert {stage: facts[stage]["step"] for stage in facts} == dict.fromkeys(STAGES, 8)
     assert facts["denoiser"]["settings"]["widths"] == list(WIDTHS)
 
-    model = Denoiser(WIDTHS)
+    model = build_denoiser(SCENES, WIDTHS)
     model.load_state_dict(averaged_weights(unbroken / "denoiser.safetensors"))
-    autoencoder = load_trained_autoencoder(unbroken, "cpu")
+    autoencoder = load_trained_autoencoder(SCENES, unbroken, "cpu")
     expected = draw(model.eval(), autoencoder, PROMPTS, seed=3)
 
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path)

@@ -1,0 +1,187 @@
+"""Training on things: the segmenter, and both kinds of denoiser, on next to nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, ZImagePipeline
+from safetensors.torch import load_file
+
+from wordlight.backends.things.grammar import GROUNDS
+from wordlight.backends.things.render import rendered
+from wordlight.backends.things.segment import CLASSES, predict
+from wordlight.backends.training import train_segmenter
+from wordlight.backends.training.blueprints import THINGS, THINGS_DIT, Sizes
+from wordlight.backends.training.composites import crowded
+from wordlight.backends.training.denoisers import build_denoiser
+from wordlight.backends.training.latent_store import token_ids
+from wordlight.backends.training.networks import build_autoencoder, build_transformer
+from wordlight.backends.training.train_autoencoder import train_autoencoder
+from wordlight.backends.training.train_denoiser import train_denoiser
+from wordlight.backends.training.train_segmenter import SegmenterNet, folded, labels, worsened
+from wordlight.backends.training.training import Recipe
+
+SMALL = {
+    "unet": replace(THINGS, sizes=Sizes((8, 8, 8), 4, 32, 2, (16, 16))),
+    "z-image": replace(THINGS_DIT, sizes=Sizes((8, 8), 4, 32, 2, (32, 32))),
+}
+IMAGES = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend on how they are parted among threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe(steps):
+    return Recipe(steps=steps, batch=4, rate=1e-3, warmup=2, cooldown=0, seed=3)
+
+
+def assert_equal_to_the_bit(one, other):
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_the_network_on_numpy_is_the_trained_one():
+    torch.manual_seed(0)
+    model = SegmenterNet()
+    # Normalisations with statistics of their own, as after a training.
+    model(torch.randn(8, 3, 64, 64))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    model.eval()
+    images = np.stack([rendered("train", index).image for index in range(3)])
+    weights = {name: values.numpy() for name, values in folded(model).items()}
+    covered, scores = predict(weights, images)
+    with torch.no_grad():
+        wanted, classes = model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    # Float32 sums over some thousand products, in another order.
+    np.testing.assert_allclose(covered, wanted[:, 0].numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(scores, classes.permute(0, 2, 3, 1).numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_labels_are_the_masks():
+    item = rendered("train", 0)
+    found = labels(item)
+    assert {CLASSES[i] for i in np.unique(found)} == {
+        item.ground,
+        *(group.noun for group in item.scene.groups),
+    }
+    assert np.array_equal(found < len(GROUNDS), item.ground_mask)
+
+
+def test_crowded_pictures_are_the_same_again_and_full():
+    for index in range(10):
+        image, found = crowded(0, index)
+        again, other = crowded(0, index)
+        assert np.array_equal(image, again)
+        assert np.array_equal(found, other)
+        assert image.shape == (64, 64, 3)
+        assert len(np.unique(found)) >= 2
+    assert not np.array_equal(crowded(0, 0)[0], crowded(1, 0)[0])
+
+
+def test_worsened_pictures_keep_what_they_show():
+    pixels = torch.from_numpy(np.stack([rendered("train", i).image for i in range(16)]))
+    clean = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    worse = worsened(pixels, torch.Generator().manual_seed(0))
+    assert worse.shape == clean.shape
+    assert worse.abs().max() <= 1
+    difference = (worse - clean).abs().mean((1, 2, 3))
+    assert difference.min() > 0.001
+    assert difference.max() < 0.3
+
+
+def test_the_segmenter_goes_on_as_if_it_had_never_stopped(tmp_path):
+    for name, steps in (("once", (4,)), ("twice", (2, 4))):
+        for until in steps:
+            train_segmenter.train(tmp_path / name, recipe(until), 100, 100, check_images=2)
+    assert_equal_to_the_bit(
+        tmp_path / "once" / "segmenter.safetensors", tmp_path / "twice" / "segmenter.safetensors"
+    )
+    before = train_segmenter.WEIGHTS.exists()
+    with pytest.raises(ValueError, match="not good enough to be shipped"):
+        train_segmenter.export(tmp_path / "once", 2)
+    assert train_segmenter.WEIGHTS.exists() == before
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_denoiser_goes_on_as_if_it_had_never_stopped(tmp_path, kind):
+    blueprint = SMALL[kind]
+    for name, steps in (("once", (4,)), ("twice", (2, 4))):
+        folder = tmp_path / name
+        train_autoencoder(blueprint, folder, recipe(2), IMAGES, "cpu", save_every=100)
+        for until in steps:
+            train_denoiser(
+                blueprint,
+                folder,
+                recipe(until),
+                IMAGES,
+                "cpu",
+                100,
+                100,
+                blueprint.sizes.denoiser_widths,
+                check_prompts=1,
+            )
+    assert_equal_to_the_bit(
+        tmp_path / "once" / "denoiser.safetensors", tmp_path / "twice" / "denoiser.safetensors"
+    )
+    stored = load_file(tmp_path / "once" / "denoiser.safetensors")
+    still = [
+        name for name, value in stored.items() if name.startswith("exp_avg_sq.") and not value.any()
+    ]
+    assert not still
+
+
+@pytest.mark.parametrize(
+    ("blueprint", "kind"), [(THINGS, StableDiffusionPipeline), (THINGS_DIT, ZImagePipeline)]
+)
+def test_a_pipeline_is_plain_and_small(tmp_path, blueprint, kind):
+    torch.manual_seed(0)
+    model = build_denoiser(blueprint, blueprint.sizes.denoiser_widths)
+    pipeline = model.pipeline(build_autoencoder(blueprint.sizes))
+    pipeline.to(dtype=torch.float16).save_pretrained(tmp_path)
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
+    assert size <= 16 * 2**20
+    loaded = kind.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    image = loaded("a dog", height=64, width=64, num_inference_steps=1).images[0]
+    assert image.size == (64, 64)
+
+
+def test_training_sees_the_text_as_the_pipeline_does():
+    """Joint attention takes a prompt's own tokens alone: what the pipeline encodes is the same."""
+    torch.manual_seed(0)
+    blueprint = SMALL["z-image"]
+    model = build_denoiser(blueprint, blueprint.sizes.denoiser_widths).eval()
+    pipeline = model.pipeline(build_autoencoder(blueprint.sizes))
+    prompts = ["a red bus to the left of two dogs.", "a fox"]
+    ids = token_ids(blueprint.tokens.build_tokenizer(), prompts)
+    given, _ = pipeline.encode_prompt(list(prompts), "cpu", do_classifier_free_guidance=False)
+    with torch.no_grad():
+        text = model.encode(ids)
+    for row, wanted in zip(text, given, strict=True):
+        torch.testing.assert_close(row[: len(wanted)], wanted, rtol=1e-4, atol=1e-5)
+    assert [len(wanted) for wanted in given] == [(row != row[-1]).sum() + 1 for row in ids]
+
+
+def test_flow_matching_goes_from_noise_to_latents_in_one_step_of_the_truth():
+    model = build_denoiser(SMALL["z-image"], SMALL["z-image"].sizes.denoiser_widths)
+    latents, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    noisy, goal = model.noised(latents, noise, torch.tensor([999, 499]))
+    torch.testing.assert_close(noisy[0], noise[0])
+    torch.testing.assert_close(noisy[1], (latents[1] + noise[1]) / 2)
+    torch.testing.assert_close(noisy[0] - goal[0], latents[0])
+
+
+def test_layers_of_several_widths_are_refused():
+    with pytest.raises(ValueError, match="all as wide"):
+        build_transformer(THINGS_DIT.sizes, (32, 64))
