@@ -11,7 +11,8 @@ from typing import TypeAlias
 from tqdm import tqdm
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.backends.scenes.grammar import SPLITS
+from wordlight.backends.prompted_data import DATA
+from wordlight.backends.prompts import check_split
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_command,
@@ -39,26 +40,23 @@ from wordlight.comparisons.store.output_folder import claimed
 #: Runs a command; gives the exit status, None for 0.
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
 
-_ASKED = {
-    "colour": "objects asked for that are there in their colour",
-    "shape": "objects asked for that are there in their colour and shape",
-    "count": "groups of objects that have the number asked for",
-    "relation": "relations (left of, right of, above, below) that hold",
-}
-
 
 def add_to(commands: Commands) -> None:
     """Add the command with its studies."""
     parser = add_command(commands, "study", "study a model")
     studies = parser.add_subparsers(title="studies", metavar="STUDY", required=True)
     following = add_command(
-        studies, "following", "how well a model that draws coloured shapes follows its prompts"
+        studies, "following", "how well a model draws what known prompts ask for"
     )
     add_model(following)
     add_count(following, 200, "prompts")
     following.add_argument(
-        "--split", choices=SPLITS, default="test", help="whose prompts (default: test)"
+        "--data",
+        choices=DATA,
+        default="scenes",
+        help="whose prompts: of coloured shapes (scenes, the default) or of real nouns (things)",
     )
+    following.add_argument("--split", default="test", help="the prompts' split (default: test)")
     add_seed(following)
     add_folder(
         following, "write the shares (following.json) and the first 64 images (sheet.png) there"
@@ -102,15 +100,22 @@ def run_following(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.studies.results import estimate_data
     from wordlight.comparisons.studies.sheet import write_sheet
 
+    data = DATA[arguments.data]
+    check_split(arguments.split, data.splits)
     backend = load_model(arguments)
     with tqdm(
         desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
     ) as bar:
         found = study_following(
-            backend, n=arguments.n, split=arguments.split, seed=arguments.seed, on_image=bar.update
+            backend,
+            n=arguments.n,
+            split=arguments.split,
+            seed=arguments.seed,
+            data=data,
+            on_image=bar.update,
         )
-    data = {kind: estimate_data(one) for kind, one in found.shares.items()}
-    shares = json.dumps(data, indent=2, allow_nan=False)
+    estimates = {kind: estimate_data(one) for kind, one in found.shares.items()}
+    shares = json.dumps(estimates, indent=2, allow_nan=False)
     if arguments.out is not None:
         write_atomically(arguments.out / "following.json", (shares + "\n").encode())
         write_sheet(arguments.out / "sheet.png", found.drawings[:64])
@@ -122,7 +127,7 @@ def run_following(arguments: argparse.Namespace) -> None:
         share = f"{one.mean:6.1%}" if one.n else "     -"
         if not math.isnan(one.low):
             share += f"  [{one.low:.1%}, {one.high:.1%}]"
-        print(f"{kind:9} {share}  of {one.n:4} {_ASKED[kind]}")
+        print(f"{kind:9} {share}  of {one.n:4} {data.questions[kind]}")
 
 
 def run_sanity(arguments: argparse.Namespace) -> None:

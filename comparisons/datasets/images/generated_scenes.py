@@ -1,4 +1,4 @@
-"""Images that a model draws of the scenes' prompts, kept on disk once drawn."""
+"""Images that a model draws of known prompts, kept on disk once drawn."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from wordlight.backends.arrays_file import FileFormatError
 from wordlight.backends.backend import Backend
-from wordlight.backends.scenes.grammar import DATA_VERSION, SPLITS, Scene
-from wordlight.backends.scenes.render import rendered
+from wordlight.backends.prompted_data import SCENES, PromptedData
+from wordlight.backends.prompts import check_split
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets import DatasetItem, scene_item
 from wordlight.comparisons.datasets.images.image_set import ImageSet
@@ -32,19 +32,27 @@ class GeneratedScenes(ImageSet):
         split: of the prompts; ``"calibration"``, ``"test"``, ...
         n: how many images.
         seed: with the split and an image's number it gives the seed of the image's noise.
+        data: whose prompts.
 
     Raises:
         ValueError: an unknown split, a number of images below 1, a negative seed.
     """
 
-    def __init__(self, backend: Backend, split: str, n: int, seed: int = 0) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    def __init__(
+        self,
+        backend: Backend,
+        split: str,
+        n: int,
+        seed: int = 0,
+        data: PromptedData = SCENES,
+    ) -> None:
+        check_split(split, data.splits)
         if n < 1:
             raise ValueError(f"at least one image of the {split} split is needed, not {n}")
         if seed < 0:
             raise ValueError(f"the seed must be 0 or more, not {seed}")
         self.backend = backend
+        self.data = data
         self.split = split
         self.n = n
         self.seed = seed
@@ -52,7 +60,7 @@ class GeneratedScenes(ImageSet):
 
     def sample_name(self, index: int) -> str:
         """The name of an image, the same whichever model draws it."""
-        return f"scenes-{self.split}-{index:04d}"
+        return f"{self.data.name}-{self.split}-{index:04d}"
 
     @cached_property
     def samples(self) -> tuple[str, ...]:
@@ -61,11 +69,11 @@ class GeneratedScenes(ImageSet):
 
     def noise_seed(self, index: int) -> int:
         """The seed of an image's initial noise."""
-        key = (self.seed, SPLITS.index(self.split), index)
+        key = (self.seed, self.data.splits.index(self.split), index)
         return int(np.random.SeedSequence(key).generate_state(1)[0])
 
     @cached_property
-    def scenes(self) -> tuple[Scene, ...]:
+    def scenes(self) -> tuple[Any, ...]:
         """What each image was asked to show."""
         return tuple(self.scene(index) for index in range(self.n))
 
@@ -80,11 +88,11 @@ class GeneratedScenes(ImageSet):
 
     def identity(self) -> Any:
         other = "" if self.split in ("calibration", "test") else f", {self.split}"
-        return f"scenes, version {DATA_VERSION}{other}"
+        return f"{self.data.name}, version {self.data.version}{other}"
 
-    def scene(self, index: int) -> Scene:
+    def scene(self, index: int) -> Any:
         """What an image was asked to show."""
-        return rendered(self.split, index).scene
+        return self.data.rendered(self.split, index).scene
 
     def make(self, start: int, folder: Path) -> None:
         paths = [self.path(index, folder) for index in self.batch_from(start)]
