@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DiffusionPipeline
 from safetensors import safe_open
 
 from wordlight.backends.training.blueprints import BLUEPRINTS
@@ -38,10 +38,25 @@ def export(folder: Path, destination: Path, *, half: bool = False, compared: int
     autoencoder = load_trained_autoencoder(blueprint, folder, "cpu")
     if half:
         facts["half_precision"] = _rounded(model, autoencoder, compared)
-    dtype = torch.float16 if half else torch.float32
-    model.pipeline(autoencoder).to(dtype=dtype).save_pretrained(destination)
+    pipeline = model.pipeline(autoencoder)
+    if half:
+        save_half(pipeline, destination)
+    else:
+        pipeline.save_pretrained(destination)
     (destination / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
     (destination / WORDS_FILE).write_text("\n".join(sorted(blueprint.data.words)) + "\n")
+
+
+def save_half(pipeline: DiffusionPipeline, destination: Path) -> None:
+    """Write a pipeline with weights in float16, to be computed with in float32.
+
+    Diffusers loads weights in float32 whatever they are stored in, transformers in what the text
+    encoder's settings say.
+    """
+    pipeline.to(dtype=torch.float16).save_pretrained(destination)
+    path = destination / "text_encoder" / "config.json"
+    settings = json.loads(path.read_text()) | {"dtype": "float32"}
+    path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _rounded(model: Denoiser, autoencoder: AutoencoderKL, prompts: int) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def train_autoencoder(
         posterior = model.encode(truth).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         output = model.decode(posterior.mean + posterior.std * noise.to(device)).sample
-        colours = torch.nn.functional.avg_pool2d(truth, 4)
+        side = truth.shape[-1] // posterior.mean.shape[-1]
+        colours = torch.nn.functional.avg_pool2d(truth, side)
         anchor = (posterior.mean[:, :3] - colours).square().mean()
         loss = _error(output, truth) + _KL_WEIGHT * posterior.kl().mean() + _ANCHOR_WEIGHT * anchor
         assert isinstance(loss, torch.Tensor)

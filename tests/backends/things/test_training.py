@@ -15,6 +15,7 @@ from wordlight.backends.training import train_segmenter
 from wordlight.backends.training.blueprints import THINGS, THINGS_DIT, Sizes
 from wordlight.backends.training.composites import crowded
 from wordlight.backends.training.denoisers import build_denoiser
+from wordlight.backends.training.export import save_half
 from wordlight.backends.training.latent_store import token_ids
 from wordlight.backends.training.networks import build_autoencoder, build_transformer
 from wordlight.backends.training.train_autoencoder import train_autoencoder
@@ -155,7 +156,7 @@ def test_a_pipeline_is_plain_and_small(tmp_path, blueprint, kind):
     torch.manual_seed(0)
     model = build_denoiser(blueprint, blueprint.sizes.denoiser_widths)
     pipeline = model.pipeline(build_autoencoder(blueprint.sizes))
-    pipeline.to(dtype=torch.float16).save_pretrained(tmp_path)
+    save_half(pipeline, tmp_path)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
     assert size <= 16 * 2**20
     loaded = kind.from_pretrained(tmp_path)
