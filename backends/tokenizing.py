@@ -98,6 +98,13 @@ def tokens_of(
 
 
 def _refuse_learned_words(tokenizer: Any, prompt: str) -> None:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        # Bytes of a command line that are no UTF-8, and JSON's escapes, become such.
+        raise ValueError(
+            f"the prompt is no text: it has halves of characters, {prompt!a}"
+        ) from None
     added = tokenizer.get_added_vocab()
     for word in added:
         # diffusers names the further vectors of a learned word so.

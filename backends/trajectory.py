@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -193,6 +195,14 @@ class Trajectory:
             f"<figcaption><bdi>{escape(self.prompt)}</bdi><br><small><bdi>{escape(said)}</bdi>"
             "</small></figcaption></figure>"
         )
+
+    def digest(self) -> str:
+        """What tells this run from any other: SHA-256 of its prompt, model and arrays."""
+        said = [self.prompt, self.model_id, self.revision, self.seed, self.guidance_scale]
+        digest = hashlib.sha256(json.dumps(said).encode())
+        for array in (self.image, *(array for _, array in self._numbers())):
+            digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     def save(self, path: str | Path, label: Mapping[str, str] | None = None) -> None:
         """Write to one safetensors file, by atomic rename.

@@ -68,6 +68,7 @@ from wordlight.comparisons.store.settings_file import (
     Settings,
     forget_settings,
     holds_same_run,
+    restore_settings,
     settings_hash,
     write_settings,
 )
@@ -179,12 +180,15 @@ def compare(
         budget=budget,
         metrics=tuple(metrics) if not isinstance(metrics, str) else metrics,
     )
-    bench = Bench(plan)
     root = Path(out)
     with claimed(root), locked(root):
+        # Loading a model can take minutes: a folder that is in use is refused before.
+        bench = Bench(plan)
         there = (executor or make_executor())(bench, root, damaged)
         try:
             settings = there.settings()
+            if damaged == "recompute":
+                restore_settings(root, settings, cells=bench.cells)
             if holds_same_run(root, settings):
                 _sweep(root)
             else:

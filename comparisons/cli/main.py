@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
+<<<<<<< HEAD
 import wordlight
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.comparisons.cli import (
@@ -22,8 +25,17 @@ from wordlight.comparisons.cli import (
     study,
 )
 from wordlight.comparisons.cli.warned import warnings_as_lines
+=======
+from wordlight.comparisons.cli.terminal import escaped_output
+>>>>>>> efa5a35 (runs: stored files name their run, image and method, and carry checksums)
 
 BAD_INPUT = 2
+#: Of errors that nobody foresaw: BSD's EX_SOFTWARE.
+INTERNAL = 70
+#: In the environment, it has errors show where they were raised.
+DEBUG = "WORDLIGHT_DEBUG"
+#: In characters, of an error's line.
+_LONGEST_LINE = 1500
 
 _EPILOG = """\
 examples:
@@ -32,12 +44,26 @@ examples:
   wordlight methods
 
 `wordlight COMMAND --help` says more about each. Exit status: 0; 1 where a comparison's
-cells failed; 2 for bad input, with one line on stderr that says what was wrong.
+cells failed; 2 for bad input, with one line on stderr that says what was wrong; 70 for an error of
+wordlight's own (WORDLIGHT_DEBUG=1 shows where it was raised); 130 where it was stopped.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
+    import wordlight
+    from wordlight.comparisons.cli import (
+        app,
+        attribute,
+        compare,
+        data,
+        methods,
+        models,
+        report,
+        runs,
+        study,
+    )
+
     parser = argparse.ArgumentParser(
         prog="wordlight",
         description=(
@@ -66,32 +92,65 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit status, 2 for bad input, 1 where cells failed."""
+    """Run one command; gives the exit status, as ``wordlight --help`` says."""
+    with escaped_output():
+        try:
+            status = _run(argv)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # Whoever read the output has seen enough (`wordlight methods | head`). Python would
+            # complain once more when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except KeyboardInterrupt:
+            print("wordlight: stopped", file=sys.stderr)
+            return 130
+        except Exception as error:
+            return _said(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    # Imports take seconds, in which a command can be stopped too.
+    from wordlight.comparisons.cli.warned import warnings_as_lines
+
     arguments = build_parser().parse_args(argv)
     # What was typed, for commands that keep it with their results.
     arguments.command_line = ["wordlight", *(sys.argv[1:] if argv is None else argv)]
-    try:
-        with warnings_as_lines():
-            status: int | None = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has seen enough (`wordlight methods | head`). Python would
-        # complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("wordlight: stopped", file=sys.stderr)
-        return 130
-    except (ValueError, KeyError, OSError, MissingCapabilityError) as error:
+    with warnings_as_lines():
+        status: int | None = arguments.run(arguments)
+    return status or 0
+
+
+def _said(error: Exception) -> int:
+    """Print an error in one line; gives the exit status."""
+    from wordlight.backends.backend import MissingCapabilityError
+
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    if isinstance(error, ValueError | KeyError | OSError | MissingCapabilityError):
         print(f"wordlight: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    return status or 0
+    print(
+        f"wordlight: error: {type(error).__name__}: {_one_line(error)} (raised in "
+        f"{_place_of(error)}; {DEBUG}=1 shows how it came there)",
+        file=sys.stderr,
+    )
+    return INTERNAL
 
 
 def _one_line(error: Exception) -> str:
     # A KeyError's own text is the message in quotes.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    line = " ".join(text.split()) or type(error).__name__
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
+
+
+def _place_of(error: Exception) -> str:
+    """The last place in this package that an error came through, as ``file.py:line``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "wordlight" in Path(frame.filename).parts] or frames
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
 
 
 if __name__ == "__main__":

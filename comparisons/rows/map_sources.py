@@ -16,7 +16,8 @@ from wordlight.attribution.methods.noise_tunnel import NoiseTunnel
 from wordlight.backends.arrays_file import FileFormatError
 from wordlight.comparisons.datasets import DatasetItem
 from wordlight.comparisons.store.cells import DamagedFileError
-from wordlight.comparisons.store.versions import releases_of
+from wordlight.comparisons.store.json_file import checksum
+from wordlight.comparisons.store.versions import releases_of, source_digest
 
 #: Maps of another image differ from ours by far more grey levels a pixel than another device's
 #: arithmetic does.
@@ -50,16 +51,21 @@ class LiveMaps(MapSource):
         self.attributor = attributor
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
+        label = {
+            "sample": item.sample,
+            "image": item.trajectory.digest(),
+            "settings": checksum(self.settings()),
+        }
         if kept.exists():
             try:
-                return AttributionMaps.load(kept)
+                return AttributionMaps.load(kept, label)
             except FileFormatError as error:
                 raise DamagedFileError(kept, str(error)) from None
         try:
             maps = self.attributor.attribute(item.trajectory)
         except Exception as error:
             raise MethodError(str(error)) from error
-        maps.save(kept)
+        maps.save(kept, label)
         return maps
 
     def settings(self) -> dict[str, Any]:
@@ -69,8 +75,11 @@ class LiveMaps(MapSource):
             "class": f"{kind.__module__}.{kind.__qualname__}",
             **self.attributor.settings(),
         }
-        if releases := _releases(self.attributor):
+        kinds = _kinds(self.attributor)
+        if releases := _releases(kinds):
             settings["releases"] = releases
+        if source := source_digest(kinds):
+            settings["source"] = source
         return settings
 
 
@@ -155,11 +164,16 @@ class PrecomputedMaps(MapSource):
         return {"maps-sha256": digest.hexdigest()}
 
 
-def _releases(attributor: TextImageAttributor) -> list[str]:
-    """Whose code a method is, where it isn't ours: what it does changes with their releases."""
-    kinds = [type(attributor)]
+def _kinds(attributor: TextImageAttributor) -> list[type]:
+    """The classes whose code a method is."""
+    kinds: list[type] = [type(attributor)]
     if isinstance(attributor, NoiseTunnel):
         kinds.append(type(attributor.attributor))
+    return kinds
+
+
+def _releases(kinds: Iterable[type]) -> list[str]:
+    """Whose code a method is, where it isn't ours: what it does changes with their releases."""
     packages = {kind.__module__.partition(".")[0] for kind in kinds} - {"wordlight"}
     return [release for package in sorted(packages) for release in releases_of(package)]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from io import BytesIO
@@ -18,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.datasets import DatasetItem, Mask
 from wordlight.comparisons.metrics import registry
 from wordlight.comparisons.metrics.ceiling import ceiling_map
@@ -26,6 +24,7 @@ from wordlight.comparisons.metrics.judged import JudgedImage, Thresholds
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.runs.scoring import scored as scored_values
 from wordlight.comparisons.store.cells import DamagedFileError
+from wordlight.comparisons.store.json_file import read_json, write_json
 
 FOLDER = "words"
 
@@ -144,14 +143,14 @@ class Survey:
 
     def write(self, path: Path, run: str) -> None:
         """Write to one JSON file, by atomic rename."""
-        write_atomically(path, json.dumps({"run": run, **asdict(self)}).encode())
+        write_json(path, {"run": run, **asdict(self)})
 
     @classmethod
     def read(cls, path: Path, run: str | None = None) -> Survey:
         """Read what ``write`` wrote; raises DamagedFileError on anything else, and where it is of
-        another run than ``run``."""
+        another run than ``run`` or of another image than its name says."""
+        facts = read_json(path)
         try:
-            facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             of_run = facts.pop("run")
             words = tuple(
                 SurveyedWord(spans=tuple((a, b) for a, b in word.pop("spans")), **word)
@@ -160,10 +159,10 @@ class Survey:
             dropped = tuple(facts.pop("dropped"))
             choice = tuple(map(float, facts.pop("choice")))
             found = cls(words=words, dropped=dropped, choice=choice, **facts)
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedFileError(path, f"{path} is damaged ({error})") from None
+        if found.sample != path.stem:
+            raise DamagedFileError(path, f"{path} is of another image, {found.sample}")
         if run is not None and of_run != run:
             raise DamagedFileError(path, f"{path} is of a run with other settings")
         return found

@@ -192,7 +192,7 @@ class Bench:
             "wordlight": wordlight.__version__,
             "model": first.model_id,
             "framework": first.framework,
-            **_model_facts(first),
+            **_model_facts(first, by_name=isinstance(plan.model, str)),
             "data": data_settings(self.calibration, self.test),
             "n": plan.n,
             "calibration": plan.calibration,
@@ -204,7 +204,10 @@ class Bench:
         }
         if others := self.backends[1:]:
             # The first one makes the trajectories.
-            settings["other frameworks"] = {one.framework: _model_facts(one) for one in others}
+            settings["other frameworks"] = {
+                one.framework: _model_facts(one, by_name=isinstance(plan.model, str))
+                for one in others
+            }
         if plan.scheduler is not None:
             settings["scheduler"] = plan.scheduler
         if plan.budget is not None:
@@ -254,8 +257,12 @@ def _precomputed(
     }
 
 
-def _model_facts(backend: Backend) -> dict[str, Any]:
-    return {"revision": backend.revision, "device": backend.device, "dtype": backend.dtype}
+def _model_facts(backend: Backend, *, by_name: bool) -> dict[str, Any]:
+    facts = {"revision": backend.revision, "device": backend.device, "dtype": backend.dtype}
+    # A model that was given may have been changed since it was loaded, if it was.
+    if not by_name and (weights := backend.weights) is not None:
+        facts["weights"] = weights
+    return facts
 
 
 def _backends(plan: Plan) -> tuple[Backend, ...]:

@@ -189,7 +189,7 @@ class Worker:
         if task.kind == "try":
             _try(images, self.bench)
             return done
-        assert self.run
+        images.run = self.run
         if task.kind == "draw":
             done.units = images.lacking(task.index, self.root / SAMPLES)
             images.make(task.index, self.root / SAMPLES)
@@ -211,6 +211,7 @@ class Worker:
 
     def item(self, images: ImageSet, index: int, done: Done) -> DatasetItem | None:
         """An image of the run, made where it isn't there; None for one that is left out."""
+        images.run = self.run
         return _Kept(self, images, index, done).item()
 
     def _cell(

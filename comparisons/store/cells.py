@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -35,6 +36,8 @@ SCHEMA = pa.schema(
 
 #: Where a cell's file says which run it is of.
 _RUN = b"wordlight.run"
+#: And its checksum: the pages' own don't cover what says how to read them.
+_CHECKSUM = b"wordlight.checksum"
 #: Where it says what had been chosen for its row: a list in JSON.
 _CHOICE = b"wordlight.choice"
 #: And by which metrics its maps were judged: their identities by name, in JSON.
@@ -171,18 +174,30 @@ def write_scores(
     """Write scores to one Parquet file, by atomic rename; ``about`` stands in its metadata."""
     said = {_RUN: run.encode()} if run else {}
     said |= {key: text.encode() for key, text in (about or {}).items()}
-    schema = SCHEMA.with_metadata(said) if said else SCHEMA
+    said[_CHECKSUM] = _checksum(scores, said)
+    schema = SCHEMA.with_metadata(said)
     rows = [vars(score) for score in scores]
     buffer = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, write_page_checksum=True)
     write_atomically(path, buffer.getvalue())
+
+
+def _checksum(scores: Iterable[Score], said: Mapping[bytes, bytes]) -> bytes:
+    """SHA-256 of scores, to the last bit, and of what their file says of them."""
+    digest = hashlib.sha256()
+    for key in sorted(said):
+        if key.startswith(b"wordlight.") and key != _CHECKSUM:
+            digest.update(key + b"\0" + said[key] + b"\0")
+    for score in scores:
+        digest.update(repr(astuple(score)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest().encode()
 
 
 def write_results(path: Path, parts: Iterable[Sequence[Score]]) -> None:
     """Write the scores of many cells to one Parquet file, a part at a time, by atomic rename."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with pq.ParquetWriter(partial, SCHEMA) as writer:
+        with pq.ParquetWriter(partial, SCHEMA, write_page_checksum=True) as writer:
             rows: list[dict[str, object]] = []
             for part in parts:
                 rows += [vars(score) for score in part]
@@ -196,24 +211,44 @@ def write_results(path: Path, parts: Iterable[Sequence[Score]]) -> None:
 
 
 def read_scores(path: Path, run: str = "", metric: str | None = None) -> list[Score]:
-    """Read what ``write_scores`` wrote, of one metric alone where it is named; raises
-    DamagedFileError on anything else, and on scores of another run than ``run``."""
+    """Read what ``write_scores`` wrote, of one metric alone where it is named.
+
+    Raises DamagedFileError on anything else, and on scores of another run than ``run``; OSError for
+    a file that can't be opened, which isn't damaged.
+    """
     try:
         if metric is None:
-            table = pq.ParquetFile(path).read()
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()
         else:
             # Without a partitioning: folders called `seed=1` would become columns.
             wanted = pc.field("metric") == metric
-            table = pq.read_table(path, filters=wanted, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+            table = pq.read_table(
+                path, filters=wanted, partitioning=None, page_checksum_verification=True
+            )
+    except Exception as error:
+        # Arrow's own errors of damaged files are OSError too, without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DamagedFileError(path, f"{path} is damaged or truncated ({error})") from None
     if not table.schema.equals(SCHEMA):
         columns = ", ".join(table.schema.names)
         raise DamagedFileError(path, f"{path} has the columns {columns}, and not those of a cell")
-    if run and (table.schema.metadata or {}).get(_RUN) != run.encode():
+    said = table.schema.metadata or {}
+    if run and said.get(_RUN) != run.encode():
         raise DamagedFileError(path, f"{path} is of a run with other settings")
     try:
-        return [Score(**row) for row in table.to_pylist()]
+        scores = [Score(**row) for row in table.to_pylist()]
     except UnicodeDecodeError as error:
         # Texts are decoded here, and not when they are read.
         raise DamagedFileError(path, f"{path} is damaged ({error})") from None
+    if run and said.get(_CHECKSUM) != _checksum(scores, said):
+        raise DamagedFileError(path, f"{path} is damaged: its checksum is of other scores")
+    return scores
+
+
+def run_of_cell(path: Path) -> str | None:
+    """The hash of the settings that a cell's file says it was made with; None for a damaged one."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(_RUN, b"").decode() or None
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wordlight.backends.arrays_file import write_atomically
 from wordlight.comparisons.store.cells import check_name
+from wordlight.comparisons.store.json_file import read_json, write_json
 
 FOLDER = "failed"
 
@@ -37,8 +36,8 @@ class Failure:
 
 def record(root: Path, failure: Failure) -> None:
     """Write the failure into a run's folder, by atomic rename."""
-    text = json.dumps(asdict(failure), indent=2) + "\n"
-    write_atomically(_path(root, failure.framework, failure.sample, failure.method), text.encode())
+    path = _path(root, failure.framework, failure.sample, failure.method)
+    write_json(path, asdict(failure), indent=2)
 
 
 def is_recorded(root: Path, framework: str, sample: str, method: str) -> bool:
@@ -51,7 +50,7 @@ def recorded(root: Path) -> list[Failure]:
     found = []
     for path in sorted((root / FOLDER).glob("*/*/*.json")):
         try:
-            found.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
+            found.append(Failure(**read_json(path)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no record of a failure ({error}): delete it") from None
     return found

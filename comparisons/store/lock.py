@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -61,8 +62,11 @@ def is_locked(root: Path) -> bool:
     try:
         with lock:
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError as error:
+        # Nobody runs where nothing can be written, such as a disk that is read-only now.
+        return error.errno not in (errno.EROFS, errno.EACCES) or os.access(root, os.W_OK)
 
 
 def _owner(root: Path) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
+from wordlight.backends.regular_files import read_json_file
+from wordlight.comparisons.store.cells import run_of_cell
 from wordlight.comparisons.store.versions import installed_versions
 
 NAME = "settings.json"
@@ -16,6 +18,10 @@ NAME = "settings.json"
 KEPT = ("samples", "maps", "cells", "words", "failed")
 
 Settings = dict[str, Any]
+_AGAIN = (
+    "compare with the same settings and --damaged recompute writes it anew where every cell is of "
+    "them; else use another folder"
+)
 
 
 def settings_hash(settings: Settings) -> str:
@@ -64,14 +70,16 @@ def read_settings(folder: Path) -> tuple[Settings, dict[str, Any]]:
     """
     path = folder / NAME
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json_file(path)
         held, held_hash, about = there["settings"], there["hash"], there.get("about", {})
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no run: it has no {NAME}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} can't be read ({error}): use another folder") from None
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {_AGAIN}") from None
     if held_hash != settings_hash(held):
-        raise ValueError(f"{path} was changed by hand: use another folder")
+        raise ValueError(f"{path} was changed: {_AGAIN}")
     return held, about
 
 
@@ -86,6 +94,21 @@ def write_settings(folder: Path, settings: Settings, **about: Any) -> None:
     }
     text = json.dumps(data, indent=2, sort_keys=True) + "\n"
     write_atomically(folder / NAME, text.encode())
+
+
+def restore_settings(folder: Path, settings: Settings, **about: Any) -> None:
+    """Write settings that were damaged anew, where every cell names these very ones.
+
+    Where a cell doesn't, or there is none, all is left as it is.
+    """
+    try:
+        read_settings(folder)
+        return
+    except ValueError:
+        cells = sorted((folder / "cells").glob("*/*/*.parquet"))
+    asked = settings_hash(json.loads(json.dumps(settings)))
+    if (folder / NAME).exists() and cells and all(run_of_cell(c) == asked for c in cells):
+        write_settings(folder, settings, **about)
 
 
 def forget_settings(folder: Path) -> None:

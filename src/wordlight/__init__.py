@@ -5,10 +5,9 @@ Text-to-image diffusion models, explained word by word, by many attribution meth
 
 from typing import TYPE_CHECKING, Any
 
-from wordlight.backends.loading import load as load
-from wordlight.backends.loading import trace as trace
-
 if TYPE_CHECKING:
+    from wordlight.backends.loading import load as load
+    from wordlight.backends.loading import trace as trace
     from wordlight.comparisons import compare as compare
 
 __version__ = "0.1.0"
@@ -16,7 +15,12 @@ __all__ = ["__version__", "compare", "load", "trace"]
 
 
 def __getattr__(name: str) -> Any:
-    # Judging brings pandas-sized imports; most who load a model never need them.
+    # Each brings its imports when it is first asked for: those of judging take seconds, and the
+    # command line answers to Ctrl-C meanwhile.
+    if name in ("load", "trace"):
+        from wordlight.backends import loading
+
+        return getattr(loading, name)
     if name == "compare":
         from wordlight.comparisons import compare
 

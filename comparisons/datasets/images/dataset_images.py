@@ -203,7 +203,7 @@ class DatasetImages(ImageSet):
         if annotated is None:
             return
         try:
-            self._trajectory(annotated).save(path)
+            self._trajectory(annotated).save(path, self.label(start))
         except DatasetError as error:
             self.dataset.leave_out(annotated.sample, str(error))
 
@@ -213,7 +213,7 @@ class DatasetImages(ImageSet):
         if annotated is None or sample in self.dataset.skipped:
             return None
         try:
-            trajectory = Trajectory.load(path)
+            trajectory = Trajectory.load(path, self.label(index))
         except FileFormatError as error:
             raise DamagedFileError(path, str(error)) from None
         try:

@@ -95,18 +95,18 @@ class GeneratedScenes(ImageSet):
         return self.data.rendered(self.split, index).scene
 
     def make(self, start: int, folder: Path) -> None:
-        paths = [self.path(index, folder) for index in self.batch_from(start)]
-        if all(path.exists() for path in paths):
+        paths = {index: self.path(index, folder) for index in self.batch_from(start)}
+        if all(path.exists() for path in paths.values()):
             return
         drawn = self.first_batch if start == 0 else self.draw(start)
-        for trajectory, path in zip(drawn, paths, strict=True):
+        for trajectory, (index, path) in zip(drawn, paths.items(), strict=True):
             if not path.exists():
-                trajectory.save(path)
+                trajectory.save(path, self.label(index))
 
     def item(self, index: int, folder: Path) -> DatasetItem:
         path = self.path(index, folder)
         try:
-            trajectory = Trajectory.load(path)
+            trajectory = Trajectory.load(path, self.label(index))
         except FileFormatError as error:
             raise DamagedFileError(path, str(error)) from None
         return scene_item(self.sample_name(index), self.split, self.scene(index), trajectory)

@@ -18,10 +18,13 @@ class ImageSet(ABC):
         split: its name.
         batch: how many images are made at once; always the same ones, so that a resumed run makes
             them in the same company.
+        run: the hash of the settings of the run that keeps them, which its files name; "" where
+            they are of no run.
     """
 
     split: str
     batch: int = 1
+    run: str = ""
 
     @property
     @abstractmethod
@@ -64,6 +67,10 @@ class ImageSet(ABC):
     def lacking(self, start: int, folder: Path) -> int:
         """How many images of a batch the folder doesn't hold."""
         return sum(not self.path(index, folder).exists() for index in self.batch_from(start))
+
+    def label(self, index: int) -> dict[str, str] | None:
+        """What an image's file says that it was kept for; None where it may be of any run."""
+        return {"run": self.run, "sample": self.samples[index]} if self.run else None
 
     def path(self, index: int, folder: Path) -> Path:
         """Where an image is kept."""
