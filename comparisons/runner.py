@@ -66,8 +66,10 @@ from wordlight.comparisons.store.output_folder import claimed
 from wordlight.comparisons.store.settings_file import (
     KEPT,
     Settings,
+    change_about,
     forget_settings,
     holds_same_run,
+    read_settings,
     restore_settings,
     settings_hash,
     write_settings,
@@ -191,11 +193,18 @@ def compare(
                 restore_settings(root, settings, cells=bench.cells)
             if holds_same_run(root, settings):
                 _sweep(root)
+                if changed := _forget_other_code(root, bench):
+                    warnings.warn(
+                        f"the code of {', '.join(changed)} was changed since {root} was made: "
+                        "these cells are made again",
+                        RunWarning,
+                        stacklevel=2,
+                    )
             else:
                 tried = "calibration" if bench.calibrating else "test"
                 for _ in there.map([Task("try", tried, 0)]):
                     pass
-                write_settings(root, settings, cells=bench.cells)
+                write_settings(root, settings, cells=bench.cells, sources=_sources(bench))
             if plan.by_name:
                 write_config(root / CONFIG, plan)
                 command = command or shlex.join(
@@ -219,6 +228,31 @@ def compare(
             stacklevel=2,
         )
     return comparison
+
+
+def _forget_other_code(root: Path, bench: Bench) -> list[str]:
+    """Remove the cells and maps of rows whose code, of no installed release, was changed since they
+    were made; gives the rows' names."""
+    _, about = read_settings(root)
+    sources = _sources(bench)
+    held = about.get("sources", {})
+    changed = [entry for entry in bench.entries if held.get(entry.name, "") != sources[entry.name]]
+    for entry in changed:
+        made = {entry.name, *(variant.cell for variant in entry.variants)}
+        for path in (root / "cells" / entry.framework).glob("*/*.parquet"):
+            if path.stem in made:
+                path.unlink()
+        for path in (root / "maps" / entry.framework).glob("*/*.safetensors"):
+            if path.stem in made:
+                path.unlink()
+    if changed:
+        change_about(root, sources=sources)
+    return [entry.name for entry in changed]
+
+
+def _sources(bench: Bench) -> dict[str, str]:
+    """Of each row the code that makes its maps, as far as it is of no installed release."""
+    return {entry.name: entry.variants[0].source.source for entry in bench.entries}
 
 
 def _sweep(root: Path) -> None:

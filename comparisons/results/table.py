@@ -16,6 +16,7 @@ from wordlight.comparisons.results.text_tables import (
     Lines,
     aligned,
     comma_separated,
+    escape_markdown,
     piped,
     tabular,
 )
@@ -44,10 +45,10 @@ def plain(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The same, as Markdown."""
-    parts = [f"**{_title(comparison)}**", "", piped(headline(comparison)), ""]
+    parts = [f"**{escape_markdown(_title(comparison))}**", "", piped(headline(comparison)), ""]
     for heading, lines in _further(comparison):
         parts += [f"{heading}:", "", piped(lines), ""]
-    return "\n".join([*parts, *(f"- {note}" for note in notes(comparison))]) + "\n"
+    return "\n".join([*parts, *(f"- {escape_markdown(note)}" for note in notes(comparison))]) + "\n"
 
 
 def latex(comparison: Comparison) -> str:

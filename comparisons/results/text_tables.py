@@ -36,10 +36,17 @@ def _fit(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def piped(lines: Lines) -> str:
     """A Markdown table."""
-    escaped = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in line] for line in lines]
+    escaped = [[escape_markdown(cell) for cell in line] for line in lines]
     header, *body = (f"| {' | '.join(line)} |" for line in escaped)
     rule = f"|{'---|' + '---:|' * (len(lines[0]) - 1)}"
     return "\n".join([header, rule, *body])
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in one line: names of files and models may hold HTML."""
+    for one, shown in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(one, shown)
+    return " ".join(text.split())
 
 
 def tabular(lines: Lines, caption: str, extra: int = 0) -> str:

@@ -41,7 +41,12 @@ class MapSource(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that changes the maps, as plain data."""
+        """All that changes the maps, as plain data, but for code of no release."""
+
+    @property
+    def source(self) -> str:
+        """A digest of the code that makes them, as far as it is of no release."""
+        return ""
 
 
 class LiveMaps(MapSource):
@@ -54,7 +59,7 @@ class LiveMaps(MapSource):
         label = {
             "sample": item.sample,
             "image": item.trajectory.digest(),
-            "settings": checksum(self.settings()),
+            "settings": checksum([self.settings(), self.source]),
         }
         if kept.exists():
             try:
@@ -75,12 +80,13 @@ class LiveMaps(MapSource):
             "class": f"{kind.__module__}.{kind.__qualname__}",
             **self.attributor.settings(),
         }
-        kinds = _kinds(self.attributor)
-        if releases := _releases(kinds):
+        if releases := _releases(_kinds(self.attributor)):
             settings["releases"] = releases
-        if source := source_digest(kinds):
-            settings["source"] = source
         return settings
+
+    @property
+    def source(self) -> str:
+        return source_digest(_kinds(self.attributor))
 
 
 class PrecomputedMaps(MapSource):

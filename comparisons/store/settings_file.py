@@ -111,6 +111,14 @@ def restore_settings(folder: Path, settings: Settings, **about: Any) -> None:
         write_settings(folder, settings, **about)
 
 
+def change_about(folder: Path, **changes: Any) -> None:
+    """Change what stands beside the settings, by atomic rename; the settings stay."""
+    path = folder / NAME
+    data = read_json_file(path)
+    data["about"] |= changes
+    write_atomically(path, f"{json.dumps(data, indent=2, sort_keys=True)}\n".encode())
+
+
 def forget_settings(folder: Path) -> None:
     """Free ``folder`` for a run with other settings."""
     (folder / NAME).unlink(missing_ok=True)

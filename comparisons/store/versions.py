@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import platform
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import (
-    PackageNotFoundError,
-    distribution,
-    packages_distributions,
-    version,
-)
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 
@@ -115,17 +109,11 @@ def _own_source(kind: type) -> str:
         return repr(codes)
 
 
-@cache
 def _is_unreleased(module: str) -> bool:
-    """Whether a module is neither Python's, nor this package's, nor of a release that is installed
-    as it is."""
+    """Whether a module is neither Python's, nor this package's, nor installed as a release is: one
+    that is installed to be edited lies where it is edited."""
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names - {"__main__"} or package == "wordlight":
         return False
-    owners = packages_distributions().get(package, ())
-    return not owners or any(_is_editable(owner) for owner in owners)
-
-
-def _is_editable(name: str) -> bool:
-    told = distribution(name).read_text("direct_url.json")
-    return bool(told and json.loads(told).get("dir_info", {}).get("editable"))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is None or not {"site-packages", "dist-packages"} & set(Path(file).parts)
