@@ -65,6 +65,7 @@ def tokens_of(
             word of several vectors, which the pipeline writes otherwise than it was given.
     """
     written = Written.of(prompt) if isinstance(prompt, str) else prompt
+    _check_text(written.prompt)
     _refuse_learned_words(tokenizer, written.prompt)
     context = int(tokenizer.model_max_length) if length is None else length
     ids, spans, special = _read(tokenizer, written.text, marks)
@@ -97,7 +98,7 @@ def tokens_of(
     return tokens.padded(context, left=pad == "left", pad=padding)
 
 
-def _refuse_learned_words(tokenizer: Any, prompt: str) -> None:
+def _check_text(prompt: str) -> None:
     try:
         prompt.encode()
     except UnicodeEncodeError:
@@ -105,6 +106,9 @@ def _refuse_learned_words(tokenizer: Any, prompt: str) -> None:
         raise ValueError(
             f"the prompt is no text: it has halves of characters, {prompt!a}"
         ) from None
+
+
+def _refuse_learned_words(tokenizer: Any, prompt: str) -> None:
     added = tokenizer.get_added_vocab()
     for word in added:
         # diffusers names the further vectors of a learned word so.
