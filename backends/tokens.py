@@ -70,10 +70,14 @@ class Tokens:
 
     def at(self, places: Sequence[int]) -> Tokens:
         """The tokens at some positions, in the order given."""
-        picked = ([seq[i] for i in places] for seq in (self.ids, self.texts, self.offsets))
-        ids, texts, offsets = map(tuple, picked)
-        kinds = tuple(self.kinds[i] for i in places)
-        return Tokens(self.prompt, ids, texts, offsets, kinds, self.cut_at)
+        return Tokens(
+            self.prompt,
+            tuple(self.ids[i] for i in places),
+            tuple(self.texts[i] for i in places),
+            tuple(self.offsets[i] for i in places),
+            tuple(self.kinds[i] for i in places),
+            self.cut_at,
+        )
 
     def padded(self, length: int, left: bool = False, pad: tuple[int, str] = (0, "")) -> Tokens:
         """The tokens with padding, up to a length; ``pad`` is its id and text."""

@@ -6,6 +6,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayActorError, RayTaskError
 
 from wordlight.backends.backend import MissingCapabilityError
@@ -63,6 +65,27 @@ class _Actor:
         return self._worker.do(task)
 
 
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have what Ray starts on this machine listen to this machine alone.
+
+    That is what Ray does on systems where it makes no clusters; elsewhere it takes an address that
+    others reach, whatever address it is given.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, there = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if there is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = there
+
+
 class RayExecutor(Executor):
     """Workers on a Ray cluster; one that is lost is replaced, and its tasks are done by others.
 
@@ -102,7 +125,8 @@ class RayExecutor(Executor):
                 _check_reachable(address)
             # Of a cluster that is there, it isn't ours to say.
             dashboard = None if address else False
-            ray.init(address=address, log_to_driver=False, include_dashboard=dashboard)
+            with nullcontext() if address else _on_loopback():
+                ray.init(address=address, log_to_driver=False, include_dashboard=dashboard)
         self._bench = bench
         self._root = root.resolve()
         # Paths that mean the same on every machine.
