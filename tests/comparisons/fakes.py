@@ -27,7 +27,6 @@ from wordlight.comparisons.metrics.ceiling import mask_on_grid
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 CONTEXT = 32
 STEPS = 8
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 @cache
