@@ -9,25 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-<<<<<<< HEAD
-import wordlight
-from wordlight.backends.backend import MissingCapabilityError
-from wordlight.comparisons.cli import (
-    app,
-    attribute,
-    compare,
-    data,
-    methods,
-    metrics,
-    models,
-    report,
-    runs,
-    study,
-)
-from wordlight.comparisons.cli.warned import warnings_as_lines
-=======
 from wordlight.comparisons.cli.terminal import escaped_output
->>>>>>> efa5a35 (runs: stored files name their run, image and method, and carry checksums)
 
 BAD_INPUT = 2
 #: Of errors that nobody foresaw: BSD's EX_SOFTWARE.
@@ -58,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         compare,
         data,
         methods,
+        metrics,
         models,
         report,
         runs,
