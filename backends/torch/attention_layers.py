@@ -44,6 +44,12 @@ def layers_named(
     return layers
 
 
+def n_heads(module: torch.nn.Module) -> int:
+    """How many heads an attention module has; Kandinsky's has another name for it."""
+    heads = getattr(module, "heads", None)
+    return int(module.num_heads if heads is None else heads)  # type: ignore[arg-type]
+
+
 def split_heads(projected: torch.Tensor, attention: Attention) -> torch.Tensor:
     """``(rows, length, channels)`` as ``(rows, heads, length, channels of a head)``."""
     apart: torch.Tensor = projected.unflatten(2, (attention.heads, -1)).transpose(1, 2)

@@ -158,7 +158,7 @@ def _lumina_2(module: Any, told: Told) -> Layout:
     latents, mask = told["hidden_states"], told["encoder_attention_mask"]
     grid = _patches(module, latents)
     places = grid[0] * grid[1]
-    texts = remembered(lambda given: [int(n) for n in given.sum(dim=1)], mask)
+    texts = _counted(mask)
     return Layout(
         grid,
         tuple(slice(0, text) for text in texts),
@@ -207,6 +207,69 @@ def _turned_frames(_module: Any, output: Any, _told: Told) -> torch.Tensor:
 
 def _one_by_one(embeddings: torch.Tensor) -> list[torch.Tensor]:
     return list(embeddings.unbind(0))
+
+
+#: Learned tokens that AuraFlow puts before the text's.
+_N_REGISTERS = 8
+
+
+def _aura_flow(module: Any, told: Told) -> Layout:
+    """Registers, the text, the picture."""
+    latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
+    grid = _patches(module, latents)
+    start = _N_REGISTERS + text
+    stop = start + grid[0] * grid[1]
+    return Layout(grid, slice(_N_REGISTERS, start), slice(start, stop), stop, text, _sides(latents))
+
+
+def _text_then_patches(module: Any, told: Told) -> Layout:
+    latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
+    grid = _patches(module, latents)
+    length = text + grid[0] * grid[1]
+    return Layout(grid, slice(0, text), slice(text, length), length, text, _sides(latents))
+
+
+def _hunyuan_image(module: Any, told: Told) -> Layout:
+    """The picture, the quoted texts' letters, the text, and then both one's padding."""
+    latents, mask = told["hidden_states"], told["encoder_attention_mask"]
+    grid = _patches(module, latents)
+    places, letters = grid[0] * grid[1], told.get("encoder_attention_mask_2")
+    texts = _counted(mask)
+    n_letters = [0] * len(texts) if letters is None else _counted(letters)
+    length = places + int(mask.shape[1]) + (0 if letters is None else int(letters.shape[1]))
+    starts = [places + before for before in n_letters]
+    return Layout(
+        grid,
+        tuple(slice(start, start + text) for start, text in zip(starts, texts, strict=True)),
+        slice(0, places),
+        length,
+        int(mask.shape[1]),
+        _sides(latents),
+    )
+
+
+def _counted(mask: torch.Tensor) -> list[int]:
+    """How many tokens each row has that are no padding."""
+    return remembered(lambda given: [int(n) for n in given.sum(dim=1)], mask)
+
+
+def _kandinsky_5(module: Any, told: Told) -> Layout:
+    latents, text = _from_frame(module, told), int(told["encoder_hidden_states"].shape[1])
+    grid = _patches(module, latents)
+    return Layout(grid, slice(0, text), slice(None), text, text, _sides(latents))
+
+
+def _from_frame(_module: Any, told: Told) -> torch.Tensor:
+    """Of latents ``(rows, 1 frame, height, width, channels)``."""
+    return _to_picture(_module, told["hidden_states"], told)
+
+
+def _to_picture(_module: Any, frames: torch.Tensor, _told: Told) -> torch.Tensor:
+    return frames[:, 0].movedim(-1, 1)
+
+
+def _to_frame(_module: Any, latents: torch.Tensor, _told: Told) -> torch.Tensor:
+    return latents.movedim(1, -1).unsqueeze(1)
 
 
 @torch.no_grad()
@@ -393,5 +456,53 @@ FAMILIES: tuple[Denoiser, ...] = (
         layers=layers_named(r"layers\.\d+\.attn"),
         two_calls=True,
         sigma=lambda _module, timestep: 1 - timestep,
+    ),
+    replace(
+        _SD_3,
+        name="HunyuanImage 2.1",
+        classes=("HunyuanImageTransformer2DModel",),
+        layout=_hunyuan_image,
+        told_time=_a_row,
+        layers=layers_named(r"(single_)?transformer_blocks\.\d+\.attn"),
+        two_calls=True,
+    ),
+    replace(
+        _SD_3,
+        name="AuraFlow",
+        classes=("AuraFlowTransformer2DModel",),
+        layout=_aura_flow,
+        layers=layers_named(r"(joint|single)_transformer_blocks\.\d+\.attn"),
+        sigma=lambda _module, timestep: timestep,
+    ),
+    replace(
+        _SD_3,
+        name="CogView 4",
+        classes=("CogView4Transformer2DModel",),
+        layout=_text_then_patches,
+        layers=layers_named(r"transformer_blocks\.\d+\.attn1"),
+        two_calls=True,
+        lacks=_NOT_OF_TRANSFORMERS
+        | dict.fromkeys(
+            ("denoise", "denoise_jvp", "denoise_vjp", "attention_vjp"),
+            "the noise level can't be told from the timestep that the denoiser is given",
+        ),
+    ),
+    Denoiser(
+        name="Kandinsky 5",
+        classes=("Kandinsky5Transformer3DModel",),
+        layout=_kandinsky_5,
+        unpack=_from_frame,
+        pack=_to_frame,
+        read=_to_picture,
+        told_time=_a_row,
+        layers=layers_named(
+            r"visual_transformer_blocks\.\d+\.cross_attention",
+            r"visual_transformer_blocks\.\d+\.self_attention",
+        ),
+        joint=False,
+        two_calls=True,
+        sigma=lambda _module, timestep: timestep / 1000,
+        encode=encode_by_running,
+        lacks=_NOT_OF_TRANSFORMERS,
     ),
 )

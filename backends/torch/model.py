@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from wordlight.backends.attention import Layer
+from wordlight.backends.torch.attention_layers import n_heads
 from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import FAMILIES
@@ -91,7 +92,7 @@ class Model:
     def layers(self, kind: Kind) -> tuple[Layer, ...]:
         """The attention layers of one kind, as an ``AttentionQuery`` names them."""
         return tuple(
-            Layer(name, int(module.heads))  # type: ignore[arg-type]
+            Layer(name, n_heads(module))
             for name, module in self.family.layers(self.module, kind).items()
         )
 
@@ -148,7 +149,9 @@ class Model:
     ) -> torch.Tensor:
         """The denoiser's output for such arguments, ``(rows, channels, height, width)``."""
         told = self.telling(latents, timestep, embeddings, added)
-        output = self.module(**told, return_dict=False)[0]
+        output = self.module(**told, return_dict=False)
+        # Kandinsky's gives no tuple.
+        output = output[0] if isinstance(output, tuple) else output
         return self.family.read(self.module, output, told)
 
 

@@ -428,7 +428,7 @@ def _as_list(prompt: Any) -> list[str] | None:
 
 def images_of(output: Any) -> Any:
     """What a pipeline gave, whatever it is wrapped in."""
-    for name in ("images", "frames"):
+    for name in ("images", "frames", "image"):
         if hasattr(output, name):
             return getattr(output, name)
     return output[0] if isinstance(output, (tuple, list)) and len(output) else output

@@ -12,7 +12,7 @@ import torch
 from wordlight.backends.attention import AttentionQuery, OtherKeys, shares_of_others
 from wordlight.backends.measures import AttentionParts
 from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
-from wordlight.backends.torch.attention_layers import FeatureGrid, split_heads
+from wordlight.backends.torch.attention_layers import FeatureGrid, n_heads, split_heads
 from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.denominators import with_denominators
 from wordlight.backends.torch.model import Model
@@ -215,7 +215,7 @@ class AttentionTap:
 
     def _take_own(self, now: _Pass, name: str, parts: list[torch.Tensor]) -> None:
         """Probabilities that a layer computed itself, perhaps in slices of rows and heads."""
-        heads = int(self.wanted[name].heads)  # type: ignore[arg-type]
+        heads = n_heads(self.wanted[name])
         flat = torch.cat([part.flatten(0, -3) for part in parts])
         rows = now.count * heads
         if len(flat) < rows:

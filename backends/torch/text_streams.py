@@ -7,11 +7,10 @@ the tests hold every one against the ids that the tiny pipelines' text encoders 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wordlight.backends.tokenizing import Source, Written, tokens_of
+from wordlight.backends.tokenizing import Written, tokens_of
 from wordlight.backends.tokens import Tokens
 
 #: The tokens of each text encoder that the denoiser attends to, by the stream's name.
@@ -164,11 +163,9 @@ def _hunyuan_image(reader: Reader) -> Streams:
     n_dropped = reader.pipe.prompt_template_encode_start_idx
     written = _in_template(reader.pipe.prompt_template_encode, reader.prompt)
     length = reader.pipe.tokenizer_max_length + n_dropped
-    qwen = reader.tokens("tokenizer", written, length=length)
-    byt5 = reader.tokens(
-        "tokenizer_2", _glyphs(reader.prompt), length=reader.pipe.tokenizer_2_max_length
-    )
-    return [("qwen", qwen.at(range(n_dropped, len(qwen)))), ("byt5", byt5)]
+    # The letters of quoted text, which ByT5 reads, are told to the denoiser apart.
+    tokens = reader.tokens("tokenizer", written, length=length)
+    return [("qwen", tokens.at(range(n_dropped, len(tokens))))]
 
 
 def _sana(reader: Reader) -> Streams:
@@ -276,21 +273,3 @@ def _prompt_cleaned(reader: Reader) -> Written:
     """As Wan and Kandinsky write a prompt: entities resolved, blanks made single."""
     clean = inspect.getmodule(type(reader.pipe)).prompt_clean  # type: ignore[union-attr]
     return Written.of(reader.prompt, as_=clean(reader.prompt))
-
-
-#: Quotation marks as HunyuanImage looks for them, in its order.
-_QUOTED = (r"\'(.*?)\'", r"\"(.*?)\"", r"‘(.*?)’", r"“(.*?)”")
-
-
-def _glyphs(prompt: str) -> Written:
-    """The quoted parts of a prompt, as HunyuanImage gives them to ByT5; it may be none."""
-    text, sources = "", list[Source]()
-    for found in (found for quoted in _QUOTED for found in re.finditer(quoted, prompt)):
-        start, stop = found.span(1)
-        before, after = ('. Text "' if text else 'Text "'), '"'
-        text += before + prompt[start:stop] + after
-        inside = [(place, place + 1) for place in range(start, stop)]
-        sources += [*[None] * len(before), *inside, *[None] * len(after)]
-    if text:
-        text, sources = text + ". ", [*sources, None, None]
-    return Written(prompt, text, tuple(sources))

@@ -23,11 +23,23 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "models", "list the embedded models, and how to name others")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--families", action="store_true", help="list the families of denoisers known on torch"
+    )
+    which.add_argument(
+        "--matrix",
+        action="store_true",
+        help="try what each family can do on a tiny model of it (a minute or two), as Markdown",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the models that need no download."""
+    """Print the models that need no download, or what is known of others."""
+    if arguments.families or arguments.matrix:
+        _print_families(arguments)
+        return
     from wordlight.backends.embedded import EMBEDDED
     from wordlight.backends.loading import frameworks
 
@@ -41,3 +53,18 @@ def run(arguments: argparse.Namespace) -> None:
     for row in rows:
         print(f"{row['name']:9} {row['description']}")
     print(f"\n{_OTHERS}\n\nFrameworks installed: {', '.join(frameworks()) or 'none'}")
+
+
+def _print_families(arguments: argparse.Namespace) -> None:
+    from wordlight.backends.known_families import capability_matrix, known_families, matrix_table
+
+    if arguments.matrix:
+        rows = capability_matrix()
+        print(json.dumps(rows, indent=2) if arguments.json else matrix_table(rows))
+        return
+    found = known_families()
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    for row in found:
+        print(f"{row['name']:28} {', '.join(row['denoisers'])}")

@@ -12,7 +12,7 @@ from wordlight.backends.torch.tokenizing import tokenize
 
 PROMPT = 'a red circle says "HI", 2 triangles & 赤い猫'
 #: Where ``encode_prompt`` returns the second stream.
-SECOND = {"hunyuan-image": 2, "hidream": 2}
+SECOND = {"hidream": 2}
 
 
 class Encoders:

@@ -1,0 +1,55 @@
+"""Families of denoisers that the PyTorch backend knows, and what each can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wordlight.backends.model_folder import ModelLoadError
+
+
+def known_families() -> list[dict[str, Any]]:
+    """Return the families: name, classes of their denoisers, and what they lack, with the reason.
+
+    Raises ModelLoadError where PyTorch's packages aren't installed.
+    """
+    try:
+        from wordlight.backends.torch.families import FAMILIES
+    except ImportError as error:
+        raise _not_installed(error) from None
+    return [
+        {"name": family.name, "denoisers": list(family.classes), "lacks": dict(family.lacks)}
+        for family in FAMILIES
+    ]
+
+
+def capability_matrix() -> dict[str, dict[str, str]]:
+    """Try what each family can do on a tiny model of it; see ``torch.capabilities.matrix``.
+
+    Raises ModelLoadError where PyTorch's packages aren't installed.
+    """
+    try:
+        from wordlight.backends.torch.capabilities import matrix
+    except ImportError as error:
+        raise _not_installed(error) from None
+    return matrix()
+
+
+def _not_installed(error: ImportError) -> ModelLoadError:
+    return ModelLoadError(
+        f"families are of the torch backend ({error.name} is missing): "
+        "pip install 'wordlight[torch]'"
+    )
+
+
+def matrix_table(rows: dict[str, dict[str, str]]) -> str:
+    """Return a capability matrix as a table in Markdown, the reasons numbered below it."""
+    reasons = list(
+        dict.fromkeys(cell for row in rows.values() for cell in row.values() if cell != "✓")
+    )
+    columns = list(next(iter(rows.values())))
+    lines = ["| model | " + " | ".join(columns) + " |", "|---|" + ":-:|" * len(columns)]
+    for family, row in rows.items():
+        cells = [c if c == "✓" else f"– {reasons.index(c) + 1}" for c in row.values()]
+        lines.append(f"| {family} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))]
+    return "\n".join(lines)

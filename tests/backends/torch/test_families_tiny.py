@@ -1,0 +1,254 @@
+"""Layouts by a probe, batches, and the families that ``test_families`` leaves out, built tiny."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from tests.backends.torch.test_families import FAMILIES as SEEN_THERE
+from wordlight import trace
+from wordlight.attribution import DAAM
+from wordlight.backends import AttentionQuery
+from wordlight.backends.backend import Conditioning
+from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.torch.families import FAMILIES
+from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny, picture
+
+#: Tiny pipelines whose denoisers no family is known for: two texts apart; video.
+UNKNOWN = {"hidream", "wan", "ltx"}
+KNOWN = [name for name in TINY if name not in UNKNOWN]
+OTHERS = [name for name in KNOWN if name not in SEEN_THERE]
+PROMPT = "a red circle"
+#: Families that compute in float64 throughout. Others have norms, angles or a softmax in float32,
+#: whatever they are told, whose rounding a difference divides by its length.
+IN_FLOAT64 = {"sdxl-refiner"}
+#: Those that can't be float64 at all.
+FLOAT32_ALONE = {"kandinsky-5"}
+APART = AttentionQuery(keep=("step", "layer", "head"))
+
+
+@cache
+def pipe_of(family):
+    return build_tiny(family)
+
+
+@cache
+def traced(family):
+    """The picture without tracing and with, and the trace."""
+    pipe = pipe_of(family)
+    plain = draw_tiny(family, pipe, PROMPT)
+    with trace(pipe, APART) as run:
+        picture = draw_tiny(family, pipe, PROMPT)
+    return plain, picture, run
+
+
+def test_every_family_has_a_tiny_pipeline():
+    classes = {c for family in FAMILIES for c in family.classes}
+    tiny = {type(getattr(p, "unet", None) or p.transformer).__name__ for p in map(pipe_of, KNOWN)}
+    assert classes == tiny
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_trace_changes_nothing_and_a_replay_gives_its_maps(family):
+    plain, picture, run = traced(family)
+    np.testing.assert_array_equal(plain, picture)
+    pipe = pipe_of(family)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in _modules(pipe))
+    maps = DAAM.from_trace(run)
+    assert maps["circle"].word.tokens
+    again = DAAM(TorchBackend(pipe), keep=("step", "layer", "head")).attribute(run.trajectories[0])
+    # A batch of one row multiplies in another order than one of two.
+    for word in ("red", "circle", "<pad>" if maps.tokens.positions("pad") else "a"):
+        np.testing.assert_allclose(np.asarray(again[word]), np.asarray(maps[word]), atol=1e-5)
+
+
+class SeenQueriesAndKeys(TorchFunctionMode):
+    """Notes what each call of PyTorch's attention is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention:
+            given = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False))
+            self.calls.append({**given, **(kwargs or {})})
+        return func(*args, **(kwargs or {}))
+
+
+def _calls(backend, trajectory, embeddings, latents, step=0):
+    conditioning = Conditioning(embeddings[None], backend.told(trajectory, step))
+    with SeenQueriesAndKeys() as seen, torch.no_grad():
+        backend.model.call(
+            latents[None],
+            float(trajectory.timesteps[step]),
+            conditioning.embeddings,
+            conditioning.added,
+        )
+    return seen.calls
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_the_layout_is_what_a_probe_finds(family):
+    """Keys that move with the text's embeddings are the table's text; those that move with the
+    latents are none of them."""
+    _, _, run = traced(family)
+    trajectory, backend = run.trajectories[0], TorchBackend(pipe_of(family))
+    embeddings, latents = (
+        backend.asarray(a) for a in (trajectory.embeddings, trajectory.latents[0])
+    )
+    layout = backend.model.layout(
+        backend.model.telling(
+            latents[None],
+            float(trajectory.timesteps[0]),
+            embeddings[None],
+            backend.told(trajectory, 0),
+        )
+    )
+    noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(1))
+    other = embeddings + noise.to(embeddings) * embeddings.std()
+    runs = [
+        _calls(backend, trajectory, *given)
+        for given in ((embeddings, latents), (other, latents), (embeddings, -latents))
+    ]
+    # The first attention that has both; in those before, text and picture are still apart.
+    place = next(
+        i
+        for i, c in enumerate(runs[0])
+        if c["key"].shape[2] == layout.length
+        and (
+            not backend.model.family.joint
+            or c["query"].shape[2] == layout.length
+            or c["query"].shape[2] == layout.grid[0] * layout.grid[1]
+        )
+    )
+    own, by_text, by_latents = (calls[place]["key"][0] for calls in runs)
+    moved = [
+        (own != changed).any(-1).any(0).nonzero().flatten().tolist()
+        for changed in (by_text, by_latents)
+    ]
+    text, _ = layout.of_row(0)
+    expected = list(range(text.start, text.stop))
+    assert set(expected) <= set(moved[0])
+    # Masked text may still be told apart by a refiner; nothing else moves with the text.
+    extra = set(moved[0]) - set(expected)
+    assert extra <= set(range(text.stop, layout.length)) - set(moved[1])
+    if backend.model.family.joint:
+        _, picture = layout.of_row(0)
+        assert set(range(picture.start, picture.stop)) <= set(moved[1])
+        assert not set(expected) & set(moved[1])
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_probabilities_are_an_explicit_softmax(family):
+    _, _, run = traced(family)
+    trajectory, backend = run.trajectories[0], TorchBackend(pipe_of(family))
+    embeddings, latents = (
+        backend.asarray(a) for a in (trajectory.embeddings, trajectory.latents[0])
+    )
+    told = backend.model.telling(
+        latents[None], float(trajectory.timesteps[0]), embeddings[None], backend.told(trajectory, 0)
+    )
+    layout = backend.model.layout(told)
+    wanted = [
+        _explicit(call, layout, backend.model.family.joint)
+        for call in _calls(backend, trajectory, embeddings, latents)
+        if _is_shown(call, layout, backend.model.family)
+    ]
+    found = backend.attention(trajectory, APART, (0,))
+    layers = found.values_along("layer")
+    assert len(layers) == len(wanted)
+    for layer, probs in zip(layers, wanted, strict=True):
+        heads = [mean.values for mean in found.means if mean.layer == layer]
+        shown = np.stack(heads).reshape(*probs.shape[:1], -1, probs.shape[1]).swapaxes(1, 2)
+        n_text = probs.shape[2]
+        np.testing.assert_allclose(shown[..., :n_text], probs, atol=1e-5)
+        # What the pipeline left out of the text gets nothing.
+        assert not shown[..., n_text:].any()
+
+
+def _is_shown(call, layout, family):
+    n_queries, n_keys = call["query"].shape[2], call["key"].shape[2]
+    if family.feature_maps:
+        return n_keys == layout.length
+    places = layout.grid[0] * layout.grid[1]
+    return n_keys == layout.length and (n_queries == places or family.joint)
+
+
+def _explicit(call, layout, joint):
+    """Probabilities ``(heads, places, tokens)`` of the first row, in float64."""
+    query, key = call["query"][0].double(), call["key"][0].double()
+    key = key.repeat_interleave(len(query) // len(key), 0)
+    logits = query @ key.mT * (call.get("scale") or query.shape[-1] ** -0.5)
+    mask = call.get("attn_mask")
+    if mask is not None and mask.dtype == torch.bool:
+        logits = logits.masked_fill(~mask[0], -torch.inf)
+    elif mask is not None:
+        logits = logits + mask[0]
+    probs = logits.softmax(-1)
+    text, picture = layout.of_row(0)
+    return (probs[:, picture, text] if joint else probs).numpy()
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_images_of_a_batch_have_the_maps_that_each_has_alone(family):
+    pipe = pipe_of(family)
+    prompts, seeds = ["a red circle", "a blue square"], [3, 4]
+
+    def draw(prompt, seed):
+        generator = [torch.Generator().manual_seed(s) for s in seed]
+        edits = TINY[family].edits and family != "flux-kontext"
+        more = {"image": [picture()] * len(seed)} if edits else {}
+        if "negative_prompt" in TINY[family].call:
+            more["negative_prompt"] = [" "] * len(seed)
+        with trace(pipe) as run:
+            # Z-Image writes its template into the list that it is given.
+            draw_tiny(family, pipe, list(prompt), generator=generator, **more)
+        return [DAAM.from_trace(run, image=i) for i in range(len(seed))]
+
+    together = draw(prompts, seeds)
+    for prompt, seed, maps in zip(prompts, seeds, together, strict=True):
+        (alone,) = draw([prompt], [seed])
+        for word in alone.words:
+            # Rows of a batch round otherwise than alone, and two steps carry it on.
+            np.testing.assert_allclose(
+                np.asarray(maps[word.text]), np.asarray(alone[word.text]), atol=3e-5
+            )
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_forward_mode_is_the_limit_of_differences(family):
+    """At the last step: at the first a flow-matching model's latents are all noise, whatever it
+    predicts."""
+    _, _, run = traced(family)
+    trajectory = run.trajectories[0]
+    precision = torch.float32 if family in FLOAT32_ALONE else torch.float64
+    backend = TorchBackend(build_tiny(family).to(precision))
+    if "denoise_jvp" not in backend.capabilities:
+        pytest.skip(backend.model.family.lacks["denoise_jvp"])
+    latents = backend.asarray(trajectory.latents[-1][None])
+    embeddings = backend.asarray(trajectory.embeddings[None])
+    time, added = float(trajectory.timesteps[-1]), backend.told(trajectory, trajectory.steps - 1)
+    noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(2))
+    tangent = noise.to(embeddings) * embeddings.std()
+
+    @torch.no_grad()
+    def denoise(length):
+        return backend.denoise(latents, time, Conditioning(embeddings + length * tangent, added))
+
+    _, change = backend.denoise_jvp(latents, time, Conditioning(embeddings, added), tangent)
+    change, errors = change.detach(), []
+    for length in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        differences = (denoise(length) - denoise(-length)) / (2 * length)
+        far = (change.reshape(differences.shape) - differences).abs().max()
+        errors.append((far / differences.abs().max()).item())
+    # Kandinsky rounds what it has rotated to bfloat16.
+    rounding = 0.1 if family == "kandinsky-5" else 1e-2
+    assert min(errors) < (1e-6 if family in IN_FLOAT64 else rounding), errors
+
+
+def _modules(pipe):
+    return (pipe.unet if hasattr(pipe, "unet") else pipe.transformer).modules()
