@@ -45,7 +45,7 @@ def differences(run: FinishedRun) -> dict[tuple[str, str], Difference]:
         one, other = str(test["first"]), str(test["second"])
         mean, p = float(test["difference"]), float(test["adjusted"])
         found[one, other] = Difference(mean, p)
-        found[other, one] = Difference(-mean, p)
+        found[other, one] = Difference(0.0 - mean, p)
     return found
 
 
