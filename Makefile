@@ -13,10 +13,10 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare-all methods leaderboard findings studies test test-all bench lint format clean
+.PHONY: help install demo first-picture docs release-check compare-all methods leaderboard findings studies test test-all bench lint format clean
 
 help: ## say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## set up .venv with the tested versions
 
@@ -109,6 +109,21 @@ test: lint ## lint, and all tests but the slow ones
 
 test-all: lint ## lint, and all tests
 	$(PYTEST) -m "slow or not slow"
+
+# A minute on one core.
+first-picture: install ## remake README's picture, the site's viewer, and how typical they are
+	$(BIN)/python docs/make_first_picture.py
+
+# The notebooks are run for it: some minutes on one core.
+docs: install ## build the site into out/site; a broken link ends it
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open out/site/index.html"
+
+release-check: install ## build sdist and wheel into out/dist, and say what is wrong with them
+	rm -rf out/dist
+	$(BIN)/python -m build --quiet --outdir out/dist .
+	$(BIN)/twine check --strict out/dist/*
+	$(BIN)/python .ci/check_release.py out/dist
 
 bench: install ## what tracing costs, and Flax against PyTorch
 	$(BIN)/python benchmarks/bench_tracing.py

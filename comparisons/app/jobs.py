@@ -16,12 +16,12 @@ from PIL import Image, ImageOps
 
 from wordlight.attribution import registry
 from wordlight.attribution.maps import AttributionMaps
-from wordlight.attribution.viewer import Panel, Viewer
 from wordlight.backends.backend import Backend, MissingCapabilityError
 from wordlight.backends.loading import load
 from wordlight.backends.progress import listening
 from wordlight.backends.trajectory import Trajectory
 from wordlight.backends.vocabulary import unknown_words_message
+from wordlight.comparisons.results.side_by_side import view
 
 #: Most characters of a prompt, denoising steps, and methods of one job.
 MOST_CHARACTERS, MOST_STEPS, MOST_METHODS = 2000, 200, 8
@@ -218,7 +218,7 @@ def _written(job: Job, trajectory: Trajectory, answers: Sequence[AttributionMaps
     """Write page, maps and masks, and give what is shown of them."""
     ask, folder = job.ask, job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    viewer = Viewer([Panel.of(maps) for maps in answers])
+    viewer = view(answers)
     files = [folder / "image.png", viewer.to_html(folder / "wordlight.html")]
     Image.fromarray(trajectory.image).save(files[0])
     masks = folder / "masks.zip"

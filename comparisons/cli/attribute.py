@@ -34,6 +34,7 @@ from wordlight.comparisons.cli.arguments import (
     whole_number,
 )
 from wordlight.comparisons.cli.given_picture import GivenPicture
+from wordlight.comparisons.cli.picture_metadata import prompt_of_picture
 from wordlight.comparisons.results.side_by_side import view
 from wordlight.comparisons.rows.budget import Workload, effort_of, fit, refuse_both
 from wordlight.comparisons.store.output_folder import written_at_once
@@ -55,6 +56,7 @@ examples:
   wordlight attribute "a red circle" --method integrated-gradients,n_steps=32,steps=4 -o out/
   wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
   wordlight attribute "a dog on a bench" --image photo.jpg --masks -o out/photo
+  wordlight attribute --image from-comfyui.png --model path/to/model -o out/png
   wordlight attribute "a red circle" --word circle --film -o out/film
 """
 IMAGE = "image.png"
@@ -73,14 +75,20 @@ def add_to(commands: Commands) -> None:
     parser = add_command(
         commands, "attribute", "draw an image and show what each word lights up", _EPILOG
     )
-    parser.add_argument("prompt", metavar="PROMPT", help="what to draw, in words")
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help="what to draw, in words; left out with --image, it is read from the picture's file",
+    )
     parser.add_argument(
         "--image",
         type=Path,
         metavar="FILE",
         help=(
             "explain this picture, which the prompt describes, instead of drawing one; it is "
-            "turned as its EXIF says, and shown to the model at about the size that it draws"
+            "turned as its EXIF says, and shown to the model at about the size that it draws; "
+            "without PROMPT, the one that AUTOMATIC1111's web UI or ComfyUI wrote into the file"
         ),
     )
     parser.add_argument(
@@ -173,6 +181,10 @@ def run(arguments: argparse.Namespace) -> None:
         if methods.count(name) > 1:
             raise ValueError(f"{name} can be asked once: its files go by its name")
     picture = GivenPicture.of(arguments)
+    if arguments.prompt is None:
+        written = prompt_of_picture(arguments.image)
+        arguments.prompt = written.prompt
+        say(f"the prompt that {written.source} wrote into the picture: {written.prompt}")
     own = OwnedFiles(arguments.out, _LISTING, _COMMAND, _OURS)
     own.check_free([IMAGE, VIEWER])
     framework = arguments.framework or default_framework()

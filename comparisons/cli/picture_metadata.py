@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -47,6 +48,20 @@ class PictureMetadata:
     seed: int | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+
+
+def prompt_of_picture(file: Path | None) -> PictureMetadata:
+    """Read what a picture's file says of its prompt.
+
+    Raises:
+        PictureMetadataError: no file, or one that names no prompt, several, or one that changes
+            while the picture is drawn.
+        OSError: a file that can't be read as a picture.
+    """
+    if file is None:
+        raise PictureMetadataError("say what to draw: PROMPT is missing")
+    with Image.open(file) as picture:
+        return read_metadata(picture)
 
 
 def read_metadata(picture: Image.Image) -> PictureMetadata:

@@ -21,6 +21,7 @@ Methods = Sequence[Method] | Mapping[str, TextImageAttributor]
 
 DEFAULT_METHODS = (
     "daam",
+    "self-attention-refined",
     "input-x-gradient",
     "occlusion",
     "uniform",

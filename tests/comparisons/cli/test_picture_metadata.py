@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.cli.picture_metadata import (
     PictureMetadataError,
     plain_prompt,
@@ -179,3 +180,22 @@ def test_any_text_is_read_or_refused(value, text):
         picture.info = info
         with contextlib.suppress(PictureMetadataError):
             assert read_metadata(picture).prompt
+
+
+def test_the_command_line_reads_the_prompt(tmp_path, capsys):
+    info = PngInfo()
+    info.add_text("parameters", "a (red:1.3) circle\nSteps: 2, Seed: 1")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "x.png", pnginfo=info)
+    line = ["attribute", "--image", str(tmp_path / "x.png"), "--steps", "1", "--json"]
+    assert main([*line, "-o", str(tmp_path / "out")]) == 0
+    out, told = capsys.readouterr()
+    assert json.loads(out)["prompt"] == "a red circle"
+    assert "that AUTOMATIC1111 wrote into the picture: a red circle" in told
+
+
+def test_without_a_prompt_anywhere_the_line_says_what_is_missing(tmp_path, capsys):
+    assert main(["attribute", "-o", str(tmp_path / "out")]) == 2
+    assert "PROMPT is missing" in capsys.readouterr().err
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
+    assert main(["attribute", "--image", str(tmp_path / "x.png")]) == 2
+    assert "names no prompt" in capsys.readouterr().err

@@ -74,6 +74,7 @@ def test_every_default_method_has_its_row(finished):
     assert names == [
         *DEFAULT_METHODS[:-1],
         "shuffled-word.daam",
+        "shuffled-word.self-attention-refined",
         "shuffled-word.input-x-gradient",
         "shuffled-word.occlusion",
         "daam-all-steps",

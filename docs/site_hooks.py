@@ -1,0 +1,56 @@
+"""What the site needs beyond its pages: links into the repository, and the lists of the reference.
+
+MkDocs calls these functions by their names.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).resolve().parents[1]
+_LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)((?:#[^)\s]*)?\))")
+_EXPORTS = re.compile(r"^<!-- exports: ([\w.]+) -->$", re.MULTILINE)
+#: Files under docs/ that are no part of the site.
+_NOT_SERVED = {".py", ".toml"}
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Point links that lead out of docs/ to the repository, and list what a package exports.
+
+    Raises PluginError for a link to a file that isn't there.
+    """
+    folder = Path(config.docs_dir) / Path(page.file.src_uri).parent
+
+    def linked(match: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / match[2]))
+        served = target.is_relative_to(config.docs_dir) and target.suffix not in _NOT_SERVED
+        if served or not target.is_relative_to(ROOT):
+            return match[0]
+        if not target.exists():
+            raise PluginError(f"{page.file.src_uri} links to {match[2]}, which isn't there")
+        kind = "tree" if target.is_dir() else "blob"
+        place = f"{config.repo_url.rstrip('/')}/{kind}/main/{target.relative_to(ROOT).as_posix()}"
+        return f"{match[1]}{place}{match[3]}"
+
+    def listed(match: re.Match[str]) -> str:
+        return "\n\n".join(f"::: {match[1]}.{name}" for name in exports(match[1]))
+
+    return _EXPORTS.sub(listed, _LINK.sub(linked, markdown))
+
+
+def exports(package: str) -> list[str]:
+    """The names that a package's ``__init__.py`` gives away: imported as themselves.
+
+    >>> exports("wordlight")
+    ['compare', 'load', 'trace']
+    """
+    file = ROOT / "src" / Path(*package.split(".")) / "__init__.py"
+    imports = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.ImportFrom)]
+    names = {a.name for node in imports for a in node.names if a.asname == a.name}
+    return sorted(names, key=str.lower)

@@ -1,0 +1,49 @@
+"""What the site needs: its navigation, links into the repository, lists of the reference."""
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "docs"))
+import site_hooks  # noqa: E402
+
+CONFIG = SimpleNamespace(docs_dir=str(ROOT / "docs"), repo_url="https://example.org/w")
+
+
+def rendered(markdown, page="methods/daam.md"):
+    file = SimpleNamespace(src_uri=page)
+    return site_hooks.on_page_markdown(markdown, SimpleNamespace(file=file), CONFIG, None)
+
+
+def test_links_out_of_the_docs_lead_to_the_repository():
+    told = rendered("[a](../../README.md#methods) [b](../../backends/scenes) [c](occlusion.md)")
+    assert told == (
+        "[a](https://example.org/w/blob/main/README.md#methods) "
+        "[b](https://example.org/w/tree/main/backends/scenes) [c](occlusion.md)"
+    )
+    assert rendered("[d](make_findings.py)", "findings.md").startswith("[d](https://example.org")
+
+
+def test_a_link_to_nothing_fails_the_build():
+    with pytest.raises(PluginError, match=r"methods/daam.md links to \.\./\.\./nothing.py"):
+        rendered("[a](../../nothing.py)")
+
+
+def test_the_reference_lists_what_packages_export():
+    told = rendered("<!-- exports: wordlight -->", "reference.md")
+    assert told.split() == [
+        *("::: wordlight.compare ::: wordlight.load ::: wordlight.trace".split()),
+    ]
+    assert "DAAM" in site_hooks.exports("wordlight.attribution")
+
+
+def test_every_page_is_in_the_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages = [p for kind in ("*.md", "*.ipynb") for p in (ROOT / "docs").rglob(kind)]
+    names = [page.relative_to(ROOT / "docs").as_posix() for page in pages]
+    assert [name for name in names if not re.search(rf"[ :]{re.escape(name)}$", nav, re.M)] == []
