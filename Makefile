@@ -116,7 +116,7 @@ first-picture: install ## remake README's picture, the site's viewer, and how ty
 
 # The notebooks are run for it: some minutes on one core.
 docs: install ## build the site into out/site; a broken link ends it
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open out/site/index.html"
 
 release-check: install ## build sdist and wheel into out/dist, and say what is wrong with them

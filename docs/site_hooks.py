@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,29 @@ _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)((?:#[^)\s]*)?\))")
 _EXPORTS = re.compile(r"^<!-- exports: ([\w.]+) -->$", re.MULTILINE)
 #: Files under docs/ that are no part of the site.
 _NOT_SERVED = {".py", ".toml"}
+
+
+def on_config(config: Any) -> Any:
+    """Put every page into the navigation: methods under Methods, others under More."""
+    docs = Path(config.docs_dir)
+    paths = (path for kind in ("*.md", "*.ipynb") for path in docs.rglob(kind))
+    pages = sorted(path.relative_to(docs).as_posix() for path in paths)
+    named = set(_pages(config.nav))
+    rest = [page for page in pages if page not in named]
+    (methods,) = (part["Methods"] for part in config.nav if "Methods" in part)
+    methods += [page for page in rest if page.startswith("methods/")]
+    if more := [page for page in rest if not page.startswith("methods/")]:
+        config.nav.append({"More": more})
+    return config
+
+
+def _pages(nav: Any) -> Iterator[str]:
+    """The pages of a navigation, however deep."""
+    if isinstance(nav, str):
+        yield nav
+        return
+    for part in nav.values() if isinstance(nav, dict) else nav:
+        yield from _pages(part)
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
