@@ -25,6 +25,6 @@ def test_a_notebook_runs(file, tmp_path, monkeypatch):
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code"), (
         "outputs are made where the site is built"
     )
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": tmp_path}}).execute()
     shown = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("image/png" in out.get("data", {}) for out in shown)
