@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from PIL import Image, ImageDraw
-from tqdm.auto import tqdm
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps, MapKey, Provenance
 from wordlight.attribution.pictures import overlay
 from wordlight.attribution.words import WordKey
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.backends.trajectory import Trajectory
 
 
@@ -38,7 +38,7 @@ def by_step(
         raise ValueError(f"{attributor.name} doesn't look at single steps: there is no film of it")
     each = [
         attributor.attribute(trajectory, words, steps=(step,))
-        for step in tqdm(steps, unit="steps", disable=not show_progress)
+        for step in ProgressBar(steps, unit="steps", disable=not show_progress)
     ]
     parts = [
         one.data.isel(step=0, drop=True) if "step" in one.data.dims else one.data for one in each

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from tqdm.auto import tqdm
 
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import Word
 from wordlight.backends.progress import tell
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.backends.trajectory import FloatArray, Trajectory
 
 
@@ -83,7 +83,8 @@ class Question:
     def progress(self, items: Iterable[int], what: str = "steps") -> Iterator[int]:
         """Yield ``items``, with a progress bar where one was asked for, telling who listens."""
         waiting = list(items)
-        for done, item in enumerate(tqdm(waiting, unit=what, disable=not self.show_progress)):
+        bar = ProgressBar(waiting, unit=what, disable=not self.show_progress)
+        for done, item in enumerate(bar):
             tell(what, done, len(waiting))
             yield item
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -45,7 +45,7 @@ class ProgressBar(Generic[Item]):
 
     def __init__(
         self,
-        iterable: Iterable[Item] = (),
+        iterable: Iterable[Item] | None = None,
         *,
         desc: str = "",
         total: int | None = None,
@@ -53,10 +53,8 @@ class ProgressBar(Generic[Item]):
         initial: int = 0,
         disable: bool = False,
     ) -> None:
-        self._items = iterable
+        self._items: Iterable[Item] = () if iterable is None else iterable
         self.total = len(iterable) if total is None and isinstance(iterable, Sized) else total
-        if total is None and iterable == ():
-            self.total = None
         self.desc, self.unit, self.n, self.note = desc or unit, unit, initial, ""
         self._shown: _Shown | None = None if disable else _shown(self)
 
@@ -104,13 +102,18 @@ class _Shown(Protocol):
     def end(self, bar: ProgressBar[Item]) -> None: ...
 
 
-def _shown(bar: ProgressBar[Item]) -> _Shown:
+def _shown(bar: ProgressBar[Item]) -> _Shown | None:
     console = Console(stderr=True)
-    return _Live(bar, console) if console.is_terminal or console.is_jupyter else _Lines(bar)
+    if not (console.is_terminal or console.is_jupyter):
+        return _Lines(bar)
+    # A bar inside another one would be drawn over it.
+    return None if _Live.is_drawn else _Live(bar, console)
 
 
 class _Live:
-    """Drawn in place, by rich."""
+    """Drawn in place, by rich; one at a time."""
+
+    is_drawn: ClassVar[bool] = False
 
     def __init__(self, bar: ProgressBar[Item], console: Console) -> None:
         columns: list[ProgressColumn] = [TextColumn("{task.description}")]
@@ -130,6 +133,7 @@ class _Live:
             bar.desc, total=bar.total, completed=bar.n, note=bar.note
         )
         self._progress.start()
+        _Live.is_drawn = True
 
     def show(self, bar: ProgressBar[Item]) -> None:
         self._progress.update(self._task, completed=bar.n, total=bar.total, note=bar.note)
@@ -137,6 +141,7 @@ class _Live:
     def end(self, bar: ProgressBar[Item]) -> None:
         self.show(bar)
         self._progress.stop()
+        _Live.is_drawn = False
 
 
 class _Lines:
@@ -157,7 +162,8 @@ class _Lines:
 
     def _print(self, bar: ProgressBar[Item], left: str) -> None:
         amount = f"{bar.n} of {bar.total}" if bar.total is not None else str(bar.n)
-        counted = amount if bar.unit in ("", bar.desc) else f"{amount} {bar.unit}"
+        unit = bar.unit.removesuffix("s") if amount == "1" else bar.unit
+        counted = amount if unit == "" or bar.unit == bar.desc else f"{amount} {unit}"
         parts = [counted, _duration(time.monotonic() - self._began), left, bar.note]
         print(f"{bar.desc}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
 

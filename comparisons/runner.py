@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from tqdm import tqdm
-
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.loading import default_framework
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.backends.segmenters.segmenter import Segmenter
 from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
 from wordlight.comparisons.datasets.dataset import OnError
@@ -333,7 +332,7 @@ class _Run:
                     tasks.append(Task("draw", images.split, start))
         total = sum(map(len, sets))
         what = "reading images" if self.bench.test.given else "drawing images"
-        with self._bar(what, total, total - missing, "image") as bar:
+        with self._bar(what, total, total - missing, "images") as bar:
             self._do(tasks, bar)
 
     def _calibrating(self) -> Iterator[Task]:
@@ -356,12 +355,12 @@ class _Run:
                 first = framework == bench.frameworks[0]
                 yield Task("judge", "test", index, framework, chosen[framework], first, ceiling)
 
-    def _do(self, tasks: Iterable[Task], bar: tqdm[NoReturn]) -> None:
+    def _do(self, tasks: Iterable[Task], bar: ProgressBar[NoReturn]) -> None:
         for done in self.executor.map(tasks):
             self._note(done)
             bar.update(min(done.units, (bar.total or 0) - bar.n))
             if self.failed:
-                bar.set_postfix(failed=self.failed)
+                bar.say(f"{self.failed} failed")
 
     def _note(self, done: Done) -> None:
         self.failed += len(done.failures)
@@ -516,8 +515,8 @@ class _Run:
         cell = cells.read(sample, entry.name)
         return [] if cell is None else cell.of(identities(self.bench.metrics_of(entry)))
 
-    def _bar(self, what: str, total: int, finished: int, unit: str) -> tqdm[NoReturn]:
-        bar: tqdm[NoReturn] = tqdm(
+    def _bar(self, what: str, total: int, finished: int, unit: str) -> ProgressBar[NoReturn]:
+        bar: ProgressBar[NoReturn] = ProgressBar(
             desc=what, total=total, initial=finished, unit=unit, disable=not self.progress
         )
         return bar

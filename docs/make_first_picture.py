@@ -57,7 +57,7 @@ def draw(maps: Sequence[AttributionMaps], file: Path) -> None:
 def main() -> None:
     """Draw, explain, count, and write the picture of the first typical seed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=32, help="seeds, from 0 (default: 32)")
+    parser.add_argument("-n", type=int, default=16, help="seeds, from 0 (default: 16)")
     parser.add_argument("--method", action="append", help="default: daam, self-attention-refined")
     parser.add_argument(
         "--docs", type=Path, default=Path(__file__).parent, help="where the pages and images/ are"

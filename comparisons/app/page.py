@@ -43,7 +43,8 @@ def build_app(workshop: Workshop, folder: Path | None = None) -> gr.Blocks:
     desk = _Desk(workshop, root)
     methods = [name for name, kind in registry.available().items() if kind.family != "control"]
     # Files of a day ago go, once an hour.
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as app:
+    app = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400))
+    with app:
         gr.Markdown(_ABOUT)
         with gr.Row():
             with gr.Column(scale=1, min_width=320):

@@ -8,8 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tqdm import tqdm
-
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_command,
@@ -103,8 +102,8 @@ def run_make(arguments: argparse.Namespace) -> None:
         )
         captions = unreal(captions, tagged, arguments.seed)
     backend = load_model(arguments)
-    with tqdm(
-        desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
+    with ProgressBar(
+        desc="drawing images", total=arguments.n, unit="images", disable=arguments.quiet
     ) as bar:
         made = make(
             captions,
@@ -137,7 +136,7 @@ def run_check(arguments: argparse.Namespace) -> None:
     splits = {
         split: len(split_of_listing(dataset.listing, split)) for split in ("calibration", "test")
     }
-    for one in tqdm(dataset.listing, desc="reading", unit="item", disable=arguments.quiet):
+    for one in ProgressBar(dataset.listing, desc="reading", unit="items", disable=arguments.quiet):
         item = dataset.attempt(one.sample)
         if item is None:
             continue

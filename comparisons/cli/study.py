@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from tqdm import tqdm
+from wordlight.backends.progress_bar import ProgressBar
 
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.prompted_data import DATA
@@ -103,8 +103,8 @@ def run_following(arguments: argparse.Namespace) -> None:
     data = DATA[arguments.data]
     check_split(arguments.split, data.splits)
     backend = load_model(arguments)
-    with tqdm(
-        desc="drawing images", total=arguments.n, unit="image", disable=arguments.quiet
+    with ProgressBar(
+        desc="drawing images", total=arguments.n, unit="images", disable=arguments.quiet
     ) as bar:
         found = study_following(
             backend,
@@ -138,7 +138,9 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     backend = load_model(arguments)
     methods = list(dict.fromkeys(arguments.method or testable(registry.available())))
     cells = len(methods) * (1 + len(cascade_stages(backend)))
-    with tqdm(desc="comparing maps", total=cells, unit="map", disable=arguments.quiet) as bar:
+    with ProgressBar(
+desc="comparing maps", total=cells, unit="maps", disable=arguments.quiet
+) as bar:
         cascades = study_sanity(
             backend,
             methods,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import Commands, add_command, load_model
 from wordlight.comparisons.cli.studies.arguments import add_study_arguments, tell
 
@@ -42,8 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.studies.entanglement import study_entanglement
 
     backend = load_model(arguments)
-    with tqdm(
-        desc="drawing prompts", total=arguments.n, unit="prompt", disable=arguments.quiet
+    with ProgressBar(
+        desc="drawing prompts", total=arguments.n, unit="prompts", disable=arguments.quiet
     ) as bar:
         found = study_entanglement(
             backend,

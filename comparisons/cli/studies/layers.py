@@ -8,8 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_command,
@@ -79,7 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
     kept = arguments.images
     with (
         tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder,
-        tqdm(desc="judging layers", total=total, unit="image", disable=arguments.quiet) as bar,
+        ProgressBar(
+            desc="judging layers", total=total, unit="images", disable=arguments.quiet
+        ) as bar,
     ):
         found = study_layers(
             backend,

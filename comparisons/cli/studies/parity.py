@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tqdm import tqdm
-
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_command,
@@ -94,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         for framework in ("torch", "flax")
     )
     runnable((one, two), arguments.method)  # before anything is drawn
-    with tqdm(desc="comparing maps", unit="step", disable=arguments.quiet) as bar:
+    with ProgressBar(desc="comparing maps", unit="steps", disable=arguments.quiet) as bar:
         found = study_parity(
             (one, two),
             arguments.method,

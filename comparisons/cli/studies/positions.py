@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_command,
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     backend = load_model(arguments)
     total = len(methods) * arguments.n
-    with tqdm(desc="sharing out", total=total, unit="map", disable=arguments.quiet) as bar:
+    with ProgressBar(desc="sharing out", total=total, unit="maps", disable=arguments.quiet) as bar:
         found = study_positions(
             backend,
             methods,
@@ -91,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _of_run(arguments: argparse.Namespace, methods: Sequence[str]) -> None:
     from wordlight.comparisons.studies.positions import positions_of_run
 
-    with tqdm(desc="sharing out", unit="map", disable=arguments.quiet) as bar:
+    with ProgressBar(desc="sharing out", unit="maps", disable=arguments.quiet) as bar:
         model, images, found = positions_of_run(arguments.finished, methods, on_image=bar.update)
     data = {
         "model": model,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import Commands, add_command, load_model
 from wordlight.comparisons.cli.studies.arguments import (
     add_study_arguments,
@@ -54,8 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     backend = load_model(arguments)
     texts = texts_of(arguments, backend)
-    with tqdm(
-        desc="comparing maps", total=len(texts), unit="image", disable=arguments.quiet
+    with ProgressBar(
+        desc="comparing maps", total=len(texts), unit="images", disable=arguments.quiet
     ) as bar:
         found = study_relations(
             backend,
