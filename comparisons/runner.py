@@ -312,7 +312,7 @@ class _Run:
                 forget_settings(self.root)
                 (self.root / CONFIG).unlink(missing_ok=True)
             raise
-        with self._bar("making maps", bench.cells, self._finished(), "map") as bar:
+        with self._bar("making maps", bench.cells, self._finished(), "maps") as bar:
             self._do(self._calibrating(), bar)
             choices, lost = self._choose()
             bar.total = (bar.total or 0) - len(lost) * len(bench.test)

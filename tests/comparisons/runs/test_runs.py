@@ -140,11 +140,11 @@ def test_progress_is_shown_with_the_time_that_is_left(tmp_path, capsys):
     # How much of how much, and the time that it took: no terminal is here, so in lines.
     bars = capsys.readouterr().err
     assert re.search(r"^drawing images: 7 of 7 images, \d+ s$", bars, re.MULTILINE)
-    assert re.search(r"^making maps: 14 of 14 cells, \d+ s$", bars, re.MULTILINE)
+    assert re.search(r"^making maps: 14 of 14 maps, \d+ s$", bars, re.MULTILINE)
     (tmp_path / "cells/fake/scenes-test-0001/planted.parquet").unlink()
     assert main(command) == 0
     bars = capsys.readouterr().err
-    assert re.search(r"^making maps: 14 of 14 cells, \d+ s$", bars, re.MULTILINE)
+    assert re.search(r"^making maps: 14 of 14 maps, \d+ s$", bars, re.MULTILINE)
     assert main([*command, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
