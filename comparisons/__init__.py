@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wordlight.comparisons.metrics.judged import JudgedWord as JudgedWord
     from wordlight.comparisons.metrics.metric import Metric as Metric
     from wordlight.comparisons.results.comparison import Comparison as Comparison
+    from wordlight.comparisons.results.side_by_side import view as view
     from wordlight.comparisons.runner import compare as compare
 
 #: Where each name comes from. Scores need scikit-learn and SciPy, whose import takes seconds: only
@@ -30,6 +31,7 @@ _MODULES = {
     "Metric": "metrics.metric",
     "compare": "runner",
     "open_dataset": "datasets.opening",
+    "view": "results.side_by_side",
 }
 __all__ = [
     "AnnotatedImage",
@@ -42,6 +44,7 @@ __all__ = [
     "Metric",
     "compare",
     "open_dataset",
+    "view",
 ]
 
 

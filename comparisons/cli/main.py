@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         app,
         attribute,
         compare,
+        completion,
         data,
         methods,
         metrics,
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         models,
         study,
         app,
+        completion,
     ):
         command.add_to(commands)
     return parser

@@ -8,9 +8,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from wordlight.backends.progress_bar import ProgressBar
-
 from wordlight.backends.arrays_file import write_atomically
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.backends.prompted_data import DATA
 from wordlight.backends.prompts import check_split
 from wordlight.comparisons.cli.arguments import (
@@ -139,8 +138,8 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     methods = list(dict.fromkeys(arguments.method or testable(registry.available())))
     cells = len(methods) * (1 + len(cascade_stages(backend)))
     with ProgressBar(
-desc="comparing maps", total=cells, unit="maps", disable=arguments.quiet
-) as bar:
+        desc="comparing maps", total=cells, unit="maps", disable=arguments.quiet
+    ) as bar:
         cascades = study_sanity(
             backend,
             methods,
