@@ -13,7 +13,7 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo first-picture docs release-check compare-all methods leaderboard findings studies test test-all bench lint format clean
+.PHONY: help install demo docs release-check compare-all methods leaderboard findings studies test test-all bench lint format clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
@@ -109,10 +109,6 @@ test: lint ## lint, and all tests but the slow ones
 
 test-all: lint ## lint, and all tests
 	$(PYTEST) -m "slow or not slow"
-
-# A minute on one core.
-first-picture: install ## remake README's picture, the site's viewer, and how typical they are
-	$(BIN)/python docs/make_first_picture.py
 
 # The notebooks are run for it: some minutes on one core.
 docs: install ## build the site into out/site; a broken link ends it
