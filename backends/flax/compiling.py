@@ -20,14 +20,15 @@ class CompilingClock:
         # The latest stretches, which one that ends later may hold.
         self._open: list[tuple[float, float]] = []
 
-    def note(self, event: str, start: float, end: float, **_about: str | int) -> None:
+    def note(self, event: str, start_time: float, end_time: float, **_about: str | int) -> None:
         """Take a stretch that has ended, as ``jax.monitoring`` tells it."""
         if not event.startswith(_COMPILING):
             return
         with self._lock:
-            inside = [one for one in self._open if one[0] >= start]
-            self._total += (end - start) - sum(b - a for a, b in inside)
-            self._open = [one for one in self._open if one[0] < start] + [(start, end)]
+            inside = [one for one in self._open if one[0] >= start_time]
+            self._total += (end_time - start_time) - sum(b - a for a, b in inside)
+            self._open = [one for one in self._open if one[0] < start_time]
+            self._open.append((start_time, end_time))
             # What ended before can't be inside a stretch that begins after it.
             self._open = self._open[-1000:]
 
