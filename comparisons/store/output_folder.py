@@ -21,6 +21,8 @@ def claimed(folder: Path) -> Iterator[Path]:
 
     Raises OutputFolderError when it can't be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OutputFolderError(f"can't write into {folder}: it is a file: name a folder")
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -290,7 +290,7 @@ def test_options_of_one_call(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     small = method.attribute(TRAJECTORY, internal_batch_size=1, show_progress=True)
     assert np.allclose(small.data, method.attribute(TRAJECTORY).data, rtol=1e-6)
-    assert "3/3" in capsys.readouterr().err
+    assert "steps: 3 of 3" in capsys.readouterr().err
     assert np.allclose(
         Occlusion(backend).attribute(TRAJECTORY, internal_batch_size=3).data,
         Occlusion(backend).attribute(TRAJECTORY).data,

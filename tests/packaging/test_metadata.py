@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import wordlight
+from wordlight.comparisons.metrics.metric import Metric
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -38,9 +39,14 @@ def test_one_version_everywhere():
 
 
 @pytest.mark.parametrize(("group", "name"), ENTRY_POINTS)
-def test_every_entry_point_leads_to_a_class(group, name):
+def test_every_entry_point_leads_to_what_its_group_holds(group, name):
     (point,) = importlib.metadata.entry_points(group=group, name=name)
-    assert isinstance(point.load(), type)
+    loaded = point.load()
+    if group == "wordlight.metrics":
+        records = loaded if isinstance(loaded, tuple) else (loaded,)
+        assert all(isinstance(record, Metric) for record in records)
+    else:
+        assert isinstance(loaded, type)
 
 
 def test_the_command_is_there():

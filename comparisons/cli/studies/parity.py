@@ -80,9 +80,6 @@ def run(arguments: argparse.Namespace) -> None:
         write_parity,
     )
 
-    # Before minutes of work that would have nowhere to go.
-    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out {arguments.out} is a file: name a folder")
     one, two = (
         load(
             arguments.model,

@@ -14,7 +14,6 @@ from tests.backends.flax import models
 from wordlight.attribution import DAAM, NoiseDifference, Occlusion
 from wordlight.backends import (
     Conditioning,
-    ModelLoadError,
     Trajectory,
     load,
     trace,
@@ -184,6 +183,7 @@ def test_random_weights_reach_both_text_encoders(backend: FlaxBackend) -> None:
     assert np.abs(before.embeddings - during.embeddings)[..., width:].max() > 0.01
 
 
-def test_on_pytorch_the_folder_is_refused_by_name(xl_folder: Path) -> None:
-    with pytest.raises(ModelLoadError, match="StableDiffusionXLPipeline"):
-        load(xl_folder)
+def test_pytorch_explains_the_same_run_alike(backend: FlaxBackend, xl_folder: Path) -> None:
+    run = backend.sample(PROMPT, seed=3, steps=2, **RUN)
+    here, there = (DAAM(one).attribute(run).data for one in (backend, load(xl_folder)))
+    assert np.abs(here - there).max() <= _VALUES * np.abs(there).max()

@@ -119,6 +119,7 @@ def test_the_line_is_not_endless(slow, tmp_path):
     assert all(job.done.wait(10) for job in jobs)
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_many_jobs(workshop, tmp_path):
     held = []
     tracemalloc.start()

@@ -477,7 +477,7 @@ def test_images_that_are_drawn_again_must_come_out_the_same(tmp_path):
         ("scenes,test=calibration", {}, "can't be tested on"),
         ("scenes,train=test", {}, "no option 'train'"),
         ("scenes", {"redraw": True}, "nothing to redraw"),
-        ("{set}", {"n": 9}, "the test split of .* has 3 images of 4, not 9"),
+        ("{set}", {"n": 9}, r"1 for calibration and 3 for test\), too few for n 9"),
         ("{set}", {"calibration": 0}, "at least one image of the calibration split"),
         ("nowhere", {}, "there is no data set at nowhere"),
     ],

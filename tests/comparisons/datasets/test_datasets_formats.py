@@ -218,7 +218,7 @@ def test_items_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
     ("spec", "says"),
     [
         ("nowhere", "there is no data set at nowhere"),
-        ("cocogen:x", "no data set format 'cocogen'; there are coco, coco-gen"),
+        ("cocogen:x", "no data set format 'cocogen'; did you mean coco-gen"),
         ("voc:{},list=val", "has no option 'list'; it has: subset, prompt, classes"),
         ("voc:{},subset=val,subset=train", "gives subset twice"),
         ("voc:{},prompt=a photo", "has {} once"),

@@ -63,7 +63,9 @@ def test_the_place_that_finds_words_is_chosen_and_said_to_be(tmp_path) -> None:
     (entry,) = [one for one in found.entries if one.name == name]
     assert entry.extra
     assert entry.label == "daam (layer and step chosen by masks)"
-    assert not any(name in (test.first, test.second) for test in found.tests)
+    assert not any(
+        name in (test.first, test.second) for tests in found.tests.values() for test in tests
+    )
     assert f"with layers {GOOD}, steps {STEP}" in " ".join(found.text.split())
     assert f"shuffled-word.{name}" not in [one.name for one in found.entries]
     written = json.loads((tmp_path / "summary.json").read_text("utf-8"))

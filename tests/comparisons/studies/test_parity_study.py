@@ -143,7 +143,7 @@ def test_bad_input(
 
     monkeypatch.setattr("wordlight.backends.loading.load", unasked)
     assert main(["study", "parity", "-o", str(tmp_path / "file")]) == 2
-    assert "file is a file: name a folder" in capsys.readouterr().err
+    assert "file: it is a file: name a folder" in capsys.readouterr().err
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *a, **k: ToyModel())
     assert main(["study", "parity", "--method", "dam"]) == 2
     assert "no method 'dam'; did you mean daam" in capsys.readouterr().err
