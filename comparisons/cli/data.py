@@ -102,7 +102,7 @@ def run_make(arguments: argparse.Namespace) -> None:
         )
         captions = unreal(captions, tagged, arguments.seed)
     backend = load_model(arguments)
-    with ProgressBar(
+    with ProgressBar[object](
         desc="drawing images", total=arguments.n, unit="images", disable=arguments.quiet
     ) as bar:
         made = make(

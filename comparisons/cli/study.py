@@ -102,7 +102,7 @@ def run_following(arguments: argparse.Namespace) -> None:
     data = DATA[arguments.data]
     check_split(arguments.split, data.splits)
     backend = load_model(arguments)
-    with ProgressBar(
+    with ProgressBar[object](
         desc="drawing images", total=arguments.n, unit="images", disable=arguments.quiet
     ) as bar:
         found = study_following(
@@ -137,7 +137,7 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     backend = load_model(arguments)
     methods = list(dict.fromkeys(arguments.method or testable(registry.available())))
     cells = len(methods) * (1 + len(cascade_stages(backend)))
-    with ProgressBar(
+    with ProgressBar[object](
         desc="comparing maps", total=cells, unit="maps", disable=arguments.quiet
     ) as bar:
         cascades = study_sanity(

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.studies.entanglement import study_entanglement
 
     backend = load_model(arguments)
-    with ProgressBar(
+    with ProgressBar[object](
         desc="drawing prompts", total=arguments.n, unit="prompts", disable=arguments.quiet
     ) as bar:
         found = study_entanglement(

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     backend = load_model(arguments)
     texts = texts_of(arguments, backend)
-    with ProgressBar(
+    with ProgressBar[object](
         desc="taking words out", total=len(texts), unit="images", disable=arguments.quiet
     ) as bar:
         found = study_influence(

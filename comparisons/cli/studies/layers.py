@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     kept = arguments.images
     with (
         tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder,
-        ProgressBar(
+        ProgressBar[object](
             desc="judging layers", total=total, unit="images", disable=arguments.quiet
         ) as bar,
     ):

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         for framework in ("torch", "flax")
     )
     runnable((one, two), arguments.method)  # before anything is drawn
-    with ProgressBar(desc="comparing maps", unit="steps", disable=arguments.quiet) as bar:
+    with ProgressBar[object](desc="comparing maps", unit="steps", disable=arguments.quiet) as bar:
         found = study_parity(
             (one, two),
             arguments.method,

@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     backend = load_model(arguments)
     total = len(methods) * arguments.n
-    with ProgressBar(desc="sharing out", total=total, unit="maps", disable=arguments.quiet) as bar:
+    with ProgressBar[object](
+        desc="sharing out", total=total, unit="maps", disable=arguments.quiet
+    ) as bar:
         found = study_positions(
             backend,
             methods,
@@ -90,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _of_run(arguments: argparse.Namespace, methods: Sequence[str]) -> None:
     from wordlight.comparisons.studies.positions import positions_of_run
 
-    with ProgressBar(desc="sharing out", unit="maps", disable=arguments.quiet) as bar:
+    with ProgressBar[object](desc="sharing out", unit="maps", disable=arguments.quiet) as bar:
         model, images, found = positions_of_run(arguments.finished, methods, on_image=bar.update)
     data = {
         "model": model,

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     backend = load_model(arguments)
     texts = texts_of(arguments, backend)
-    with ProgressBar(
+    with ProgressBar[object](
         desc="comparing maps", total=len(texts), unit="images", disable=arguments.quiet
     ) as bar:
         found = study_relations(
