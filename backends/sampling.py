@@ -72,6 +72,20 @@ def check_prompts(prompts: Sequence[str]) -> None:
         raise ValueError("the prompt is empty: there is no word to attribute to")
 
 
+def pixels_of(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Values from 0 to 1 as uint8, rounded; beyond these they are cut off.
+
+    Raises ValueError for NaN and infinite ones, which would be drawn as black.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "the model's decoder gave pixels that are no numbers (NaN or infinite): its weights "
+            "are damaged, or it overflows in this precision (try dtype='float32')"
+        )
+    pixels: npt.NDArray[np.uint8] = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
 def check_image(image: npt.NDArray[Any]) -> None:
     """Raises ValueError for anything but ``(height, width, 3)`` uint8."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

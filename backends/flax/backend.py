@@ -26,7 +26,7 @@ from wordlight.backends.flax.prompts import PromptEncoder
 from wordlight.backends.flax.randomizing import randomize, stages_of
 from wordlight.backends.flax.tracing import Tracing
 from wordlight.backends.model_folder import ModelLoadError
-from wordlight.backends.sampling import SamplingFacts
+from wordlight.backends.sampling import SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -343,7 +343,7 @@ class FlaxBackend(Backend):
 
     def _images_of(self, latents: Array) -> list[npt.NDArray[np.uint8]]:
         pixels = np.clip(self.to_numpy(self._decode(latents)), 0.0, 1.0)
-        return list(np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8))
+        return list(pixels_of(pixels.transpose(0, 2, 3, 1)))
 
     # The denoiser.
 

@@ -20,7 +20,7 @@ from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, 
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
 from wordlight.backends.progress import tell
-from wordlight.backends.sampling import SamplingFacts
+from wordlight.backends.sampling import SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.compiled import as_written
@@ -329,8 +329,7 @@ class TorchBackend(Backend):
     @torch.no_grad()
     def images_of(self, latents: torch.Tensor) -> list[npt.NDArray[np.uint8]]:
         """Images ``(height, width, 3)`` uint8 of clean latents ``(batch, channels, y, x)``."""
-        scaled = (self._decode(latents).float().clamp(0, 1) * 255).round().to(torch.uint8)
-        return list(scaled.permute(0, 2, 3, 1).cpu().numpy())
+        return list(pixels_of(self._decode(latents).float().permute(0, 2, 3, 1).cpu().numpy()))
 
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
         """See ``Backend.asarray``."""

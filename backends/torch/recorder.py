@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.sampling import pixels_of
 from wordlight.backends.torch import pipeline_calls
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.compiled import as_written
@@ -439,6 +440,5 @@ def as_uint8(image: Any) -> npt.NDArray[np.uint8]:
     if isinstance(image, torch.Tensor):
         image = image.detach().float().cpu().permute(1, 2, 0).numpy()
     if isinstance(image, np.ndarray):
-        pixels: npt.NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-        return pixels
+        return pixels_of(image)
     return np.asarray(image.convert("RGB"))

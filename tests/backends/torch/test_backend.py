@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
 from tests.backends.torch.tiny import build_tiny_pipe
 from wordlight.backends import Conditioning, Trajectory
@@ -185,3 +185,17 @@ def test_noising_a_given_image(backend: TorchBackend) -> None:
         backend.invert([image.astype(float)], [PROMPT])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="1 images for 2 prompts"):
         backend.invert([image], [PROMPT, PROMPT])
+
+
+def test_a_decoder_that_gives_no_numbers_is_an_error(shared_pipe: StableDiffusionPipeline) -> None:
+    """Cast to bytes they would be black pixels."""
+    bias = shared_pipe.vae.decoder.conv_out.bias
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias.fill_(float("nan"))
+        with pytest.raises(ValueError, match="pixels that are no numbers"):
+            TorchBackend(shared_pipe).sample("a red circle", steps=1)
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
