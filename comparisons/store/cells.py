@@ -150,12 +150,11 @@ class CellFolder:
         path = self.cell_path(sample, method)
         if not path.exists():
             return None
-        scores = read_scores(path, self.run)
+        scores, about = _read(path, self.run)
         if any(
             (s.framework, s.sample, s.method) != (self.framework, sample, method) for s in scores
         ):
             raise DamagedFileError(path, f"{path} holds scores of another cell")
-        about = pq.read_schema(path).metadata or {}
         try:
             choice, metrics = json.loads(about[_CHOICE]), json.loads(about[_METRICS])
         except (KeyError, ValueError):
@@ -216,6 +215,14 @@ def read_scores(path: Path, run: str = "", metric: str | None = None) -> list[Sc
     Raises DamagedFileError on anything else, and on scores of another run than ``run``; OSError for
     a file that can't be opened, which isn't damaged.
     """
+    return _read(path, run, metric)[0]
+
+
+def _read(
+    path: Path, run: str = "", metric: str | None = None
+) -> tuple[list[Score], Mapping[bytes, bytes]]:
+    """What ``read_scores`` says, and what the file says of the scores: both of one reading, since
+    Parquet keeps its metadata twice and a checksum is of one of them."""
     try:
         if metric is None:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
@@ -243,7 +250,7 @@ def read_scores(path: Path, run: str = "", metric: str | None = None) -> list[Sc
         raise DamagedFileError(path, f"{path} is damaged ({error})") from None
     if run and said.get(_CHECKSUM) != _checksum(scores, said):
         raise DamagedFileError(path, f"{path} is damaged: its checksum is of other scores")
-    return scores
+    return scores, said
 
 
 def run_of_cell(path: Path) -> str | None:

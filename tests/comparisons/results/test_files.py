@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,8 +22,15 @@ from wordlight.comparisons.store.cells import (
     read_scores,
     write_scores,
 )
+from wordlight.comparisons.store.json_file import read_json, write_json
 from wordlight.comparisons.store.output_folder import OutputFolderError, claimed, written_at_once
-from wordlight.comparisons.store.settings_file import holds_same_run, write_settings
+from wordlight.comparisons.store.settings_file import (
+    holds_same_run,
+    restore_settings,
+    settings_hash,
+    write_settings,
+)
+from wordlight.comparisons.store.versions import source_digest
 
 SCORES = [
     Score("torch", "scenes-test-0000", "daam", "circle", 0, "ap", 0.25),
@@ -183,3 +193,83 @@ def test_what_was_there_stays(tmp_path):
         (place / "image.png").write_text("new")
     assert (tmp_path / "image.png").read_text() == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["image.png", "old"]
+
+
+def test_no_flipped_bit_gives_other_scores(tmp_path):
+    folder = CellFolder(tmp_path, "torch", "the run")
+    folder.write("scenes-test-0000", "daam", CELL)
+    path = folder.cell_path("scenes-test-0000", "daam")
+    whole = path.read_bytes()
+    named = 0
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << (place % 8)
+        path.write_bytes(data)
+        try:
+            assert folder.read("scenes-test-0000", "daam") == CELL, place
+        except DamagedFileError:
+            named += 1
+    assert named > len(whole) / 3
+
+
+def test_a_file_that_can_not_be_opened_is_not_damaged(tmp_path, monkeypatch):
+    write_scores(tmp_path / "x.parquet", SCORES)
+
+    def busy(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(pq, "ParquetFile", busy)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_scores(tmp_path / "x.parquet")
+
+
+def test_no_flipped_bit_of_json_gives_other_data(tmp_path):
+    data = {"word": "circle", "share": 0.25, "spans": [[0, 6]]}
+    path = tmp_path / "x.json"
+    write_json(path, data)
+    whole = path.read_bytes()
+    assert read_json(path) == data
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        with contextlib.suppress(DamagedFileError):
+            assert read_json(path) == data, place
+
+
+def test_damaged_settings_are_written_anew_where_every_cell_names_them(tmp_path):
+    settings = {"n": 2}
+    write_settings(tmp_path, settings)
+    own = CellFolder(tmp_path, "torch", settings_hash(settings))
+    own.write("scenes-test-0000", "daam", CELL)
+    (tmp_path / "settings.json").write_text("")
+    restore_settings(tmp_path, {"n": 3})
+    with pytest.raises(ValueError, match="is damaged"):
+        holds_same_run(tmp_path, settings)
+    restore_settings(tmp_path, settings)
+    assert holds_same_run(tmp_path, settings)
+
+
+_MINE = """
+import {helper}
+class Mine:
+    def answer(self):
+        return {helper}.add(1)
+"""
+
+
+def test_code_of_no_release_is_told_by_its_source(tmp_path, monkeypatch):
+    """With what it imports that is of no release either."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest(number, added):
+        # Modules are read once a process: each under a name of its own, with the same code.
+        (tmp_path / f"helper{number}.py").write_text(f"def add(n):\n    return n + {added}\n")
+        (tmp_path / f"mine{number}.py").write_text(_MINE.format(helper=f"helper{number}"))
+        found = source_digest([importlib.import_module(f"mine{number}").Mine])
+        (tmp_path / f"helper{number}.py").write_text(f"def add(n):\n    return n + {added + 1}\n")
+        return found, source_digest([importlib.import_module(f"mine{number}").Mine])
+
+    before, after = digest(1, 1)
+    assert before != after
+    assert source_digest([dict, np.ndarray, CellFolder]) == ""

@@ -200,7 +200,7 @@ def test_a_damaged_file_stops_the_run_or_is_made_again(backend, tmp_path, path):
     assert run(backend, ["uniform"], tmp_path).damaged == ()
 
 
-def test_an_image_of_another_prompt_stops_a_begun_run_and_costs_it_nothing(backend, tmp_path):
+def test_another_image_s_file_stops_a_begun_run_and_costs_it_nothing(backend, tmp_path):
     first = run(backend, ["uniform"], tmp_path)
     image, other = (tmp_path / f"samples/scenes-test-000{k}.safetensors" for k in (1, 2))
     own = image.read_bytes()
@@ -209,6 +209,21 @@ def test_an_image_of_another_prompt_stops_a_begun_run_and_costs_it_nothing(backe
         run(backend, ["uniform"], tmp_path)
     image.write_bytes(own)
     assert without_seconds(run(backend, ["uniform"], tmp_path)) == without_seconds(first)
+
+
+def test_images_and_maps_of_another_run_are_refused(backend, tmp_path):
+    """Of another seed, with the same prompts and names: nothing but the run tells them apart."""
+    first = run(backend, ["uniform"], tmp_path / "one")
+    run(backend, ["uniform"], tmp_path / "two", seed=1)
+    for place in ("samples/scenes-test-0001", "maps/fake/scenes-test-0001/uniform"):
+        own = tmp_path / f"one/{place}.safetensors"
+        kept = own.read_bytes()
+        own.write_bytes((tmp_path / f"two/{place}.safetensors").read_bytes())
+        (tmp_path / "one/cells/fake/scenes-test-0001/uniform.parquet").unlink(missing_ok=True)
+        with pytest.raises(ValueError, match="was made for something else"):
+            run(backend, ["uniform"], tmp_path / "one")
+        own.write_bytes(kept)
+    assert without_seconds(run(backend, ["uniform"], tmp_path / "one")) == without_seconds(first)
 
 
 def test_the_error_of_a_damaged_file_passes_between_processes(tmp_path):
