@@ -22,6 +22,8 @@ from safetensors.numpy import save
 from wordlight.backends.regular_files import parse_json
 
 _HEADER = "wordlight"
+#: The first version of every kind: without label and checksum, read where no label is asked for.
+_UNCHECKED = 1
 
 
 class FileFormatError(ValueError):
@@ -79,24 +81,25 @@ def read_arrays(
     """Read what ``write_arrays`` wrote: the arrays and the facts.
 
     Raises FileNotFoundError when there is no such file, FileFormatError when it is damaged, of
-    another kind or of another version, or has another label where one is asked for.
+    another kind or of another version, or has another label where one is asked for. Files of
+    version 1, which have no checksum, are read where no label is asked for.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             header = _header(path, file.metadata() or {}, kind, version)
-            checksum = header.pop("checksum")
+            checksum = header.pop("checksum", None)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, MemoryError, FileFormatError):
         raise
     except Exception as error:
         # Types that numpy lacks (bfloat16, ...) raise TypeError, AttributeError and others.
         raise FileFormatError(f"{path} is damaged or truncated: {error}") from None
-    if _checksum(arrays, header) != checksum:
+    if checksum is not None and _checksum(arrays, header) != checksum:
         raise FileFormatError(f"{path} is damaged: its checksum is of other contents")
-    if label is not None and header["label"] != dict(label):
-        raise FileFormatError(f"{path} {_other_label(header['label'], label)}")
+    if label is not None and header.get("label") != dict(label):
+        raise FileFormatError(f"{path} {_other_label(header.get('label'), label)}")
     facts: dict[str, Any] = header["facts"]
     return arrays, facts
 
@@ -110,12 +113,15 @@ def _header(path: Path, meta: Mapping[str, str], kind: str, version: int) -> dic
         raise FileFormatError(f"{path} is damaged: its description is no object")
     if header.get("kind") != kind:
         raise FileFormatError(f"{path} holds {header.get('kind')!r}, not {kind!r}"[:300])
+    own = {"kind", "version", "facts"}
+    if header.get("version") == _UNCHECKED and header.keys() == own:
+        return header
     if header.get("version") != version:
         raise FileFormatError(
             f"{path} has format version {header.get('version')}, and this release reads "
             f"version {version}: read it with the release that wrote it"[:300]
         )
-    if header.keys() != {"kind", "version", "facts", "label", "checksum"}:
+    if header.keys() != own | {"label", "checksum"}:
         raise FileFormatError(f"{path} is damaged: its description lacks something")
     return header
 

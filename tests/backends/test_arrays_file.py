@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 
@@ -110,3 +111,15 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
     with pytest.raises(FileNotFoundError):
         read_arrays(tmp_path / "x.safetensors", "maps", 2)
+
+
+def test_files_of_the_first_version_are_read_where_no_label_is_asked_for(tmp_path):
+    # As releases before labels and checksums wrote them.
+    path = tmp_path / "old.safetensors"
+    header = json.dumps({"kind": "maps", "version": 1, "facts": {"words": 2}})
+    path.write_bytes(save({"a": np.arange(3.0)}, metadata={"wordlight": header}))
+    arrays, facts = read_arrays(path, "maps", 2)
+    assert arrays["a"].tolist() == [0, 1, 2]
+    assert facts == {"words": 2}
+    with pytest.raises(FileFormatError, match="doesn't say what it was made for"):
+        read_arrays(path, "maps", 2, {"image": "1"})
