@@ -170,6 +170,7 @@ def test_killed_before_each_and_every_file(launcher, tmp_path):
     check_same(killed, undisturbed)
 
 
+@pytest.mark.slow
 def test_eight_methods_on_twelve_scenes_after_three_kills(launcher, tmp_path):
     # At a budget there is no row of all steps, which would take half of the time.
     kill_at_random(launcher, tmp_path, 3, "scenes", 12, 6, 1, QUICK, 60)
