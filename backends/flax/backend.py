@@ -342,8 +342,7 @@ class FlaxBackend(Backend):
         return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
     def _images_of(self, latents: Array) -> list[npt.NDArray[np.uint8]]:
-        pixels = np.clip(self.to_numpy(self._decode(latents)), 0.0, 1.0)
-        return list(pixels_of(pixels.transpose(0, 2, 3, 1)))
+        return list(pixels_of(self.to_numpy(self._decode(latents)).transpose(0, 2, 3, 1)))
 
     # The denoiser.
 

@@ -340,3 +340,14 @@ def test_random_weights_are_drawn_as_flax_draws_them() -> None:
         # Three thousand draws and more: 5 % is four standard errors of a standard deviation.
         assert drawn.std() == pytest.approx(wanted.std(), rel=0.05)
         assert np.abs(drawn).max() == pytest.approx(np.abs(wanted).max(), rel=0.25)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_decoder_that_gives_no_numbers_is_an_error(
+    ours: FlaxBackend, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """Cut to the range first, infinity would be white pixels."""
+    monkeypatch.setattr(ours, "_decode", lambda latents: np.full((1, 3, 2, 2), value, np.float32))
+    monkeypatch.setattr(ours, "to_numpy", np.asarray)
+    with pytest.raises(ValueError, match="pixels that are no numbers"):
+        ours._images_of(None)

@@ -12,7 +12,7 @@ from tests.backends.torch.test_families import FAMILIES as SEEN_THERE
 from wordlight import trace
 from wordlight.attribution import DAAM
 from wordlight.backends import AttentionQuery
-from wordlight.backends.backend import Conditioning
+from wordlight.backends.backend import Conditioning, MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.families import FAMILIES
 from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny, picture
@@ -228,7 +228,9 @@ def test_forward_mode_is_the_limit_of_differences(family):
     precision = torch.float32 if family in FLOAT32_ALONE else torch.float64
     backend = TorchBackend(build_tiny(family).to(precision))
     if "denoise_jvp" not in backend.capabilities:
-        pytest.skip(backend.model.family.lacks["denoise_jvp"])
+        with pytest.raises(MissingCapabilityError):
+            backend.require(frozenset({"denoise_jvp"}), "forward mode")
+        return
     latents = backend.asarray(trajectory.latents[-1][None])
     embeddings = backend.asarray(trajectory.embeddings[None])
     time, added = float(trajectory.timesteps[-1]), backend.told(trajectory, trajectory.steps - 1)

@@ -61,7 +61,7 @@ def test_what_cannot_be_loaded(arguments: dict[str, Any], message: str) -> None:
 
 def test_a_device_that_is_not_there(folder: Path) -> None:
     if torch.cuda.is_available():
-        pytest.skip("un-skip on machines without a GPU")
+        pytest.skip("there is a GPU, so cuda can be used; un-skip on machines without one")
     with pytest.raises(ModelLoadError, match="device 'cuda' can't be used"):
         load(folder, device="cuda")
 

@@ -18,7 +18,7 @@ printf "%s\\n" "${{COMPREPLY[@]}}"
 """
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="un-skip where bash is installed")
 @pytest.mark.parametrize(
     ("words", "expected"), [("compl", "completion"), ("attribute --negat", "--negative-prompt")]
 )

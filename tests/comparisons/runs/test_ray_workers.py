@@ -20,7 +20,8 @@ from wordlight.comparisons.runs.plan import Bench, Plan
 from wordlight.comparisons.runs.worker import Done, Task, Worker
 from wordlight.comparisons.store import failures
 
-on_ray = pytest.importorskip("wordlight.comparisons.runs.executors.on_ray")
+NO_RAY = "un-skip where Ray is installed (extra `ray`)"
+on_ray = pytest.importorskip("wordlight.comparisons.runs.executors.on_ray", reason=NO_RAY)
 
 #: Fates of workers: how many answers it gives before it dies.
 ALWAYS, NEVER_PLACED = 10**9, -1
