@@ -88,3 +88,12 @@ def test_completion_offers_the_public_names(tmp_path):
         check=True,
     )
     assert {"compare", "load", "trace", "__version__"} <= set(done.stdout.split())
+
+
+def test_the_former_address_of_cells_gives_the_same_names():
+    from wordlight.comparisons import cells as former
+    from wordlight.comparisons.store import cells
+
+    names = {"CellFolder", "DamagedFileError", "Score", "read_scores", "write_scores"}
+    assert names <= set(vars(former))
+    assert all(getattr(former, name) is getattr(cells, name) for name in names)

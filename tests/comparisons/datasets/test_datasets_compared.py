@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.comparisons.datasets import dataset_files as files
+from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import CONTEXT, STEPS, FakeBackend, tokenize
 from wordlight.attribution.methods.controls import Uniform
 from wordlight.backends.scenes.grammar import SPLITS, split_of

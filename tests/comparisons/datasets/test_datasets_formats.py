@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.comparisons.datasets import dataset_files as files
-from tests.comparisons.datasets.dataset_files import CAT, DOG, SKY, picture
+from tests.comparisons import dataset_files as files
+from tests.comparisons.dataset_files import CAT, DOG, SKY, picture
 from wordlight.backends.scenes.render import rendered
 from wordlight.comparisons.datasets import DatasetError, open_dataset
 

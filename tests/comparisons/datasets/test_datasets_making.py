@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.comparisons.datasets import dataset_files as files
+from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.datasets import DatasetError, open_dataset

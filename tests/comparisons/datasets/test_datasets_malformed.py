@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tests.comparisons.datasets import dataset_files as files
-from tests.comparisons.datasets.dataset_files import DOG, picture, save, save_alpha
+from tests.comparisons import dataset_files as files
+from tests.comparisons.dataset_files import DOG, picture, save, save_alpha
 from wordlight.comparisons.datasets import DatasetError, DatasetWarning, coco, open_dataset
 from wordlight.comparisons.datasets.files import inside, read_image
 from wordlight.comparisons.datasets.folder import PlainFolder

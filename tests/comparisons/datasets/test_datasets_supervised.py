@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.comparisons.datasets import dataset_files as files
+from tests.comparisons import dataset_files as files
 from tests.comparisons.datasets.test_datasets_compared import Inverting
 from wordlight.backends.segmenters.classes import STUFF, THINGS, VOC, is_stuff, plain
 from wordlight.backends.segmenters.loading import load_segmenter

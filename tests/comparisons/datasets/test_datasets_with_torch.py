@@ -8,7 +8,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from tests.comparisons.datasets.dataset_files import save, save_alpha
+from tests.comparisons.dataset_files import save, save_alpha
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.scenes.segment import segment
 from wordlight.backends.trajectory import Trajectory

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from tests.comparisons.datasets import dataset_files as files
+from tests.comparisons import dataset_files as files
 from tests.comparisons.datasets.test_datasets_compared import Inverting
 from tests.comparisons.fakes import FakeBackend, Planted
 from wordlight.attribution import registry

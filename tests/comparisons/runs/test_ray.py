@@ -16,7 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.comparisons.datasets.dataset_files import save
+from tests.comparisons.dataset_files import save
 from tests.comparisons.datasets.test_datasets_with_torch import shape_words, two_objects
 from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons import compare

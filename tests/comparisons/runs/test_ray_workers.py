@@ -8,7 +8,7 @@ from itertools import chain, count, repeat
 
 import pytest
 
-from tests.comparisons.datasets import dataset_files as files
+from tests.comparisons import dataset_files as files
 from tests.comparisons.datasets.test_datasets_compared import Inverting
 from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons import compare
