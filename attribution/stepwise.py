@@ -58,7 +58,7 @@ class StepwiseAttributor(TextImageAttributor):
         return self.additive
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``: two forward passes a step, and the method's own."""
+        """Return two forward passes a step, and the method's own."""
         own = self._cost_at_step(size)
         return Evaluations(
             forward=size.steps * (2 + own.forward),

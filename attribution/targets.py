@@ -81,7 +81,6 @@ class Guidance(PixelTarget):
     name: ClassVar[str] = "guidance"
 
     def prepare(self, predictions: Predictions) -> StepTarget:
-        """See ``PixelTarget.prepare``."""
         xp = array_namespace(predictions.full)
         push = predictions.full - predictions.empty
         norm = xp.sqrt(xp.sum(push * push, axis=1, keepdims=True))
@@ -109,7 +108,6 @@ class PredictionNorm(PixelTarget):
     name: ClassVar[str] = "prediction-norm"
 
     def prepare(self, predictions: Predictions) -> StepTarget:
-        """See ``PixelTarget.prepare``."""
         return _Norm(_norm(predictions.empty))
 
 
@@ -167,13 +165,11 @@ class Region(PixelTarget):
         return average_down(self.mask, grid)
 
     def prepare(self, predictions: Predictions) -> StepTarget:
-        """See ``PixelTarget.prepare``."""
         grid = (int(predictions.latents.shape[2]), int(predictions.latents.shape[3]))
         weights = predictions.backend.asarray(self.on_grid(grid))
         return _Weighted(self.of.prepare(predictions), weights)
 
     def settings(self) -> dict[str, Any]:
-        """See ``PixelTarget.settings``."""
         digest = hashlib.sha256(self.mask.tobytes()).hexdigest()[:16]
         return {"target": self.name, "of": self.of.settings(), "mask": [*self.mask.shape, digest]}
 
@@ -206,7 +202,6 @@ class DecodedChannel(PixelTarget):
         self.channel: Channel = one_of("channel", channel, get_args(Channel))
 
     def prepare(self, predictions: Predictions) -> StepTarget:
-        """See ``PixelTarget.prepare``."""
         number = get_args(Channel).index(self.channel)
         backend = predictions.backend
         alpha, sigma = backend.noise_level(predictions.timestep)
@@ -215,7 +210,6 @@ class DecodedChannel(PixelTarget):
         return _Decoded(backend, predictions.latents, alpha, sigma, number, empty[:, number], grid)
 
     def settings(self) -> dict[str, Any]:
-        """See ``PixelTarget.settings``."""
         return {"target": self.name, "channel": self.channel}
 
 

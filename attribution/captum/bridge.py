@@ -41,46 +41,37 @@ class TorchBridge(Backend):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """See ``Backend.capabilities``: what goes through tensors here."""
+        """The primitives that go through tensors here."""
         return self.inner.capabilities & {"denoise", "attention", "self_attention"}
 
     @property
     def added_names(self) -> frozenset[str]:
-        """See ``Backend.added_names``."""
         return self.inner.added_names
 
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
-        """See ``Backend.asarray``."""
         dtype = torch.float64 if self.dtype == "float64" else torch.float32
         return torch.as_tensor(np.array(array), dtype=dtype)
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        """See ``Backend.to_numpy``."""
         converted: npt.NDArray[Any] = array.detach().numpy()
         return converted
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
-        """See ``Backend.noise_level``."""
         return self.inner.noise_level(timestep)
 
     def no_gradients(self) -> AbstractContextManager[object]:
-        """See ``Backend.no_gradients``."""
         return torch.no_grad()
 
     def peak_bytes(self) -> int | None:
-        """See ``Backend.peak_bytes``."""
         return self.inner.peak_bytes()
 
     def reset_peak_bytes(self) -> None:
-        """See ``Backend.reset_peak_bytes``."""
         self.inner.reset_peak_bytes()
 
     def tokenize(self, prompt: str) -> Tokens:
-        """See ``Backend.tokenize``."""
         return self.inner.tokenize(prompt)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """See ``Backend.encode``."""
         made = self.inner.encode(prompts)
         return Conditioning(
             self.asarray(self.inner.to_numpy(made.embeddings)),
@@ -88,11 +79,9 @@ class TorchBridge(Backend):
         )
 
     def sample(self, prompts: Any, **options: Any) -> Any:
-        """See ``Backend.sample``."""
         return self.inner.sample(prompts, **options)
 
     def invert(self, images: Any, prompts: Any, **options: Any) -> Any:
-        """See ``Backend.invert``."""
         return self.inner.invert(images, prompts, **options)
 
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:

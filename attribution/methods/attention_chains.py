@@ -44,7 +44,6 @@ class _Chain(TextImageAttributor):
         check_head_weighting(self.head_weighting)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=2 * size.steps)
 
     def _attribute(self, question: Question) -> Answer:

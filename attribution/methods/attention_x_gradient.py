@@ -58,7 +58,6 @@ class AttentionXGradient(TextImageAttributor):
         check_weighting(self.step_weighting)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=2 * size.steps, vjp=size.steps)
 
     def _attribute(self, question: Question) -> Answer:

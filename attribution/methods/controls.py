@@ -27,7 +27,7 @@ class _Control(TextImageAttributor):
     steps: Steps = field(default=1, init=False)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``: the model isn't asked."""
+        """Return no evaluations: the model isn't asked."""
         return Evaluations()
 
 

@@ -186,7 +186,6 @@ class DAAM(TextImageAttributor):
         )
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps)
 
     def _attribute(self, question: Question) -> Answer:

@@ -73,7 +73,6 @@ class GoCA(TextImageAttributor):
         check_relative_to(self.relative_to)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps * (1 if self.layer_weighting == "equal" else 3))
 
     def _attribute(self, question: Question) -> Answer:

@@ -67,7 +67,6 @@ class GramCol(TextImageAttributor):
             one_of("standardize", self.standardize, get_args(Standardize))
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps)
 
     def _attribute(self, question: Question) -> Answer:

@@ -76,7 +76,6 @@ class HeadSelection(TextImageAttributor):
         self.heads = None if self.heads is None else _checked(self.heads)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps)
 
     def _attribute(self, question: Question) -> Answer:

@@ -67,7 +67,6 @@ class InformationDecomposition(TextImageAttributor):
         self.seed = whole("seed", self.seed, 0)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=self.n_samples * (1 + size.words))
 
     def _attribute(self, question: Question) -> Answer:

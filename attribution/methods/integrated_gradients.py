@@ -46,7 +46,7 @@ class IntegratedGradients(StepwiseAttributor):
         self.n_steps = int(self.n_steps)
 
     def least_effort(self, size: Size) -> int:
-        """See ``TextImageAttributor.least_effort``: what the rule of integration asks for."""
+        """Return the fewest points that the rule of integration takes."""
         return least_nodes(self.method)
 
     def _cost_at_step(self, size: Size) -> Evaluations:

@@ -51,7 +51,7 @@ class KernelShap(StepwiseAttributor):
         self.seed = whole("seed", self.seed, 0)
 
     def least_effort(self, size: Size) -> int:
-        """See ``TextImageAttributor.least_effort``: fewer sets leave the answer open."""
+        """Return the fewest sets that determine the answer."""
         return 2 * size.players
 
     def _cost_at_step(self, size: Size) -> Evaluations:

@@ -38,7 +38,6 @@ class NoiseDifference(TextImageAttributor):
     paper: ClassVar[str] = "Couairon et al. 2022, arXiv 2210.11427"
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps * (1 + size.words))
 
     def _attribute(self, question: Question) -> Answer:

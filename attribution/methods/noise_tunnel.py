@@ -78,19 +78,18 @@ class NoiseTunnel(TextImageAttributor):
         }
 
     def settings(self) -> dict[str, Any]:
-        """See ``TextImageAttributor.settings``: the method's own stand under its name."""
+        """Return the options; the inner method's own stand under its name."""
         inner = {"method": self.attributor.name, **self.attributor.settings()}
         return {"steps": self.steps, **self._own_settings(), "of": inner}
 
     def with_options(self, **options: Any) -> Self:
-        """See ``TextImageAttributor.with_options``: options of the method inside, too."""
+        """Return a copy with other options, those of the inner method included."""
         own = self._own_settings()
         inner = {name: value for name, value in options.items() if name not in own}
         changed = own | {name: value for name, value in options.items() if name in own}
         return type(self)(self.attributor.with_options(**inner), **changed)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         one = self.attributor.cost(size)
         return Evaluations(
             forward=self.nt_samples * (one.forward + size.steps),

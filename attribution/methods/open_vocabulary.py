@@ -91,7 +91,6 @@ class OpenVocabulary(TextImageAttributor):
             )
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=size.steps)
 
     def players(self, tokens: Tokens, words: Sequence[WordKey] | None) -> tuple[Word, ...]:

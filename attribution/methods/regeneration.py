@@ -41,7 +41,6 @@ class Regeneration(TextImageAttributor):
     steps: Steps = field(default=1, init=False)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         # Of an image that the backend drew, as it stands. Without its only word a prompt is empty,
         # and nothing is drawn.
         drawings = size.words if size.words > 1 else 0

@@ -89,7 +89,6 @@ class SelfAttentionRefined(TextImageAttributor):
         self._self_query = self_query(check_head_weighting(self.head_weighting), self.factors)
 
     def cost(self, size: Size) -> Evaluations:
-        """See ``TextImageAttributor.cost``."""
         return Evaluations(forward=2 * size.steps)
 
     def _attribute(self, question: Question) -> Answer:

@@ -32,7 +32,6 @@ class Check:
         *,
         backend: Backend | None = None,
     ) -> None:
-        """See ``check_attributor``."""
         self.examine(Subject(make, Specimens(backend, trajectories)))
 
     def __str__(self) -> str:

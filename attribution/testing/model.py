@@ -136,7 +136,7 @@ class ToyModel(Backend):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """See ``Backend.capabilities``: all there are, but for tracing a pipeline."""
+        """All primitives but tracing a pipeline."""
         return frozenset(
             "sample invert encode encode_from denoise denoise_jvp denoise_vjp attention "
             "self_attention attention_keys attention_measures attention_vjp decode "
@@ -145,7 +145,6 @@ class ToyModel(Backend):
 
     @property
     def sampling(self) -> SamplingFacts:
-        """See ``Backend.sampling``."""
         return SamplingFacts(
             steps=3, guidance_scale=3.0, train_steps=1000, height=16, width=24, multiple=SCALE
         )
@@ -157,13 +156,11 @@ class ToyModel(Backend):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """See ``Backend.stages``."""
         return STAGES
 
     # Text.
 
     def tokenize(self, prompt: str) -> Tokens:
-        """See ``Backend.tokenize``."""
         spans = [
             (place, min(place + PIECE, stop))
             for start, stop in (match.span() for match in _RUN.finditer(prompt))
@@ -184,7 +181,6 @@ class ToyModel(Backend):
         )
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """See ``Backend.encode``."""
         return self._encode_from(np.stack([self._token_embeddings(p) for p in prompts]))
 
     def _token_embeddings(self, text: str) -> Floats:
@@ -211,7 +207,6 @@ class ToyModel(Backend):
     # The denoiser.
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
-        """See ``Backend.noise_level``."""
         angle = np.pi / 2 * timestep / 1000
         return float(np.cos(angle)), float(np.sin(angle))
 
@@ -502,11 +497,9 @@ class ToyModel(Backend):
         return random_weights()
 
     def asarray(self, array: npt.ArrayLike) -> Floats:
-        """See ``Backend.asarray``."""
         return np.asarray(array, np.float64)
 
     def to_numpy(self, array: Any) -> npt.NDArray[Any]:
-        """See ``Backend.to_numpy``."""
         return np.asarray(array)
 
 

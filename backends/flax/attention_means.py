@@ -119,7 +119,6 @@ class _Chosen:
         self.query, self.latent_grid = query, latent_grid
 
     def wants(self, site: Site) -> bool:
-        """See ``AttentionHook``."""
         query = self.query
         return (
             site.kind == query.kind

@@ -95,7 +95,6 @@ class FlaxBackend(Backend):
         scheduler: str | None = None,
         mesh: Mesh | Mapping[str, int] | None = None,
     ) -> FlaxBackend:
-        """See ``wordlight.backends.load``."""
         if dtype is not None and dtype not in _DTYPES:
             raise ModelLoadError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
         where = None if mesh is not None else _find_device(device)
@@ -114,14 +113,12 @@ class FlaxBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """See ``Backend.capabilities``."""
         # Input embeddings of two encoders would be two arrays.
         also = {"encode_from"} if self._model.text_encoder_2 is None else set()
         return _ALWAYS | also
 
     @property
     def added_names(self) -> frozenset[str]:
-        """See ``Backend.added_names``."""
         return frozenset({"text_embeds", "time_ids"} if self._model.text_encoder_2 else ())
 
     @property
@@ -136,11 +133,9 @@ class FlaxBackend(Backend):
     # Text.
 
     def tokenize(self, prompt: str) -> Tokens:
-        """See ``Backend.tokenize``."""
         return self._prompts.tokenize(prompt)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """See ``Backend.encode``."""
         facts = self.sampling
         return self._prompts.encode(self._parameters, prompts, (facts.height, facts.width))
 
@@ -159,7 +154,6 @@ class FlaxBackend(Backend):
 
     @property
     def sampling(self) -> SamplingFacts:
-        """See ``Backend.sampling``."""
         factor = self._model.autoencoder.config.factor
         size = self._model.unet.config.sample_size or 64
         height, width = size if isinstance(size, tuple) else (size, size)
@@ -432,7 +426,6 @@ class FlaxBackend(Backend):
         return merge([jax.tree.map(self._place.fetch, sums)], (0,), query)
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
-        """See ``Backend.noise_level``."""
         return self._model.schedule.level(timestep)
 
     # Pixels.
@@ -459,7 +452,6 @@ class FlaxBackend(Backend):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """See ``Backend.stages``."""
         return stages_of(self._parameters["unet"])
 
     def _randomized(self, stages: tuple[str, ...], seed: int) -> AbstractContextManager[object]:
@@ -476,7 +468,6 @@ class FlaxBackend(Backend):
     # Arrays.
 
     def asarray(self, array: npt.ArrayLike) -> Array:
-        """See ``Backend.asarray``."""
         return self._place.whole(np.asarray(array).astype(self._dtype))
 
     def _float32(self, array: npt.ArrayLike) -> Array:
@@ -486,20 +477,18 @@ class FlaxBackend(Backend):
         return self._place.rows(np.asarray(array, np.float32))
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        """See ``Backend.to_numpy``."""
         return self._place.fetch(array).astype(np.float32)
 
     def compile_seconds(self) -> float:
-        """See ``Backend.compile_seconds``."""
         return compiling_clock().seconds
 
     def reset_peak_bytes(self) -> None:
-        """See ``Backend.reset_peak_bytes``."""
         self._peak_before = _peak_bytes(self._place.device) or 0
 
     def peak_bytes(self) -> int | None:
-        """See ``Backend.peak_bytes``: of the first device. JAX never forgets a peak, so one that
-        isn't above the last can't be told, and is None."""
+        """Return the first device's peak, None where it isn't above the last one.
+
+        JAX never resets a peak."""
         peak = _peak_bytes(self._place.device)
         return None if peak is None or peak <= self._peak_before else peak
 

@@ -57,12 +57,10 @@ class PromptEncoder:
         return Conditioning(states, {"text_embeds": pooled, "time_ids": self._place.whole(times)})
 
     def token_embeddings(self, parameters: Mapping[str, Any], text: str) -> Array:
-        """See ``Backend.token_embeddings``."""
         ids = np.array([tokens_of(self._tokenizers[0], text, allow_cut=True).ids])
         return self._programs.embed(parameters["text_encoder"], ids)[0]
 
     def encode_from(self, parameters: Mapping[str, Any], token_embeddings: Array) -> Conditioning:
-        """See ``Backend.encode_from``."""
         self._check(token_embeddings)
         states = in_parts(
             self._place,
@@ -77,7 +75,6 @@ class PromptEncoder:
     def encode_from_jvp(
         self, parameters: Mapping[str, Any], token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
-        """See ``Backend.encode_from_jvp``."""
         self._check(token_embeddings)
         ids, program = _any_ids(token_embeddings), self._programs.encode_jvp
         states, changes = products(

@@ -41,13 +41,11 @@ class Tracing(Trace):
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
-        """See ``Trace.trajectories``."""
         self._check()
         return tuple(self._trajectories)
 
     @property
     def attention(self) -> tuple[AttentionMeans, ...]:
-        """See ``Trace.attention``."""
         self._check()
         return tuple(self._attention)
 

@@ -26,7 +26,6 @@ class Check:
         *,
         size: tuple[int, int] | None = None,
     ) -> None:
-        """See ``check_backend``."""
         self.examine(Subject(backend, trajectory, size))
 
     def __str__(self) -> str:

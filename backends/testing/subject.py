@@ -101,7 +101,6 @@ class Subject:
 
     @property
     def rounding(self) -> float:
-        """See ``_ROUNDING``."""
         return _ROUNDING.get(self.backend.dtype, _HALF_ROUNDING)
 
     @property

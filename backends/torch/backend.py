@@ -103,14 +103,12 @@ class TorchBackend(Backend):
         revision: str | None = None,
         scheduler: str | None = None,
     ) -> TorchBackend:
-        """See ``wordlight.backends.load``."""
         found = load_pipeline(model, device, dtype, revision, scheduler)
         recommended = RECOMMENDED.get(found.name, {})
         return cls(found.pipe, model_id=found.name, revision=found.revision, **recommended)
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """See ``Backend.capabilities``."""
         also = {name for name, has in self._perhaps.items() if has()}
         return (_ALWAYS | also) - set(self.model.family.lacks)
 
@@ -126,7 +124,6 @@ class TorchBackend(Backend):
         }
 
     def require(self, needs: frozenset[str], who: str) -> None:
-        """See ``Backend.require``."""
         # Only what is asked for is looked at: some of it goes through all of a model's modules.
         lacks, perhaps = self.model.family.lacks, self._perhaps
         for name in needs:
@@ -136,17 +133,14 @@ class TorchBackend(Backend):
 
     @property
     def added_names(self) -> frozenset[str]:
-        """See ``Backend.added_names``."""
         return self.model.family.added_names(self.pipe)
 
     @property
     def replays_recorded(self) -> bool:
-        """See ``Backend.replays_recorded``."""
         return True
 
     @property
     def weights(self) -> str | None:
-        """See ``Backend.weights``."""
         parts = (self.model.module, self.pipe.text_encoder)
         return None if self._random else fingerprint(part for part in parts if part is not None)
 
@@ -161,11 +155,9 @@ class TorchBackend(Backend):
         return NoiseLevels(self.pipe.scheduler)
 
     def tokenize(self, prompt: str) -> Tokens:
-        """See ``Backend.tokenize``."""
         return self.model.family.tokens(self.pipe, prompt)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """See ``Backend.encode``."""
         return self.encode_with(prompts, {})
 
     def encode_with(self, prompts: Sequence[str], options: Mapping[str, Any]) -> Conditioning:
@@ -182,7 +174,6 @@ class TorchBackend(Backend):
 
     @property
     def sampling(self) -> SamplingFacts:
-        """See ``Backend.sampling``."""
         scale = int(self.pipe.vae_scale_factor)
         default = getattr(self.pipe, "default_sample_size", None)
         default = default or getattr(self.model.config, "sample_size", None) or 128
@@ -292,7 +283,6 @@ class TorchBackend(Backend):
         return shifted * config.scaling_factor
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
-        """See ``Backend.noise_level``."""
         sigma = self.model.family.sigma
         if sigma is None:
             return self._levels.at(timestep)
@@ -332,13 +322,11 @@ class TorchBackend(Backend):
         return list(pixels_of(self._decode(latents).float().permute(0, 2, 3, 1).cpu().numpy()))
 
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
-        """See ``Backend.asarray``."""
         if not isinstance(array, torch.Tensor):
             array = torch.as_tensor(np.asarray(array))
         return array.to(self.model.device, self.model.dtype)
 
     def told(self, trajectory: Trajectory, step: int) -> dict[str, torch.Tensor]:
-        """See ``Backend.told``."""
         made = {}
         for name, value in trajectory.added_at(step).items():
             given = torch.as_tensor(value[None] if value.ndim else value.reshape(1))
@@ -347,7 +335,6 @@ class TorchBackend(Backend):
         return made
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        """See ``Backend.to_numpy``."""
         wide = torch.promote_types(array.dtype, torch.float32)
         converted: npt.NDArray[Any] = array.detach().to("cpu", wide).numpy()
         return converted
@@ -438,7 +425,6 @@ class TorchBackend(Backend):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """See ``Backend.stages``."""
         return tuple(stages_of(self.model.module, self.pipe.text_encoder))
 
     @contextmanager
@@ -452,18 +438,15 @@ class TorchBackend(Backend):
                 self._random = False
 
     def reset_peak_bytes(self) -> None:
-        """See ``Backend.reset_peak_bytes``."""
         if self.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.model.device)
 
     def peak_bytes(self) -> int | None:
-        """See ``Backend.peak_bytes``."""
         if self.model.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.model.device))
         return None
 
     def no_gradients(self) -> AbstractContextManager[object]:
-        """See ``Backend.no_gradients``."""
         return torch.no_grad()
 
     def trace(

@@ -180,7 +180,6 @@ class PipelineRecorder:
             self._running.pop().close()
 
     def began(self, arguments: dict[str, Any]) -> None:
-        """See ``pipeline_calls.Listener``."""
         accumulator = AttentionAccumulator(self._query) if self._query is not None else None
         call = Call(accumulator, arguments)
         self.calls.append(call)
@@ -195,7 +194,6 @@ class PipelineRecorder:
         return self._here()[-1:] == [running]
 
     def ended(self, result: Any, error: BaseException | None) -> None:
-        """See ``pipeline_calls.Listener``."""
         if not (mine := self._here()):
             return
         running = mine[-1]

@@ -50,7 +50,6 @@ class Tracing(Trace):
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
-        """See ``Trace.trajectories``."""
         made: list[Trajectory] = []
         for index, call in enumerate(self._finished()):
             if index not in self._made:
@@ -60,7 +59,7 @@ class Tracing(Trace):
 
     @property
     def attention(self) -> tuple[AttentionMeans, ...]:
-        """See ``Trace.attention``; inside the block also of a call that is still running."""
+        """The averages, inside the block also those of a call that is still running."""
         return tuple(
             call.accumulator.means(image)
             for call in self._whole()
@@ -69,7 +68,6 @@ class Tracing(Trace):
         )
 
     def check_words(self, image: int) -> None:
-        """See ``Trace.check_words``."""
         calls = [call for call in self._finished() for _ in range(len(call.latents[0]))]
         if calls[image].words_changed:
             raise ValueError(
