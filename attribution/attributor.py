@@ -25,8 +25,8 @@ Family = Literal["attention", "gradient", "perturbation", "control"]
 #: Which steps a method looks at: all, so many evenly spaced ones, or these.
 Steps = int | Sequence[int] | None
 
-#: Most rows of one denoiser pass, where nothing else is asked for.
-_ROWS = 16
+#: Largest batch of one denoiser pass, where nothing else is asked for.
+_BATCH_SIZE = 16
 
 
 class BudgetError(ValueError):
@@ -311,7 +311,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                 prompt's.
             target: what is explained at each pixel; ``Guidance()`` where None.
             return_convergence_delta: give ``(maps, delta)``; see ``ConvergenceDelta``.
-            internal_batch_size: most rows of one denoiser pass, where memory is short.
+            internal_batch_size: largest batch of one denoiser pass, where memory is short.
             show_progress: show how many steps are done.
             budget: the most that an image may cost, in forward-equivalents; the effort option
                 (``n_steps``, ``probes``, ``n_samples``, ...) is set to the most that fits.
@@ -356,7 +356,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             baseline=choose_baseline(trajectory, baselines),
             baseline_text=(trajectory.negative_prompt or "") if baselines == "negative" else "",
             target=target or Guidance(),
-            rows=internal_batch_size or _ROWS,
+            batch_size=internal_batch_size or _BATCH_SIZE,
             show_progress=show_progress,
         )
         if self.needs & {"attention", "denoise", "denoise_jvp"}:

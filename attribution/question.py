@@ -65,7 +65,7 @@ class Question:
         baseline: E°, ``(tokens, channels)``.
         baseline_text: the prompt whose embeddings E° are.
         target: what is explained at each pixel.
-        rows: most rows of one denoiser pass.
+        batch_size: largest batch of one denoiser pass.
         noise: what is added to the inputs, if anything.
         show_progress: whether to show how many steps are done.
     """
@@ -76,7 +76,7 @@ class Question:
     baseline: FloatArray
     baseline_text: str = ""
     target: PixelTarget = field(default_factory=Guidance)
-    rows: int = 16
+    batch_size: int = 16
     noise: InputNoise | None = None
     show_progress: bool = False
 

@@ -74,7 +74,7 @@ class Inputs:
         return cls(backend, space, point, baseline, added)
 
     def conditioning(self, points: Array) -> Conditioning:
-        """What the denoiser is told at some points, ``(rows, tokens, channels)``."""
+        """What the denoiser is told at some points, ``(batch, tokens, channels)``."""
         if self.space == "tokens":
             return self._told_besides(self.backend.encode_from(points))
         return self.with_added(points)
@@ -93,11 +93,11 @@ class Inputs:
         )
 
     def with_added(self, embeddings: Array) -> Conditioning:
-        """Embeddings, ``(rows, tokens, channels)``, with the step's further conditioning."""
+        """Embeddings, ``(batch, tokens, channels)``, with the step's further conditioning."""
         xp = array_namespace(embeddings)
-        rows = embeddings.shape[0]
+        batch = embeddings.shape[0]
         added = {
-            name: xp.broadcast_to(value, (rows, *value.shape[1:]))
+            name: xp.broadcast_to(value, (batch, *value.shape[1:]))
             for name, value in self.added.items()
         }
         return Conditioning(embeddings, added)
@@ -114,7 +114,7 @@ class Step:
         inputs: what is varied.
         target: f, as a function of the prediction.
         total: f at the inputs' point, ``(height, width)``: what complete methods share out.
-        rows: most rows of one denoiser pass.
+        batch_size: largest batch of one denoiser pass.
     """
 
     backend: Backend
@@ -124,7 +124,7 @@ class Step:
     inputs: Inputs
     target: StepTarget
     total: Array
-    rows: int
+    batch_size: int
 
     @property
     def point(self) -> Array:
@@ -142,23 +142,23 @@ class Step:
         return self.inputs.point - self.inputs.baseline
 
     def predict(self, points: Array) -> Array:
-        """ε at each of the points ``(rows, tokens, channels)``."""
+        """ε at each of the points ``(batch, tokens, channels)``."""
         return _predict(self.backend, self.latents, self.timestep, self.inputs.conditioning(points))
 
     def values(self, points: Array) -> Array:
-        """f at each of the points: ``(rows, tokens, channels)`` to ``(rows, y, x)``."""
+        """f at each of the points: ``(batch, tokens, channels)`` to ``(batch, y, x)``."""
         xp = array_namespace(points)
         values = [
-            self.target.values(self.predict(points[start : start + self.rows]))
-            for start in range(0, points.shape[0], self.rows)
+            self.target.values(self.predict(points[start : start + self.batch_size]))
+            for start in range(0, points.shape[0], self.batch_size)
         ]
         return xp.concat(values, axis=0)
 
     def values_with(self, kept: Array) -> Array:
         """f where only some positions have the prompt's inputs, the others the baseline's.
 
-        ``kept`` is ``(rows, tokens, 1)``, 1 or 0, or how far to go between the two; gives
-        ``(rows, y, x)``.
+        ``kept`` is ``(batch, tokens, 1)``, 1 or 0, or how far to go between the two; gives
+        ``(batch, y, x)``.
         """
         xp = array_namespace(self.point)
         between = self.baseline + kept * self.displacement
@@ -167,13 +167,13 @@ class Step:
 
     def slopes(self, point: Array, tangents: Array) -> Array:
         """How f changes at a point ``(1, tokens, channels)`` along each of the tangents
-        ``(rows, tokens, channels)``: ``(rows, y, x)``."""
+        ``(batch, tokens, channels)``: ``(batch, y, x)``."""
         xp = array_namespace(tangents)
         conditioning, changes = self.inputs.moved(point, tangents)
         parts = []
-        for start in range(0, tangents.shape[0], self.rows):
+        for start in range(0, tangents.shape[0], self.batch_size):
             prediction, moved = self.backend.denoise_jvp(
-                self.latents, self.timestep, conditioning, changes[start : start + self.rows]
+                self.latents, self.timestep, conditioning, changes[start : start + self.batch_size]
             )
             parts.append(self.target.slopes(wide(prediction), wide(moved)))
         return xp.concat(parts, axis=0)
@@ -187,7 +187,9 @@ def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     timestep = float(trajectory.timesteps[step])
     xp = array_namespace(latents)
     ends = backend.asarray(np.stack([trajectory.embeddings, question.baseline]))
-    passes = [ends[start : start + question.rows] for start in range(0, 2, question.rows)]
+    passes = [
+        ends[start : start + question.batch_size] for start in range(0, 2, question.batch_size)
+    ]
     pair = xp.concat(
         [_predict(backend, latents, timestep, inputs.with_added(some)) for some in passes], axis=0
     )
@@ -198,15 +200,15 @@ def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     if question.noise is not None:
         full = _predict(backend, latents, timestep, inputs.conditioning(inputs.point))
     total = target.values(full)[0]
-    return Step(backend, latents, drawn, timestep, inputs, target, total, question.rows)
+    return Step(backend, latents, drawn, timestep, inputs, target, total, question.batch_size)
 
 
 def _predict(
     backend: Backend, latents: Array, timestep: float, conditioning: Conditioning
 ) -> Array:
     xp = array_namespace(latents)
-    rows = (conditioning.embeddings.shape[0], *latents.shape[1:])
-    return wide(backend.denoise(xp.broadcast_to(latents, rows), timestep, conditioning))
+    shape = (conditioning.embeddings.shape[0], *latents.shape[1:])
+    return wide(backend.denoise(xp.broadcast_to(latents, shape), timestep, conditioning))
 
 
 def encoding_tolerance(backend: Backend, trajectory: Trajectory) -> float:

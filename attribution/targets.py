@@ -45,12 +45,12 @@ class StepTarget(ABC):
 
     @abstractmethod
     def values(self, predictions: Array) -> Array:
-        """f of each prediction: ``(rows, channels, y, x)`` to ``(rows, y, x)``."""
+        """f of each prediction: ``(batch, channels, y, x)`` to ``(batch, y, x)``."""
 
     @abstractmethod
     def slopes(self, prediction: Array, changes: Array) -> Array:
         """How f changes with the prediction, at ``prediction`` ``(1, channels, y, x)`` along each
-        of ``changes`` ``(rows, channels, y, x)``: ``(rows, y, x)``."""
+        of ``changes`` ``(batch, channels, y, x)``: ``(batch, y, x)``."""
 
 
 class PixelTarget(ABC):
@@ -225,8 +225,8 @@ class _Decoded(StepTarget):
 
     def _down(self, pixels: Array) -> Array:
         xp = array_namespace(pixels)
-        (rows, height, width), (y, x) = pixels.shape, self.grid
-        return xp.mean(xp.reshape(pixels, (rows, y, height // y, x, width // x)), axis=(2, 4))
+        (batch, height, width), (y, x) = pixels.shape, self.grid
+        return xp.mean(xp.reshape(pixels, (batch, y, height // y, x, width // x)), axis=(2, 4))
 
     def values(self, predictions: Array) -> Array:
         clean = (self.latents - self.sigma * predictions) / self.alpha

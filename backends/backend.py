@@ -40,7 +40,7 @@ class Conditioning:
 
 @dataclass
 class Evaluations:
-    """How often the denoiser ran, counted in rows: one latent with one conditioning is one.
+    """How often the denoiser ran, counted by image: a batch of eight counts eight.
 
     ``forward_equivalents`` weighs a forward pass 1, a forward-mode product 2, a reverse one 3.
     """

@@ -42,7 +42,7 @@ from wordlight.comparisons.rows.calibration import (
     nothing_to_choose_on,
     tells,
 )
-from wordlight.comparisons.rows.entries import Entry, Methods
+from wordlight.comparisons.rows.row import Methods, Row
 from wordlight.comparisons.runs.config_file import CONFIG, write_config
 from wordlight.comparisons.runs.executors import Executor
 from wordlight.comparisons.runs.executors.choice import MakeExecutor, make_executor
@@ -235,23 +235,23 @@ def _forget_other_code(root: Path, bench: Bench) -> list[str]:
     _, about = read_settings(root)
     sources = _sources(bench)
     held = about.get("sources", {})
-    changed = [entry for entry in bench.entries if held.get(entry.name, "") != sources[entry.name]]
-    for entry in changed:
-        made = {entry.name, *(variant.cell for variant in entry.variants)}
-        for path in (root / "cells" / entry.framework).glob("*/*.parquet"):
+    changed = [row for row in bench.rows if held.get(row.name, "") != sources[row.name]]
+    for row in changed:
+        made = {row.name, *(variant.cell for variant in row.variants)}
+        for path in (root / "cells" / row.framework).glob("*/*.parquet"):
             if path.stem in made:
                 path.unlink()
-        for path in (root / "maps" / entry.framework).glob("*/*.safetensors"):
+        for path in (root / "maps" / row.framework).glob("*/*.safetensors"):
             if path.stem in made:
                 path.unlink()
     if changed:
         change_about(root, sources=sources)
-    return [entry.name for entry in changed]
+    return [row.name for row in changed]
 
 
 def _sources(bench: Bench) -> dict[str, str]:
     """Of each row the code that makes its maps, as far as it is of no installed release."""
-    return {entry.name: entry.variants[0].source.source for entry in bench.entries}
+    return {row.name: row.variants[0].source.source for row in bench.rows}
 
 
 def _sweep(root: Path) -> None:
@@ -292,7 +292,7 @@ class _Run:
         """Do what is left of it, and write its tables."""
         bench = self.bench
         self._draw()
-        cuts = any(map(bench.cuts, bench.entries))
+        cuts = any(map(bench.cuts, bench.rows))
         ceiling_at = None
         try:
             if bench.calibrating:
@@ -344,9 +344,9 @@ class _Run:
         bench = self.bench
         chosen = {
             framework: {
-                entry.name: Chosen.of(entry, choices[entry.name])
-                for entry in bench.of_framework(framework)
-                if entry.name in choices
+                row.name: Chosen.of(row, choices[row.name])
+                for row in bench.of_framework(framework)
+                if row.name in choices
             }
             for framework in bench.frameworks
         }
@@ -383,11 +383,11 @@ class _Run:
         """How many cells there are already."""
         found = 0
         for images, kind in ((self.bench.calibration, True), (self.bench.test, False)):
-            for entry in self.bench.entries:
-                if kind and not self.bench.calibrates(entry):
+            for row in self.bench.rows:
+                if kind and not self.bench.calibrates(row):
                     continue
-                cells = CellFolder(self.root, entry.framework)
-                names = cell_names(entry, calibrating=kind)
+                cells = CellFolder(self.root, row.framework)
+                names = cell_names(row, calibrating=kind)
                 found += sum(
                     cells.cell_path(sample, name).exists()
                     for sample in images.samples
@@ -395,21 +395,21 @@ class _Run:
                 )
         return found
 
-    def _choose(self) -> tuple[dict[str, Choice], dict[Entry, str]]:
+    def _choose(self) -> tuple[dict[str, Choice], dict[Row, str]]:
         """What the calibration split says, and the rows for which it has no word to choose on, each
         with why."""
         choices: dict[str, Choice] = {}
-        lost: dict[Entry, str] = {}
+        lost: dict[Row, str] = {}
         samples = self.bench.calibration.samples
-        for entry in self.bench.entries:
-            if not self.bench.calibrates(entry):
-                choices[entry.name] = Choice(entry.variants[0])
+        for row in self.bench.rows:
+            if not self.bench.calibrates(row):
+                choices[row.name] = Choice(row.variants[0])
                 continue
-            cells = CellFolder(self.root, entry.framework, self.worker.run)
-            names = cell_names(entry, calibrating=True)
+            cells = CellFolder(self.root, row.framework, self.worker.run)
+            names = cell_names(row, calibrating=True)
             scores: list[list[Score]] = []
             kept = []
-            for variant, name in zip(entry.variants, names, strict=True):
+            for variant, name in zip(row.variants, names, strict=True):
                 read = (cells.read(sample, name) for sample in samples)
                 of_variant = [score for cell in read if cell is not None for score in cell.scores]
                 # What failed wherever there was a word to score can't be chosen.
@@ -417,12 +417,12 @@ class _Run:
                     scores.append(of_variant)
                     kept.append(variant)
             if kept:
-                choice = choose(replace(entry, variants=tuple(kept)), scores)
+                choice = choose(replace(row, variants=tuple(kept)), scores)
                 # Where nothing is cut, another threshold doesn't make another score.
-                cut = self.bench.cuts(entry)
-                choices[entry.name] = choice if cut else Choice(choice.variant)
+                cut = self.bench.cuts(row)
+                choices[row.name] = choice if cut else Choice(choice.variant)
             else:
-                lost[entry] = self._why_lost(entry, names)
+                lost[row] = self._why_lost(row, names)
         if not choices:
             first = next(iter(failures.recorded(self.root)), None)
             if first is None:
@@ -433,9 +433,9 @@ class _Run:
             )
         return choices, lost
 
-    def _why_lost(self, entry: Entry, names: Sequence[str]) -> str:
+    def _why_lost(self, row: Row, names: Sequence[str]) -> str:
         failed = sum(
-            failures.is_recorded(self.root, entry.framework, sample, name)
+            failures.is_recorded(self.root, row.framework, sample, name)
             for sample in self.bench.calibration.samples
             for name in names
         )
@@ -449,23 +449,23 @@ class _Run:
     def _conclude(
         self,
         choices: Mapping[str, Choice],
-        lost: Mapping[Entry, str],
+        lost: Mapping[Row, str],
         ceiling_at: Thresholds | None,
     ) -> Comparison:
         bench, root, plan = self.bench, self.root, self.bench.plan
         first = bench.backends[0]
         surveys = Surveys(root, bench.test.samples, self.worker.run)
-        entries = tuple(entry for entry in bench.entries if entry.name in choices)
-        rows, other, tests = summarise(entries, bench, self._scores, surveys)
+        rows = tuple(row for row in bench.rows if row.name in choices)
+        results, other, tests = summarise(rows, bench, self._scores, surveys)
         ceiling, other_ceiling = summarise_ceiling(bench.of_masks, surveys, plan.seed)
         judged = sum(1 for _ in surveys)
         trajectory = next(self._items(bench.test)).trajectory
         comparison = Comparison(
-            rows=rows,
+            results=results,
             other=other,
             ceiling=ceiling,
             other_ceiling=other_ceiling,
-            entries=entries,
+            rows=rows,
             choices=dict(choices),
             ceiling_threshold=math.nan if ceiling_at is None else ceiling_at.normalised,
             tests=tests,
@@ -487,7 +487,7 @@ class _Run:
                 headline=headline_words(bench.test),
                 not_measured=(
                     *bench.not_measured,
-                    *((entry.label, why) for entry, why in lost.items()),
+                    *((row.label, why) for row, why in lost.items()),
                 ),
                 frameworks=bench.frameworks,
                 unmeasured=bench.unmeasured,
@@ -495,25 +495,25 @@ class _Run:
             ),
             out=root,
             failures=tuple(replace(one, trace="") for one in failures.recorded(root)),
-            lost=tuple(entry.name for entry in lost),
+            lost=tuple(row.name for row in lost),
         )
-        scores = (self._scores(entry, sample) for entry in entries for sample in bench.test.samples)
+        scores = (self._scores(row, sample) for row in rows for sample in bench.test.samples)
         done = Done(Task("judge", bench.test.split, 0), damaged=self.damaged)
 
-        def maps(entry: Entry, item: DatasetItem) -> AttributionMaps:
-            variant = choices[entry.name].variant
-            kept = CellFolder(root, entry.framework).maps_path(item.sample, variant.cell)
+        def maps(row: Row, item: DatasetItem) -> AttributionMaps:
+            variant = choices[row.name].variant
+            kept = CellFolder(root, row.framework).maps_path(item.sample, variant.cell)
             return self.worker.attempt(lambda: variant.source.maps(item, kept), done)
 
         write_reports(comparison, scores, surveys, self._items(bench.test), maps)
         # The picture reads images and maps that nothing else may have.
         return replace(comparison, damaged=tuple(self.damaged))
 
-    def _scores(self, entry: Entry, sample: str) -> list[Score]:
+    def _scores(self, row: Row, sample: str) -> list[Score]:
         """A finished cell's scores; none of one that failed."""
-        cells = CellFolder(self.root, entry.framework, self.worker.run)
-        cell = cells.read(sample, entry.name)
-        return [] if cell is None else cell.of(identities(self.bench.metrics_of(entry)))
+        cells = CellFolder(self.root, row.framework, self.worker.run)
+        cell = cells.read(sample, row.name)
+        return [] if cell is None else cell.of(identities(self.bench.metrics_of(row)))
 
     def _bar(self, what: str, total: int, finished: int, unit: str) -> ProgressBar[NoReturn]:
         bar: ProgressBar[NoReturn] = ProgressBar(

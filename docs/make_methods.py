@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from wordlight.attribution import InputXGradient, NoiseTunnel, registry
 from wordlight.backends import load
-from wordlight.comparisons.rows.entries import step_options
+from wordlight.comparisons.rows.row import step_options
 
 
 def main() -> None:

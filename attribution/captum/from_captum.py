@@ -172,13 +172,13 @@ class CaptumAttributor(StepwiseAttributor):
         import torch
 
         forward = words.forward
-        (height, width), rows = forward.grid, forward.steps[0].rows
+        (height, width), batch_size = forward.grid, forward.steps[0].batch_size
         merge: ScoreMerge = "root-sum-square" if self.merge == "root-sum-square" else "sum"
         arguments, together = dict(self.arguments), 1
         if self.captum_method in _ROW_WISE:
             if self.captum_method == "IntegratedGradients":
-                rows = int(arguments.setdefault("internal_batch_size", rows))
-            together = rows
+                batch_size = int(arguments.setdefault("internal_batch_size", batch_size))
+            together = batch_size
         known = inspect.signature(self._inner.attribute).parameters
         if "baselines" in known:
             arguments["baselines"] = torch.zeros_like(forward.inputs[:1]).detach()
@@ -239,8 +239,8 @@ class _CellMeans(StepTarget):
 
     def _down(self, values: Array) -> Array:
         xp = array_namespace(values)
-        (rows, height, width), (y, x) = values.shape, self.cells
-        return xp.mean(xp.reshape(values, (rows, y, height // y, x, width // x)), axis=(2, 4))
+        (batch, height, width), (y, x) = values.shape, self.cells
+        return xp.mean(xp.reshape(values, (batch, y, height // y, x, width // x)), axis=(2, 4))
 
     def values(self, predictions: Array) -> Array:
         return self._down(self.inside.values(predictions))

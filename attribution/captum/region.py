@@ -162,7 +162,7 @@ def captum_forward(
             multiple of the latent grid's; the whole image where None.
         steps: which steps; all where None.
         step_weighting, baselines, target, wrt: as the methods have them.
-        internal_batch_size: most rows of one denoiser pass.
+        internal_batch_size: largest batch of one denoiser pass.
 
     Raises:
         ImportError: Captum isn't installed.
@@ -191,7 +191,7 @@ def prepare_steps(
     baselines: str,
     target: PixelTarget | None,
     wrt: InputSpace,
-    rows: int,
+    batch_size: int,
 ) -> tuple[Step, ...]:
     """The steps of a trajectory, outside of any attributor."""
     import torch
@@ -201,7 +201,7 @@ def prepare_steps(
     backend.require(target.needs, f"the target {target.name}")
     if check_space(wrt) == "tokens":
         backend.require(frozenset({"encode_from"}), "wrt='tokens'")
-    whole("internal_batch_size", rows)
+    whole("internal_batch_size", batch_size)
     trajectory.check_replayable()
     question = Question(
         trajectory=trajectory,
@@ -210,7 +210,7 @@ def prepare_steps(
         baseline=choose_baseline(trajectory, baselines),
         baseline_text=(trajectory.negative_prompt or "") if baselines == "negative" else "",
         target=target,
-        rows=rows,
+        batch_size=batch_size,
     )
     # Tensors made in inference mode could never be differentiated through.
     with torch.inference_mode(False), torch.no_grad():

@@ -57,7 +57,7 @@ def encode_without_words(backend: Backend, question: Question, method: str) -> l
     """Encode the prompt, and the prompt without each of the players that are text.
 
     Returns:
-        Batches of ``question.rows`` rows: the whole prompt first, then the players in order.
+        Batches of ``question.batch_size``: the whole prompt first, then the players in order.
 
     Raises:
         ValueError: embeddings that the encoder doesn't make of the prompt alone; a prompt that was
@@ -68,8 +68,8 @@ def encode_without_words(backend: Backend, question: Question, method: str) -> l
     prompt = trajectory.prompt[: trajectory.tokens.cut_at]
     texts = [prompt, *(without(prompt, player) for player in players if player.is_text)]
     batches = [
-        backend.encode(texts[start : start + question.rows])
-        for start in range(0, len(texts), question.rows)
+        backend.encode(texts[start : start + question.batch_size])
+        for start in range(0, len(texts), question.batch_size)
     ]
     tolerance = encoding_tolerance(backend, trajectory)
     if not alike(

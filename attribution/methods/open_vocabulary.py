@@ -148,8 +148,8 @@ class OpenVocabulary(TextImageAttributor):
             texts = [p for p in texts if not p.in_prompt]
         placed = {word: self._in_context(word, trajectory.prompt) for word in texts}
         encoded: dict[Word, Array] = {}
-        for start in range(0, len(texts), question.rows):
-            batch = texts[start : start + question.rows]
+        for start in range(0, len(texts), question.batch_size):
+            batch = texts[start : start + question.batch_size]
             embeddings = self.backend.encode([placed[word][0] for word in batch]).embeddings
             for row, word in enumerate(batch):
                 first, last = placed[word][1]

@@ -35,7 +35,7 @@ class WordGame:
         trajectory: of the image.
         steps: which steps; evenly spaced ones for a number, all where None.
         target: f; ``Guidance()`` where None.
-        rows: most rows of one denoiser pass.
+        batch_size: largest batch of one denoiser pass.
 
     Raises:
         MissingCapabilityError: a backend without ``denoise``, or without what the target needs.
@@ -49,7 +49,7 @@ class WordGame:
         *,
         steps: Steps = None,
         target: PixelTarget | None = None,
-        rows: int = 16,
+        batch_size: int = 16,
     ) -> None:
         target = target or Guidance()
         backend.require(frozenset({"denoise"}) | target.needs, "taking words out of a prompt")
@@ -64,7 +64,7 @@ class WordGame:
             steps=trajectory.at_steps(chosen),
             baseline=choose_baseline(trajectory, "empty"),
             target=target,
-            rows=rows,
+            batch_size=batch_size,
         )
         with backend.no_gradients():
             inputs = Inputs.of(backend, question, "embeddings")
@@ -81,8 +81,8 @@ class WordGame:
         return full
 
     def without(self, removed: Sets) -> Maps:
-        """f without some words: ``(rows, words)``, True for a word that is taken out, to
-        ``(rows, y, x)``."""
+        """f without some words: ``(batch, words)``, True for a word that is taken out, to
+        ``(batch, y, x)``."""
         keys = [row.tobytes() for row in np.ascontiguousarray(removed, bool)]
         new = {key: row for key, row in zip(keys, removed, strict=True) if key not in self._known}
         if new:

@@ -15,7 +15,7 @@ from wordlight.comparisons.metrics import cost
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.rows.calibration import Choice
-from wordlight.comparisons.rows.entries import Entry
+from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.runs.image_words import Survey
 from wordlight.comparisons.runs.plan import Bench
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
@@ -25,7 +25,7 @@ from wordlight.comparisons.store.failures import Failure
 
 
 @dataclass(frozen=True)
-class Row:
+class Result:
     """One method's estimate of one metric, and its standing by it."""
 
     framework: str
@@ -92,11 +92,11 @@ class Comparison:
     """The answer of ``compare``.
 
     Attributes:
-        rows: the headline, one row a method and metric.
+        results: the headline, one estimate for each row and metric.
         other: mIoU at the chosen threshold over other words, by kind of word.
         ceiling: what the latent grid alone allows, by metric, over the headline words.
         other_ceiling: the same by kind of word, at the chosen threshold.
-        entries: the methods, in order.
+        rows: the rows of the table, in order.
         choices: what the calibration split chose, by method.
         ceiling_threshold: the same for the ceiling.
         tests: every pair of ranked methods, by the metric that it was tested on.
@@ -109,11 +109,11 @@ class Comparison:
         damaged: files of the run that were damaged and were made again.
     """
 
-    rows: tuple[Row, ...]
-    other: dict[str, tuple[Row, ...]]
+    results: tuple[Result, ...]
+    other: dict[str, tuple[Result, ...]]
     ceiling: dict[str, Estimate]
     other_ceiling: dict[str, Estimate]
-    entries: tuple[Entry, ...]
+    rows: tuple[Row, ...]
     choices: dict[str, Choice]
     ceiling_threshold: float
     tests: dict[str, tuple[PairedTest, ...]]
@@ -124,7 +124,7 @@ class Comparison:
     lost: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
 
-    def result(self, method: str, metric: str = BEST) -> Row:
+    def result(self, method: str, metric: str = BEST) -> Result:
         """One method's result by one metric; raises KeyError for what isn't there."""
         if (method, metric) not in self._by_name:
             raise KeyError(f"no {metric!r} of {method!r} here")
@@ -144,8 +144,8 @@ class Comparison:
         return self.result(method, metric).standing
 
     @cached_property
-    def _by_name(self) -> dict[tuple[str, str], Row]:
-        return {(row.method, row.metric): row for row in self.rows}
+    def _by_name(self) -> dict[tuple[str, str], Result]:
+        return {(one.method, one.metric): one for one in self.results}
 
     def of_table(self, table: str) -> list[Metric]:
         """The metrics that stand in a table, in order."""
@@ -159,8 +159,8 @@ class Comparison:
         return any(metric.name == BEST for metric in self.metrics)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The headline rows as plain data."""
-        return [row.to_json() for row in self.rows]
+        """The headline estimates as plain data."""
+        return [one.to_json() for one in self.results]
 
     @property
     def text(self) -> str:
@@ -214,53 +214,53 @@ def account(surveys: Iterable[Survey]) -> Accounting:
 
 
 def summarise(
-    entries: Sequence[Entry],
+    rows: Sequence[Row],
     bench: Bench,
-    scores: Callable[[Entry, str], Sequence[Score]],
+    scores: Callable[[Row, str], Sequence[Score]],
     surveys: Iterable[Survey],
-) -> tuple[tuple[Row, ...], dict[str, tuple[Row, ...]], dict[str, tuple[PairedTest, ...]]]:
+) -> tuple[tuple[Result, ...], dict[str, tuple[Result, ...]], dict[str, tuple[PairedTest, ...]]]:
     """Headline rows, rows by kind of other words, and the tests between the methods that are
     ranked, by metric.
 
     Args:
-        entries: the rows.
+        rows: the rows.
         bench: of the run.
         scores: gives a row's scores of one sample.
         surveys: of the test split's images; gone through once a row.
     """
     seed = bench.plan.seed
     by_name = {metric.name: metric for metric in (*bench.metrics, *cost.METRICS)}
-    rows: list[Row] = []
-    other: dict[str, list[Row]] = {kind: [] for kind in OTHER_ROWS}
+    results: list[Result] = []
+    other: dict[str, list[Result]] = {kind: [] for kind in OTHER_ROWS}
     values: dict[str, dict[str, _Values]] = {m.name: {} for m in bench.metrics if m.ranked}
-    for entry in entries:
+    for row in rows:
         found = _Means(seed)
         for survey in surveys:
             kinds = survey.kinds()
-            for one in scores(entry, survey.sample):
+            for one in scores(row, survey.sample):
                 of_words = by_name[one.metric].of_headline
                 kind = kinds[one.word, one.occurrence] if of_words else HEADLINE
                 found.add(kind, one.metric, survey.sample, one.value)
                 if kind == HEADLINE and one.metric in values:
-                    of_entry = values[one.metric].setdefault(entry.name, {})
-                    of_entry[survey.sample, (one.word, one.occurrence)] = one.value
-        for metric in (*bench.metrics_of(entry), *cost.METRICS):
+                    of_row = values[one.metric].setdefault(row.name, {})
+                    of_row[survey.sample, (one.word, one.occurrence)] = one.value
+        for metric in (*bench.metrics_of(row), *cost.METRICS):
             mean = found.mean(HEADLINE, metric.name)
-            rows.append(Row(entry.framework, entry.name, metric.name, mean))
-        if BEST in by_name and not entry.reference:
+            results.append(Result(row.framework, row.name, metric.name, mean))
+        if BEST in by_name and not row.reference:
             for kind, of in other.items():
-                of.append(Row(entry.framework, entry.name, BEST, found.mean(kind, BEST)))
+                of.append(Result(row.framework, row.name, BEST, found.mean(kind, BEST)))
     # What no device tells: a table has no room for nothing.
-    known = {row.metric for row in rows if row.estimate.n or row.metric != PEAK_BYTES}
-    rows = [row for row in rows if row.metric in known]
+    known = {one.metric for one in results if one.estimate.n or one.metric != PEAK_BYTES}
+    results = [one for one in results if one.metric in known]
     tests: dict[str, tuple[PairedTest, ...]] = {}
     for name, of_metric in values.items():
-        tests[name], ranked = _ranking(entries, by_name[name], of_metric, rows, seed)
-        rows = [
-            replace(row, standing=ranked.get(row.method)) if row.metric == name else row
-            for row in rows
+        tests[name], ranked = _ranking(rows, by_name[name], of_metric, results, seed)
+        results = [
+            replace(one, standing=ranked.get(one.method)) if one.metric == name else one
+            for one in results
         ]
-    return tuple(rows), {kind: tuple(of) for kind, of in other.items()}, tests
+    return tuple(results), {kind: tuple(of) for kind, of in other.items()}, tests
 
 
 #: The kind of the words that the headline is of.
@@ -270,18 +270,18 @@ _Values = dict[tuple[str, Hashable], float]
 
 
 def _ranking(
-    entries: Sequence[Entry],
+    rows: Sequence[Row],
     metric: Metric,
     values: dict[str, _Values],
-    rows: Sequence[Row],
+    results: Sequence[Result],
     seed: int,
 ) -> tuple[tuple[PairedTest, ...], dict[str, Standing]]:
-    means = {row.method: row.estimate.mean for row in rows if row.metric == metric.name}
+    means = {one.method: one.estimate.mean for one in results if one.metric == metric.name}
     # Rows that look at other steps stand apart, and are compared with none.
     names = [
-        entry.name
-        for entry in entries
-        if not (entry.extra or is_reference(entry, metric)) and entry.name in values
+        row.name
+        for row in rows
+        if not (row.extra or is_reference(row, metric)) and row.name in values
     ]
     tests = paired_tests({name: values[name] for name in names}, seed=seed)
     turn = -1 if metric.higher_is_better else 1
@@ -289,9 +289,9 @@ def _ranking(
     return tests, standings(order, tests, higher_is_better=metric.higher_is_better)
 
 
-def is_reference(entry: Entry, metric: Metric) -> bool:
+def is_reference(row: Row, metric: Metric) -> bool:
     """Whether a row's maps are what the metric holds others against."""
-    return bool(metric.reference) and entry.shows(metric.reference)
+    return bool(metric.reference) and row.shows(metric.reference)
 
 
 def summarise_ceiling(

@@ -56,7 +56,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
     facts = comparison.facts
     return {
         "headline": comparison.to_json(),
-        "other": {k: [row.to_json() for row in rows] for k, rows in comparison.other.items()},
+        "other": {k: [one.to_json() for one in of] for k, of in comparison.other.items()},
         "ceiling": {metric: estimate.mean for metric, estimate in comparison.ceiling.items()},
         "metrics": {metric.name: metric.facts() for metric in comparison.metrics},
         "tests": {name: list(map(asdict, tests)) for name, tests in comparison.tests.items()},
@@ -76,19 +76,19 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "steps": list(facts.steps),
         "sampling_steps": facts.sampling_steps,
         "budget": facts.budget,
-        "methods": {entry.name: entry.settings() for entry in comparison.entries},
+        "methods": {row.name: row.settings() for row in comparison.rows},
         "rows": {
-            entry.name: {
-                "label": entry.label,
-                "framework": entry.framework,
-                "family": entry.family,
-                "extra": entry.extra,
-                "shuffled": entry.shuffled,
-                "reference": entry.reference,
+            row.name: {
+                "label": row.label,
+                "framework": row.framework,
+                "family": row.family,
+                "extra": row.extra,
+                "shuffled": row.shuffled,
+                "reference": row.reference,
                 # Under which name the maps lie that its scores are of.
-                "maps": comparison.choices[entry.name].variant.cell,
+                "maps": comparison.choices[row.name].variant.cell,
             }
-            for entry in comparison.entries
+            for row in comparison.rows
         },
         "failed": [str(failure) for failure in comparison.failures],
         "notes": notes(comparison),

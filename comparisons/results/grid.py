@@ -19,7 +19,7 @@ from wordlight.comparisons.metrics.overlap import iou
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.comparison import Comparison
 from wordlight.comparisons.results.figures import figure_png
-from wordlight.comparisons.rows.entries import Entry
+from wordlight.comparisons.rows.row import Row
 
 ROWS = 6
 _TILE = 1.55  # inches
@@ -30,7 +30,7 @@ _PAPER = (236, 236, 236)
 
 
 #: Gives a row's maps of an image.
-GetMaps = Callable[[Entry, DatasetItem], AttributionMaps]
+GetMaps = Callable[[Row, DatasetItem], AttributionMaps]
 
 
 def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMaps) -> bytes:
@@ -40,10 +40,10 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
     did there: of the first image its first headline word, of the second its second, and so on.
     The white line is the word's mask; below each map stands its IoU at the method's threshold.
     """
-    entries = [entry for entry in comparison.entries if not (entry.shuffled or entry.reference)]
+    rows = [row for row in comparison.rows if not (row.shuffled or row.reference)]
     failed = {(one.framework, one.sample, one.method) for one in comparison.failures}
     shown = _choose(items)
-    columns = 2 + len(entries)
+    columns = 2 + len(rows)
     figure = Figure(
         figsize=(_TILE * columns, (_TILE + 0.45) * len(shown) + 0.25),
         dpi=150,
@@ -53,7 +53,7 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
     # The first row has the columns' names above it.
     heights = [1.12, *[1.0] * (len(shown) - 1)]
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for row, (part, (item, scored)) in enumerate(zip(parts, shown, strict=True)):
+    for line, (part, (item, scored)) in enumerate(zip(parts, shown, strict=True)):
         part.suptitle(
             f"{item.trajectory.prompt}   \N{RIGHTWARDS ARROW} {_name(item, scored)}",
             x=0.005,
@@ -64,13 +64,13 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
         axes = part.subplots(1, columns, squeeze=False)[0]
         _show(axes[0], np.asarray(enlarge(item.trajectory.image)))
         _show_masks(axes[1], item)
-        for axis, entry in zip(axes[2:], entries, strict=True):
-            choice = comparison.choices[entry.name]
-            if (entry.framework, item.sample, entry.name) in failed:
+        for axis, row in zip(axes[2:], rows, strict=True):
+            choice = comparison.choices[row.name]
+            if (row.framework, item.sample, row.name) in failed:
                 axis.text(0.5, 0.5, "failed", transform=axis.transAxes, ha="center", fontsize=8)
                 axis.set_axis_off()
                 continue
-            word_map = maps(entry, item).at(scored.word)
+            word_map = maps(row, item).at(scored.word)
             picture = np.asarray(overlay(item.trajectory.image, word_map.normalised()))
             _show(axis, picture)
             _outline(axis, scored.mask, picture.shape[0] // scored.mask.shape[0])
@@ -81,8 +81,8 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
                 0.5, -0.03, f"IoU {found:.2f}", transform=axis.transAxes, ha="center", va="top",
                 fontsize=8, color="0.35",
             )  # fmt: skip
-        if row == 0:
-            names = ["image", "masks", *(entry.label for entry in entries)]
+        if line == 0:
+            names = ["image", "masks", *(row.label for row in rows)]
             for axis, name in zip(axes, names, strict=True):
                 axis.set_title(name.replace(" (", "\n("), fontsize=9)
     return figure_png(figure, facecolor="white")

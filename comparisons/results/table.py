@@ -21,7 +21,7 @@ from wordlight.comparisons.results.text_tables import (
     tabular,
 )
 from wordlight.comparisons.rows.budget import effort_of
-from wordlight.comparisons.rows.entries import Entry
+from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA, Standing
 from wordlight.comparisons.store.cells import PEAK_BYTES
@@ -35,7 +35,7 @@ _WIDTH = 104
 
 def plain(comparison: Comparison) -> str:
     """Aligned columns, with what must be known about them below."""
-    extra = sum(entry.extra for entry in comparison.entries)
+    extra = sum(row.extra for row in comparison.rows)
     parts = [fill(_title(comparison), _WIDTH), "", aligned(headline(comparison), extra), ""]
     for heading, lines in _further(comparison):
         parts += [f"{heading}:", "", aligned(lines, extra), ""]
@@ -53,7 +53,7 @@ def markdown(comparison: Comparison) -> str:
 
 def latex(comparison: Comparison) -> str:
     """The same, as LaTeX tables with booktabs; the notes are comments."""
-    extra = sum(entry.extra for entry in comparison.entries)
+    extra = sum(row.extra for row in comparison.rows)
     parts = [tabular(headline(comparison), _title(comparison), extra)]
     parts += [tabular(lines, heading, extra) for heading, lines in _further(comparison)]
     remarks = [f"% {line}" for note in notes(comparison) for line in note.splitlines()]
@@ -62,12 +62,12 @@ def latex(comparison: Comparison) -> str:
 
 def csv(comparison: Comparison) -> str:
     """Every estimate, a line each: the headline's and those by kind of other words."""
-    labels = {entry.name: entry.label for entry in comparison.entries}
-    lines = [["words", "label", *comparison.rows[0].to_json()]]
-    kinds = {"headline": comparison.rows, **comparison.other}
-    for kind, rows in kinds.items():
-        for row in rows:
-            lines.append([kind, labels[row.method], *row.to_json().values()])
+    labels = {row.name: row.label for row in comparison.rows}
+    lines = [["words", "label", *comparison.results[0].to_json()]]
+    kinds = {"headline": comparison.results, **comparison.other}
+    for kind, results in kinds.items():
+        for one in results:
+            lines.append([kind, labels[one.method], *one.to_json().values()])
     return comma_separated(lines)
 
 
@@ -102,7 +102,7 @@ def model_tables(comparison: Comparison) -> list[str]:
 
 
 def of_model(
-    comparison: Comparison, table: str, call: Callable[[Entry], str] = lambda entry: entry.label
+    comparison: Comparison, table: str, call: Callable[[Row], str] = lambda row: row.label
 ) -> tuple[Lines, list[str]]:
     """One of these tables, best first, and the rows that have no value in it.
 
@@ -118,28 +118,28 @@ def of_model(
     signs = {m: "higher is better" if m.higher_is_better else "lower is better" for m in metrics}
     heads = [f"{m.shown}, {signs[m]} [95 %]" for m in metrics]
     lines = [["method", *heads, *(cost.shown for cost in costs)]]
-    judged = [e for e in comparison.entries if comparison.has(e.name, first.name)]
+    judged = [e for e in comparison.rows if comparison.has(e.name, first.name)]
     measured = [e for e in judged if comparison.estimate(e.name, first.name).n]
-    for entry in sorted(measured, key=lambda entry: _place_by(comparison, entry, first)):
+    for row in sorted(measured, key=lambda row: _place_by(comparison, row, first)):
         cells = []
         for metric in metrics:
-            result = comparison.result(entry.name, metric.name)
+            result = comparison.result(row.name, metric.name)
             mark = result.standing.groups if result.standing else ""
-            if is_reference(entry, metric):
+            if is_reference(row, metric):
                 mark = "reference"
             cells.append(f"{_with_interval(result.estimate, metric)} {mark}".rstrip())
-        numbers = [_value(comparison.estimate(entry.name, cost.name), cost) for cost in costs]
-        lines.append([call(entry), *cells, *numbers])
-    return lines, [call(entry) for entry in judged if entry not in measured]
+        numbers = [_value(comparison.estimate(row.name, cost.name), cost) for cost in costs]
+        lines.append([call(row), *cells, *numbers])
+    return lines, [call(row) for row in judged if row not in measured]
 
 
 def more_metrics(comparison: Comparison) -> Lines:
     """Header and one line a method: the metrics that the headline has no room for."""
     metrics = more_of(comparison)
     lines = [["method", *(metric.shown for metric in metrics)]]
-    for entry in _ranked(comparison):
-        values = (_value(comparison.estimate(entry.name, m.name), m) for m in metrics)
-        lines.append([entry.label, *values])
+    for row in _ranked(comparison):
+        values = (_value(comparison.estimate(row.name, m.name), m) for m in metrics)
+        lines.append([row.label, *values])
     return lines
 
 
@@ -158,16 +158,16 @@ def headline(comparison: Comparison) -> Lines:
         header.append(f"{metric.shown} [95 %]" if metric.interval else metric.shown)
         header += ["rank (group)"] * metric.ranked
     lines = [[*header, *(cost.shown for cost in costs)]]
-    for entry in _ranked(comparison):
-        line = [entry.label]
+    for row in _ranked(comparison):
+        line = [row.label]
         for metric in metrics:
-            result = comparison.result(entry.name, metric.name)
+            result = comparison.result(row.name, metric.name)
             show = _with_interval if metric.interval else _value
             line.append(show(result.estimate, metric))
             line += [_place(result.standing)] * metric.ranked
-        values = (_value(comparison.estimate(entry.name, cost.name), cost) for cost in costs)
+        values = (_value(comparison.estimate(row.name, cost.name), cost) for cost in costs)
         lines.append([*line, *values])
-    last = len(lines) - sum(entry.extra for entry in comparison.entries)
+    last = len(lines) - sum(row.extra for row in comparison.rows)
     blank = [NONE] * (len(lines[0]) - 2)
     lines[last:last] = [[name, NOT_MEASURED, *blank] for name, _ in comparison.facts.not_measured]
     return lines
@@ -179,12 +179,12 @@ def others(comparison: Comparison) -> Lines:
     lines = [
         ["method", *(f"{OTHER_ROWS[k]} ({comparison.other_ceiling[k].n})" for k in kinds)],
     ]
-    for entry in _ranked(comparison):
-        of_entry = [
-            next(row.estimate for row in comparison.other[kind] if row.method == entry.name)
+    for row in _ranked(comparison):
+        of_row = [
+            next(one.estimate for one in comparison.other[kind] if one.method == row.name)
             for kind in kinds
         ]
-        lines.append([entry.label, *(_number(e.mean) for e in of_entry)])
+        lines.append([row.label, *(_number(e.mean) for e in of_row)])
     return lines
 
 
@@ -197,7 +197,7 @@ def notes(comparison: Comparison) -> list[str]:
         *_chosen(comparison),
         f"steps {', '.join(str(step) for step in facts.steps)} of {facts.sampling_steps}, counted "
         "from 0"
-        + (", but for rows that say otherwise" if any(e.extra for e in comparison.entries) else ""),
+        + (", but for rows that say otherwise" if any(e.extra for e in comparison.rows) else ""),
         *metric_notes(comparison),
         "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words"
         + (
@@ -221,7 +221,7 @@ def notes(comparison: Comparison) -> list[str]:
     lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.unmeasured]
     if facts.budget is not None:
         lines.append(_budget(comparison, facts.budget))
-    if not any(entry.family == "control" for entry in comparison.entries):
+    if not any(row.family == "control" for row in comparison.rows):
         lines.append(
             "no controls were asked for: these numbers don't say whether a method beats a centre "
             "prior or another word's map"
@@ -269,7 +269,7 @@ def _of_model_tables(comparison: Comparison) -> list[str]:
         "rows that share a letter can't be told apart (paired sign-flip permutation tests over "
         f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)"
     ]
-    if any(entry.shuffled for entry in comparison.entries):
+    if any(row.shuffled for row in comparison.rows):
         lines.append(
             "shuffled-word gives each word the map of a word of another object, or, where a word "
             "has none, the next word's (removal leaves that one out)"
@@ -284,7 +284,7 @@ def _short(comparison: Comparison) -> list[str]:
     if not comparison.segments:
         return []
     words = comparison.facts.words
-    counts = {entry.label: comparison.estimate(entry.name).n for entry in _of_masks(comparison)}
+    counts = {row.label: comparison.estimate(row.name).n for row in _of_masks(comparison)}
     short = [f"{label} {count}" for label, count in counts.items() if count != words]
     if not short:
         return []
@@ -296,9 +296,9 @@ def _short(comparison: Comparison) -> list[str]:
 
 def _failed(comparison: Comparison) -> str:
     labels: dict[tuple[str, str], str] = {}
-    for entry in comparison.entries:
-        names = [entry.name, *(variant.cell for variant in entry.variants if not entry.shuffled)]
-        labels |= {(entry.framework, name): entry.label for name in names}
+    for row in comparison.rows:
+        names = [row.name, *(variant.cell for variant in row.variants if not row.shuffled)]
+        labels |= {(row.framework, name): row.label for name in names}
     counts = Counter(
         labels.get((one.framework, one.method), one.method) for one in comparison.failures
     )
@@ -311,7 +311,7 @@ def _failed(comparison: Comparison) -> str:
 
 
 def _tells_peak(comparison: Comparison) -> bool:
-    return any(row.metric == PEAK_BYTES for row in comparison.rows)
+    return any(one.metric == PEAK_BYTES for one in comparison.results)
 
 
 def _told_apart(comparison: Comparison) -> str:
@@ -329,10 +329,10 @@ def _told_apart(comparison: Comparison) -> str:
 
 
 def _budget(comparison: Comparison, budget: int) -> str:
-    own = [e for e in comparison.entries if not (e.shuffled or e.reference)]
-    rows = [(e, e.method) for e in own if e.method is not None]
-    chosen = [f"{e.label} {effort_of(m)}" for e, m in rows if m.effort is not None]
-    fixed = [e.label for e, m in rows if m.effort is None]
+    own = [e for e in comparison.rows if not (e.shuffled or e.reference)]
+    live = [(e, e.method) for e in own if e.method is not None]
+    chosen = [f"{e.label} {effort_of(m)}" for e, m in live if m.effort is not None]
+    fixed = [e.label for e, m in live if m.effort is None]
     parts = [", ".join(chosen), f"of fixed cost: {', '.join(fixed)}" if fixed else ""]
     return (
         f"budget: at most {budget} forward-equivalents an image, and as much effort as fits: "
@@ -356,15 +356,15 @@ def _title(comparison: Comparison) -> str:
 def _chosen(comparison: Comparison) -> list[str]:
     parts = []
     cut = not math.isnan(comparison.ceiling_threshold)
-    for entry in comparison.entries:
-        choice = comparison.choices[entry.name]
+    for row in comparison.rows:
+        choice = comparison.choices[row.name]
         options = ", ".join(f"{k} {_option(value)}" for k, value in choice.variant.options.items())
         if cut and choice.thresholds is not None:
             parts.append(
-                f"{entry.label} {choice.threshold:g}" + (f" with {options}" if options else "")
+                f"{row.label} {choice.threshold:g}" + (f" with {options}" if options else "")
             )
         elif options:
-            parts.append(f"{entry.label} with {options}")
+            parts.append(f"{row.label} with {options}")
     if not parts:
         return []
     ceiling = f", ceiling {comparison.ceiling_threshold:g}" if cut else ""
@@ -375,9 +375,9 @@ def _chosen(comparison: Comparison) -> list[str]:
     ]
 
 
-def _of_masks(comparison: Comparison) -> list[Entry]:
+def _of_masks(comparison: Comparison) -> list[Row]:
     """The rows of the tables of masks."""
-    return [entry for entry in comparison.entries if not entry.reference]
+    return [row for row in comparison.rows if not row.reference]
 
 
 def _option(value: Any) -> str:
@@ -385,16 +385,16 @@ def _option(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
-def _ranked(comparison: Comparison) -> list[Entry]:
+def _ranked(comparison: Comparison) -> list[Row]:
     metrics = first_of(comparison)
     first = next((metric for metric in metrics if metric.ranked), metrics[0])
-    return sorted(_of_masks(comparison), key=lambda entry: _place_by(comparison, entry, first))
+    return sorted(_of_masks(comparison), key=lambda row: _place_by(comparison, row, first))
 
 
-def _place_by(comparison: Comparison, entry: Entry, metric: Metric) -> tuple[bool, float]:
-    mean = comparison.estimate(entry.name, metric.name).mean
+def _place_by(comparison: Comparison, row: Row, metric: Metric) -> tuple[bool, float]:
+    mean = comparison.estimate(row.name, metric.name).mean
     turned = -mean if metric.higher_is_better else mean
-    return entry.extra, math.inf if math.isnan(mean) else turned
+    return row.extra, math.inf if math.isnan(mean) else turned
 
 
 def _place(standing: Standing | None) -> str:

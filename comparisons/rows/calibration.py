@@ -18,7 +18,7 @@ from wordlight.comparisons.metrics.segmentation import (
     THRESHOLD_GRID,
     threshold_curve,
 )
-from wordlight.comparisons.rows.entries import Entry, Variant
+from wordlight.comparisons.rows.row import Row, Variant
 from wordlight.comparisons.store.cells import Score
 
 
@@ -39,29 +39,29 @@ class Choice:
         return math.nan if self.thresholds is None else self.thresholds.normalised
 
 
-def choose(entry: Entry, scores: Sequence[Sequence[Score]]) -> Choice:
+def choose(row: Row, scores: Sequence[Sequence[Score]]) -> Choice:
     """The variant and threshold with the highest mIoU over the calibration split's headline words,
     and that variant's best absolute threshold.
 
     The first of equals, so a constant map gets the lowest threshold.
 
     Args:
-        entry: the row.
+        row: the row.
         scores: of each of its variants, over all calibration images.
 
     Raises:
         ValueError: no headline word was scored.
     """
     best: Choice | None = None
-    for variant, of_variant in zip(entry.variants, scores, strict=True):
+    for variant, of_variant in zip(row.variants, scores, strict=True):
         curves: dict[str, list[float]] = {}
         for one in of_variant:
             curves.setdefault(one.metric, []).append(one.value)
-        thresholds, miou = _best(curves, entry.label)
+        thresholds, miou = _best(curves, row.label)
         if best is None or miou > best.miou:
             best = Choice(variant, thresholds, miou)
     if best is None:
-        raise ValueError(f"{entry.label} has no variant to choose from")
+        raise ValueError(f"{row.label} has no variant to choose from")
     return best
 
 

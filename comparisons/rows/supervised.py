@@ -19,8 +19,8 @@ from wordlight.backends.segmenters.segmenter import Segmenter, SegmenterLoadErro
 from wordlight.comparisons.datasets.dataset import Annotation
 from wordlight.comparisons.datasets.item import DatasetItem, Mask
 from wordlight.comparisons.metrics.shown_map import MaskMap
-from wordlight.comparisons.rows.entries import Entry, Variant
 from wordlight.comparisons.rows.map_sources import MapSource
+from wordlight.comparisons.rows.row import Row, Variant
 from wordlight.comparisons.store.cells import check_name
 
 SUPERVISED = "supervised"
@@ -113,7 +113,7 @@ def supervised_rows(
     maker: SegmenterAnnotator | None,
     taken: Iterable[str],
     device: str | None,
-) -> tuple[tuple[Entry, ...], tuple[tuple[str, str], ...]]:
+) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
     """Rows of supervised segmenters, and the names of those that can't be loaded, with why.
 
     Args:
@@ -125,7 +125,7 @@ def supervised_rows(
     Raises:
         ValueError: a name that is taken, a segmenter that made the masks.
     """
-    rows: list[Entry] = []
+    rows: list[Row] = []
     not_measured: list[tuple[str, str]] = []
     names = set(taken)
     for name, given in segmenters.items():
@@ -141,5 +141,5 @@ def supervised_rows(
             raise ValueError(
                 f"{name} made the masks: judged by them it would be perfect, so it can't be a row"
             )
-        rows.append(Entry(name, name, (Variant(name, SegmenterMaps(loaded)),), SUPERVISED))
+        rows.append(Row(name, name, (Variant(name, SegmenterMaps(loaded)),), SUPERVISED))
     return tuple(rows), tuple(not_measured)

@@ -17,8 +17,8 @@ from wordlight.comparisons.datasets.images.opening import data_settings, open_da
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.registry import DEFAULT, Asked, resolve
 from wordlight.comparisons.rows.budget import Workload
-from wordlight.comparisons.rows.entries import Entry, Methods, entries_on, with_references
 from wordlight.comparisons.rows.map_sources import PrecomputedMaps
+from wordlight.comparisons.rows.row import Methods, Row, rows_on, with_references
 from wordlight.comparisons.rows.supervised import mask_maker, supervised_rows
 from wordlight.comparisons.store.cells import check_name
 from wordlight.comparisons.store.settings_file import Settings
@@ -79,7 +79,7 @@ class Bench:
         plan: what was asked for.
         backends: one a framework; the first draws the images.
         calibration, test: the images of the two splits.
-        entries: the rows.
+        rows: the rows.
         metrics: what they are judged by, beside their cost.
         not_measured: rows that were asked for and can't be had, each with why.
         unmeasured: metrics that were asked for and can't be had of these images, each with why.
@@ -110,7 +110,7 @@ class Bench:
         if plan.budget is not None:
             prompts = (prompt for one in self.sets for prompt in one.prompts)
             workload = Workload.of(first, prompts)
-        entries = entries_on(
+        rows = rows_on(
             self.backends,
             plan.methods,
             _precomputed(plan.maps, self.sets),
@@ -119,14 +119,14 @@ class Bench:
             workload,
         )
         supervised, self.not_measured = supervised_rows(
-            plan.segmenters, maker, [entry.name for entry in entries], plan.device
+            plan.segmenters, maker, [row.name for row in rows], plan.device
         )
-        rows = [
-            replace(entry, framework=entry.framework or first.framework) for entry in supervised
+        with_framework = [
+            replace(row, framework=row.framework or first.framework) for row in supervised
         ]
         references = dict.fromkeys(m.reference for m in self.metrics if m.reference)
-        every = with_references((*entries, *rows), self.backends, references)
-        self.entries = tuple(sorted(every, key=lambda entry: entry.extra))
+        every = with_references((*rows, *with_framework), self.backends, references)
+        self.rows = tuple(sorted(every, key=lambda row: row.extra))
 
     @property
     def sets(self) -> tuple[ImageSet, ImageSet]:
@@ -137,9 +137,9 @@ class Bench:
         """The images of one of them: ``"calibration"``, or any other name for those of the test."""
         return self.calibration if split == "calibration" else self.test
 
-    def of_framework(self, framework: str) -> list[Entry]:
+    def of_framework(self, framework: str) -> list[Row]:
         """The rows whose maps this framework makes."""
-        return [entry for entry in self.entries if entry.framework == framework]
+        return [row for row in self.rows if row.framework == framework]
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -150,11 +150,11 @@ class Bench:
         """The backend of a framework."""
         return next(one for one in self.backends if one.framework == framework)
 
-    def metrics_of(self, entry: Entry) -> tuple[Metric, ...]:
+    def metrics_of(self, row: Row) -> tuple[Metric, ...]:
         """What a row is judged by: all, but for rows that are here for some metrics' sake."""
-        if not entry.reference:
+        if not row.reference:
             return self.metrics
-        kin = {group for one in self.metrics if entry.shows(one.reference) for group in one.groups}
+        kin = {group for one in self.metrics if row.shows(one.reference) for group in one.groups}
         return tuple(one for one in self.metrics if kin.intersection(one.groups))
 
     @property
@@ -165,24 +165,24 @@ class Bench:
             one for one in self.metrics if "masks" in one.needs and set(one.needs) <= alone
         )
 
-    def cuts(self, entry: Entry) -> bool:
+    def cuts(self, row: Row) -> bool:
         """Whether a row's maps are cut at thresholds, which the calibration split chooses."""
-        return any("thresholds" in metric.needs for metric in self.metrics_of(entry))
+        return any("thresholds" in metric.needs for metric in self.metrics_of(row))
 
-    def calibrates(self, entry: Entry) -> bool:
+    def calibrates(self, row: Row) -> bool:
         """Whether there is something to choose for a row."""
-        return self.cuts(entry) or len(entry.variants) > 1
+        return self.cuts(row) or len(row.variants) > 1
 
     @property
     def calibrating(self) -> bool:
         """Whether the calibration split is looked at."""
-        return any(map(self.calibrates, self.entries))
+        return any(map(self.calibrates, self.rows))
 
     @property
     def cells(self) -> int:
         """How many cells the run has."""
-        variants = sum(len(entry.variants) for entry in self.entries if self.calibrates(entry))
-        return variants * len(self.calibration) + len(self.entries) * len(self.test)
+        variants = sum(len(row.variants) for row in self.rows if self.calibrates(row))
+        return variants * len(self.calibration) + len(self.rows) * len(self.test)
 
     def settings(self) -> Settings:
         """All that changes the maps, as plain data. Metrics change none: a run is extended by
@@ -198,9 +198,7 @@ class Bench:
             "calibration": plan.calibration,
             "seed": plan.seed,
             "steps": plan.steps,
-            "methods": {
-                entry.name: entry.settings() for entry in self.entries if not entry.reference
-            },
+            "methods": {row.name: row.settings() for row in self.rows if not row.reference},
         }
         if others := self.backends[1:]:
             # The first one makes the trajectories.

@@ -22,7 +22,7 @@ from wordlight.comparisons.metrics.segmentation import (
     THRESHOLD_GRID,
     threshold_curve,
 )
-from wordlight.comparisons.rows.entries import Entry, Variant
+from wordlight.comparisons.rows.row import Row, Variant
 from wordlight.comparisons.store.cells import Cell, CellFolder, Score
 
 #: What a calibration cell says that it holds, beside the cost: the IoU at every threshold.
@@ -52,11 +52,11 @@ def still_holds(cell: Cell, choice: Sequence[str | float]) -> bool:
     return cell.choice[:both] == tuple(choice[:both])
 
 
-def calibration_cell(folder: CellFolder, item: DatasetItem, entry: Entry, variant: Variant) -> None:
+def calibration_cell(folder: CellFolder, item: DatasetItem, row: Row, variant: Variant) -> None:
     """Write the IoU at every threshold, of the headline words, and the cost."""
-    name = entry.name if entry.shuffled else variant.cell
+    name = row.name if row.shuffled else variant.cell
     maps = variant.source.maps(item, folder.maps_path(item.sample, variant.cell))
-    judged = JudgedImage(item, maps, shuffled=entry.shuffled)
+    judged = JudgedImage(item, maps, shuffled=row.shuffled)
     values: list[Value] = [
         (word.scored, metric, value)
         for word in judged.headline
@@ -69,7 +69,7 @@ def calibration_cell(folder: CellFolder, item: DatasetItem, entry: Entry, varian
 def judged_cell(
     folder: CellFolder,
     item: DatasetItem,
-    entry: Entry,
+    row: Row,
     variant: Variant,
     metrics: Sequence[Metric],
     *,
@@ -82,7 +82,7 @@ def judged_cell(
     Args:
         folder: of the cells.
         item: the image.
-        entry, variant: whose maps.
+        row, variant: whose maps.
         metrics: those that ``held`` lacks, or all.
         thresholds: the row's, where some were chosen.
         model: for metrics that ask the model.
@@ -92,21 +92,21 @@ def judged_cell(
     judged = JudgedImage(
         item,
         maps,
-        shuffled=entry.shuffled,
+        shuffled=row.shuffled,
         thresholds=thresholds,
-        method=entry.method_of(variant),
+        method=row.method_of(variant),
         model=model,
     )
-    scores = _scores(folder, item, entry.name, scored(judged, metrics))
+    scores = _scores(folder, item, row.name, scored(judged, metrics))
     choice = choice_of(variant, thresholds)
     made = {one.name: registry.identity(one) for one in metrics}
     if held is None:
-        costs = _scores(folder, item, entry.name, _costs(maps))
+        costs = _scores(folder, item, row.name, _costs(maps))
         cell = Cell((*scores, *costs), choice, {**made, **identities(())})
     else:
         kept = (score for score in held.scores if score.metric not in made)
         cell = Cell((*kept, *scores), max(choice, held.choice, key=len), {**held.metrics, **made})
-    folder.write(item.sample, entry.name, cell)
+    folder.write(item.sample, row.name, cell)
 
 
 def scored(judged: JudgedImage, metrics: Iterable[Metric]) -> Iterator[Value]:

@@ -16,8 +16,8 @@ from wordlight.comparisons.metrics.ceiling import mask_on_grid
 from wordlight.comparisons.metrics.judged import ModelWithoutWords, Thresholds
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.rows.calibration import Choice
-from wordlight.comparisons.rows.entries import Entry, Variant
 from wordlight.comparisons.rows.map_sources import MethodError, PrecomputedMapsError
+from wordlight.comparisons.rows.row import Row, Variant
 from wordlight.comparisons.runs.image_words import Survey, survey_path
 from wordlight.comparisons.runs.plan import Bench
 from wordlight.comparisons.runs.scoring import (
@@ -48,9 +48,9 @@ class Chosen:
     thresholds: Thresholds | None
 
     @classmethod
-    def of(cls, entry: Entry, choice: Choice) -> Chosen:
+    def of(cls, row: Row, choice: Choice) -> Chosen:
         """The same as plain data."""
-        return cls(entry.variants.index(choice.variant), choice.thresholds)
+        return cls(row.variants.index(choice.variant), choice.thresholds)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class CellTask:
     """One cell of a task: its row, the variant, its name, and for a test image what it is judged
     by, and at which thresholds."""
 
-    entry: Entry
+    row: Row
     variant: Variant
     name: str
     metrics: tuple[Metric, ...] | None = None
@@ -122,24 +122,24 @@ class CellTask:
 def cells_of(bench: Bench, task: Task) -> list[CellTask]:
     """The cells that a task makes, in order."""
     found = []
-    for entry in bench.of_framework(task.framework):
-        if task.kind == "calibrate" and bench.calibrates(entry):
-            names = cell_names(entry, calibrating=True)
-            for variant, name in zip(entry.variants, names, strict=True):
-                found.append(CellTask(entry, variant, name))
-        elif task.kind == "judge" and entry.name in task.chosen:
-            chosen = task.chosen[entry.name]
-            variant = entry.variants[chosen.variant]
-            metrics = bench.metrics_of(entry)
-            found.append(CellTask(entry, variant, entry.name, metrics, chosen.thresholds))
+    for row in bench.of_framework(task.framework):
+        if task.kind == "calibrate" and bench.calibrates(row):
+            names = cell_names(row, calibrating=True)
+            for variant, name in zip(row.variants, names, strict=True):
+                found.append(CellTask(row, variant, name))
+        elif task.kind == "judge" and row.name in task.chosen:
+            chosen = task.chosen[row.name]
+            variant = row.variants[chosen.variant]
+            metrics = bench.metrics_of(row)
+            found.append(CellTask(row, variant, row.name, metrics, chosen.thresholds))
     return found
 
 
-def cell_names(entry: Entry, *, calibrating: bool) -> list[str]:
+def cell_names(row: Row, *, calibrating: bool) -> list[str]:
     """The cells of a row on one image: on the calibration split one a variant."""
-    if not calibrating or entry.shuffled:
-        return [entry.name]
-    return [variant.cell for variant in entry.variants]
+    if not calibrating or row.shuffled:
+        return [row.name]
+    return [variant.cell for variant in row.variants]
 
 
 class Worker:
@@ -240,7 +240,7 @@ class Worker:
         try:
             if one.variant.cell in broken:
                 raise MethodError from broken[one.variant.cell]
-            _check_budget(one.entry, item, self.bench.plan.budget)
+            _check_budget(one.row, item, self.bench.plan.budget)
             self.attempt(lambda: self._make(one, cells, kept, item, held, lacking), done)
         except (*STOPPING, DamagedFileError):
             raise
@@ -262,12 +262,12 @@ class Worker:
         lacking: Collection[str],
     ) -> None:
         if one.metrics is None:
-            calibration_cell(cells, item, one.entry, one.variant)
+            calibration_cell(cells, item, one.row, one.variant)
             return
         judged_cell(
             cells,
             item,
-            one.entry,
+            one.row,
             one.variant,
             [metric for metric in one.metrics if metric.name in lacking],
             thresholds=one.thresholds,
@@ -324,8 +324,8 @@ class _Kept:
             bench = self.worker.bench
 
             def changes() -> AttributionMaps:
-                rows = bench.of_framework(cells.framework)
-                variant = next(row for row in rows if row.shows(Regeneration.name)).variants[0]
+                own = bench.of_framework(cells.framework)
+                variant = next(row for row in own if row.shows(Regeneration.name)).variants[0]
                 return variant.source.maps(item, cells.maps_path(item.sample, variant.cell))
 
             self._model = ModelWithoutWords(
@@ -344,19 +344,19 @@ class _Kept:
         return self.images.item(self.index, folder)
 
 
-def _check_budget(entry: Entry, item: DatasetItem, budget: int | None) -> None:
+def _check_budget(row: Row, item: DatasetItem, budget: int | None) -> None:
     """Raises OverBudgetError where an image turns out larger than was foreseen when efforts were
     chosen, or maps from files say that they cost more."""
-    if budget is None or entry.reference:
+    if budget is None or row.reference:
         return
-    method = entry.method
+    method = row.method
     if method is None:
-        cost = entry.variants[0].source.maps(item, Path()).provenance.forward_equivalents
+        cost = row.variants[0].source.maps(item, Path()).provenance.forward_equivalents
     else:
         cost = method.cost(method.size_of(item.trajectory)).forward_equivalents
     if cost > budget:
         raise OverBudgetError(
-            f"{entry.label} costs {cost} forward-equivalents for {item.sample}, and the "
+            f"{row.label} costs {cost} forward-equivalents for {item.sample}, and the "
             f"budget is {budget}"
         )
 
@@ -365,11 +365,11 @@ def _try(images: ImageSet, bench: Bench) -> None:
     """Raises ValueError for step sets or an image size that can't be."""
     trajectory = images.first_batch[0]
     trajectory.at_steps(bench.plan.steps)
-    for entry in bench.entries:
+    for row in bench.rows:
         try:
-            trajectory.at_steps(entry.method.steps if entry.method is not None else None)
+            trajectory.at_steps(row.method.steps if row.method is not None else None)
         except ValueError as error:
-            raise ValueError(f"{entry.label}: {error}") from None
+            raise ValueError(f"{row.label}: {error}") from None
     height, width = trajectory.image.shape[:2]
     blank = trajectory.image[..., 0] > 255
     try:

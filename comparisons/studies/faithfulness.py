@@ -14,7 +14,7 @@ from wordlight.backends.backend import Backend
 from wordlight.comparisons.results.comparison import Comparison
 from wordlight.comparisons.results.table import metric_notes, model_tables, of_model
 from wordlight.comparisons.results.text_tables import aligned
-from wordlight.comparisons.rows.entries import DEFAULT_METHODS, SHUFFLED, Method
+from wordlight.comparisons.rows.row import DEFAULT_METHODS, SHUFFLED, Method
 from wordlight.comparisons.runner import compare
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA
@@ -88,7 +88,7 @@ class FaithfulnessStudy:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         found = self.comparison
-        entries = {entry.name: entry for entry in found.entries}
+        rows = {row.name: row for row in found.rows}
         return {
             "model": found.facts.model_id,
             "images": found.facts.n,
@@ -98,11 +98,11 @@ class FaithfulnessStudy:
             "rows": [
                 {
                     "method": name,
-                    "control": entry.family == "control",
-                    "reference": entry.shows("regeneration"),
+                    "control": row.family == "control",
+                    "reference": row.shows("regeneration"),
                     "metrics": self._metrics(name),
                 }
-                for name, entry in entries.items()
+                for name, row in rows.items()
             ],
             "tests": {name: [asdict(one) for one in of] for name, of in found.tests.items()},
         }
@@ -130,7 +130,7 @@ class FaithfulnessStudy:
         )
         parts = [fill(title, _WIDTH)]
         for table in model_tables(found):
-            lines, missing = of_model(found, table, lambda entry: entry.name)
+            lines, missing = of_model(found, table, lambda row: row.name)
             parts += ["", aligned(lines)]
             if missing:
                 parts.append(_filled(f"not measured: {', '.join(missing)}"))
@@ -141,7 +141,7 @@ class FaithfulnessStudy:
             f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)",
             *metric_notes(found),
         ]
-        if any(entry.shuffled for entry in found.entries):
+        if any(row.shuffled for row in found.rows):
             notes.append(
                 "shuffled-word gives each word the map of a word of another object, or, where a "
                 "word has none, the next word's (removal leaves that one out)"

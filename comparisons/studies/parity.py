@@ -19,7 +19,7 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
-from wordlight.comparisons.rows.entries import SHUFFLED, step_options
+from wordlight.comparisons.rows.row import SHUFFLED, step_options
 
 Floats = npt.NDArray[np.floating]
 

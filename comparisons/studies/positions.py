@@ -15,7 +15,7 @@ from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.results.finished_run import FinishedRun
-from wordlight.comparisons.rows.entries import step_options
+from wordlight.comparisons.rows.row import step_options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 

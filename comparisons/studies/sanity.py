@@ -19,7 +19,7 @@ from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.results.figures import figure_png
-from wordlight.comparisons.rows.entries import step_options
+from wordlight.comparisons.rows.row import step_options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 

@@ -16,7 +16,7 @@ from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
-from wordlight.comparisons.rows.entries import step_options
+from wordlight.comparisons.rows.row import step_options
 
 #: Where the original paper's figures are from.
 PAPER = "Tang et al., What the DAAM, arXiv 2210.04885"

@@ -69,6 +69,6 @@ def test_peak_memory_stands_beside_the_scores_where_the_device_tells(tmp_path) -
 
 def test_and_is_left_out_where_it_does_not(tmp_path) -> None:
     found = compare(FakeBackend(), ["uniform"], out=tmp_path, n=3, calibration=4, progress=False)
-    assert PEAK_BYTES not in {row.metric for row in found.rows}
+    assert PEAK_BYTES not in {row.metric for row in found.results}
     assert "cpu doesn't tell its peak memory" in " ".join(found.text.split())
     assert "peak MiB" not in write_report(tmp_path).read_text("utf-8") + found.markdown

@@ -63,7 +63,7 @@ def test_the_same_budget_for_all(backend, longest, tmp_path):
     found = run(
         backend, [*methods, "uniform", "center", "shuffled-word"], tmp_path / "out", budget=budget
     )
-    efforts = {e.name: effort_of(e.method) for e in found.entries if not e.shuffled and e.method}
+    efforts = {e.name: effort_of(e.method) for e in found.rows if not e.shuffled and e.method}
     assert efforts == {
         "laborious": "n_samples 3",
         "planted": "fixed cost",
@@ -71,7 +71,7 @@ def test_the_same_budget_for_all(backend, longest, tmp_path):
         "center": "fixed cost",
     }
     # The shuffled row is of the fitted method's maps.
-    (shuffled,) = [e for e in found.entries if e.name == "shuffled-word.laborious"]
+    (shuffled,) = [e for e in found.rows if e.name == "shuffled-word.laborious"]
     assert shuffled.method is not None
     assert shuffled.method.settings()["n_samples"] == 3
     costs = [
@@ -192,12 +192,12 @@ def test_attribute_at_a_budget(capsys, backend, tmp_path):
 def test_daam_of_all_steps_is_another_matter(backend):
     """Its row has another step set, so that it isn't of the table's cost."""
     from wordlight.attribution.testing.model import ToyModel
-    from wordlight.comparisons.rows.entries import build_entries
+    from wordlight.comparisons.rows.row import build_rows
 
     model = ToyModel()
     work = Workload.of(model, ["a red circle"])
-    assert [e.name for e in build_entries(model, ["daam"], {}, 2)] == ["daam", "daam-all-steps"]
-    entries = build_entries(model, ["daam", "shapley"], {}, 2, 40, work)
+    assert [e.name for e in build_rows(model, ["daam"], {}, 2)] == ["daam", "daam-all-steps"]
+    entries = build_rows(model, ["daam", "shapley"], {}, 2, 40, work)
     assert [e.name for e in entries] == ["daam", "shapley"]
     # Six players, two steps: 2 * (2 + 5 n) is at most 40.
     assert entries[1].settings()["n_samples"] == 3
@@ -208,9 +208,9 @@ def test_a_method_that_wraps_another_has_its_steps():
     """What is wrapped looks at the run: at other steps it stands apart, like any method."""
     from wordlight.attribution import NoiseTunnel, Occlusion
     from wordlight.attribution.testing.model import ToyModel
-    from wordlight.comparisons.rows.entries import build_entries
+    from wordlight.comparisons.rows.row import build_rows
 
     model = ToyModel()
     for steps, extra in ((2, False), (1, True), (None, True)):
-        (entry,) = build_entries(model, [NoiseTunnel(Occlusion(model, steps=steps))], {}, 2)
+        (entry,) = build_rows(model, [NoiseTunnel(Occlusion(model, steps=steps))], {}, 2)
         assert entry.extra == extra

@@ -14,7 +14,7 @@ from wordlight.backends.scenes.segment import segment
 from wordlight.comparisons import compare
 from wordlight.comparisons.metrics.ceiling import mask_on_grid
 from wordlight.comparisons.rows.chosen_places import candidates
-from wordlight.comparisons.rows.entries import build_entries
+from wordlight.comparisons.rows.row import build_rows
 
 #: The one place that finds words: a layer, and the last but one of the table's four steps.
 GOOD, STEP = "up.good", 5
@@ -60,21 +60,21 @@ def test_the_place_that_finds_words_is_chosen_and_said_to_be(tmp_path) -> None:
     assert found.choices[name].variant.options == {"layers": (GOOD,), "steps": (STEP,)}
     # It finds what the ceiling finds, and isn't ranked among rows that saw no mask.
     assert found.estimate(name).mean == pytest.approx(found.ceiling["miou@best"].mean)
-    (entry,) = [one for one in found.entries if one.name == name]
+    (entry,) = [one for one in found.rows if one.name == name]
     assert entry.extra
     assert entry.label == "daam (layer and step chosen by masks)"
     assert not any(
         name in (test.first, test.second) for tests in found.tests.values() for test in tests
     )
     assert f"with layers {GOOD}, steps {STEP}" in " ".join(found.text.split())
-    assert f"shuffled-word.{name}" not in [one.name for one in found.entries]
+    assert f"shuffled-word.{name}" not in [one.name for one in found.rows]
     written = json.loads((tmp_path / "summary.json").read_text("utf-8"))
     assert written["chosen"][name]["layers"] == [GOOD]
 
 
 def test_what_is_chosen_from() -> None:
     backend = OnePlace()
-    (entry,) = build_entries(
+    (entry,) = build_rows(
         backend, [{"method": "daam", "choose": "layer+head+step", "name": "place"}], {}, 2
     )
     # Three layers of two heads at two steps.
@@ -101,4 +101,4 @@ def test_what_is_chosen_from() -> None:
 )
 def test_what_is_refused(method, message) -> None:
     with pytest.raises(ValueError, match=message):
-        build_entries(ToyModel(), [{"method": "daam", **method}], {}, 2)
+        build_rows(ToyModel(), [{"method": "daam", **method}], {}, 2)

@@ -20,7 +20,7 @@ from wordlight.comparisons import compare
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.metrics.segmentation import BEST, THRESHOLD_GRID
 from wordlight.comparisons.metrics.segmentation import METRICS as SEGMENTATION
-from wordlight.comparisons.rows.entries import build_entries
+from wordlight.comparisons.rows.row import build_rows
 from wordlight.comparisons.store.cells import FORWARD_EQUIVALENTS, SECONDS
 
 N, CALIBRATION = 12, 8
@@ -124,14 +124,14 @@ def test_the_shuffled_word_of_the_true_mask_finds_nothing(finished):
     assert finished.estimate(shuffled, "miou@0.4").mean < 0.02
     # And of the complement it finds its word, with everything else.
     assert finished.estimate("shuffled-word.complement").mean > finished.estimate("complement").mean
-    labels = [entry.label for entry in finished.entries]
+    labels = [entry.label for entry in finished.rows]
     assert "shuffled-word (planted)" in labels
     assert not any("shuffled" in label and "uniform" in label for label in labels)
 
 
 def test_json_has_one_row_a_method_and_metric(finished, headline_words):
     rows = finished.to_json()
-    assert len(rows) == len(finished.entries) * (len(METRICS) + len(COSTS))
+    assert len(rows) == len(finished.rows) * (len(METRICS) + len(COSTS))
     estimate = ["framework", "method", "metric", "mean", "low", "high", "n"]
     assert list(rows[0]) == [*estimate, "rank", "tied", "groups"]
     planted = next(r for r in rows if (r["method"], r["metric"]) == ("planted", BEST))
@@ -146,13 +146,13 @@ def test_everything_is_in_the_folder(finished):
     out = finished.out
     table = pq.read_table(out / "results.parquet").to_pandas()
     assert set(table["sample"]) == {f"scenes-test-{k:04d}" for k in range(N)}
-    assert set(table["method"]) == {entry.name for entry in finished.entries}
+    assert set(table["method"]) == {entry.name for entry in finished.rows}
     assert set(table["metric"]) == {*METRICS, *COSTS}
     assert set(table[table["word"] == ""]["occurrence"]) == {-1}
     words = pq.read_table(out / "words.parquet").to_pandas()
     both = table.merge(words, on=["sample", "word", "occurrence"])
     best = both[(both["metric"] == BEST) & (both["kind"] == "headline")]
-    for entry in finished.entries:
+    for entry in finished.rows:
         mean = best[best["method"] == entry.name]["value"].mean()
         assert mean == pytest.approx(finished.estimate(entry.name).mean)
     assert (out / "table.txt").read_text().strip() == finished.text
@@ -174,9 +174,7 @@ def test_the_table_tells_what_must_be_known(finished):
     lines = text.splitlines()
     first = next(k for k, line in enumerate(lines) if line.startswith("---")) + 1
     shown = [line.split("  ")[0] for line in lines[first : first + 7]]
-    means = [
-        finished.estimate(e.name).mean for n in shown for e in finished.entries if e.label == n
-    ]
+    means = [finished.estimate(e.name).mean for n in shown for e in finished.rows if e.label == n]
     assert len(means) == 7
     assert means == sorted(means, reverse=True)
     assert finished.markdown.count("|---|") == 3
@@ -185,7 +183,7 @@ def test_the_table_tells_what_must_be_known(finished):
 def test_ranks_are_of_the_headline_and_say_what_is_tied(finished):
     ranked = {row["method"]: row for row in finished.to_json() if row["rank"] is not None}
     assert {row["metric"] for row in ranked.values()} == {BEST}
-    assert set(ranked) == {e.name for e in finished.entries if not e.extra}
+    assert set(ranked) == {e.name for e in finished.rows if not e.extra}
     # The true masks score best everywhere, but the signs of so few images can't say it of 21
     # pairs: no p is below 2 / 2**images.
     images = finished.tests[BEST][0].images
@@ -222,7 +220,7 @@ def test_the_other_formats_hold_the_same_numbers(finished):
     )
     assert (finished.out / "table.csv").read_bytes() == finished.csv.encode()
     lines = list(csv.DictReader(io.StringIO(finished.csv)))
-    assert len(lines) == len(finished.rows) + sum(map(len, finished.other.values()))
+    assert len(lines) == len(finished.results) + sum(map(len, finished.other.values()))
     (line,) = [
         one
         for one in lines
@@ -234,7 +232,7 @@ def test_the_other_formats_hold_the_same_numbers(finished):
 
 
 def test_thresholds_are_chosen_on_the_calibration_split(finished):
-    for entry in finished.entries:
+    for entry in finished.rows:
         folder = finished.out / "cells" / "fake"
         means = {}
         for variant in entry.variants:
@@ -304,8 +302,8 @@ def test_a_truncated_cell_stops_the_run(backend, tmp_path):
 def test_another_step_set_is_an_extra_row(backend, tmp_path):
     methods = [Planted(backend), Planted(backend, steps=4)]
     found = run(backend, methods, tmp_path, n=3, calibration=4)
-    assert [entry.name for entry in found.entries] == ["planted", "planted-all-steps"]
-    assert found.entries[1].label == "planted (all steps)"
+    assert [entry.name for entry in found.rows] == ["planted", "planted-all-steps"]
+    assert found.rows[1].label == "planted (all steps)"
     assert found.estimate("planted-all-steps", "forward-equivalents").mean == STEPS
     lines = found.text.splitlines()
     place = next(k for k, line in enumerate(lines) if line.startswith("planted (all steps)"))
@@ -316,7 +314,7 @@ def test_another_step_set_is_an_extra_row(backend, tmp_path):
 def test_attributors_by_names_of_their_own(backend, tmp_path):
     methods = {"narrow": Center(backend, width=0.1), "wide": Center(backend, width=0.5)}
     found = run(backend, methods, tmp_path, n=3, calibration=4)
-    assert [entry.name for entry in found.entries] == ["narrow", "wide"]
+    assert [entry.name for entry in found.rows] == ["narrow", "wide"]
     settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
     assert settings["methods"]["wide"]["width"] == 0.5
 
@@ -332,7 +330,7 @@ def maps_folder(backend, finished, tmp_path):
 
 def test_precomputed_maps_score_as_live_ones(backend, finished, maps_folder, tmp_path):
     found = run(backend, ["uniform", "shuffled-word"], tmp_path / "out", maps={"mine": maps_folder})
-    assert [e.name for e in found.entries] == ["uniform", "mine", "shuffled-word.mine"]
+    assert [e.name for e in found.rows] == ["uniform", "mine", "shuffled-word.mine"]
     for metric in METRICS:
         assert found.estimate("mine", metric) == finished.estimate("planted", metric)
         shuffled = found.estimate("shuffled-word.mine", metric)
@@ -436,10 +434,10 @@ def test_one_image_has_no_interval(backend, tmp_path):
 
 def test_a_center_with_a_name_of_its_own_has_its_width_chosen_too():
     backend = FakeBackend()
-    named, fixed = build_entries(
+    named, fixed = build_rows(
         backend, [{"method": "center", "name": "c"}, {"method": "center", "width": 0.3}], {}, 2
     )
-    (plain,) = build_entries(backend, ["center"], {}, 2)
+    (plain,) = build_rows(backend, ["center"], {}, 2)
     assert named.name == "c"
     assert [one.options for one in named.variants] == [one.options for one in plain.variants]
     assert len({one.cell for one in named.variants}) == len(named.variants) > 1

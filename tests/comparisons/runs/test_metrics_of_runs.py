@@ -62,7 +62,7 @@ def values(found):
     """Every estimate, but for the seconds."""
     return {
         (row.method, row.metric): (row.estimate, row.standing)
-        for row in found.rows
+        for row in found.results
         if row.metric != "seconds"
     }
 

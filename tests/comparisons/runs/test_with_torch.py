@@ -15,7 +15,7 @@ from tests.comparisons.fakes import scenes_by_prompt
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.comparisons import compare
-from wordlight.comparisons.rows.entries import DEFAULT_METHODS
+from wordlight.comparisons.rows.row import DEFAULT_METHODS
 
 STEPS, SAMPLING = 1, 3
 
@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
 
 
 def test_every_default_method_has_its_row(finished):
-    names = [entry.name for entry in finished.entries]
+    names = [entry.name for entry in finished.rows]
     assert names == [
         *DEFAULT_METHODS[:-1],
         "shuffled-word.daam",
@@ -89,7 +89,7 @@ def test_every_default_method_has_its_row(finished):
 def test_costs_are_what_the_methods_are_known_to_cost(finished):
     cost = {
         entry.name: finished.estimate(entry.name, "forward-equivalents").mean
-        for entry in finished.entries
+        for entry in finished.rows
     }
     assert cost["daam"] == cost["shuffled-word.daam"] == STEPS
     assert cost["daam-all-steps"] == SAMPLING

@@ -37,7 +37,7 @@ CALIBRATED = {"center": ("width", (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One way to set an entry's options: ``cell`` names its files on the calibration split."""
+    """One way to set an row's options: ``cell`` names its files on the calibration split."""
 
     cell: str
     source: MapSource
@@ -45,7 +45,7 @@ class Variant:
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class Row:
     """A row of the table.
 
     Attributes:
@@ -85,7 +85,7 @@ class Entry:
         """Whether its maps are those of the method of this name, each word its own."""
         return not self.shuffled and self.method is not None and self.method.name == method
 
-    def on_framework(self) -> Entry:
+    def on_framework(self) -> Row:
         """The same row where there are several frameworks: its name and label say which it is."""
         if self.label.endswith(")"):
             label = f"{self.label[:-1]}, {self.framework})"
@@ -102,14 +102,14 @@ class Entry:
         return settings
 
 
-def build_entries(
+def build_rows(
     backend: Backend,
     methods: Methods | None,
     maps: Mapping[str, PrecomputedMaps],
     steps: int,
     budget: int | None = None,
     workload: Workload | None = None,
-) -> tuple[Entry, ...]:
+) -> tuple[Row, ...]:
     """The rows that were asked for on one backend, in order.
 
     Args:
@@ -126,65 +126,65 @@ def build_entries(
         ValueError: an unknown method, two rows of one name, an attributor of another backend, rows
             that the budget doesn't pay for.
     """
-    entries: list[Entry] = []
+    rows: list[Row] = []
     shuffle = False
     for name, method in _pairs(methods):
         if isinstance(method, Mapping):
-            entries.append(_specified(backend, method, steps))
-            if budget is not None and (made := entries[-1].method) is not None:
+            rows.append(_specified(backend, method, steps))
+            if budget is not None and (made := rows[-1].method) is not None:
                 refuse_both(made, method)
         elif isinstance(method, str):
             if method == SHUFFLED:
                 shuffle = True
             else:
-                entries += _named(backend, method, steps, every_step=budget is None)
+                rows += _named(backend, method, steps, every_step=budget is None)
         else:
-            entries.append(_given(backend, name, method, steps))
+            rows.append(_given(backend, name, method, steps))
     for name, source in maps.items():
         variants = (Variant(name, source),)
         framework = backend.framework
-        entries.append(Entry(name, name, variants, "precomputed", framework=framework))
+        rows.append(Row(name, name, variants, "precomputed", framework=framework))
     if budget is not None:
         if workload is None:
             raise ValueError("a budget needs the images that it is for")
-        entries = _fitted(entries, budget, workload)
+        rows = _fitted(rows, budget, workload)
     if shuffle:
-        entries += [_shuffled(e) for e in entries if e.family != "control" and not e.extra]
-        if not any(e.shuffled for e in entries):
+        rows += [_shuffled(e) for e in rows if e.family != "control" and not e.extra]
+        if not any(e.shuffled for e in rows):
             raise ValueError(f"{SHUFFLED} takes another method's maps: name a method beside it")
-    if not entries:
+    if not rows:
         raise ValueError("there is nothing to compare: name at least one method")
-    for position, entry in enumerate(entries):
-        check_name(entry.name)
-        if entry.name in {other.name for other in entries[:position]}:
+    for position, row in enumerate(rows):
+        check_name(row.name)
+        if row.name in {other.name for other in rows[:position]}:
             raise ValueError(
-                f"two rows would be called {entry.name!r}: give each method once, or names of "
+                f"two rows would be called {row.name!r}: give each method once, or names of "
                 "their own (name=... among a method's options, {name: attributor} in Python)"
             )
     # Extra rows come last, so that nobody ranks them with the others.
-    return tuple(sorted(entries, key=lambda entry: entry.extra))
+    return tuple(sorted(rows, key=lambda row: row.extra))
 
 
-def entries_on(
+def rows_on(
     backends: Sequence[Backend],
     methods: Methods | None,
     maps: Mapping[str, PrecomputedMaps],
     steps: int,
     budget: int | None = None,
     workload: Workload | None = None,
-) -> tuple[Entry, ...]:
+) -> tuple[Row, ...]:
     """The rows that were asked for, on each of the backends.
 
-    Args are ``build_entries``'; names go to every backend, an attributor to the one that it was
-    constructed on, precomputed maps stand once. Raises as ``build_entries`` does.
+    Args are ``build_rows``'; names go to every backend, an attributor to the one that it was
+    constructed on, precomputed maps stand once. Raises as ``build_rows`` does.
     """
     if len(backends) == 1:
-        return build_entries(backends[0], methods, maps, steps, budget, workload)
+        return build_rows(backends[0], methods, maps, steps, budget, workload)
     pairs = list(_pairs(methods))
     for _, one in pairs:
         if isinstance(one, TextImageAttributor) and one.backend not in backends:
             raise ValueError(_other_backend(one))
-    entries: list[Entry] = []
+    rows: list[Row] = []
     for backend in backends:
         here = [
             (name, one)
@@ -197,32 +197,32 @@ def entries_on(
         given = maps if backend is backends[0] else {}
         if not (wanted or given):
             continue
-        built = build_entries(backend, wanted, given, steps, budget, workload)
-        entries += [entry.on_framework() for entry in built]
-    return tuple(sorted(entries, key=lambda entry: entry.extra))
+        built = build_rows(backend, wanted, given, steps, budget, workload)
+        rows += [row.on_framework() for row in built]
+    return tuple(sorted(rows, key=lambda row: row.extra))
 
 
 def with_references(
-    entries: Sequence[Entry], backends: Sequence[Backend], references: Iterable[str]
-) -> tuple[Entry, ...]:
+    rows: Sequence[Row], backends: Sequence[Backend], references: Iterable[str]
+) -> tuple[Row, ...]:
     """The rows, and one of each of these methods on every backend that has none yet."""
     added = []
     for name in references:
         for backend in backends:
-            rows = (entry for entry in entries if entry.framework == backend.framework)
-            if not any(entry.shows(name) for entry in rows):
+            own = (row for row in rows if row.framework == backend.framework)
+            if not any(row.shows(name) for row in own):
                 method = registry.get(name)(backend)
                 variant = Variant(name, LiveMaps(method))
                 family, where = method.family, backend.framework
-                entry = Entry(name, name, (variant,), family, framework=where, reference=True)
-                added.append(entry if len(backends) == 1 else entry.on_framework())
-    taken = {entry.name for entry in entries}
-    for entry in added:
-        if entry.name in taken:
+                row = Row(name, name, (variant,), family, framework=where, reference=True)
+                added.append(row if len(backends) == 1 else row.on_framework())
+    taken = {row.name for row in rows}
+    for row in added:
+        if row.name in taken:
             raise ValueError(
-                f"the row {entry.name} is a metric's own truth here: give yours another name"
+                f"the row {row.name} is a metric's own truth here: give yours another name"
             )
-    return (*entries, *added)
+    return (*rows, *added)
 
 
 def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:
@@ -234,28 +234,28 @@ def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:
     return ((None, one) for one in wanted)
 
 
-def _fitted(entries: Sequence[Entry], budget: int, workload: Workload) -> list[Entry]:
+def _fitted(rows: Sequence[Row], budget: int, workload: Workload) -> list[Row]:
     """The same rows, each variant with the most effort that the budget pays for."""
     live = [
-        (entry.label, variant.source.attributor)
-        for entry in entries
-        for variant in entry.variants
+        (row.label, variant.source.attributor)
+        for row in rows
+        for variant in row.variants
         if isinstance(variant.source, LiveMaps)
     ]
     methods = iter(fit(live, budget, workload))
     fitted = []
-    for entry in entries:
+    for row in rows:
         variants = tuple(
             replace(variant, source=LiveMaps(next(methods)))
             if isinstance(variant.source, LiveMaps)
             else variant
-            for variant in entry.variants
+            for variant in row.variants
         )
-        fitted.append(replace(entry, variants=variants))
+        fitted.append(replace(row, variants=variants))
     return fitted
 
 
-def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list[Entry]:
+def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list[Row]:
     kind = registry.get(name)
     options = step_options(kind, steps)
     if name in CALIBRATED:
@@ -263,12 +263,12 @@ def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list
     else:
         variants = (Variant(name, LiveMaps(kind(backend, **options))),)
     where = backend.framework
-    entries = [Entry(name, name, variants, kind.family, framework=where)]
+    rows = [Row(name, name, variants, kind.family, framework=where)]
     if name == "daam" and every_step:
         slug, label = _step_names(name, None)
         every = (Variant(slug, LiveMaps(kind(backend, steps=None))),)
-        entries.append(Entry(slug, label, every, kind.family, extra=True, framework=where))
-    return entries
+        rows.append(Row(slug, label, every, kind.family, extra=True, framework=where))
+    return rows
 
 
 def _calibrated(
@@ -286,7 +286,7 @@ def _calibrated(
     )
 
 
-def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry:
+def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Row:
     """A method by name with options of its own."""
     options = dict(wanted)
     method, name = options.pop("method", None), options.pop("name", None)
@@ -304,9 +304,9 @@ def _specified(backend: Backend, wanted: Mapping[str, Any], steps: int) -> Entry
     if places is not None:
         return _by_masks(backend, method, name, given, chosen_axes(places))
     if method in CALIBRATED and CALIBRATED[method][0] not in options:
-        row = name or method
-        variants = _calibrated(backend, method, row, given)
-        return Entry(row, row, variants, kind.family, framework=backend.framework)
+        called = name or method
+        variants = _calibrated(backend, method, called, given)
+        return Row(called, called, variants, kind.family, framework=backend.framework)
     return _given(backend, name, registry.construct(backend, method, given), steps)
 
 
@@ -316,13 +316,13 @@ def _by_masks(
     name: str | None,
     options: Mapping[str, Any],
     axes: tuple[str, ...],
-) -> Entry:
+) -> Row:
     """A row whose places the calibration split's masks choose: it stands apart from those that saw
     no mask."""
-    row = name or f"{method}-chosen-{'-'.join(axes)}"
+    called = name or f"{method}-chosen-{'-'.join(axes)}"
     variants = tuple(
         Variant(
-            f"{row}.place-{number}",
+            f"{called}.place-{number}",
             LiveMaps(registry.construct(backend, method, {**options, **places})),
             places,
         )
@@ -330,10 +330,10 @@ def _by_masks(
     )
     label = f"{name or method} ({' and '.join(axes)} chosen by masks)"
     family = registry.get(method).family
-    return Entry(row, label, variants, family, extra=True, framework=backend.framework)
+    return Row(called, label, variants, family, extra=True, framework=backend.framework)
 
 
-def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Entry:
+def _given(backend: Backend, name: str | None, method: TextImageAttributor, steps: int) -> Row:
     if not isinstance(method, TextImageAttributor):
         hint = ""
         if isinstance(method, type) and issubclass(method, TextImageAttributor):
@@ -346,7 +346,7 @@ def _given(backend: Backend, name: str | None, method: TextImageAttributor, step
     extra = "steps" in method.settings() and method.steps != steps
     if extra:
         slug, label = _step_names(slug, method.steps)
-    return Entry(
+    return Row(
         slug,
         label,
         (Variant(slug, LiveMaps(method)),),
@@ -360,17 +360,17 @@ def _other_backend(method: TextImageAttributor) -> str:
     return f"{method.name} was constructed on another backend than the one that is compared on"
 
 
-def _shuffled(entry: Entry) -> Entry:
-    (variant,) = entry.variants
-    name = f"{SHUFFLED}.{entry.name}"
-    return Entry(
+def _shuffled(row: Row) -> Row:
+    (variant,) = row.variants
+    name = f"{SHUFFLED}.{row.name}"
+    return Row(
         name,
-        f"{SHUFFLED} ({entry.label})",
+        f"{SHUFFLED} ({row.label})",
         # The files of the maps are the method's own; only the cells have another name.
         (variant,),
         "control",
         shuffled=True,
-        framework=entry.framework,
+        framework=row.framework,
     )
 
 
