@@ -1,4 +1,4 @@
-"""What the site needs beyond its pages: links into the repository, and the lists of the reference.
+"""Hooks of MkDocs: the live viewer, links into the repository, and the lists of the reference.
 
 MkDocs calls these functions by their names.
 """
@@ -8,14 +8,19 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+from wordlight.comparisons.cli.main import main as wordlight
 
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)((?:#[^)\s]*)?\))")
+_COMMAND = re.compile(r"^```sh\nwordlight (attribute .*?)^```$", re.MULTILINE | re.DOTALL)
 _EXPORTS = re.compile(r"^<!-- exports: ([\w.]+) -->$", re.MULTILINE)
 #: Files under docs/ that are no part of the site.
 _NOT_SERVED = {".py", ".toml"}
@@ -42,6 +47,29 @@ def _pages(nav: Any) -> Iterator[str]:
         return
     for part in nav.values() if isinstance(nav, dict) else nav:
         yield from _pages(part)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add ``viewer.html``, which the start page shows, by the command that the start page names."""
+    start = (Path(config.docs_dir) / "index.md").read_text("utf-8")
+    files.append(File.generated(config, "viewer.html", content=live_viewer(start)))
+    return files
+
+
+def live_viewer(start: str) -> str:
+    """The page that the first `wordlight attribute` of a page of Markdown writes.
+
+    Raises PluginError where the command isn't there, has no ``-o``, or fails.
+    """
+    command = _COMMAND.search(start)
+    arguments = shlex.split(command[1].replace("\\\n", " ")) if command else []
+    if "-o" not in arguments:
+        raise PluginError("index.md has no `wordlight attribute ... -o FOLDER` in a block of sh")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments[arguments.index("-o") + 1] = folder
+        if status := wordlight([*arguments, "--quiet", "--json"]):
+            raise PluginError(f"the command of index.md ended with status {status}")
+        return (Path(folder) / "viewer.html").read_text("utf-8")
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:

@@ -19,6 +19,23 @@ def rendered(markdown, page="methods/daam.md"):
     return site_hooks.on_page_markdown(markdown, SimpleNamespace(file=file), CONFIG, None)
 
 
+def test_the_start_page_shows_what_its_command_writes():
+    start = (ROOT / "docs" / "index.md").read_text("utf-8")
+    assert 'src="viewer.html"' in start
+    command = """
+```sh
+wordlight attribute --seed 3 --steps 2 --method daam -o out/look \\
+    "a red <circle>"
+```
+"""
+    page = site_hooks.live_viewer(command)
+    assert page.startswith("<!DOCTYPE html>")
+    assert "a red &lt;circle&gt;" in page
+    for broken in ("no command", command.replace("-o out/look", ""), command.replace("daam", "x")):
+        with pytest.raises(PluginError, match=r"index\.md"):
+            site_hooks.live_viewer(broken)
+
+
 def test_links_out_of_the_docs_lead_to_the_repository():
     told = rendered("[a](../../README.md#methods) [b](../../backends/scenes) [c](occlusion.md)")
     assert told == (
