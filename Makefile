@@ -13,10 +13,10 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs release-check compare-all methods leaderboard findings studies test test-all bench lint format clean
+.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all methods leaderboard findings studies test test-all bench lint format clean
 
 help: ## say what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## set up .venv with the tested versions
 
@@ -93,6 +93,25 @@ studies: install ## remake the tables of docs/studies.md
 	$(BIN)/wordlight study faithfulness -n 16 -o out/faithfulness
 	$(BIN)/python docs/make_studies.py out/influence out/relations out/entanglement \
 		out/faithfulness
+
+demo-page: demo ## put the table and the picture of `make demo` into docs/demo.md
+	$(BIN)/python docs/make_demo.py out/demo
+
+# The start page's own command, and Chromium.
+viewer-picture: install ## remake the first picture of the README
+	$(BIN)/python docs/make_viewer_picture.py
+
+# The curves are those of the training logs; the pictures are drawn.
+cards: install ## remake the pictures of the models' cards
+	for model in scenes scenes-b; do \
+		$(BIN)/wordlight study following --model $$model -n 200 -o out/cards/$$model && \
+		cp out/cards/$$model/sheet.png docs/images/$$model.png && \
+		$(BIN)/python training/curves.py training/$$model --to docs/images/$$model-training.png \
+			|| exit 1; \
+	done
+
+# Everything in docs/ that is measured or drawn: some hours on one core.
+figures: demo-page viewer-picture methods findings studies cards docs ## remake every figure and table of docs/
 
 lint: install ## lint, format, types and import rules
 	$(BIN)/ruff check .

@@ -1,24 +1,25 @@
-"""The README's first picture: the viewer, as Chromium shows it.
-
-python docs/make_viewer_picture.py out/look
-"""
+"""Makes the README's first picture, the viewer in Chromium: python docs/make_viewer_picture.py"""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+from site_hooks import live_viewer  # noqa: E402
 from tests import chromium  # noqa: E402
 
 
-def main(folder: Path) -> None:
-    """Open ``viewer.html`` of a folder of `wordlight attribute`, pin two words and a pixel."""
-    with chromium.browser() as page:
+def main() -> None:
+    """Open the viewer of the start page, pin two words and a pixel."""
+    with tempfile.TemporaryDirectory() as folder, chromium.browser() as page:
+        file = Path(folder) / "viewer.html"
+        file.write_text(live_viewer((ROOT / "docs" / "index.md").read_text("utf-8")), "utf-8")
         page.show(1200, dark=True, height=800)
-        page.open(folder.resolve() / "viewer.html")
+        page.open(file)
         page.wait_for("document.querySelector('.wl[data-ready]')")
         for word in ("square", "circle"):
             number = page.evaluate(
@@ -38,4 +39,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

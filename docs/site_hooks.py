@@ -6,6 +6,8 @@ MkDocs calls these functions by their names.
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -16,6 +18,7 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+
 from wordlight.comparisons.cli.main import main as wordlight
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +70,9 @@ def live_viewer(start: str) -> str:
         raise PluginError("index.md has no `wordlight attribute ... -o FOLDER` in a block of sh")
     with tempfile.TemporaryDirectory() as folder:
         arguments[arguments.index("-o") + 1] = folder
-        if status := wordlight([*arguments, "--quiet", "--json"]):
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = wordlight([*arguments, "--quiet"])
+        if status:
             raise PluginError(f"the command of index.md ended with status {status}")
         return (Path(folder) / "viewer.html").read_text("utf-8")
 

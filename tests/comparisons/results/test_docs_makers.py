@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
-    for name in ("leaderboard.md", "findings.md", "studies.md"):
+    for name in ("demo.md", "leaderboard.md", "findings.md", "studies.md"):
         shutil.copy(DOCS / name, tmp_path / name)
     return tmp_path
 
@@ -68,6 +68,14 @@ def between(page: Path, name: str) -> str:
 def cells(table: str) -> list[list[str]]:
     lines = [line for line in table.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_demos_page_has_the_runs_table_and_picture(runs: Any, docs: Path, made: Any) -> None:
+    (docs / "images").mkdir()
+    made("make_demo", runs["many"])
+    assert between(docs / "demo.md", "table") == (runs["many"] / "table.md").read_text("utf-8")
+    picture = docs / "images" / "grid.png"
+    assert picture.read_bytes() == (runs["many"] / "grid.png").read_bytes()
 
 
 def test_the_leaderboard_has_the_runs_numbers(runs: Any, docs: Path, made: Any) -> None:
