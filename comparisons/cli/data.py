@@ -44,6 +44,8 @@ malformed. Formats, told by the layout where they aren't said (see docs/datasets
   rendered-scenes[,test=SPLIT]
   voc:FOLDER[,subset=val][,prompt=TEMPLATE][,classes=FILE]
 
+coco, coco-gen and folder take spacy=PIPELINE or tags=FILE (CoNLL-U): only nouns are scored then.
+
 examples:
   wordlight data check my-images
   wordlight data check coco:coco2017,kind=panoptic --skip-malformed

@@ -24,6 +24,7 @@ from wordlight.comparisons.datasets.dataset import (
 )
 from wordlight.comparisons.datasets.files import inside, read_image, read_json
 from wordlight.comparisons.datasets.item import Category, Mask
+from wordlight.comparisons.datasets.nouns import Nouns
 
 KINDS = ("instances", "stuff", "panoptic")
 
@@ -43,6 +44,8 @@ class Coco(Dataset):
         subset: ``"val2017"``, ...; need not be said where there is only one.
         kind: ``"instances"``, ``"stuff"`` or ``"panoptic"``, whose PNG files lie in
             ``annotations/panoptic_<subset>/``.
+        tags, spacy: where captions' parts of speech come from (see ``Nouns``). A class is then
+            named by nouns alone: no orange by the colour of "an orange cat".
     """
 
     format = "coco"
@@ -53,12 +56,16 @@ class Coco(Dataset):
         *,
         subset: str = "",
         kind: str = "instances",
+        tags: str = "",
+        spacy: str = "",
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(root, on_error=on_error)
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
         self.kind = kind
+        self._nouns = Nouns(tags, spacy)
+        self.tags, self.spacy = tags, self._nouns.release
         self.subset = subset or self._only_subset()
         self._prompts: dict[str, tuple[int, str]] = {}
 
@@ -148,13 +155,19 @@ class Coco(Dataset):
         names = self._names_of(number)
         best, most = "", 0
         for _, text in captions:
-            if (count := len(mentions(text, names))) > most:
+            if (count := len(self._named(text, names))) > most:
                 best, most = text, count
         if not most:
             return None
         sample = Path(str(self._images[number].get("file_name", ""))).stem
         self._prompts[sample] = (number, best)
         return Listed(sample, sample)
+
+    def _named(self, caption: str, names: Iterable[str]) -> dict[str, tuple[slice, ...]]:
+        """The classes that a caption names, with the places where it does."""
+        found = mentions(caption, names)
+        nouns = {name: self._nouns.among(caption, places) for name, places in found.items()}
+        return {name: places for name, places in nouns.items() if places}
 
     def _names_of(self, number: int) -> dict[str, list[int]]:
         """The classes that an image shows, each with the numbers of its categories."""
@@ -175,7 +188,7 @@ class Coco(Dataset):
         names = self._names_of(number)
         by_category = self._category_masks(number, (image.shape[0], image.shape[1]))
         annotations = []
-        for name, found in mentions(prompt, names).items():
+        for name, found in self._named(prompt, names).items():
             masks = [by_category[category] for category in names[name]]
             place: WordKey = found[0] if len(found) == 1 else list(found)
             category: Category = self._classes[names[name][0]][1]
@@ -231,6 +244,7 @@ class Coco(Dataset):
             *(self._panoptic_path(one) for one in panoptic),
             inside(self.root, f"annotations/{self.kind}_{self.subset}.json"),
             inside(self.root, f"annotations/captions_{self.subset}.json"),
+            *self._nouns.files,
         )
 
 

@@ -16,6 +16,7 @@ from wordlight.comparisons.datasets.dataset import (
     OnError,
 )
 from wordlight.comparisons.datasets.files import inside, read_alpha_mask, read_image, read_text
+from wordlight.comparisons.datasets.nouns import Nouns
 
 PROMPT, IMAGE, SEED, MASK = "prompt.txt", "output.png", "seed.txt", ".gt.png"
 
@@ -32,6 +33,8 @@ class CocoGen(Dataset):
         words: ``"all"`` annotated words (the paper's mIoU over an open vocabulary), or the ones
             that name one of COCO's 80 classes (``"coco80"``, its mIoU80).
         unannotated: whether to list images without any mask, for a segmenter.
+        tags, spacy: where prompts' parts of speech come from (see ``Nouns``). A word is then scored
+            where it is a noun alone.
     """
 
     format = "coco-gen"
@@ -42,6 +45,8 @@ class CocoGen(Dataset):
         *,
         words: str = "all",
         unannotated: bool = False,
+        tags: str = "",
+        spacy: str = "",
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(root, on_error=on_error)
@@ -49,6 +54,8 @@ class CocoGen(Dataset):
             raise ValueError(f"words must be 'all' or 'coco80', not {words!r}")
         self.words = words
         self.unannotated = unannotated
+        self._nouns = Nouns(tags, spacy)
+        self.tags, self.spacy = tags, self._nouns.release
         self._known = {form for name in THINGS for form in forms(name)}
 
     @classmethod
@@ -72,9 +79,19 @@ class CocoGen(Dataset):
         folder = inside(self.root, name)
         if not (folder / PROMPT).exists():
             raise DatasetError(f"{folder} has no {PROMPT}")
-        if not (self.unannotated or self._masks(folder)):
+        prompt = read_text(inside(self.root, f"{name}/{PROMPT}"))
+        words = self._masks(folder)
+        if not (self.unannotated or any(self._may_be_scored(prompt, word) for word in words)):
             return None
-        return Listed(name, read_text(inside(self.root, f"{name}/{PROMPT}")).lower())
+        return Listed(name, prompt.lower())
+
+    def _may_be_scored(self, prompt: str, word: str) -> bool:
+        # A mask of no word of the prompt is listed: reading it says what is wrong.
+        found = places(prompt, word)
+        return not found or bool(self.named_in(prompt, found))
+
+    def named_in(self, prompt: str, places: Iterable[slice]) -> tuple[slice, ...]:
+        return self._nouns.among(prompt, places)
 
     def _masks(self, folder: Path) -> dict[str, Path]:
         words = {
@@ -95,9 +112,12 @@ class CocoGen(Dataset):
             found = places(prompt, word)
             if not found:
                 raise DatasetError(f"{path} is the mask of {word!r}, which {prompt!r} doesn't have")
+            if not (found := self.named_in(prompt, found)):
+                continue
             mask = read_alpha_mask(inside(self.root, f"{sample}/{path.name}"))
             annotations.append(Annotation(found[0] if len(found) == 1 else list(found), mask))
-        return AnnotatedImage(sample, prompt, image, tuple(annotations) or None, self._seed(sample))
+        masks = tuple(annotations) if self._masks(folder) else None
+        return AnnotatedImage(sample, prompt, image, masks, self._seed(sample))
 
     def _seed(self, sample: str) -> int | None:
         path = inside(self.root, f"{sample}/{SEED}")
@@ -109,4 +129,5 @@ class CocoGen(Dataset):
         return int(text)
 
     def _files(self, sample: str) -> Iterable[Path]:
-        return sorted(path for path in (self.root / sample).iterdir() if path.is_file())
+        own = sorted(path for path in (self.root / sample).iterdir() if path.is_file())
+        return (*own, *self._nouns.files)

@@ -140,6 +140,13 @@ class Dataset(ABC):
         """Whether a folder or file that exists has this format's layout, where none is named."""
         return False
 
+    def named_in(self, prompt: str, places: Iterable[slice]) -> tuple[slice, ...]:
+        """Those places of a prompt that name what a mask shows; all of them by default.
+
+        A format that knows parts of speech gives nouns alone. A segmenter's words are asked too.
+        """
+        return tuple(places)
+
     @property
     def title(self) -> str:
         """What a table calls it."""

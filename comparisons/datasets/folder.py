@@ -23,6 +23,7 @@ from wordlight.comparisons.datasets.dataset import (
 )
 from wordlight.comparisons.datasets.files import check_plain, inside, read_image, read_mask
 from wordlight.comparisons.datasets.item import Category
+from wordlight.comparisons.datasets.nouns import Nouns
 
 _FIELDS = ("id", "prompt", "image", "masks", "seed", "split", "stuff")
 _SPLITS = ("calibration", "test")
@@ -38,13 +39,25 @@ class PlainFolder(Dataset):
     (else the image's name), a ``seed``, a ``split`` (``calibration`` or ``test``), and ``stuff``
     (which of its words name no countable thing). Without masks it is for a segmenter; with neither
     image nor masks the prompt is drawn. What a mask's image may be like, ``read_mask`` says.
+
+    Args:
+        root: the folder.
+        tags, spacy: where prompts' parts of speech come from (see ``Nouns``), so that a segmenter
+            makes masks for nouns alone. Words with a mask of their own are scored as they are.
     """
 
     format = "folder"
 
-    def __init__(self, root: str | Path, *, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, tags: str = "", spacy: str = "", on_error: OnError = "raise"
+    ) -> None:
         super().__init__(root, on_error=on_error)
+        self._nouns = Nouns(tags, spacy)
+        self.tags, self.spacy = tags, self._nouns.release
         self._records: dict[str, dict[str, Any]] = {}
+
+    def named_in(self, prompt: str, places: Iterable[slice]) -> tuple[slice, ...]:
+        return self._nouns.among(prompt, places)
 
     @classmethod
     def recognises(cls, place: Path) -> bool:
@@ -197,7 +210,8 @@ class PlainFolder(Dataset):
         named = [record.get("image")]
         try:
             named += [mask for _, _, mask in _masks(sample, record.get("masks") or {})]
-            return [inside(self.root, name) for name in named if name]
+            own = [inside(self.root, name) for name in named if name]
+            return [*own, *self._nouns.files]
         except DatasetError:
             return []  # Reading says what is wrong.
 

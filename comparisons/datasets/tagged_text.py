@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
+
+from wordlight.backends.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def read_conllu(path: str | Path) -> Iterator[TaggedText]:
     """
     text: str | None = None
     rows: list[tuple[int, list[str]]] = []
-    with Path(path).open(encoding="utf-8") as file:
+    with TextIOWrapper(open_regular(Path(path)), encoding="utf-8") as file:
         number = 0
         try:
             for number, line in enumerate(file, 1):
@@ -71,6 +75,17 @@ def tag_by_spacy(texts: Iterable[str], model: str) -> Iterator[TaggedText]:
 
     Raises TaggingError where spaCy or the pipeline isn't installed, or doesn't tag.
     """
+    for doc in _pipeline(model).pipe(texts):
+        yield text_of_doc(doc)
+
+
+def spacy_release(model: str) -> str:
+    """A spaCy pipeline's name and version; raises TaggingError where it isn't installed."""
+    return f"{model} {_pipeline(model).meta['version']}"
+
+
+@cache
+def _pipeline(model: str) -> Any:
     try:
         import spacy
     except ImportError:
@@ -79,11 +94,9 @@ def tag_by_spacy(texts: Iterable[str], model: str) -> Iterator[TaggedText]:
             "the parts of speech in a CoNLL-U file"
         ) from None
     try:
-        pipeline = spacy.load(model)
+        return spacy.load(model)
     except (OSError, ValueError) as error:
         raise TaggingError(f"spaCy has no pipeline {model!r}: {error}") from None
-    for doc in pipeline.pipe(texts):
-        yield text_of_doc(doc)
 
 
 def text_of_doc(doc: Any) -> TaggedText:

@@ -241,7 +241,19 @@ class DatasetImages(ImageSet):
                 f"{annotated.sample} has no mask, and no segmenter was named to make them"
             )
         found, missed = self.segmenter.annotate(trajectory.prompt, trajectory.image)
-        return tuple(found), missed
+        named = (self._where_named(trajectory.prompt, one) for one in found)
+        return tuple(one for one in named if one is not None), missed
+
+    def _where_named(self, prompt: str, one: Annotation) -> Annotation | None:
+        """A segmenter's word at the places that name what its mask shows, None without any."""
+        places = one.place if isinstance(one.place, list) else [one.place]
+        spans = [place for place in places if isinstance(place, slice)]
+        if len(spans) < len(places):
+            return one  # An annotator of one's own may say words otherwise.
+        named = self.dataset.named_in(prompt, spans)
+        if not named:
+            return None
+        return replace(one, place=named[0] if len(named) == 1 else list(named))
 
     def _check_prompt(self, annotated: AnnotatedImage) -> None:
         try:
