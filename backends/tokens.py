@@ -127,6 +127,19 @@ class Tokens:
             tuple(named),
         )
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[Tokens]) -> Tokens:
+        """The tokens that one encoder reads one after the other; the first cut counts."""
+        joined = cls.joined([("", part) for part in parts])
+        cuts = [part.cut_at for part in parts if part.cut_at is not None]
+        return replace(joined, streams=(), cut_at=min(cuts, default=None))
+
+    def cut(self, length: int) -> Tokens:
+        """The first tokens, at most so many; ``cut_at`` is where text was lost."""
+        lost = [i for i in self.positions("text") if i >= length]
+        kept = self.at(range(min(length, len(self))))
+        return replace(kept, cut_at=self.offsets[lost[0]][0]) if lost else kept
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that ``from_json`` reads back."""
         several = {"streams": [list(stream) for stream in self.streams]} if self.streams else {}

@@ -53,6 +53,13 @@ _ALWAYS = frozenset(
         "attention_keys attention_measures attention_vjp trace"
     ).split()
 )
+#: What every pipeline has, by the names that it goes by.
+_PARTS = (
+    ("text_encoder", "text_encoder_2"),
+    ("tokenizer", "tokenizer_2", "processor"),
+    ("vae",),
+    ("scheduler",),
+)
 #: A pipeline that draws at once has no use for two threads: each of these waits for the other.
 _DRAWING: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
@@ -81,9 +88,11 @@ class TorchBackend(Backend):
         guidance_scale: float = 7.5,
     ) -> None:
         super().__init__()
-        for part in ("text_encoder", "tokenizer", "vae", "scheduler"):
-            if getattr(pipe, part, None) is None and getattr(pipe, f"{part}_2", None) is None:
-                raise ValueError(f"{type(pipe).__name__} has no {part}: not a pipeline of images")
+        for names in _PARTS:
+            if all(getattr(pipe, name, None) is None for name in names):
+                raise ValueError(
+                    f"{type(pipe).__name__} has no {names[0]}: not a pipeline of images"
+                )
         self.model = Model.of(pipe)
         self.pipe = pipe
         self.model_id = model_id or str(pipe.config.get("_name_or_path") or type(pipe).__name__)
@@ -215,6 +224,7 @@ class TorchBackend(Backend):
             asked["callback_on_step_end"] = functools.partial(_tell_step, steps)
         if self.model.family.feature_maps:
             asked["latents"] = self._initial_latents(seeds, size)
+        asked |= self.model.family.as_given(self.pipe)
         if negative_prompt is not None:
             if "negative_prompt" not in takes:
                 raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")

@@ -30,6 +30,9 @@ class Layout:
         positions: how many positions the text's embeddings have; the last ones may be among no
             keys, and get no attention.
         latent_grid: height and width of the latents.
+        picture_keys: the positions of the picture among the keys, where they are others than among
+            the queries.
+        again: how many of the text's last positions stand among the keys once more, right behind.
     """
 
     grid: tuple[int, int]
@@ -38,6 +41,21 @@ class Layout:
     length: int
     positions: int
     latent_grid: tuple[int, int]
+    picture_keys: slice | None = None
+    again: int = 0
+
+    def keys_of_row(self, row: int, kind: Kind) -> slice:
+        """The keys of one row that attention of a kind is looked at to."""
+        text, picture = self.of_row(row)
+        return text if kind == "cross" else self.picture_keys or picture
+
+    def by_position(self, columns: torch.Tensor) -> torch.Tensor:
+        """Attention to the text's keys ``(..., keys)`` as that to its positions: what it gets in
+        two places is added, and what is among no keys gets none."""
+        if self.again:
+            columns, more = columns.split((columns.shape[-1] - self.again, self.again), -1)
+            columns = columns + torch.nn.functional.pad(more, (columns.shape[-1] - self.again, 0))
+        return torch.nn.functional.pad(columns, (0, self.positions - columns.shape[-1]))
 
     def of_row(self, row: int) -> tuple[slice, slice]:
         """Text and picture of one row of the batch."""
@@ -60,6 +78,7 @@ class Denoiser:
         classes: names of the denoisers' classes.
         part: the attribute of a pipeline that holds one.
         latents, time, text: the arguments that latents, timestep and text embeddings go in by.
+        more_text: further arguments that text embeddings go in by.
         layout: where text and picture stand, of module and ``told``.
         unpack: the picture's latents ``(rows, channels, height, width)``, of module and ``told``.
         pack: the argument that such latents go in by, of module, latents and ``told``.
@@ -68,7 +87,10 @@ class Denoiser:
         read: the prediction ``(rows, channels, height, width)`` as the pipeline takes it, of
             module, the denoiser's output and ``told``.
         told_time: the argument that a timestep goes in by, of timestep and latents.
-        told_text: the argument that embeddings ``(rows, positions, channels)`` go in by.
+        read_text: the embeddings ``(rows, positions, channels)``, or a list of such rows, of
+            module and ``told``; the argument ``text`` itself where None.
+        told_text: the arguments that such embeddings go in by, of module and embeddings; the one
+            argument ``text`` where None.
         layers: the modules that attend, by name, in the order of their calls.
         joint: whether one softmax runs over text and picture.
         feature_maps: whether a layer's grid is that of its own feature map.
@@ -81,6 +103,8 @@ class Denoiser:
         encode: the conditioning that the pipeline makes of prompts: of pipeline, prompts, options
             that a pipeline call may have (``clip_skip``).
         added_names: the further conditioning that a text encoder makes for a pipeline's denoiser.
+        as_given: arguments without which a pipeline's call would write the prompt anew, of the
+            pipeline.
         empty_is_negative: whether a pipeline that is given no negative prompt pushes away from the
             empty prompt.
         lacks: primitives that models of this family can't give, with the reason.
@@ -92,13 +116,15 @@ class Denoiser:
     latents: str = "hidden_states"
     time: str = "timestep"
     text: str = "encoder_hidden_states"
+    more_text: tuple[str, ...] = ()
     layout: Callable[[Any, Told], Layout]
     unpack: Callable[[Any, Told], torch.Tensor]
     pack: Callable[[Any, torch.Tensor, Told], Any]
     besides: Callable[[Any, Told], Told] = lambda _module, _told: {}
     read: Callable[[Any, Any, Told], torch.Tensor]
     told_time: Callable[[float, torch.Tensor], Any]
-    told_text: Callable[[torch.Tensor], Any] = lambda embeddings: embeddings
+    read_text: Callable[[Any, Told], Any] | None = None
+    told_text: Callable[[Any, torch.Tensor], Told] | None = None
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
     joint: bool = True
     feature_maps: bool = False
@@ -108,5 +134,6 @@ class Denoiser:
     tokens: Callable[..., Tokens] = tokenize
     encode: Callable[[Any, Sequence[str], Mapping[str, Any]], Conditioning]
     added_names: Callable[[Any], frozenset[str]] = lambda _pipe: frozenset()
+    as_given: Callable[[Any], Told] = lambda _pipe: {}
     empty_is_negative: Callable[[Any], bool] = lambda _pipe: False
     lacks: Mapping[str, str] = field(default_factory=dict)

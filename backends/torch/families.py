@@ -98,7 +98,9 @@ def _grid_of_ids(told: Told) -> tuple[int, int]:
     def read(ids: torch.Tensor) -> tuple[int, int]:
         own = ids if ids.ndim == 2 else ids[0]
         own = own[own[:, 0] == own[0, 0]].cpu()
-        return int(own[:, 1].max()) + 1, int(own[:, 2].max()) + 1
+        # They may begin at another number than 0.
+        sides = own[:, 1:3].amax(0) - own[:, 1:3].amin(0) + 1
+        return int(sides[0]), int(sides[1])
 
     return remembered(read, told["img_ids"])
 
@@ -110,8 +112,17 @@ def _grid_of_shapes(told: Told) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _grid_of_places(told: Told) -> tuple[int, int]:
+    """Height and width from the last places of text and picture (picture, row, column)."""
+    return remembered(lambda ids: (int(ids[-1, 1]) + 1, int(ids[-1, 2]) + 1), told["position_ids"])
+
+
 #: How the picture's grid is read, from the argument that says it.
-_GRIDS = {"img_ids": _grid_of_ids, "img_shapes": _grid_of_shapes}
+_GRIDS = {
+    "img_ids": _grid_of_ids,
+    "img_shapes": _grid_of_shapes,
+    "position_ids": _grid_of_places,
+}
 
 
 def _grid(told: Told) -> tuple[int, int]:
@@ -150,7 +161,82 @@ def _text_first(_module: Any, told: Told) -> Layout:
     return Layout(grid, slice(0, text), slice(text, text + places), length, text, grid)
 
 
+def _picture_tokens_first(_module: Any, told: Told) -> Layout:
+    """The picture and then the text, which has no queries."""
+    grid, text = _grid(told), int(told["encoder_hidden_states"].shape[1])
+    places = grid[0] * grid[1]
+    length = places + text
+    return Layout(grid, slice(places, length), slice(0, places), length, text, grid)
+
+
+def _turned_tokens(module: Any, output: Any, told: Told) -> torch.Tensor:
+    return -_output_tokens(module, output, told)
+
+
 # Families of one.
+
+
+def _ernie(module: Any, told: Told) -> Layout:
+    return _picture_first(module, {**told, "encoder_hidden_states": told["text_bth"]})
+
+
+def _prx(module: Any, told: Told) -> Layout:
+    """The text and then the picture, which alone has queries."""
+    latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
+    grid = _patches(module, latents)
+    places = grid[0] * grid[1]
+    return Layout(
+        grid,
+        slice(0, text),
+        slice(0, places),
+        text + places,
+        text,
+        _sides(latents),
+        picture_keys=slice(text, text + places),
+    )
+
+
+def _layers_side_by_side(_module: Any, told: Told) -> torch.Tensor:
+    """Of embeddings ``(rows, positions, layers, channels)``."""
+    embeddings: torch.Tensor = told["encoder_hidden_states"]
+    return embeddings.flatten(2)
+
+
+def _layers_apart(module: Any, embeddings: torch.Tensor) -> Told:
+    return {
+        "encoder_hidden_states": embeddings.unflatten(2, (int(module.config.num_text_layers), -1))
+    }
+
+
+def _hidream(module: Any, told: Told) -> Layout:
+    """The picture, T5's text, Llama's text of its last layer, and Llama's text of another."""
+    latents, t5 = told["hidden_states"], int(told["encoder_hidden_states_t5"].shape[1])
+    llama = int(told["encoder_hidden_states_llama3"].shape[2])
+    grid = _patches(module, latents)
+    height, width = _sides(latents)
+    # Pictures that aren't square are filled up.
+    start = grid[0] * grid[1] if height == width else int(module.max_seq)
+    stop = start + t5 + 2 * llama
+    places = slice(0, grid[0] * grid[1])
+    return Layout(grid, slice(start, stop), places, stop, t5 + llama, (height, width), again=llama)
+
+
+def _two_texts(_module: Any, told: Told) -> torch.Tensor:
+    """T5's embeddings, filled up with channels of zeros, and then Llama's, layers side by side."""
+    t5, llama = told["encoder_hidden_states_t5"], told["encoder_hidden_states_llama3"]
+    layers = llama.movedim(0, 2).flatten(2)
+    wide = torch.nn.functional.pad(t5, (0, layers.shape[-1] - t5.shape[-1]))
+    return torch.cat([wide, layers.to(wide.dtype)], dim=1)
+
+
+def _two_texts_apart(module: Any, embeddings: torch.Tensor) -> Told:
+    first, second = embeddings.chunk(2, dim=1)
+    *of_llama, of_t5 = module.config.caption_channels
+    layers = second.unflatten(2, (-1, int(of_llama[0])))
+    return {
+        "encoder_hidden_states_t5": first[..., : int(of_t5)],
+        "encoder_hidden_states_llama3": layers.movedim(2, 0),
+    }
 
 
 def _lumina_2(module: Any, told: Told) -> Layout:
@@ -205,8 +291,8 @@ def _turned_frames(_module: Any, output: Any, _told: Told) -> torch.Tensor:
     return -torch.stack(list(output)).squeeze(2)
 
 
-def _one_by_one(embeddings: torch.Tensor) -> list[torch.Tensor]:
-    return list(embeddings.unbind(0))
+def _one_by_one(_module: Any, embeddings: torch.Tensor) -> Told:
+    return {"cap_feats": list(embeddings.unbind(0))}
 
 
 #: Learned tokens that AuraFlow puts before the text's.
@@ -504,5 +590,64 @@ FAMILIES: tuple[Denoiser, ...] = (
         sigma=lambda _module, timestep: timestep / 1000,
         encode=encode_by_running,
         lacks=_NOT_OF_TRANSFORMERS,
+    ),
+    replace(_FLUX, name="Ovis-Image", classes=("OvisImageTransformer2DModel",)),
+    replace(
+        _FLUX,
+        name="LongCat-Image",
+        classes=("LongCatImageTransformer2DModel",),
+        as_given=lambda _pipe: {"enable_prompt_rewrite": False},
+    ),
+    replace(
+        _SD_3,
+        name="ERNIE-Image",
+        classes=("ErnieImageTransformer2DModel",),
+        text="text_bth",
+        layout=_ernie,
+        told_time=_a_row,
+        layers=layers_named(r"layers\.\d+\.self_attention"),
+        as_given=lambda pipe: {} if pipe.pe is None else {"use_pe": False},
+    ),
+    replace(
+        _SD_3,
+        name="PRX",
+        classes=("PRXTransformer2DModel",),
+        layout=_prx,
+        layers=layers_named(r"blocks\.\d+\.attention"),
+        sigma=lambda _module, timestep: timestep,
+    ),
+    replace(
+        _FLUX,
+        name="Krea 2",
+        classes=("Krea2Transformer2DModel",),
+        read_text=_layers_side_by_side,
+        told_text=_layers_apart,
+        layers=layers_named(r"transformer_blocks\.\d+\.attn"),
+    ),
+    replace(
+        _FLUX,
+        name="NucleusMoE-Image",
+        classes=("NucleusMoEImageTransformer2DModel",),
+        layout=_picture_tokens_first,
+        read=_turned_tokens,
+        layers=layers_named(r"transformer_blocks\.\d+\.attn"),
+    ),
+    replace(
+        _SD_3,
+        name="HiDream",
+        classes=("HiDreamImageTransformer2DModel",),
+        time="timesteps",
+        text="encoder_hidden_states_t5",
+        more_text=("encoder_hidden_states_llama3",),
+        layout=_hidream,
+        read=_turned,
+        read_text=_two_texts,
+        told_text=_two_texts_apart,
+        layers=layers_named(r"(double|single)_stream_blocks\.\d+\.block\.attn1"),
+        lacks=_NOT_OF_TRANSFORMERS
+        | {
+            "denoise_jvp": "experts are chosen place by place, which has no forward-mode rule",
+            "attention_vjp": "Llama's tokens stand in two places among its keys",
+        },
     ),
 )

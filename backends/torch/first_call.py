@@ -48,6 +48,7 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
 
     takes = inspect.signature(pipe.__call__).parameters
     given = {name: value for name, value in options.items() if name in takes}
+    given |= model.family.as_given(pipe)
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
     handle = model.module.register_forward_pre_hook(stop, with_kwargs=True)
@@ -63,7 +64,7 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
         handle.remove()
         pipe.scheduler = scheduler
         pipe.set_progress_bar_config(**bar)
-    text = told[model.family.text]
+    text = model.text(told)
     own = -1 if not model.conditional_first and len(text) > 1 else 0
     embeddings: torch.Tensor = text[own]
     return embeddings

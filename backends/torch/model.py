@@ -116,10 +116,15 @@ class Model:
         """Where text and picture stand in a call."""
         return self.family.layout(self.module, told)
 
+    def text(self, told: Told) -> Any:
+        """The text embeddings of a call, ``(rows, positions, channels)`` or a list of rows."""
+        read = self.family.read_text
+        return told[self.family.text] if read is None else read(self.module, told)
+
     def recorded(self, told: Told) -> dict[str, Any]:
         """What was told besides latents, time and text, by the names of ``Trajectory.added``."""
         family = self.family
-        own = {family.latents, family.time, family.text, "return_dict"}
+        own = {family.latents, family.time, family.text, *family.more_text, "return_dict"}
         rest = {name: value for name, value in told.items() if name not in own}
         return flatten({**rest, **family.besides(self.module, told)})
 
@@ -134,7 +139,10 @@ class Model:
         embeddings and what else was recorded."""
         family, told = self.family, unflatten(added)
         told[family.latents] = family.pack(self.module, latents, told)
-        told[family.text] = family.told_text(embeddings)
+        if family.told_text is None:
+            told[family.text] = embeddings
+        else:
+            told |= family.told_text(self.module, embeddings)
         # Whole timesteps go in as integers, as schedulers hand them over.
         whole = float(timestep).is_integer()
         told[family.time] = family.told_time(int(timestep) if whole else timestep, latents)

@@ -259,8 +259,8 @@ class _Running:
     def open(self) -> None:
         """Read the arguments and put the hooks in place."""
         try:
-            self._read_arguments()
             self._model = Model.of(self.pipe)
+            self._read_arguments(self._model)
             module = self._model.module
             self._stack.enter_context(as_written(self._model.whole))
             if self._query is not None:
@@ -283,8 +283,14 @@ class _Running:
     def _fail(self, error: Exception) -> None:
         self.call.fault = self.call.fault or _told_of(error)
 
-    def _read_arguments(self) -> None:
+    def _read_arguments(self, model: Model) -> None:
         call, arguments = self.call, self.call.arguments
+        for name, value in model.family.as_given(self.pipe).items():
+            if arguments.get(name) != value and arguments.get("prompt") is not None:
+                raise ValueError(
+                    "the pipeline writes the prompt anew, so that its words aren't those that were "
+                    f"given: call it with {name}={value}"
+                )
         call.prompts = _as_list(arguments.get("prompt"))
         negative = _as_list(arguments.get("negative_prompt"))
         if negative is not None and len(negative) == 1:
@@ -324,7 +330,7 @@ class _Running:
         assert self._model is not None
         call, family = self.call, self._model.family
         told = self._model.told(args, kwargs)
-        latents, texts = family.unpack(self._model.module, told), told[family.text]
+        latents, given = family.unpack(self._model.module, told), told[family.text]
         count = int(latents.shape[0])
         if told.get("skip_layers") is not None:
             # Skip-layer guidance: a pass with fewer layers, beside the two.
@@ -333,20 +339,21 @@ class _Running:
         if family.two_calls and self._is_of_negative(told):
             call.rows += count
             if call.negative_embeddings is None:
-                call.negative_embeddings = _stacked(texts, slice(None))
+                call.negative_embeddings = _stacked(self._model.text(told), slice(None))
             return
         conditional, negative = self._rows(count)
+        texts = self._model.text(told)
         if call.embeddings is None:
             scale = getattr(self.pipe, "guidance_scale", call.arguments.get("guidance_scale"))
             call.guidance_scale = float(1.0 if scale is None else scale)
             call.embeddings = _stacked(texts, conditional)
             if negative is not None and _alike(texts[negative]):
                 call.negative_embeddings = _stacked(texts, negative)
-        elif not same(call._given, texts):
+        elif not same(call._given, given):
             own = _stacked(texts, conditional)
             alike = own.shape == call.embeddings.shape
             call.moved.append((own != call.embeddings).any() if alike else torch.tensor(True))
-        call._given, self._latents = texts, told[family.latents]
+        call._given, self._latents = given, told[family.latents]
         call.rows += count
         time = told[family.time]
         call.timesteps.append(time.detach().clone() if isinstance(time, torch.Tensor) else time)

@@ -66,8 +66,7 @@ def _text_columns(layout: Layout, of_all: torch.Tensor) -> torch.Tensor:
     rows = []
     for row in range(len(of_all)):
         text, picture = layout.of_row(row)
-        columns = of_all[row, :, picture, text]
-        rows.append(torch.nn.functional.pad(columns, (0, layout.positions - columns.shape[-1])))
+        rows.append(layout.by_position(of_all[row, :, picture, text]))
     return torch.stack(rows)
 
 

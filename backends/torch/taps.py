@@ -197,14 +197,10 @@ class AttentionTap:
         output, lse = with_denominators(call)
         parts = []
         for row in range(now.count)[now.rows]:
-            text, picture = layout.of_row(row)
-            keys = text if self._query.kind == "cross" else picture
+            _, picture = layout.of_row(row)
+            keys = layout.keys_of_row(row, self._query.kind)
             columns = call.columns(row, picture, keys, None if lse is None else lse[row])
-            if self._query.kind == "cross" and columns.shape[-1] < layout.positions:
-                # What the pipeline left out of the text gets no attention.
-                missing = layout.positions - columns.shape[-1]
-                columns = torch.nn.functional.pad(columns, (0, missing))
-            parts.append(columns)
+            parts.append(layout.by_position(columns) if self._query.kind == "cross" else columns)
         self._receive(call.name, layout.grid, torch.stack(parts))
         return output
 
@@ -223,8 +219,10 @@ class AttentionTap:
         now.taken.add(name)
         probs = flat[:rows].unflatten(0, (now.count, heads))
         if self._model.family.joint:
-            text, picture = now.layout.of_row(range(now.count)[now.rows][0])
-            probs = probs[:, :, picture, text if self._query.kind == "cross" else picture]
+            row = range(now.count)[now.rows][0]
+            _, picture = now.layout.of_row(row)
+            probs = probs[:, :, picture, now.layout.keys_of_row(row, self._query.kind)]
+            probs = now.layout.by_position(probs) if self._query.kind == "cross" else probs
         self._grids.now = now.grids[name]
         grid = self._grid(now, name, int(probs.shape[2]))
         if not self._query.wants_grid(grid, now.layout.latent_grid):

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wordlight.backends.tokenizing import Written, tokens_of
-from wordlight.backends.tokens import Tokens
+from wordlight.backends.tokens import PromptTooLongError, Tokens
 
+#: More tokens than any prompt has.
+_ANY_NUMBER = 10**9
 #: The tokens of each text encoder that the denoiser attends to, by the stream's name.
 Streams = list[tuple[str, Tokens]]
 
@@ -28,7 +30,7 @@ class Reader:
         self, pipe: Any, prompt: str, options: Mapping[str, Any], *, allow_cut: bool
     ) -> None:
         self.pipe, self.prompt, self._options = pipe, prompt, options
-        self._allow_cut = allow_cut
+        self.allow_cut = allow_cut
 
     def option(self, name: str) -> Any:
         """What the pipeline's call was told, or else its default."""
@@ -46,7 +48,13 @@ class Reader:
         """The prompt's tokens by one of the pipeline's tokenizers, or by a processor's."""
         read = self.tokenizer(tokenizer)
         given = self.prompt if written is None else written
-        return tokens_of(read, given, allow_cut=self._allow_cut, **options)
+        return tokens_of(read, given, allow_cut=self.allow_cut, **options)
+
+    def part(self, whole: Written, start: int, stop: int) -> Tokens:
+        """The tokens of some characters that a pipeline reads by themselves, however many."""
+        piece = Written(whole.prompt, whole.text[start:stop], whole.sources[start:stop])
+        tokenizer = self.tokenizer()
+        return tokens_of(tokenizer, piece, length=_ANY_NUMBER, pad=None, marks=False)
 
     def tokenizer(self, name: str = "tokenizer") -> Any:
         """One of the pipeline's tokenizers; the one within, where it is a processor."""
@@ -137,6 +145,72 @@ def _flux_2(reader: Reader) -> Streams:
     return [("mistral", tokens)]
 
 
+def _ovis(reader: Reader) -> Streams:
+    n_dropped = reader.pipe.user_prompt_begin_id
+    written = _chat(reader, before=reader.pipe.system_prompt, enable_thinking=False)
+    length = reader.longest + n_dropped
+    tokens = reader.tokens("tokenizer", written, length=length, marks=False)
+    return [("qwen", tokens.at(range(n_dropped, len(tokens))))]
+
+
+def _longcat(reader: Reader) -> Streams:
+    """Text in quotation marks is read letter by letter."""
+    split = inspect.getmodule(type(reader.pipe)).split_quotation  # type: ignore[union-attr]
+    pieces = split(reader.prompt)
+    whole = Written.of(reader.prompt, as_="".join(text for text, _ in pieces))
+    parts, start = [Tokens(reader.prompt, (), (), (), ())], 0
+    for text, quoted in pieces:
+        stops = range(start + 1, start + len(text) + 1) if quoted else (start + len(text),)
+        for stop in stops:
+            parts.append(reader.part(whole, start, stop))
+            start = stop
+    tokens = Tokens.concatenated(parts).cut(reader.pipe.tokenizer_max_length)
+    if tokens.cut_at is not None and not reader.allow_cut:
+        raise PromptTooLongError(
+            f"the prompt is longer than the {len(tokens)} tokens that the text encoder reads: "
+            f"shorten it; {reader.prompt[tokens.cut_at :]!r} would be cut off"
+        )
+    tokenizer = reader.tokenizer()
+    pad = int(tokenizer.pad_token_id), str(tokenizer.pad_token)
+    left = tokenizer.padding_side == "left"
+    return [("qwen", tokens.padded(reader.pipe.tokenizer_max_length, left=left, pad=pad))]
+
+
+def _ernie(reader: Reader) -> Streams:
+    return [("mistral", reader.tokens("tokenizer", pad=None))]
+
+
+def _prx(reader: Reader) -> Streams:
+    write = reader.pipe.text_preprocessor
+    clean = write.basic_clean if reader.option("skip_text_cleaning") else write.clean_text
+    written = Written.of(reader.prompt, as_=clean(reader.prompt))
+    length, side = reader.option("tokenizer_max_length"), reader.tokenizer().padding_side
+    return [("gemma", reader.tokens("tokenizer", written, length=length, pad=side))]
+
+
+def _krea_2(reader: Reader) -> Streams:
+    """Padding stands between the prompt and what the template has behind it."""
+    pipe, n_dropped = reader.pipe, reader.pipe.prompt_template_encode_start_idx
+    written = Written.of(reader.prompt, pipe.prompt_template_encode_prefix)
+    length = reader.longest + n_dropped - pipe.prompt_template_encode_num_suffix_tokens
+    tokens = reader.tokens("tokenizer", written, length=length)
+    suffix = pipe.prompt_template_encode_suffix
+    behind = reader.part(Written(reader.prompt, suffix, (None,) * len(suffix)), 0, len(suffix))
+    whole = Tokens.concatenated([tokens, behind])
+    return [("qwen", whole.at(range(n_dropped, len(whole))))]
+
+
+def _nucleus(reader: Reader) -> Streams:
+    template = reader.pipe._format_prompt("{}")
+    length = int(reader.option("max_sequence_length") or reader.pipe.default_max_sequence_length)
+    written = _in_template(template, reader.prompt)
+    tokens = reader.tokens("processor", written, length=length, pad=None)
+    tokenizer = reader.tokenizer("processor")
+    pad = int(tokenizer.pad_token_id), str(tokenizer.pad_token)
+    left = tokenizer.padding_side == "left"
+    return [("qwen", tokens.padded(len(tokens) + -len(tokens) % 8, left=left, pad=pad))]
+
+
 def _z_image(reader: Reader) -> Streams:
     written = _chat(reader, enable_thinking=True)
     return [("qwen", reader.tokens("tokenizer", written, length=reader.longest, pad=None))]
@@ -222,6 +296,12 @@ STREAMS: dict[str, Callable[[Reader], Streams]] = {
     "HiDreamImageTransformer2DModel": _hidream,
     "WanTransformer3DModel": _wan,
     "LTXVideoTransformer3DModel": _t5,
+    "OvisImageTransformer2DModel": _ovis,
+    "LongCatImageTransformer2DModel": _longcat,
+    "ErnieImageTransformer2DModel": _ernie,
+    "PRXTransformer2DModel": _prx,
+    "Krea2Transformer2DModel": _krea_2,
+    "NucleusMoEImageTransformer2DModel": _nucleus,
 }
 
 
@@ -230,6 +310,8 @@ _RAGGED = {
     "QwenImageTransformer2DModel": "right",
     "Kandinsky5Transformer3DModel": "right",
     "CogView4Transformer2DModel": "left",
+    "ErnieImageTransformer2DModel": "right",
+    "NucleusMoEImageTransformer2DModel": "right",
 }
 
 
@@ -243,23 +325,21 @@ def _in_template(template: str, prompt: str, inner: str | None = None) -> Writte
     return Written.of(prompt, before, after, as_=inner)
 
 
-def _chat(reader: Reader, **options: Any) -> Written:
-    """The prompt as a user's one message, in the tokenizer's own template."""
-    chat = [{"role": "user", "content": "{}"}]
+def _chat(reader: Reader, before: str = "", **options: Any) -> Written:
+    """The prompt as a user's one message, behind a text, in the tokenizer's own template."""
+    chat = [{"role": "user", "content": before + "{}"}]
     template = reader.pipe.tokenizer.apply_chat_template(
         chat, tokenize=False, add_generation_prompt=True, **options
     )
     # Templates may strip what they are given.
     inner = reader.pipe.tokenizer.apply_chat_template(
-        [{"role": "user", "content": reader.prompt}],
+        [{"role": "user", "content": before + reader.prompt}],
         tokenize=False,
         add_generation_prompt=True,
         **options,
     )
-    before, _, after = template.partition("{}")
-    return Written.of(
-        reader.prompt, before, after, as_=inner[len(before) : len(inner) - len(after)]
-    )
+    start, _, end = template.partition("{}")
+    return Written.of(reader.prompt, start, end, as_=inner[len(start) : len(inner) - len(end)])
 
 
 def _cleaned(reader: Reader) -> Written:

@@ -76,11 +76,12 @@ def unflatten(added: Mapping[str, torch.Tensor]) -> Told:
 
 
 def _lists(value: Any) -> Any:
-    """Dicts whose keys count up from 0 as lists."""
+    """Dicts whose keys count up from 0 as lists; as tuples, as sizes are, where all are numbers."""
     if not isinstance(value, dict):
         return value
     if value and all(key == str(index) for index, key in enumerate(value)):
-        return [_lists(inner) for inner in value.values()]
+        numbers = all(isinstance(inner, (int, float)) for inner in value.values())
+        return (tuple if numbers else list)(_lists(inner) for inner in value.values())
     return {key: _lists(inner) for key, inner in value.items()}
 
 

@@ -16,13 +16,19 @@ from PIL import Image
 
 from wordlight.backends.torch.tiny.aura_flow import aura_flow
 from wordlight.backends.torch.tiny.cogview_4 import cogview_4
+from wordlight.backends.torch.tiny.ernie_image import ernie_image
 from wordlight.backends.torch.tiny.flux import chroma, flux_dev, flux_kontext, flux_schnell
 from wordlight.backends.torch.tiny.flux_2 import flux_2_dev, flux_2_klein
 from wordlight.backends.torch.tiny.hidream import hidream
 from wordlight.backends.torch.tiny.hunyuan_image import hunyuan_image
 from wordlight.backends.torch.tiny.kandinsky_5 import kandinsky_5
+from wordlight.backends.torch.tiny.krea_2 import krea_2
+from wordlight.backends.torch.tiny.longcat_image import longcat_image
 from wordlight.backends.torch.tiny.lumina_2 import lumina_2
+from wordlight.backends.torch.tiny.nucleus_image import nucleus_image
+from wordlight.backends.torch.tiny.ovis_image import ovis_image
 from wordlight.backends.torch.tiny.pixart import pixart_sigma
+from wordlight.backends.torch.tiny.prx import prx
 from wordlight.backends.torch.tiny.qwen_image import qwen_image
 from wordlight.backends.torch.tiny.sana import sana
 from wordlight.backends.torch.tiny.stable_diffusion import (
@@ -90,6 +96,12 @@ TINY: dict[str, TinyFamily] = {
     "cogview-4": TinyFamily(cogview_4, _SIZED),
     "kandinsky-5": TinyFamily(kandinsky_5, _LARGER),
     "hidream": TinyFamily(hidream, _SIZED),
+    "ovis-image": TinyFamily(ovis_image, _SIZED),
+    "longcat-image": TinyFamily(longcat_image, {**_SIZED, "enable_prompt_rewrite": False}),
+    "ernie-image": TinyFamily(ernie_image, _SIZED),
+    "prx": TinyFamily(prx, {**_SIZED, "use_resolution_binning": False}),
+    "krea-2": TinyFamily(krea_2, _SIZED),
+    "nucleus-image": TinyFamily(nucleus_image, _SIZED),
     "wan": TinyFamily(wan, _VIDEO),
     "ltx": TinyFamily(ltx, _VIDEO),
 }

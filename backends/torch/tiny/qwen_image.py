@@ -21,7 +21,20 @@ def qwen_image() -> QwenImagePipeline:
         joint_attention_dim=16,
         axes_dims_rope=(4, 6, 6),
     )
-    vae = AutoencoderKLQwenImage(
+    return quiet(
+        QwenImagePipeline(
+            tokenizer=tokenizer,
+            text_encoder=qwen25_vl_text_encoder(tokenizer),
+            transformer=lively(denoiser),
+            vae=qwen_autoencoder(),
+            scheduler=flow_scheduler(),
+        )
+    )
+
+
+def qwen_autoencoder() -> AutoencoderKLQwenImage:
+    """Qwen-Image's autoencoder, of four channels."""
+    return AutoencoderKLQwenImage(
         base_dim=8,
         z_dim=4,
         dim_mult=[1, 1],
@@ -29,13 +42,4 @@ def qwen_image() -> QwenImagePipeline:
         temperal_downsample=[False],
         latents_mean=[0.0] * 4,
         latents_std=[1.0] * 4,
-    )
-    return quiet(
-        QwenImagePipeline(
-            tokenizer=tokenizer,
-            text_encoder=qwen25_vl_text_encoder(tokenizer),
-            transformer=lively(denoiser),
-            vae=vae,
-            scheduler=flow_scheduler(),
-        )
     )

@@ -20,11 +20,15 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
     UMT5Config,
     UMT5EncoderModel,
 )
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 from wordlight.backends.torch.tiny.parts import lively
 
@@ -67,6 +71,13 @@ def gemma2_text_encoder(tokenizer: Any) -> Gemma2Model:
     return lively(Gemma2Model(config))
 
 
+def t5gemma_text_encoder(tokenizer: Any) -> T5GemmaEncoder:
+    """T5Gemma's encoder."""
+    sizes = {**_decoder(tokenizer), "head_dim": WIDTH // 2, "sliding_window": 512}
+    config = T5GemmaConfig(encoder=sizes, decoder=sizes, vocab_size=len(tokenizer))
+    return lively(T5GemmaEncoder(config.encoder))
+
+
 def glm_text_encoder(tokenizer: Any) -> GlmModel:
     """GLM 4 without its head."""
     return lively(GlmModel(GlmConfig(**_decoder(tokenizer), head_dim=WIDTH // 2)))
@@ -101,6 +112,32 @@ def qwen25_vl_text_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
     return lively(Qwen2_5_VLForConditionalGeneration(config))
+
+
+def qwen3_vl_text_encoder(tokenizer: Any, n_layers: int = 3) -> Qwen3VLForConditionalGeneration:
+    """Qwen 3 VL; its eye has one layer, and no picture is ever shown to it."""
+    rotary = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e6}
+    config = Qwen3VLConfig(
+        text_config={
+            **_decoder(tokenizer, n_layers=n_layers),
+            "head_dim": WIDTH // 2,
+            "rope_parameters": rotary,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+    )
+    return lively(Qwen3VLForConditionalGeneration(config))
 
 
 def mistral3_text_encoder(tokenizer: Any, n_layers: int) -> Mistral3ForConditionalGeneration:

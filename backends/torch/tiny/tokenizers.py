@@ -45,6 +45,13 @@ QWEN_TEMPLATE = (
     "{% endif %}{% endif %}"
 )
 
+#: The same of messages whose content is a list of parts.
+QWEN_PARTS_TEMPLATE = QWEN_TEMPLATE.replace(
+    "{{ message.content }}",
+    "{% if message.content is string %}{{ message.content }}"
+    "{% else %}{{ message.content[0].text }}{% endif %}",
+)
+
 
 def clip_tokenizer(pad: str = "<|endoftext|>", length: int = 77) -> CLIPTokenizer:
     """CLIP's: byte-level pairs with an end-of-word mark, 77 tokens (LongCLIP: 248).
@@ -78,11 +85,11 @@ def byt5_tokenizer() -> ByT5Tokenizer:
     return ByT5Tokenizer(model_max_length=128)
 
 
-def gemma_tokenizer() -> GemmaTokenizer:
+def gemma_tokenizer(length: int = 4096) -> GemmaTokenizer:
     """Gemma's: pairs of whole characters with bytes for those it lacks, ``<bos>`` first."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     vocabulary, merges = _sentencepiece_pairs(special)
-    tokenizer = GemmaTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=4096)
+    tokenizer = GemmaTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=length)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])]
     )

@@ -285,6 +285,15 @@ def test_words_that_do_not_fit_the_embeddings(shared_pipe: StableDiffusionPipeli
         DAAM.from_trace(chunks)
 
 
+def test_a_prompt_that_the_pipeline_writes_anew_is_refused() -> None:
+    pipe = build_tiny("longcat-image")
+    pipe.rewire_prompt = lambda prompt, _device: [f"{one} on a table" for one in prompt]
+    with trace(pipe) as traced:
+        draw_tiny("longcat-image", pipe, ["a cat"], enable_prompt_rewrite=True)
+    with pytest.raises(ValueError, match="call it with enable_prompt_rewrite=False"):
+        DAAM.from_trace(traced)
+
+
 def test_a_crop_is_no_picture(shared_pipe: StableDiffusionPipeline) -> None:
     inpaint = with_parts(StableDiffusionInpaintPipeline, shared_pipe)
     mask = np.zeros((64, 64), np.uint8)
