@@ -87,9 +87,11 @@ def test_words_are_found_whatever_the_tokenizer(family):
     words = PromptWords.of(tokenize(build_tiny(family), PROMPT))
     owned = sorted(t for player in words.players for t in player.tokens)
     assert owned == list(range(len(words.tokens)))
-    assert [w.text for w in words.words if w.text.isascii()] == (
-        'a red circle says " HI " , 2 triangles &'.split()
-    )
+    # PixArt leaves this mark out, where what it cleans captions with is installed.
+    left_out = {"&"} if family == "pixart-sigma" else set()
+    assert [w.text for w in words.words if w.text.isascii() and w.text not in left_out] == [
+        word for word in 'a red circle says " HI " , 2 triangles &'.split() if word not in left_out
+    ]
     texts = words.tokens.texts
     for word in words.words:
         letters = "".join(texts[t] for t in word.tokens).lower()
@@ -97,8 +99,8 @@ def test_words_are_found_whatever_the_tokenizer(family):
             assert word.text.lower() in letters.replace("</w>", "").replace("▁", "").replace(
                 "Ġ", ""
             ).replace("</s>", "")
-    if family == "prx":
-        # It leaves such characters out.
+    if family in ("prx", "pixart-sigma"):
+        # These leave such characters out.
         return
     # Text without blanks: a character is asked for, or several.
     assert words.find("赤い猫").text == "赤い猫"
