@@ -146,5 +146,5 @@ bench: install ## what tracing costs, and Flax against PyTorch
 
 clean: ## remove what was built; .venv and runs/ stay
 	rm -rf build dist out src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -rf .import_linter_cache
+	rm -rf .import_linter_cache .cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -53,22 +53,36 @@ def unknown_words(model_id: str, prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word not in known))
 
 
+def unknown_words_sentence(model_id: str, prompt: str) -> str | None:
+    """Return a sentence that names a prompt's unknown words.
+
+    None where every word is known, or the model's words aren't.
+
+    >>> unknown_words_sentence("scenes", "a red dog").partition(":")[0]
+    "scenes was never trained on the word 'dog'"
+    """
+    words = unknown_words(model_id, prompt)
+    if not words:
+        return None
+    plural = "s" if len(words) > 1 else ""
+    return (
+        f"{model_id} was never trained on the word{plural} {', '.join(map(repr, words))}: it can't "
+        "draw what that says, and such maps mean nothing"
+    )
+
+
 def unknown_words_message(model_id: str, prompt: str) -> str | None:
     """Return a sentence that names a prompt's unknown words and lists the known ones.
 
     None where every word is known, or the model's words aren't.
     """
-    words = unknown_words(model_id, prompt)
-    if not words:
+    sentence = unknown_words_sentence(model_id, prompt)
+    if sentence is None:
         return None
     known = sorted(known_words(model_id) or ())
     listed = ", ".join(known[:_LISTED])
     more = f", and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
-    plural = "s" if len(words) > 1 else ""
-    return (
-        f"{model_id} was never trained on the word{plural} {', '.join(map(repr, words))}: it can't "
-        f"draw what that says, and such maps mean nothing. It knows: {listed}{more}"
-    )
+    return f"{sentence}. It knows: {listed}{more}"
 
 
 def warn_of_unknown_words(model_id: str, prompt: str, stacklevel: int = 2) -> None:

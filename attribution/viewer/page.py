@@ -29,7 +29,8 @@ class Viewer:
     """Maps to look at, in a browser or a notebook.
 
     Args:
-        panels: one or several of one prompt, shown side by side, with their words linked.
+        panels: one or several of one prompt or its negative prompt, shown side by side, with their
+            words linked.
         title: of the page; the prompt where None.
         pinned: players of the first panel that are shown from the start.
 
@@ -46,10 +47,15 @@ class Viewer:
             raise ValueError("there are no maps to show")
         ShownPrompt.of(self.panels)
 
+    @property
+    def _prompt(self) -> str:
+        """The prompt, or the negative one where no panel is of the prompt."""
+        return min(self.panels, key=lambda panel: panel.negative).prompt
+
     def html(self) -> str:
         """The page: it asks for no file and no address."""
         script = resource("viewer.js")
-        title = self.title or visible(self.panels[0].prompt)
+        title = self.title or visible(self._prompt)
         template = _environment().from_string(resource("page.html.j2"))
         return template.render(
             title=title.encode("utf-8", "replace").decode(),  # half characters can't be written
@@ -78,6 +84,7 @@ class Viewer:
         prompt = ShownPrompt.of(self.panels)
         return {
             **asdict(prompt),
+            "warnings": list(dict.fromkeys(p.warning for p in self.panels if p.warning)),
             "pinned": [
                 number
                 for player in self.pinned

@@ -13,6 +13,7 @@ from wordlight.attribution.maps import AttributionMaps, WordMap
 from wordlight.attribution.resize import average_down
 from wordlight.attribution.viewer.packing import data_uri, pack_maps, pack_mask
 from wordlight.attribution.words import Word
+from wordlight.backends.vocabulary import unknown_words_sentence
 
 Maps = npt.NDArray[np.float32]
 
@@ -36,6 +37,8 @@ class Panel:
         axes: the labels along each axis that was kept, by its name.
         apart: maps of each along these axes, ``(player, *axes, y, x)``, where any were kept.
         masks: the true mask of some players, ``(height, width)`` bool; drawn as outlines.
+        negative: whether the words are those of the negative prompt.
+        warning: what readers must know before they believe the maps, or nothing.
     """
 
     label: str
@@ -48,6 +51,8 @@ class Panel:
     axes: Mapping[str, list[Any]] = field(default_factory=dict)
     apart: Maps | None = None
     masks: Mapping[Word, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    negative: bool = False
+    warning: str = ""
 
     @classmethod
     def of(
@@ -69,6 +74,8 @@ class Panel:
             axes={axis: maps.data.coords[axis].values.tolist() for axis in extra},
             apart=maps.data.values if extra else None,
             masks=masks or {},
+            negative=maps.provenance.settings.get("words_of") == "negative",
+            warning=_warning(maps),
         )
 
     @classmethod
@@ -109,6 +116,12 @@ def _facts(maps: AttributionMaps) -> dict[str, str]:
         "seed": "" if origin.seed is None else str(origin.seed),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _warning(maps: AttributionMaps) -> str:
+    """A sentence about words that the model was never trained on, where there are any."""
+    texts = [maps.prompt, *(word.text for word in maps.outside)]
+    return unknown_words_sentence(maps.provenance.model_id, " ".join(texts)) or ""
 
 
 def _pack_apart(maps: Maps) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The prompt as a row of words and the text between them, for one panel or several."""
+"""The prompts as rows of words and the text between them, for one panel or several."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from wordlight.attribution.viewer.panel import Panel
@@ -36,47 +36,84 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class ShownText:
+    """A text that words are of: the prompt, or the negative one.
+
+    Attributes:
+        title: what stands before it, nothing for the prompt.
+        pieces: the whole text.
+        right_to_left: whether it is written from right to left.
+    """
+
+    title: str
+    pieces: tuple[Piece, ...]
+    right_to_left: bool
+
+
+@dataclass(frozen=True)
 class ShownPrompt:
-    """A prompt cut so finely that every piece is of one player at most in every panel.
+    """The texts of panels, cut so finely that every piece is of one player at most in every panel.
 
     Pieces that belong to the same players everywhere are one word.
     """
 
-    pieces: tuple[Piece, ...]
+    texts: tuple[ShownText, ...]
     words: tuple[ShownWord, ...]
-    right_to_left: bool
 
     @classmethod
     def of(cls, panels: Sequence[Panel]) -> ShownPrompt:
-        """The prompt of panels that share one.
+        """The prompt of panels that share one, and the negative prompt of those that are of it.
 
         Raises ValueError for panels of different prompts.
         """
-        prompt = panels[0].prompt
-        for panel in panels:
-            if panel.prompt != prompt:
-                raise ValueError(
-                    f"maps side by side must be of one prompt, not of {prompt!r} and "
-                    f"{panel.prompt!r}"
-                )
-        words: dict[tuple[int | None, ...], list[str]] = {}
-        pieces = []
-        spans = {span for panel in panels for player in panel.players for span in player.spans}
-        edges = sorted({0, len(prompt), *(cut for span in spans for cut in span)})
-        for start, stop in pairwise(edges):
-            text = prompt[start:stop]
-            owners = tuple(_owner(panel, start, stop) for panel in panels)
-            # A blank inside a phrase is of no word, where another panel cuts the phrase there.
-            blank = text.isspace() and (start, stop) not in spans
-            if blank or all(owner is None for owner in owners):
-                pieces.append(Piece(text if text.isspace() else visible(text), None))
-                continue
-            number = list(words).index(owners) if owners in words else len(words)
-            words.setdefault(owners, []).append(text)
-            pieces.append(Piece(visible(text), number))
-        names = _numbered([" … ".join(map(visible, texts)) for texts in words.values()])
-        shown = [ShownWord(n, "text", owners) for n, owners in zip(names, words, strict=True)]
-        return cls(tuple(pieces), (*shown, *_not_text(panels)), _right_to_left(prompt))
+        kinds = sorted({panel.negative for panel in panels})
+        texts: list[ShownText] = []
+        words: list[ShownWord] = []
+        for negative in kinds:
+            prompt = _shared([panel.prompt for panel in panels if panel.negative is negative])
+            among = [panel if panel.negative is negative else None for panel in panels]
+            text, of_text = _cut(prompt, among, len(words))
+            texts.append(ShownText("Negative prompt" if negative else "", *text))
+            suffix = " (negative)" if negative else ""
+            words += [replace(word, name=word.name + suffix) for word in of_text]
+        return cls(tuple(texts), (*words, *_not_text(panels)))
+
+
+def _shared(prompts: Sequence[str]) -> str:
+    for prompt in prompts:
+        if prompt != prompts[0]:
+            raise ValueError(
+                f"maps side by side must be of one prompt, not of {prompts[0]!r} and {prompt!r}"
+            )
+    return prompts[0]
+
+
+def _cut(
+    prompt: str, panels: Sequence[Panel | None], first: int
+) -> tuple[tuple[tuple[Piece, ...], bool], list[ShownWord]]:
+    """A text's pieces and its direction, and its words, which are counted from ``first``.
+
+    Panels of another text are None.
+    """
+    words: dict[tuple[int | None, ...], list[str]] = {}
+    pieces = []
+    players = [player for panel in panels if panel is not None for player in panel.players]
+    spans = {span for player in players for span in player.spans}
+    edges = sorted({0, len(prompt), *(cut for span in spans for cut in span)})
+    for start, stop in pairwise(edges):
+        text = prompt[start:stop]
+        owners = tuple(p if p is None else _owner(p, start, stop) for p in panels)
+        # A blank inside a phrase is of no word, where another panel cuts the phrase there.
+        blank = text.isspace() and (start, stop) not in spans
+        if blank or all(owner is None for owner in owners):
+            pieces.append(Piece(text if text.isspace() else visible(text), None))
+            continue
+        number = list(words).index(owners) if owners in words else len(words)
+        words.setdefault(owners, []).append(text)
+        pieces.append(Piece(visible(text), first + number))
+    names = _numbered([" … ".join(map(visible, texts)) for texts in words.values()])
+    shown = [ShownWord(n, "text", owners) for n, owners in zip(names, words, strict=True)]
+    return (tuple(pieces), _right_to_left(prompt)), shown
 
 
 def visible(text: str) -> str:

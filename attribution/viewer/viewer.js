@@ -191,7 +191,7 @@
         "aria-label": `${this.label ? `${this.label}: ` : ""}the image. Arrow keys rank the words at a pixel`,
         style: `aspect-ratio: ${this.image.width} / ${this.image.height}`,
       }, make("img", {
-        src: this.image.source || this.viewer.image, alt: `Image of the prompt: ${this.viewer.text}`,
+        src: this.image.source || this.viewer.image, alt: `Image of the ${this.viewer.text}`,
         class: Math.max(this.image.width, this.image.height) < LEAST_SIDE / 2 ? "wl-few" : null,
       }), this.canvas, this.marks, this.labels);
       this.legend = make("ul", { class: "wl-legend", "aria-label": "Maps that are shown" });
@@ -521,11 +521,12 @@
   class Viewer {
     constructor(element, data) {
       Object.assign(this, {
-        id: count++, element, words: data.words, pieces: data.pieces, hover: null, pins: [], colours: new Map(),
+        id: count++, element, words: data.words, hover: null, pins: [], colours: new Map(),
         point: null, kept: false, leader: 0, opacity: 0.75, threshold: 0, scale: "each", rankBy: "value",
         smooth: true, specials: false, all: false, at: {}, film: null,
       });
-      this.text = data.pieces.map((piece) => piece.text).join("");
+      const [{ title, pieces }] = data.texts;
+      this.text = `${(title || "prompt").toLowerCase()}: ${pieces.map((piece) => piece.text).join("")}`;
       this.image = data.panels[0].image.source;
       this.panels = data.panels.map((panel, place) => new Panel(this, panel, place));
       this.live = make("p", { class: "wl-hidden", role: "status", "aria-live": "polite" });
@@ -562,27 +563,30 @@
     }
 
     head(data) {
-      const prompt = make("p", { class: "wl-prompt", dir: data.right_to_left ? "rtl" : "ltr" },
-        ...data.pieces.map(({ text, word }) => word === null ? (text.trim() ? make("bdi", {}, text) : text) : this.button(word, text, "wl-text")));
+      const written = ({ title, pieces, right_to_left }) => make("p", {
+        class: title ? "wl-prompt wl-negative" : "wl-prompt", dir: right_to_left ? "rtl" : "ltr",
+      }, title ? make("span", { class: "wl-title" }, title) : "", ...pieces.map(({ text, word }) =>
+        word === null ? (text.trim() ? make("bdi", {}, text) : text) : this.button(word, text, "wl-text")));
       const rest = (kind, title) => {
         const own = this.words.map((w, i) => [w, i]).filter(([w]) => w.kind === kind);
         return own.length === 0 ? [] : [make("p", { class: "wl-rest" }, make("span", {}, title),
           ...own.map(([w, i]) => this.button(i, w.name, "wl-chip")))];
       };
       const head = make("div", { class: "wl-words", role: "group", "aria-label": "Words of the prompt" },
-        prompt, ...rest("other", "Not in the prompt"), ...rest("special", "Special positions"));
+        ...data.texts.map(written), ...rest("other", "Not in the prompt"), ...rest("special", "Special positions"));
       this.buttons = [...head.querySelectorAll("button")];
       if (this.buttons.length) this.buttons[0].setAttribute("tabindex", 0);
       head.addEventListener("keydown", (event) => {
         const here = this.buttons.indexOf(document.activeElement), last = this.buttons.length - 1;
-        const forward = data.right_to_left ? "ArrowLeft" : "ArrowRight";
-        const back = data.right_to_left ? "ArrowRight" : "ArrowLeft";
+        const leftwards = document.activeElement.closest("[dir='rtl']") !== null;
+        const [forward, back] = leftwards ? ["ArrowLeft", "ArrowRight"] : ["ArrowRight", "ArrowLeft"];
         const goal = { [forward]: Math.min(last, here + 1), [back]: Math.max(0, here - 1), Home: 0, End: last }[event.key];
         if (here < 0 || goal === undefined) return;
         event.preventDefault();
         this.buttons[goal].focus({ focusVisible: true });
       });
-      return make("header", { class: "wl-head" }, head);
+      return make("header", { class: "wl-head" }, head,
+        ...data.warnings.map((text) => make("p", { class: "wl-warning", role: "note" }, make("bdi", {}, text))));
     }
 
     slider(name, title, options, change, read) {

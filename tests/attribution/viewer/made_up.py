@@ -49,8 +49,13 @@ def maps_of(
     axes: dict[str, list[Any]] | None = None,
     method: str = "made-up",
     image: npt.NDArray[np.uint8] | None = None,
+    model: str = "toy",
+    negative: bool = False,
 ) -> AttributionMaps:
-    """Maps of a prompt on a grid, over an image ``scale`` times as large."""
+    """Maps of a prompt on a grid, over an image ``scale`` times as large.
+
+    ``negative`` says that the prompt is the one that guidance pushes away from.
+    """
     rng = np.random.default_rng(3)
     axes = axes or {}
     if isinstance(prompt, str):
@@ -74,5 +79,11 @@ def maps_of(
         image.astype(np.uint8),
         merge="sum",
         signed=signed,
-        provenance=Provenance(method, model_id="toy", framework="numpy", seed=3),
+        provenance=Provenance(
+            method,
+            {"words_of": "negative"} if negative else {},
+            model_id=model,
+            framework="numpy",
+            seed=3,
+        ),
     )

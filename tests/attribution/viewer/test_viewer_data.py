@@ -92,10 +92,11 @@ def test_a_prompt_is_data_and_nothing_else(tmp_path: Path) -> None:
     assert [kind for kind, _ in found.scripts] == ["application/json", None]
     assert found.scripts[1] == wanted.scripts[1]
     data = json.loads(found.scripts[0][1])
-    assert "".join(piece["text"] for piece in data["pieces"]).startswith("".join(HOSTILE[:6]))
+    texts = [piece["text"] for piece in data["texts"][0]["pieces"]]
+    assert "".join(texts).startswith("".join(HOSTILE[:6]))
     assert not set("<>&'\u2028\u202e") & set(found.scripts[0][1])
     # What shows nothing is named by its code point.
-    assert {"U+200F", "U+D800"} <= {piece["text"] for piece in data["pieces"]}
+    assert {"U+200F", "U+D800"} <= set(texts)
 
 
 def test_the_page_asks_for_nothing() -> None:
@@ -126,7 +127,7 @@ def test_words_carry_their_number_and_groups_are_one() -> None:
     players = partition(PromptWords.of(maps.tokens), [["dog", "ball"]])
     group = maps_of("a dog and a ball", players=[*players, Word.outside("green  cat")])
     shown = ShownPrompt.of([Panel.of(group)])
-    pieces = {piece.text: piece.word for piece in shown.pieces if piece.word is not None}
+    pieces = {piece.text: piece.word for piece in shown.texts[0].pieces if piece.word is not None}
     assert pieces["dog"] == pieces["ball"] != pieces["and"]
     assert (shown.words[-1].name, shown.words[-1].kind) == ("green cat", "other")
 
@@ -137,13 +138,56 @@ def test_panels_share_words_that_each_cut_otherwise() -> None:
         fine.tokens, players=partition(PromptWords.of(fine.tokens), ["red dog", ["and", "ball"]])
     )
     shown = ShownPrompt.of([Panel.of(fine), Panel.of(coarse)])
-    texts = [
-        (p.text, None if p.word is None else shown.words[p.word].players) for p in shown.pieces
-    ]
+    pieces = shown.texts[0].pieces
+    texts = [(p.text, None if p.word is None else shown.words[p.word].players) for p in pieces]
     phrase = [p.text for p in coarse.players].index("red dog")
     assert ("red", (1, phrase)) in texts
     assert ("dog", (2, phrase)) in texts
-    assert "".join(p.text for p in shown.pieces) == "a red dog and a ball"
+    assert "".join(p.text for p in pieces) == "a red dog and a ball"
+
+
+def test_the_negative_prompts_words_are_words_of_their_own() -> None:
+    maps = maps_of("a dog and a ball")
+    against = maps_of("a blurry dog", negative=True)
+    shown = ShownPrompt.of([Panel.of(against), Panel.of(maps)])
+    assert [(text.title, len(text.pieces)) for text in shown.texts] == [
+        ("", 9),
+        ("Negative prompt", 5),
+    ]
+    assert [(word.name, word.players) for word in shown.words] == [
+        ("a (1)", (None, 0)),
+        ("dog", (None, 1)),
+        ("and", (None, 2)),
+        ("a (2)", (None, 3)),
+        ("ball", (None, 4)),
+        ("a (negative)", (0, None)),
+        ("blurry (negative)", (1, None)),
+        ("dog (negative)", (2, None)),
+        ("<start>", (3, 5)),
+        ("<end>", (4, 6)),
+        ("<pad>", (5, 7)),
+    ]
+    words = [piece.word for text in shown.texts for piece in text.pieces if piece.word is not None]
+    assert words == list(range(8))
+    assert "<title>a dog and a ball ·" in Viewer([Panel.of(against), Panel.of(maps)]).html()
+    assert "<title>a blurry dog ·" in Viewer([Panel.of(against)]).html()
+    other = Panel.of(maps_of("a cat", negative=True))
+    with pytest.raises(ValueError, match="one prompt"):
+        Viewer([Panel.of(maps), Panel.of(against), other])
+
+
+def test_words_that_the_model_never_read_are_named() -> None:
+    known = maps_of("a red circle", model="scenes")
+    unknown = maps_of("a red dog", model="scenes")
+    assert not Panel.of(known).warning
+    assert not Panel.of(maps_of("a red dog")).warning  # nobody knows which words "toy" has read
+    assert "never trained on the word 'dog'" in Panel.of(unknown).warning
+    players = [*known.players, Word.outside("green cat")]
+    asked = maps_of("a red circle", model="scenes", players=players)
+    assert "never trained on the word 'cat'" in Panel.of(asked).warning
+    assert Viewer([Panel.of(unknown), Panel.of(unknown)])._plain(None)["warnings"] == [
+        Panel.of(unknown).warning
+    ]
 
 
 def test_what_cannot_stand_side_by_side_is_refused() -> None:

@@ -276,8 +276,10 @@ def test_keys_alone_are_enough(show: Any) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(show: Any, browser: chromium.Page, dark: bool) -> None:
-    maps = maps_of(axes={"step": [0, 1]})
-    for shown in (show(maps), show(maps, maps_of(signed=True, method="other"), width=800)):
+    maps = maps_of(axes={"step": [0, 1]}, model="scenes")
+    against = maps_of("blurry", negative=True, method="against")
+    other = maps_of(signed=True, method="other")
+    for shown in (show(maps), show(maps, other, against, width=800)):
         browser.show(1200, dark=dark)
         browser.click(shown.word(1))
         browser.click(shown.word(4))
@@ -412,3 +414,24 @@ def test_side_by_side_is_linked(show: Any) -> None:
     shown.set("threshold", 60)
     assert shown.page.evaluate("document.querySelectorAll('.wl-outline').length") == 2
     shown.complaints()
+
+
+def test_words_of_the_negative_prompt_stand_below(show: Any) -> None:
+    shown = show(maps_of("a dog"), maps_of("a blurry cat", negative=True, signed=True))
+    assert shown.texts(".wl-prompt") == ["a dog", "Negative prompta blurry cat"]
+    shown.page.hover(shown.word(3))
+    assert shown.texts(".wl-legend bdi") == ["blurry (negative)"] * 2
+    assert shown.texts(".wl-legend .wl-note")[0] == "has no map of its own here"
+    assert not shown.canvas(0).any()
+    assert shown.canvas(1).any()
+    shown.page.hover(".wl-stage")
+    assert "cat (negative)" in shown.texts(".wl-row bdi")
+    shown.complaints()
+
+
+def test_words_that_the_model_never_read_are_warned_of(show: Any) -> None:
+    shown = show(maps_of("a <b>dog</b> and circle", model="scenes"))
+    warning = shown.text(".wl-warning")
+    assert warning.startswith("scenes was never trained on the words 'b', 'dog'")
+    assert shown.page.evaluate("document.querySelectorAll('.wl-warning b').length") == 0
+    assert not show(maps_of("a circle", model="scenes")).texts(".wl-warning")
