@@ -33,8 +33,9 @@
     return element;
   }
 
-  function number(value) {
-    if (value === 0) return "0";
+  // What is far below the largest of some numbers is 0 among them.
+  function number(value, largest = 0) {
+    if (value === 0 || Math.abs(value) < 1e-4 * largest) return "0";
     const size = Math.abs(value);
     if (size >= 1e5 || size < 1e-4) return value.toExponential(1);
     return String(Number(value.toPrecision(3)));
@@ -451,13 +452,13 @@
           const why = one.even ? "is the same everywhere: nothing to show" : "is nowhere positive: nothing to show";
           return make("li", { style: colour }, name, make("span", { class: "wl-note" }, why));
         }
-        const most = Math.max(one.high, -one.low);
+        const most = Math.max(Math.abs(one.high), Math.abs(one.low));
         const [low, high] = this.signed ? [kind === "wl-own" ? 0 : -most, most] : [one.low, one.high];
         const note = !one.positive ? "nowhere positive"
           : viewer.threshold > 0 ? `covers ${percent(this.covered(one))} of the image` : "";
         return make("li", { style: colour }, name,
-          make("span", { class: "wl-bar" }, make("span", { class: "wl-number" }, number(low)),
-            make("span", { class: `wl-ramp ${kind}` }), make("span", { class: "wl-number" }, number(high))),
+          make("span", { class: "wl-bar" }, make("span", { class: "wl-number" }, number(low, most)),
+            make("span", { class: `wl-ramp ${kind}` }), make("span", { class: "wl-number" }, number(high, most))),
           make("span", { class: "wl-note" }, note));
       }));
     }
@@ -500,7 +501,7 @@
           onpointerenter: () => viewer.over(word), onpointerleave: () => viewer.over(null),
         }, make("bdi", {}, viewer.words[word].name),
         make("span", { class: key < 0 ? "wl-meter wl-below" : "wl-meter" }),
-        make("span", { class: "wl-number" }, viewer.rankBy === "share" ? percent(share) : number(value)));
+        make("span", { class: "wl-number" }, viewer.rankBy === "share" ? percent(share) : number(value, most)));
         if (pinned) row.classList.add("wl-pinned");
         return make("li", {}, row);
       }));
