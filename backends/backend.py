@@ -5,19 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
+from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.sampling import SamplingFacts, check_image, check_prompts, seeds_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
 from wordlight.backends.vocabulary import warn_of_unknown_words
 
+#: Steps whose maps are held at once where each is wanted by itself, and their pairs of places.
+_STEPS_AT_ONCE, _PAIRS_AT_ONCE = 8, 2**20
 #: An array of the backend's framework; methods handle it through array-api-compat.
 Array = Any
 
@@ -432,6 +434,28 @@ class Backend(ABC):
                 )
         self.evaluations.forward += len(steps)
         return self._attention(trajectory, query, steps, keys)
+
+    def attention_by_step(
+        self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
+    ) -> Iterator[AttentionMeans]:
+        """Yield what ``attention`` gives for each step by itself.
+
+        As many steps are replayed at once as their maps stay small.
+        """
+        places = trajectory.grid[0] * trajectory.grid[1]
+        at_once = max(1, min(_STEPS_AT_ONCE, _PAIRS_AT_ONCE // places**2))
+        kept = replace(query, keep=tuple(axis for axis in AXES if axis in {"step", *query.keep}))
+        for start in range(0, len(steps), at_once):
+            some = steps[start : start + at_once]
+            found = self.attention(trajectory, kept, some).means
+            for step in some:
+                yield AttentionMeans(
+                    tuple(
+                        mean if "step" in query.keep else replace(mean, step=None)
+                        for mean in found
+                        if mean.step == step
+                    )
+                )
 
     def attention_vjp(
         self,

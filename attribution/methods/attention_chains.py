@@ -20,9 +20,8 @@ from wordlight.attribution.methods.self_attention import (
 from wordlight.attribution.options import number, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Evaluations
-from wordlight.backends.trajectory import Trajectory
 
 
 class _Chain(TextImageAttributor):
@@ -49,8 +48,14 @@ class _Chain(TextImageAttributor):
     def _attribute(self, question: Question) -> Answer:
         trajectory = question.trajectory
         total = np.zeros((len(trajectory.tokens), *trajectory.grid))
-        for step in question.progress(question.steps):
-            attention, grid = self._attention(trajectory, step)
+        crosses, withins = (
+            self.backend.attention_by_step(trajectory, query, question.steps)
+            for query in (AttentionQuery(), self_query(self.head_weighting))
+        )
+        for _, cross, within in zip(
+            question.progress(question.steps), crosses, withins, strict=True
+        ):
+            attention, grid = self._attention(cross, within)
             visits = self._visits(attention).reshape(-1, *grid)
             total += resize(visits, trajectory.grid)
         maps = merge_words((total / len(question.steps)).clip(0), question.players)
@@ -60,14 +65,13 @@ class _Chain(TextImageAttributor):
         """The tokens' maps, ``(tokens, places)``, from the attention of the places."""
         raise NotImplementedError
 
-    def _attention(self, trajectory: Trajectory, step: int) -> tuple[Matrix, tuple[int, int]]:
+    def _attention(
+        self, cross: AttentionMeans, within: AttentionMeans
+    ) -> tuple[Matrix, tuple[int, int]]:
         """How much each place of the finest grid attends to each state, ``(places, places +
         tokens)`` with rows that sum to one, and that grid."""
-        query = self_query(self.head_weighting)
-        within = self.backend.attention(trajectory, query, (step,)).means
-        grid, finest = next(iter(by_grid(within).items()))
+        grid, finest = next(iter(by_grid(within.means).items()))
         own = mean_of_heads(finest, self.head_weighting)
-        cross = self.backend.attention(trajectory, AttentionQuery(), (step,))
         told, _ = average_on_grid(cross, grid)
         both = np.concatenate([own, told.clip(0).reshape(len(told), -1).T], axis=1)
         return both / both.sum(axis=1, keepdims=True), grid

@@ -73,9 +73,9 @@ class GramCol(TextImageAttributor):
         trajectory = question.trajectory
         query = AttentionQuery(keep=("layer", "head"), measure=_MEASURES[self.similarity])
         total = np.zeros((len(trajectory.tokens), *trajectory.grid))
-        for step in question.progress(question.steps):
-            columns = self.backend.attention(trajectory, query, (step,)).means
-            means = tuple(self._standardized(mean, trajectory.tokens) for mean in columns)
+        columns = self.backend.attention_by_step(trajectory, query, question.steps)
+        for _, found in zip(question.progress(question.steps), columns, strict=True):
+            means = tuple(self._standardized(mean, trajectory.tokens) for mean in found.means)
             total += average_on_grid(AttentionMeans(means), trajectory.grid)[0]
         maps = merge_words(total / len(question.steps), question.players)
         return Answer(xr.DataArray(maps, dims=("word", "y", "x")))

@@ -94,10 +94,14 @@ class SelfAttentionRefined(TextImageAttributor):
     def _attribute(self, question: Question) -> Answer:
         trajectory = question.trajectory
         total = np.zeros((len(trajectory.tokens), *trajectory.grid))
-        # Step by step, so that one step's places x places are held at a time.
-        for step in question.progress(question.steps):
-            cross = self.backend.attention(trajectory, AttentionQuery(), (step,))
-            within = self.backend.attention(trajectory, self._self_query, (step,))
+        # Step by step, so that few steps' places x places are held at a time.
+        crosses, withins = (
+            self.backend.attention_by_step(trajectory, query, question.steps)
+            for query in (AttentionQuery(), self._self_query)
+        )
+        for _, cross, within in zip(
+            question.progress(question.steps), crosses, withins, strict=True
+        ):
             total += self._refined(cross, within, trajectory)
         maps = merge_words((total / len(question.steps)).clip(0), question.players)
         return Answer(xr.DataArray(maps, dims=("word", "y", "x")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,21 @@ class AttentionAccumulator:
 
     def add(self, layer: str, step: int, grid: tuple[int, int], probs: torch.Tensor) -> None:
         """Take in the probabilities ``(images, heads, places, keys)`` of one layer and step."""
+        self._add(layer, step, grid, probs, 1)
+
+    def add_steps(
+        self, layer: str, steps: Sequence[int], grid: tuple[int, int], probs: torch.Tensor
+    ) -> None:
+        """Take in one image's probabilities of several steps, ``(steps, heads, places, keys)``."""
+        if "step" in self.query.keep:
+            for step, own in zip(steps, probs.split(1), strict=True):
+                self._add(layer, step, grid, own, 1)
+        else:
+            self._add(layer, steps[0], grid, probs.sum(0, keepdim=True), len(steps))
+
+    def _add(
+        self, layer: str, step: int, grid: tuple[int, int], probs: torch.Tensor, n_steps: int
+    ) -> None:
         heads = self.query.heads
         if heads is not None:
             probs = probs[:, list(heads)]
@@ -40,9 +56,9 @@ class AttentionAccumulator:
         if "head" in keep:
             for index in range(probs.shape[1]):
                 name = heads[index] if heads is not None else index
-                self._accumulate(_Key(grid, *place, name), probs[:, index], 1)
+                self._accumulate(_Key(grid, *place, name), probs[:, index], n_steps)
         else:
-            self._accumulate(_Key(grid, *place, None), probs.sum(1), probs.shape[1])
+            self._accumulate(_Key(grid, *place, None), probs.sum(1), n_steps * probs.shape[1])
 
     def _accumulate(self, key: _Key, total: torch.Tensor, count: int) -> None:
         if key in self._sums:

@@ -39,12 +39,17 @@ from wordlight.backends.torch.text_encoding import (
     input_embeddings,
     takes_input_embeddings,
 )
+from wordlight.backends.torch.told import NOT_BY_ROW
 from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
 from wordlight.backends.torch.weights import fingerprint
 from wordlight.backends.trajectory import Trajectory
 
 #: Directions whose forward-mode products are computed at once; more need more memory.
 _JVP_CHUNK = 32
+#: Steps of a run that one pass replays: beyond these a row costs no less. Few enough that the
+#: places of their latents, or the pairs of places where those are asked for, stay within what a
+#: pass of one large image takes.
+_MOST_STEPS, _MOST_PLACES, _MOST_PAIRS = 8, 2**15, 2**24
 #: The same through the decoder, whose features are as large as the image.
 _DECODER_CHUNK = 8
 _ALWAYS = frozenset(
@@ -394,23 +399,29 @@ class TorchBackend(Backend):
         keys: OtherKeys | None,
     ) -> AttentionMeans:
         accumulator = AttentionAccumulator(query)
-        step = 0
+        now: tuple[int, ...] = ()
 
         def receive(layer: str, grid: tuple[int, int], probs: torch.Tensor) -> None:
-            accumulator.add(layer, step, grid, probs)
+            accumulator.add_steps(layer, now, grid, probs)
 
-        conditioning = self.asarray(trajectory.embeddings[None])
+        own = self.asarray(trajectory.embeddings[None])
         others = None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings))
         model = self.model
         tap = AttentionTap(model, query, receive, others)
         # Words beside the prompt are looked at where PyTorch's own attention is.
         standard = StandardProcessors({} if keys is None else tap.wanted)
+        together = steps_together(trajectory, query)
         with as_written(model.whole), standard, tap, torch.no_grad():
-            for step in steps:
-                latents = self.asarray(trajectory.latents[step][None])
-                time, added = float(trajectory.timesteps[step]), self.told(trajectory, step)
-                tap.begin(model.telling(latents, time, conditioning, added), 1, slice(0, 1))
-                model.call(latents, time, conditioning, added)
+            for start in range(0, len(steps), together):
+                now = steps[start : start + together]
+                latents = self.asarray(trajectory.latents[list(now)])
+                times = [float(trajectory.timesteps[step]) for step in now]
+                told = [self.told(trajectory, step) for step in now]
+                added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
+                conditioning = own.expand(len(now), -1, -1)
+                telling = model.telling(latents, times, conditioning, added)
+                tap.begin(telling, len(now), slice(0, len(now)))
+                model.call(latents, times, conditioning, added)
                 tap.end()
         return accumulator.means(0)
 
@@ -464,6 +475,16 @@ class TorchBackend(Backend):
     ) -> Tracing:
         """Trace whatever is done with the pipeline inside a ``with`` block."""
         return Tracing(self, query or AttentionQuery(), prompts)
+
+
+def steps_together(trajectory: Trajectory, query: AttentionQuery) -> int:
+    """Return how many steps of a run one pass replays, each a row of the batch."""
+    if any(name[-1] in NOT_BY_ROW for name in trajectory.step_added):
+        return 1
+    places = trajectory.grid[0] * trajectory.grid[1]
+    size = places if query.kind == "cross" else places**2
+    most = _MOST_PLACES if query.kind == "cross" else _MOST_PAIRS
+    return min(max(most // size, 1), _MOST_STEPS)
 
 
 def _tell_step(

@@ -131,27 +131,39 @@ class Model:
     def telling(
         self,
         latents: torch.Tensor,
-        timestep: float,
+        timestep: float | Sequence[float],
         embeddings: torch.Tensor,
         added: Mapping[str, torch.Tensor],
     ) -> Told:
-        """The arguments of a call, from latents ``(rows, channels, height, width)``, a timestep,
-        embeddings and what else was recorded."""
+        """The arguments of a call, from latents ``(rows, channels, height, width)``, a timestep of
+        all rows or one of each, embeddings and what else was recorded."""
         family, told = self.family, unflatten(added)
         told[family.latents] = family.pack(self.module, latents, told)
         if family.told_text is None:
             told[family.text] = embeddings
         else:
             told |= family.told_text(self.module, embeddings)
-        # Whole timesteps go in as integers, as schedulers hand them over.
-        whole = float(timestep).is_integer()
-        told[family.time] = family.told_time(int(timestep) if whole else timestep, latents)
+        told[family.time] = self._told_time(timestep, latents)
         return told
+
+    def _told_time(self, timestep: float | Sequence[float], latents: torch.Tensor) -> Any:
+        if not isinstance(timestep, Sequence):
+            # Whole timesteps go in as integers, as schedulers hand them over.
+            whole = float(timestep).is_integer()
+            return self.family.told_time(int(timestep) if whole else timestep, latents)
+        if len(timestep) == 1:
+            return self._told_time(timestep[0], latents)
+        each = [
+            self._told_time(own, row) for own, row in zip(timestep, latents.split(1), strict=True)
+        ]
+        if all(isinstance(one, torch.Tensor) for one in each):
+            return torch.cat([torch.atleast_1d(one) for one in each])
+        return torch.tensor(each, device=latents.device)
 
     def call(
         self,
         latents: torch.Tensor,
-        timestep: float,
+        timestep: float | Sequence[float],
         embeddings: torch.Tensor,
         added: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:

@@ -16,6 +16,8 @@ import torch
 #: The arguments of one call, by name.
 Told = dict[str, Any]
 Found = TypeVar("Found")
+#: Ends of names whose arrays have no row of their own for each row of a batch.
+NOT_BY_ROW = ("*", "=")
 #: What the text encoders of Stable Diffusion XL make besides the embeddings, by the names that
 #: trajectories have for it on every framework.
 _ENCODED = {
