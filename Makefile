@@ -140,8 +140,9 @@ release-check: install ## build sdist and wheel into out/dist, and say what is w
 	$(BIN)/twine check --strict out/dist/*
 	$(BIN)/python .ci/check_release.py out/dist
 
-bench: install ## what tracing costs, and Flax against PyTorch
+bench: install ## what tracing and replays cost, and Flax against PyTorch
 	$(BIN)/python benchmarks/bench_tracing.py
+	$(BIN)/python benchmarks/bench_replay.py
 	$(BIN)/python benchmarks/bench_flax.py
 
 clean: ## remove what was built; .venv and runs/ stay

@@ -73,9 +73,11 @@ class AttentionAccumulator:
         return sum(s.numel() * s.element_size() for s in self._sums.values())
 
     def means(self, image: int) -> AttentionMeans:
-        """What was averaged for one image."""
+        """What was averaged for one image: step by step where steps are kept apart."""
         found = []
-        for key, total in self._sums.items():
+        steps = list(dict.fromkeys(key.step for key in self._sums))
+        for key in sorted(self._sums, key=lambda key: steps.index(key.step)):
+            total = self._sums[key]
             values = (total[image] / self._counts[key]).T.reshape(-1, *key.grid)
             found.append(
                 AttentionMean(

@@ -84,6 +84,8 @@ class Denoiser:
         pack: the argument that such latents go in by, of module, latents and ``told``.
         besides: what must be recorded of the latents' argument beside the picture's latents
             (pictures to refer to), of module and ``told``.
+        shared: arguments whose arrays of one or two axes are of all rows, such as places' numbers,
+            though a batch may happen to have as many rows as they have entries.
         read: the prediction ``(rows, channels, height, width)`` as the pipeline takes it, of
             module, the denoiser's output and ``told``.
         told_time: the argument that a timestep goes in by, of timestep and latents.
@@ -121,6 +123,7 @@ class Denoiser:
     unpack: Callable[[Any, Told], torch.Tensor]
     pack: Callable[[Any, torch.Tensor, Told], Any]
     besides: Callable[[Any, Told], Told] = lambda _module, _told: {}
+    shared: frozenset[str] = frozenset()
     read: Callable[[Any, Any, Told], torch.Tensor]
     told_time: Callable[[float, torch.Tensor], Any]
     read_text: Callable[[Any, Told], Any] | None = None

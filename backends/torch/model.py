@@ -126,7 +126,13 @@ class Model:
         family = self.family
         own = {family.latents, family.time, family.text, *family.more_text, "return_dict"}
         rest = {name: value for name, value in told.items() if name not in own}
-        return flatten({**rest, **family.besides(self.module, told)})
+        found = flatten({**rest, **family.besides(self.module, told)})
+        return {self._named(name, value): value for name, value in found.items()}
+
+    def _named(self, name: str, value: Any) -> str:
+        """A recorded name, with the mark of what all rows share."""
+        shared = name.strip("+").split(".")[0] in self.family.shared
+        return f"{name}*" if shared and isinstance(value, torch.Tensor) and value.ndim < 3 else name
 
     def telling(
         self,

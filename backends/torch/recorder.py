@@ -99,9 +99,9 @@ class Call:
                 self.not_replayable = f"{name.strip('+')} changed between steps"
             self.added[f"{name}="] = value
             return
-        of_rows = value.ndim > 0 and value.shape[0] == count
-        name = name if of_rows else f"{name}*"
-        before = self._last.get(name.removesuffix("*"))
+        before = self._last.get(name)
+        of_rows = value.ndim > 0 and value.shape[0] == count and not name.endswith("*")
+        name = name if of_rows or name.endswith("*") else f"{name}*"
         unchanged = before is not None and same(before, value)
         own = value.detach()[rows] if of_rows else value.detach()
         if name not in self.added:

@@ -258,5 +258,29 @@ def test_forward_mode_is_the_limit_of_differences(family):
     assert min(errors) < (1e-6 if family in IN_FLOAT64 else rounding), errors
 
 
+@pytest.mark.parametrize("family", KNOWN)
+def test_several_rows_are_predicted_as_each_by_itself(family):
+    """What all rows share, such as places' numbers, is told once."""
+    _, _, run = traced(family)
+    trajectory, backend = run.trajectories[0], TorchBackend(pipe_of(family))
+    if "denoise" not in backend.capabilities:
+        pytest.skip(f"{family} has no denoise: {backend.model.family.lacks['denoise']}")
+    latents, told = backend.asarray(trajectory.latents[:1]), backend.told(trajectory, 0)
+    ends = np.stack([trajectory.embeddings, trajectory.embeddings[::-1]])
+    three = backend.asarray(ends[[0, 1, 0]])
+    time = float(trajectory.timesteps[0])
+    with torch.no_grad():
+        alone, other = (
+            backend.denoise(latents, time, Conditioning(row[None], told)) for row in three[:2]
+        )
+        added = {name: value.expand(3, *value.shape[1:]) for name, value in told.items()}
+        rows = backend.denoise(latents.expand(3, -1, -1, -1), time, Conditioning(three, added))
+    # Kandinsky rounds what it has rotated to bfloat16.
+    rounding = 5e-2 if family == "kandinsky-5" else 1e-4
+    largest = alone.abs().max().item()
+    for row, one in zip(rows, (alone[0], other[0], alone[0]), strict=True):
+        np.testing.assert_allclose(row.numpy(), one.numpy(), atol=rounding * largest)
+
+
 def _modules(pipe):
     return (pipe.unet if hasattr(pipe, "unet") else pipe.transformer).modules()
