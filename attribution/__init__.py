@@ -12,6 +12,7 @@ from wordlight.attribution.methods.attention_chains import TokenRank as TokenRan
 from wordlight.attribution.methods.attention_x_gradient import (
     AttentionXGradient as AttentionXGradient,
 )
+from wordlight.attribution.methods.concept_attention import ConceptAttention as ConceptAttention
 from wordlight.attribution.methods.controls import Center as Center
 from wordlight.attribution.methods.controls import GuidanceNorm as GuidanceNorm
 from wordlight.attribution.methods.controls import Random as Random

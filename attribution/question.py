@@ -33,12 +33,15 @@ class Size:
         words: how many of the players are text, and no special positions.
         steps: how many steps are looked at.
         drawing: denoiser rows of drawing the image once (a row a step, two with guidance).
+        carried: denoiser rows at a step of words that are carried beside the prompt, for methods
+            that do so.
     """
 
     players: int
     words: int
     steps: int
     drawing: int
+    carried: int = 1
 
     @classmethod
     def of(

@@ -98,30 +98,48 @@ class OtherKeys(NamedTuple):
         embeddings: ``(others, channels)``, an array of the backend's.
         displaced: ``(tokens, others)`` float32, 1 where a token of the prompt makes room for one.
         together: ``(others, others)`` float32, 1 where two are of one word.
+        own: for each of the embeddings the position of the prompt's token that it is, or None;
+            none at all where it is left out.
     """
 
     embeddings: Any
     displaced: npt.NDArray[np.float32]
     together: npt.NDArray[np.float32]
+    own: tuple[int | None, ...] = ()
+
+    @property
+    def positions(self) -> tuple[int | None, ...]:
+        """``own``, one an embedding."""
+        return self.own or (None,) * int(self.embeddings.shape[0])
+
+    @property
+    def n_carried(self) -> int:
+        """How many of them are no tokens of the prompt."""
+        return self.positions.count(None)
 
     @classmethod
     def of(
-        cls, embeddings: Any, words: Iterable[tuple[Sequence[int], Sequence[int]]], tokens: int
+        cls,
+        embeddings: Any,
+        words: Iterable[tuple[Sequence[int], Sequence[int]]],
+        tokens: int,
+        own: Sequence[int | None] = (),
     ) -> OtherKeys:
         """Words one by one: which of the embeddings each has, and which positions of the prompt,
-        of so many tokens, it stands in place of (none: beside them all).
+        of so many tokens, it stands in place of (none: beside them all). ``own`` says which are the
+        prompt's own tokens, at which position.
 
         Raises ValueError where an embedding isn't of exactly one word.
         """
         count = int(embeddings.shape[0])
         displaced = np.zeros((tokens, count), np.float32)
         together = np.zeros((count, count), np.float32)
-        for own, places in words:
-            together[np.ix_(list(own), list(own))] += 1
-            displaced[np.ix_(list(places), list(own))] = 1
+        for word, places in words:
+            together[np.ix_(list(word), list(word))] += 1
+            displaced[np.ix_(list(places), list(word))] = 1
         if not count or not (together.diagonal() == 1).all():
             raise ValueError("each of the embeddings must be of exactly one word")
-        return cls(embeddings, displaced, together)
+        return cls(embeddings, displaced, together, tuple(own))
 
 
 #: Beyond e^80 a word has all of the attention in any case, and float32 soon ends.
@@ -143,11 +161,27 @@ def shares_of_others(own: Any, others: Any, keys: OtherKeys) -> Any:
     most = xp.max(own, axis=-1, keepdims=True)
     parts = xp.exp(own - most)
     total = xp.sum(parts, axis=-1, keepdims=True)
-    limit = xp.full_like(others, _LARGEST_SCORE)
-    new = xp.exp(xp.minimum(others - most - xp.log(total), limit))
-    staying = 1.0 - xp.astype(keys.displaced, own.dtype)
-    together = xp.astype(keys.together, own.dtype)
-    beside = xp.matmul(parts / total, staying) + xp.matmul(new, together)
+    return shares_beside(parts / total, 0.0, others - most - xp.log(total), keys)
+
+
+def shares_beside(probabilities: Any, rest: Any, relative: Any, keys: OtherKeys) -> Any:
+    """The same, where the softmax runs over more than the prompt's tokens.
+
+    Args:
+        probabilities: of the prompt's tokens, ``(..., tokens)``.
+        rest: what everything else gets, ``(..., 1)``.
+        relative: scores of the other keys, less the logarithm of the sum over everything,
+            ``(..., others)``.
+        keys: whose they are.
+
+    Returns:
+        ``(..., others)``, from 0 to 1.
+    """
+    xp = array_namespace(relative)
+    new = xp.exp(xp.minimum(relative, xp.full_like(relative, _LARGEST_SCORE)))
+    staying = 1.0 - xp.astype(keys.displaced, relative.dtype)
+    together = xp.astype(keys.together, relative.dtype)
+    beside = rest + xp.matmul(probabilities, staying) + xp.matmul(new, together)
     return new / xp.maximum(beside, xp.full_like(beside, 1e-30))
 
 

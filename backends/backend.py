@@ -432,7 +432,9 @@ class Backend(ABC):
                     f"keys must be (others, channels), with room among {tokens} tokens, not "
                     f"{shape} with {tuple(keys.displaced.shape)}"
                 )
-        self.evaluations.forward += len(steps)
+        carried = keys.n_carried if keys is not None and self.carries_words else 0
+        rows = 1 + self.rows_for_words(trajectory, carried)
+        self.evaluations.forward += rows * len(steps)
         return self._attention(trajectory, query, steps, keys)
 
     def attention_by_step(
@@ -456,6 +458,55 @@ class Backend(ABC):
                         if mean.step == step
                     )
                 )
+
+    @property
+    def carries_words(self) -> bool:
+        """Whether words beside the prompt go through the denoiser in rows of their own: where its
+        layers make their keys on the way, and not each of the text as it is given."""
+        return False
+
+    def rows_for_words(self, trajectory: Trajectory, n_tokens: int) -> int:
+        """The rows of the denoiser that so many tokens of words beside the prompt take at a step,
+        besides the run's own, where they go through it."""
+        return 1 if n_tokens else 0
+
+    def concept_attention(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        concepts: Array,
+    ) -> AttentionMeans:
+        """Replay the conditional rows with words beside the prompt's carried through the joint
+        attention, and average how alike the outputs of tokens and places are.
+
+        The concepts attend to each other and to the picture, and nothing attends to them: the run
+        is not changed. A step takes a row of the denoiser and ``rows_for_words`` more.
+
+        Args:
+            trajectory: of the run.
+            query: of cross-attention; its ``measure`` stays the default.
+            steps: which steps.
+            concepts: the words' embeddings, ``(concepts, channels)``.
+
+        Returns:
+            ⟨o_token, o_place⟩ of a head's outputs o = A·V, for the prompt's tokens and then the
+            concepts.
+
+        Raises:
+            ValueError: a query of another kind, concepts of another size.
+        """
+        self.require(frozenset({"concept_attention"}), "concept attention")
+        trajectory.check_replayable()
+        self._check_added(trajectory.added)
+        if query.kind != "cross" or query.measure != "probabilities":
+            raise ValueError("concept attention is of cross-attention and has a measure of its own")
+        shape, channels = tuple(concepts.shape), trajectory.embeddings.shape[1]
+        if len(shape) != 2 or shape[1] != channels:
+            raise ValueError(f"concepts must be (concepts, {channels} channels), not {shape}")
+        rows = 1 + self.rows_for_words(trajectory, int(shape[0]))
+        self.evaluations.forward += rows * len(steps)
+        return self._concept_attention(trajectory, query, steps, concepts)
 
     def attention_vjp(
         self,
@@ -507,6 +558,15 @@ class Backend(ABC):
     ) -> AttentionMeans: ...
 
     # What not every backend has; ``capabilities`` says which.
+
+    def _concept_attention(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        concepts: Array,
+    ) -> AttentionMeans:
+        raise NotImplementedError
 
     @property
     def sampling(self) -> SamplingFacts:

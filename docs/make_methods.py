@@ -54,7 +54,11 @@ def main() -> None:
         return
     backend = load("scenes")
     trajectories = shown(backend)
-    attributors = {n: kind(backend, **step_options(kind, STEPS)) for n, kind in methods.items()}
+    attributors = {
+        name: kind(backend, **step_options(kind, STEPS))
+        for name, kind in methods.items()
+        if kind.needs <= backend.capabilities
+    }
     attributors["noise-tunnel"] = NoiseTunnel(InputXGradient(backend, steps=STEPS))
     for name, method in tqdm(attributors.items(), desc="pictures"):
         draw(pictures / f"{name}.png", method, trajectories)

@@ -16,6 +16,7 @@ _PRIMITIVES = {
     "_denoise_jvp": "denoise_jvp",
     "_denoise_vjp": "denoise_vjp",
     "_attention": "attention",
+    "_concept_attention": "concept_attention",
     "_attention_vjp": "attention_vjp",
     "_token_embeddings": "encode_from",
     "_encode_from": "encode_from",
@@ -109,6 +110,9 @@ class Audit:
 
         return call
 
+    def _rows(self, given: Mapping[str, Any], n_tokens: int) -> int:
+        return self._backend.rows_for_words(given["trajectory"], n_tokens)
+
     def _note(self, name: str, given: Mapping[str, Any], counted: int) -> None:
         self.calls += 1
         self.used.add(_PRIMITIVES[name])
@@ -120,11 +124,17 @@ class Audit:
             case "_denoise_vjp":
                 self.spent.vjp += int(given["latents"].shape[0])
             case "_attention":
-                self.spent.forward += len(given["steps"])
+                keys = given.get("keys")
+                carried = 0 if keys is None else keys.n_carried
+                rows = self._rows(given, carried) if self._backend.carries_words else 0
+                self.spent.forward += (1 + rows) * len(given["steps"])
                 if given["query"].kind == "self":
                     self.used.add("self_attention")
-                if given.get("keys") is not None:
+                if keys is not None:
                     self.used.add("attention_keys")
+            case "_concept_attention":
+                rows = 1 + self._rows(given, len(given["concepts"]))
+                self.spent.forward += rows * len(given["steps"])
             case "_attention_vjp":
                 self.spent.vjp += 1
             case "sample" | "invert":

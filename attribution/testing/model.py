@@ -139,8 +139,8 @@ class ToyModel(Backend):
         """All primitives but tracing a pipeline."""
         return frozenset(
             "sample invert encode encode_from denoise denoise_jvp denoise_vjp attention "
-            "self_attention attention_keys attention_measures attention_vjp decode "
-            "randomized".split()
+            "self_attention attention_keys attention_measures attention_vjp concept_attention "
+            "decode randomized".split()
         )
 
     @property
@@ -353,6 +353,37 @@ class ToyModel(Backend):
             return asked
         shares: Floats = shares_of_others(scores(embeddings), asked, keys)
         return shares
+
+    def _concept_attention(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        concepts: Floats,
+    ) -> AttentionMeans:
+        query.check(self.layers)
+        means = _Means(query, trajectory.grid)
+        for step in steps:
+            looks = self._looks(trajectory.latents[step], float(trajectory.timesteps[step]))
+            for one in self._passes(looks, trajectory.embeddings):
+                places = one.probabilities @ one.values
+                tokens = [
+                    self._text_outputs(one, places, text)
+                    for text in (trajectory.embeddings, concepts)
+                ]
+                means.add(one, step, places @ np.concatenate(tokens, axis=1).swapaxes(1, 2))
+        return means.found()
+
+    @staticmethod
+    def _text_outputs(one: _Pass, places: Floats, text: Floats) -> Floats:
+        """What tokens would have of each other and of the places' outputs, ``(heads, tokens,
+        channels)``: the model's own text attends to nothing."""
+        layer = one.look.layer
+        keys = text @ layer.key
+        among = np.concatenate([keys, one.look.queries], axis=1)
+        values = np.concatenate([text @ layer.value, places], axis=1)
+        outputs: Floats = _softmax(keys @ among.swapaxes(1, 2) / np.sqrt(WIDTH)) @ values
+        return outputs
 
     def _attention_vjp(
         self,

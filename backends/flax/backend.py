@@ -390,6 +390,8 @@ class FlaxBackend(Backend):
     ) -> AttentionMeans:
         query.check(self._layers(query.kind))
         self._check_keys(keys)
+        # Every key is made of its embedding: whose it is decides nothing, and would compile anew.
+        keys = None if keys is None else keys._replace(own=())
         embeddings = self.asarray(trajectory.embeddings[None])
         added = {name: self.asarray(value[None]) for name, value in trajectory.added.items()}
         sums: list[AttentionSums] = []

@@ -517,6 +517,28 @@ def gives_other_words_their_scores(subject: Subject) -> None:
         )
 
 
+def concepts_leave_the_run_alone(subject: Subject) -> None:
+    """What the prompt's tokens have in common with the picture is the same whatever concepts are
+    carried beside them, and each concept has a map."""
+    if not subject.has("concept_attention"):
+        return
+    tokens = len(subject.trajectory.tokens)
+    two, one = subject.answer("concept_attention").means, subject.concepts(2, 3).means
+    for first, other in zip(two, one, strict=True):
+        lengths = len(first.values), len(other.values)
+        subject.expect(
+            lengths == (tokens + 2, tokens + 1),
+            f"with 2 concepts and with 1 there are {lengths} maps, and should be one for each of "
+            f"the {tokens} tokens, and each concept",
+        )
+        subject.near(
+            first.values[:tokens],
+            other.values[:tokens],
+            "the prompt's own maps beside some concepts, and beside others",
+            at_least=_MEAN_ROUNDING,
+        )
+
+
 def attention_gradients_scale(subject: Subject) -> None:
     """``attention_vjp`` is not negative, and twice as much for twice the cotangent."""
     if not subject.has("attention_vjp"):
@@ -687,6 +709,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     attends_with_probabilities,
     attends_to_itself_with_probabilities,
     gives_other_words_their_scores,
+    concepts_leave_the_run_alone,
     attention_gradients_scale,
     decodes_pixels,
     randomizes_and_restores,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.attention import AttentionQuery, OtherKeys
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
 from wordlight.backends.trajectory import Trajectory
 
@@ -204,7 +204,13 @@ class Subject:
         embeddings = self.conditioning.embeddings[0]
         tokens = int(embeddings.shape[0])
         words = [((k,), (k,) if in_place else ()) for k in range(tokens)]
-        return OtherKeys.of(embeddings, words, tokens)
+        return OtherKeys.of(embeddings, words, tokens, range(tokens))
+
+    def concepts(self, start: int, stop: int) -> AttentionMeans:
+        """Concept attention with some of the prompt's own embeddings as concepts."""
+        own = self.conditioning.embeddings[0][start:stop]
+        steps = (0, self.step)
+        return self.backend.concept_attention(self.trajectory, AttentionQuery(), steps, own)
 
     @cached_property
     def cotangent(self) -> Array:
@@ -304,6 +310,13 @@ class Subject:
                 "attention_keys",
                 lambda: look(AttentionQuery(), self.own_keys()),
                 count(forward=STEPS),
+            ),
+            Primitive(
+                "concept_attention",
+                "concept_attention",
+                lambda: self.concepts(0, 2),
+                # Two concepts have room in one row.
+                count(forward=2 * STEPS),
             ),
             Primitive(
                 "attention_vjp",

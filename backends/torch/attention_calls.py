@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -86,10 +86,7 @@ class AttentionCall:
             products = products.masked_fill(~allowed.tril(), -torch.inf)
         if self.mask is not None:
             mask = self.mask[rows] if self.mask.ndim == 4 and self.mask.shape[0] > 1 else self.mask
-            if mask.dtype == torch.bool:
-                products = products.masked_fill(~mask, -torch.inf)
-            else:
-                products = products + mask.to(products.dtype)
+            products = _masked(products, mask)
         return products
 
     def columns(
@@ -116,12 +113,54 @@ class AttentionCall:
         if self.mask is not None:
             mask = self.mask.expand(*self.mask.shape[:-2], self.query.shape[-2], -1)
             mask = mask[row if mask.shape[0] > 1 else 0][..., queries, keys]
-            if mask.dtype == torch.bool:
-                products = products.masked_fill(~mask, -torch.inf)
-            else:
-                products = products + mask.to(products.dtype)
+            products = _masked(products, mask)
         # A row that sees no key at all has no sum.
         return (products - lse[:, queries, None].to(products.dtype)).exp().nan_to_num(0.0)
+
+    def row(self, row: int) -> AttentionCall:
+        """The same attention of one row of the batch."""
+        rows = slice(row, row + 1)
+        mask = self.mask
+        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+            mask = mask[rows]
+        query, key, value = (
+            None if part is None else part[rows] for part in (self.query, self.key, self.value)
+        )
+        return replace(self, query=query, key=key, value=value, mask=mask)
+
+    def mask_of(self, queries: Sequence[int] | slice, keys: Sequence[int]) -> torch.Tensor | None:
+        """The mask of some queries and keys, ``(rows or 1, heads or 1, queries, keys)``; None where
+        there is none."""
+        if self.mask is None:
+            return None
+        assert self.query is not None
+        lengths = int(self.query.shape[-2]), self.keys
+        whole = self.mask.expand(*self.mask.shape[:-2], *lengths)
+        whole = whole.reshape(*[1] * (4 - whole.ndim), *whole.shape)
+        return whole[:, :, queries][..., list(keys)]
+
+    def masked(
+        self, scores: torch.Tensor, queries: Sequence[int] | slice, keys: Sequence[int]
+    ) -> torch.Tensor:
+        """Scores of some queries and keys, as the call's mask leaves them."""
+        mask = self.mask_of(queries, keys)
+        return scores if mask is None else _masked(scores, mask)
+
+    def attended(self) -> torch.Tensor:
+        """softmax(QKᵀ·scale)V by PyTorch's own attention."""
+        assert self.query is not None
+        assert self.key is not None
+        assert self.value is not None
+        grouped = self.key.shape[1] != self.query.shape[1]
+        return F.scaled_dot_product_attention(
+            self.query,
+            self.key,
+            self.value,
+            self.mask,
+            is_causal=self.causal,
+            scale=self.scale,
+            enable_gqa=grouped,
+        )
 
     def explicit(self, look: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
         """softmax(QKᵀ·scale)V as part of the computation, in the kernel's own precision or wider.
@@ -137,6 +176,13 @@ class AttentionCall:
             value = value.repeat_interleave(probs.shape[1] // value.shape[1], 1)
         result: torch.Tensor = probs.to(value.dtype) @ value
         return result
+
+
+def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Scores under a boolean mask (True is seen), or one that is added."""
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, -torch.inf)
+    return scores + mask.to(scores.dtype)
 
 
 def wide_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,12 @@ from wordlight.backends.sampling import SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.compiled import as_written
+from wordlight.backends.torch.concepts import (
+    CarriedCall,
+    ConceptRows,
+    Room,
+)
+from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.explicit_attention import StandardProcessors
 from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
@@ -132,6 +138,7 @@ class TorchBackend(Backend):
         pipe = self.pipe
         parts = (self.model.module, pipe.text_encoder)
         return {
+            "concept_attention": lambda: self.model.family.joint,
             "encode_from": lambda: takes_input_embeddings(pipe),
             "decode": lambda: isinstance(pipe.vae, AutoencoderKL),
             "randomized": lambda: None not in parts and can_be_randomized(parts),
@@ -407,6 +414,8 @@ class TorchBackend(Backend):
         own = self.asarray(trajectory.embeddings[None])
         others = None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings))
         model = self.model
+        if others is not None and not model.family.feature_maps:
+            return self._attention_beside(trajectory, query, steps, others)
         tap = AttentionTap(model, query, receive, others)
         # Words beside the prompt are looked at where PyTorch's own attention is.
         standard = StandardProcessors({} if keys is None else tap.wanted)
@@ -423,6 +432,98 @@ class TorchBackend(Backend):
                 tap.begin(telling, len(now), slice(0, len(now)))
                 model.call(latents, times, conditioning, added)
                 tap.end()
+        return accumulator.means(0)
+
+    @property
+    def carries_words(self) -> bool:
+        return not self.model.family.feature_maps
+
+    def rows_for_words(self, trajectory: Trajectory, n_tokens: int) -> int:
+        if not n_tokens:
+            return 0
+        latents = self.asarray(trajectory.latents[0][None])
+        text = self.asarray(trajectory.embeddings[None])
+        time = float(trajectory.timesteps[0])
+        return self._room(trajectory, latents, time, text, self.told(trajectory, 0), n_tokens)[
+            1
+        ].n_rows
+
+    def _room(
+        self,
+        trajectory: Trajectory,
+        latents: Array,
+        time: float,
+        text: Array,
+        added: Mapping[str, torch.Tensor],
+        n_tokens: int,
+    ) -> tuple[Layout, Room]:
+        """Where text and picture stand in a pass, and words' tokens among them."""
+        layout = self.model.layout(self.model.telling(latents, time, text, added))
+        there, _ = layout.of_row(0)
+        return layout, Room.of(trajectory.tokens, there.stop - there.start, n_tokens)
+
+    def _attention_beside(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        others: OtherKeys,
+    ) -> AttentionMeans:
+        """Attention to other words of a transformer, whose keys its own layers make of them."""
+        own = others.positions
+        matrices: Any = [
+            torch.as_tensor(part, device=self.model.device)
+            for part in (others.displaced, others.together)
+        ]
+        told = OtherKeys(others.embeddings, *matrices)
+        carried = others.embeddings[[place is None for place in own]]
+
+        def measured(call: CarriedCall) -> torch.Tensor:
+            if query.measure == "scores":
+                return call.other_scores(own)[None].nan_to_num(neginf=0.0)
+            return call.other_shares(own, told)
+
+        return self._carried(trajectory, query, steps, carried, measured)
+
+    def _concept_attention(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        concepts: Array,
+    ) -> AttentionMeans:
+        return self._carried(
+            trajectory, query, steps, self.asarray(concepts), CarriedCall.output_products
+        )
+
+    def _carried(
+        self,
+        trajectory: Trajectory,
+        query: AttentionQuery,
+        steps: tuple[int, ...],
+        words: torch.Tensor,
+        measured: Callable[[CarriedCall], torch.Tensor],
+    ) -> AttentionMeans:
+        """The mean of a measure of layers through which words are carried, in a second row."""
+        accumulator, model, step = AttentionAccumulator(query), self.model, 0
+
+        def receive(layer: str, grid: tuple[int, int], call: CarriedCall) -> None:
+            accumulator.add(layer, step, grid, measured(call))
+
+        rows = 1 + self.rows_for_words(trajectory, len(words))
+        text = self.asarray(trajectory.embeddings[None]).repeat(rows, 1, 1)
+        with as_written(model.whole), ConceptRows(model, query, receive) as seen, torch.no_grad():
+            for step in steps:
+                latents = self.asarray(trajectory.latents[step][None]).repeat(rows, 1, 1, 1)
+                time = float(trajectory.timesteps[step])
+                added = {
+                    name: value.repeat(rows, *[1] * (value.ndim - 1))
+                    for name, value in self.told(trajectory, step).items()
+                }
+                layout, room = self._room(trajectory, latents, time, text, added, len(words))
+                text[room.rows, room.positions] = words
+                seen.begin(layout, room)
+                model.call(latents, time, text, added)
         return accumulator.means(0)
 
     def _attention_vjp(

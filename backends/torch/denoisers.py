@@ -93,6 +93,7 @@ class Denoiser:
             module and ``told``; the argument ``text`` itself where None.
         told_text: the arguments that such embeddings go in by, of module and embeddings; the one
             argument ``text`` where None.
+        without_rows: arguments whose arrays have no axis for rows.
         layers: the modules that attend, by name, in the order of their calls.
         joint: whether one softmax runs over text and picture.
         feature_maps: whether a layer's grid is that of its own feature map.
@@ -128,6 +129,7 @@ class Denoiser:
     told_time: Callable[[float, torch.Tensor], Any]
     read_text: Callable[[Any, Told], Any] | None = None
     told_text: Callable[[Any, torch.Tensor], Told] | None = None
+    without_rows: frozenset[str] = frozenset()
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
     joint: bool = True
     feature_maps: bool = False

@@ -417,7 +417,6 @@ _NOT_OF_TRANSFORMERS = {
         "invert",
         "decode",
         "encode_from",
-        "attention_keys",
         "attention_measures",
         "randomized",
     )
@@ -583,6 +582,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         shared=frozenset(("visual_rope_pos", "text_rope_pos")),
         read=_to_picture,
         told_time=_a_row,
+        without_rows=frozenset(("visual_rope_pos", "text_rope_pos")),
         layers=layers_named(
             r"visual_transformer_blocks\.\d+\.cross_attention",
             r"visual_transformer_blocks\.\d+\.self_attention",

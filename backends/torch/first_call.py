@@ -49,6 +49,9 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
     takes = inspect.signature(pipe.__call__).parameters
     given = {name: value for name, value in options.items() if name in takes}
     given |= model.family.as_given(pipe)
+    if "use_resolution_binning" in takes:
+        # The size has nothing to do with the text.
+        given["use_resolution_binning"] = False
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
     handle = model.module.register_forward_pre_hook(stop, with_kwargs=True)

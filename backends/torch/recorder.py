@@ -85,12 +85,16 @@ class Call:
         """Whether the text's embeddings changed between steps."""
         return any(bool(changed) for changed in self.moved)
 
-    def add_step(self, told: dict[str, Any], rows: slice, count: int) -> None:
-        """Take in what the denoiser was told besides latents, time and text."""
+    def add_step(
+        self, told: dict[str, Any], rows: slice, count: int, without_rows: frozenset[str]
+    ) -> None:
+        """Take in what the denoiser was told besides latents, time and text; the arguments named
+        last have no axis for rows."""
         if self._last and set(told) != set(self._last):
             self.not_replayable = "the denoiser was told other things at different steps"
         for name, value in told.items():
-            self._add(name, value, rows, count)
+            has_rows = name.strip("+").partition(".")[0] not in without_rows
+            self._add(name, value, rows, count if has_rows else -1)
         self._last = told
 
     def _add(self, name: str, value: Any, rows: slice, count: int) -> None:
@@ -359,7 +363,8 @@ class _Running:
         call.timesteps.append(time.detach().clone() if isinstance(time, torch.Tensor) else time)
         call.latents.append(latents[conditional].detach().clone())
         try:
-            call.add_step(self._model.recorded(told), conditional, count)
+            told_besides = self._model.recorded(told)
+            call.add_step(told_besides, conditional, count, family.without_rows)
         except NotRecordableError as error:
             call.not_replayable = str(error)
         if self._tap is not None:

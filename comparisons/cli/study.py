@@ -135,7 +135,9 @@ def run_sanity(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.studies.sanity import cascade_stages, study_sanity, write_sanity
 
     backend = load_model(arguments)
-    methods = list(dict.fromkeys(arguments.method or testable(registry.available())))
+    known = registry.available()
+    can = [name for name, kind in known.items() if kind.needs <= backend.capabilities]
+    methods = list(dict.fromkeys(arguments.method or testable(can)))
     cells = len(methods) * (1 + len(cascade_stages(backend)))
     with ProgressBar[object](
         desc="comparing maps", total=cells, unit="maps", disable=arguments.quiet

@@ -26,9 +26,9 @@ METHODS = {
 #: As the command line knows them.
 NAMES = (
     "daam self-attention-refined relative-attention attention-chains gramcol goca head-selection "
-    "open-vocabulary attention-x-gradient saliency input-x-gradient integrated-gradients "
-    "gradient-shap occlusion noise-difference information-decomposition regeneration shapley "
-    "kernel-shap"
+    "concept-attention open-vocabulary attention-x-gradient saliency input-x-gradient "
+    "integrated-gradients gradient-shap occlusion noise-difference information-decomposition "
+    "regeneration shapley kernel-shap"
 ).split()
 
 
@@ -60,7 +60,9 @@ def test_a_page_says_what_one_asks(name: str) -> None:
     assert row(page, "cost at a step")
     assert len(page.partition("## When to use it\n\n")[2].partition("\n\n## ")[0]) > 80
     picture = f"../images/methods/{name}.png"
-    assert f"![The word's map on three images]({picture})" in page
+    # The pictures are of a model with a UNet.
+    shown = f"![The word's map on three images]({picture})" in page
+    assert shown == ("concept_attention" not in kind.needs)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page):
         assert (DOCS / "methods" / target).exists(), target
 

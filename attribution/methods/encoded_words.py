@@ -1,0 +1,119 @@
+"""Methods whose words need not be in the prompt: each is encoded by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from wordlight.attribution.attributor import TextImageAttributor, partition
+from wordlight.attribution.question import Question, Size
+from wordlight.attribution.step import alike, encoding_tolerance
+from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
+from wordlight.backends.backend import Array
+from wordlight.backends.tokens import Tokens
+from wordlight.backends.trajectory import Trajectory
+
+#: Contexts with names of their own.
+CONTEXTS = {"alone": "{word}", "appended": "{prompt} {word}", "prompt": "a {word}"}
+
+
+class EncodedWords(TextImageAttributor):
+    """A method whose players are the prompt's and any other words that are asked for.
+
+    Args:
+        context: in what text a word is encoded: one with ``{word}``, and perhaps ``{prompt}``, in
+            it, or a name of ``CONTEXTS``. With ``"prompt"`` the prompt's words keep the embeddings
+            that they have there.
+
+    Raises:
+        ValueError: a context without ``{word}``.
+    """
+
+    context: str = "a {word}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._template = str(CONTEXTS.get(self.context, self.context))
+        others = set(re.findall(r"{.*?}", self._template)) - {"{word}", "{prompt}"}
+        if self._template.count("{word}") != 1 or others:
+            raise ValueError(
+                f"context must be {' or '.join(map(repr, CONTEXTS))}, or a text with '{{word}}' "
+                f"once and perhaps '{{prompt}}' in it, not {self.context!r}"
+            )
+
+    def players(self, tokens: Tokens, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
+        """The prompt's players, and the words asked for that it doesn't have."""
+        if words is None or isinstance(words, str):
+            return super().players(tokens, words)
+        of_prompt = PromptWords.of(tokens)
+        special = {*SPECIAL, *(word.text for word in of_prompt.specials)}
+        inside: list[WordKey] = []
+        outside: list[Word] = []
+        for key in words:
+            if not isinstance(key, str) or key in special or of_prompt.occurrences(key):
+                inside.append(key)
+                continue
+            if any(word.reads(key) for word in outside):
+                raise ValueError(f"{key!r} is asked for twice")
+            outside.append(Word.outside(key))
+        return (*partition(of_prompt, inside), *outside)
+
+    def size_of(self, trajectory: Trajectory, words: Sequence[WordKey] | None = None) -> Size:
+        players = self.players(trajectory.tokens, words)
+        placed = [self._in_context(word, trajectory.prompt)[1] for word in self._apart(players)]
+        rows = self.backend.rows_for_words(trajectory, self._n_carried(players, placed))
+        return replace(super().size_of(trajectory, words), carried=rows)
+
+    def _n_carried(self, players: Sequence[Word], placed: Sequence[Sequence[int]]) -> int:
+        """How many tokens go through the model beside the prompt."""
+        return sum(map(len, placed))
+
+    def _apart(self, players: Sequence[Word]) -> list[Word]:
+        """The players that are encoded by themselves."""
+        return [p for p in players if not p.in_prompt or (p.is_text and self.context != "prompt")]
+
+    def _check_encoding(self, question: Question) -> None:
+        """Raise ValueError where the run's own words were encoded in another way than others
+        would be (weighted, or by another layer of the encoder)."""
+        backend, trajectory = self.backend, question.trajectory
+        if trajectory.encoded_otherwise is None:
+            return
+        made = backend.encode([trajectory.prompt]).embeddings
+        own = backend.asarray(trajectory.embeddings[None])
+        if not alike(made, own, encoding_tolerance(backend, trajectory)):
+            raise ValueError(
+                f"{self.name} encodes words as the text encoder encodes the prompt alone; this "
+                "run's embeddings are others (weighted, edited, or of another layer: clip_skip)"
+            )
+
+    def _encoded(self, question: Question) -> dict[Word, Array]:
+        """The embeddings ``(tokens, channels)`` of each player that is encoded by itself."""
+        prompt = question.trajectory.prompt
+        texts = self._apart(question.players)
+        placed = {word: self._in_context(word, prompt) for word in texts}
+        encoded: dict[Word, Array] = {}
+        for start in range(0, len(texts), question.batch_size):
+            batch = texts[start : start + question.batch_size]
+            embeddings = self.backend.encode([placed[word][0] for word in batch]).embeddings
+            for row, word in enumerate(batch):
+                encoded[word] = embeddings[row, placed[word][1]]
+        return encoded
+
+    def _in_context(self, word: Word, prompt: str) -> tuple[str, list[int]]:
+        """The text to encode for a word, and its tokens there."""
+        before, after = (
+            part.replace("{prompt}", prompt) for part in self._template.split("{word}")
+        )
+        alone = " ".join(prompt[a:b] for a, b in word.spans) or word.text
+        text = before + alone + after
+        start, stop = len(before), len(before) + len(alone)
+        tokens = self.backend.tokenize(text)
+        own = [
+            position
+            for position in tokens.positions("text")
+            if tokens.offsets[position][0] < stop and tokens.offsets[position][1] > start
+        ]
+        if not own:
+            raise ValueError(f"{word.text!r} has no token of its own in {text!r}")
+        return text, own
