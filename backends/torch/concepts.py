@@ -80,7 +80,7 @@ class CarriedCall:
         assert self.outputs is not None
         assert self.word_outputs is not None
         text, picture = self.layout.of_row(0)
-        tokens = self.outputs[:, text]
+        tokens = self.outputs[:, text][:, : self.layout.positions]
         # What the pipeline left out of the text has no output.
         missing = self.layout.positions - tokens.shape[1]
         tokens = torch.cat([F.pad(tokens, (0, 0, 0, missing)), self.word_outputs], dim=1)
@@ -112,12 +112,11 @@ class CarriedCall:
         if lse is None:
             lse = self.call.scores(slice(0, 1))[0].logsumexp(-1)
         probabilities = self.call.columns(0, picture, text, lse)
-        missing = self.layout.positions - probabilities.shape[-1]
         rest = (1 - probabilities.sum(-1, keepdim=True)).clamp(min=0)
         scores = self.other_scores(own)
         relative = scores - lse[:, picture, None].to(scores.dtype)
-        padded = F.pad(probabilities, (0, missing))
-        shares: torch.Tensor = shares_beside(padded, rest, relative, others)
+        by_position = self.layout.by_position(probabilities)
+        shares: torch.Tensor = shares_beside(by_position, rest, relative, others)
         return shares[None]
 
 
@@ -172,12 +171,11 @@ class ConceptRows:
         if self._now is None or call.keys != self._now[0].length:
             return None
         seen = CarriedCall(call, *self._now)
-        if not self._model.family.joint:
+        assert call.query is not None
+        if not self._model.family.joint or call.query.shape[2] != seen.layout.length:
+            # Text doesn't attend: its keys are those of each token by itself.
             self._tell(seen)
             return None
-        assert call.query is not None
-        if call.query.shape[2] != seen.layout.length:
-            raise ValueError(f"text doesn't attend in {call.name}: words can't be carried there")
         output, lse = _of_first_row(call)
         words = _attended(seen)
         self._tell(replace(seen, outputs=output[0], word_outputs=words[0], lse=lse))

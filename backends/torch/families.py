@@ -421,6 +421,7 @@ _NOT_OF_TRANSFORMERS = {
         "randomized",
     )
 }
+_TEXT_IS_ONLY_ATTENDED_TO = {"concept_attention": "its text doesn't attend to the picture"}
 _SD_3 = Denoiser(
     name="Stable Diffusion 3",
     classes=("SD3Transformer2DModel",),
@@ -617,6 +618,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         layout=_prx,
         layers=layers_named(r"blocks\.\d+\.attention"),
         sigma=lambda _module, timestep: timestep,
+        lacks=_NOT_OF_TRANSFORMERS | _TEXT_IS_ONLY_ATTENDED_TO,
     ),
     replace(
         _FLUX,
@@ -633,6 +635,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         layout=_picture_tokens_first,
         read=_turned_tokens,
         layers=layers_named(r"transformer_blocks\.\d+\.attn"),
+        lacks=_NOT_OF_TRANSFORMERS | _TEXT_IS_ONLY_ATTENDED_TO,
     ),
     replace(
         _SD_3,
@@ -650,6 +653,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         | {
             "denoise_jvp": "experts are chosen place by place, which has no forward-mode rule",
             "attention_vjp": "Llama's tokens stand in two places among its keys",
+            "attention_keys": "Llama's tokens stand in two places among its keys",
         },
     ),
 )
