@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -44,16 +44,22 @@ def get(name: str) -> type[TextImageAttributor]:
     raise UnknownMethodError(f"no method {name!r}; {hint}")
 
 
+def check_options(name: str, options: Iterable[str]) -> type[TextImageAttributor]:
+    """Return the method of this name; raise ValueError for an option that it doesn't have."""
+    kind = get(name)
+    taken = options_of(kind)
+    if unknown := sorted(set(options) - set(taken)):
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(taken)}")
+    return kind
+
+
 def construct(backend: Backend, name: str, options: Mapping[str, Any]) -> TextImageAttributor:
     """A method by name, with options as its class takes them.
 
     Raises UnknownMethodError for the name, ValueError for an option that it doesn't have or can't
     have like this.
     """
-    kind = get(name)
-    taken = options_of(kind)
-    if unknown := sorted(options.keys() - set(taken)):
-        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(taken)}")
+    kind = check_options(name, options)
     try:
         return kind(backend, **options)
     except TypeError as error:

@@ -100,6 +100,7 @@ class Backend(ABC):
 
     def __init__(self) -> None:
         self.evaluations = Evaluations()
+        self._drawn_with: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return (
@@ -191,7 +192,7 @@ class Backend(ABC):
         check_prompts(asked)
         if images_per_prompt < 1:
             raise ValueError(f"images_per_prompt must be 1 or more, not {images_per_prompt}")
-        facts = self.sampling
+        facts = self.drawing
         request: dict[str, Any] = {
             "seeds": seeds_of(seed, len(asked) * images_per_prompt),
             "steps": facts.steps_of(steps),
@@ -235,7 +236,7 @@ class Backend(ABC):
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
         check_prompts(prompts)
-        facts = self.sampling
+        facts = self.drawing
         count, seeds = facts.steps_of(steps), seeds_of(seed, len(images))
         for image in images:
             check_image(image)
@@ -570,8 +571,29 @@ class Backend(ABC):
 
     @property
     def sampling(self) -> SamplingFacts:
-        """What ``sample`` and ``invert`` go by."""
+        """What the model recommends to ``sample`` and ``invert``."""
         raise NotImplementedError
+
+    @property
+    def drawing(self) -> SamplingFacts:
+        """What ``sample`` and ``invert`` go by: as recommended, but for ``draw_with``."""
+        return replace(self.sampling, **self._drawn_with)
+
+    def draw_with(self, *, steps: int | None = None, guidance_scale: float | None = None) -> None:
+        """Take these numbers where a call of ``sample`` or ``invert`` names none.
+
+        Raises ValueError for numbers that the model can't have. None is the model's own.
+        """
+        given = {"steps": steps, "guidance_scale": guidance_scale}
+        if steps is not None:
+            self.sampling.steps_of(steps)
+        if guidance_scale is not None:
+            self.sampling.guidance_of(guidance_scale)
+        self._drawn_with = {name: value for name, value in given.items() if value is not None}
+
+    def denoising_steps(self, steps: int | None = None) -> int:
+        """Return how many steps the trajectory has of an image drawn in ``steps``."""
+        return self.drawing.steps_of(steps)
 
     def _sample(
         self,

@@ -159,18 +159,7 @@ class Trajectory:
         A number's steps lie in the middle of as many equal stretches. Raises ValueError for steps
         that the trajectory doesn't have.
         """
-        if steps is None:
-            return tuple(range(self.steps))
-        if isinstance(steps, int):
-            if not 1 <= steps <= self.steps:
-                raise ValueError(f"the trajectory has {self.steps} steps, not {steps}")
-            return tuple(int((i + 0.5) * self.steps / steps) for i in range(steps))
-        for step in steps:
-            if not 0 <= step < self.steps:
-                raise ValueError(f"step {step} is outside 0..{self.steps - 1}")
-        if not steps or len(set(steps)) != len(steps):
-            raise ValueError("a step set must name at least one step, and none twice")
-        return tuple(steps)
+        return step_indices(steps, self.steps)
 
     def _repr_html_(self) -> str:
         """The image and what it was drawn with, for a notebook."""
@@ -258,3 +247,19 @@ _FACTS = (
     "weights",
     "encoded_otherwise",
 )
+
+
+def step_indices(steps: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Return which of ``count`` steps are meant, as ``Trajectory.at_steps`` does."""
+    if steps is None:
+        return tuple(range(count))
+    if isinstance(steps, int):
+        if not 1 <= steps <= count:
+            raise ValueError(f"the trajectory has {count} steps, not {steps}")
+        return tuple(int((i + 0.5) * count / steps) for i in range(steps))
+    for step in steps:
+        if not 0 <= step < count:
+            raise ValueError(f"step {step} is outside 0..{count - 1}")
+    if not steps or len(set(steps)) != len(steps):
+        raise ValueError("a step set must name at least one step, and none twice")
+    return tuple(steps)

@@ -12,17 +12,12 @@ from typing import NoReturn
 
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.backends.backend import Backend
-from wordlight.backends.loading import default_framework
 from wordlight.backends.progress_bar import ProgressBar
-from wordlight.backends.segmenters.segmenter import Segmenter
-from wordlight.comparisons.datasets import Accounting, Dataset, DatasetItem
-from wordlight.comparisons.datasets.dataset import OnError
+from wordlight.comparisons.datasets import Accounting, DatasetItem
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.images.opening import describe, headline_words
 from wordlight.comparisons.metrics import cost
 from wordlight.comparisons.metrics.judged import Thresholds
-from wordlight.comparisons.metrics.registry import DEFAULT, Asked
 from wordlight.comparisons.results.comparison import (
     HEADLINE,
     Comparison,
@@ -42,12 +37,13 @@ from wordlight.comparisons.rows.calibration import (
     nothing_to_choose_on,
     tells,
 )
-from wordlight.comparisons.rows.row import Methods, Row
+from wordlight.comparisons.rows.row import Row
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.config_file import CONFIG, write_config
 from wordlight.comparisons.runs.executors import Executor
-from wordlight.comparisons.runs.executors.choice import MakeExecutor, make_executor
 from wordlight.comparisons.runs.image_words import Surveys
-from wordlight.comparisons.runs.plan import Bench, Plan
+from wordlight.comparisons.runs.options import called_with
+from wordlight.comparisons.runs.plan import Arguments
 from wordlight.comparisons.runs.scoring import identities
 from wordlight.comparisons.runs.worker import (
     SAMPLES,
@@ -79,31 +75,8 @@ class RunWarning(UserWarning):
     """Something went wrong in a run that didn't stop it."""
 
 
-def compare(
-    backend: Backend | str | Sequence[Backend] = "scenes",
-    methods: Methods | None = None,
-    *,
-    out: str | Path,
-    data: str | Path | Dataset = "scenes",
-    on_error: OnError = "raise",
-    redraw: bool = False,
-    masks: str | Segmenter | None = None,
-    segmenters: Mapping[str, str | Segmenter] | None = None,
-    n: int = 32,
-    seed: int = 0,
-    steps: int = 4,
-    calibration: int = 16,
-    maps: Mapping[str, str | Path] | None = None,
-    budget: int | None = None,
-    metrics: Sequence[Asked] = (DEFAULT,),
-    framework: str | Sequence[str] | None = None,
-    device: str | None = None,
-    scheduler: str | None = None,
-    progress: bool = True,
-    damaged: Damaged = "stop",
-    executor: MakeExecutor | None = None,
-    command: str | None = None,
-) -> Comparison:
+@called_with(Arguments)
+def compare(arguments: Arguments) -> Comparison:
     """Score attribution methods against each other, on images that a model draws or on a data set.
 
     By default prompts are those of ``scenes``, and masks come from the pixels of what the model
@@ -113,7 +86,8 @@ def compare(
     with the same settings, and cells that failed are tried again.
 
     Args:
-        backend: a model, or the name of one as ``load`` takes it, or one backend a framework.
+        model: a model that ``load`` made, the name of one as ``load`` takes it, or one backend a
+            framework.
         methods: names, names with options (``{"method": "integrated-gradients", "name": "ig",
             "n_steps": 16}``), attributors, or attributors by names of their own; the default ones
             for None. ``"shuffled-word"`` adds a row for each method that is no control.
@@ -141,12 +115,16 @@ def compare(
             "infidelity", "sets": 4}``), or ``Metric`` objects; ``wordlight metrics`` lists
             them. A run in a folder is extended by those that it lacks; nothing is computed
             twice.
-        framework, device, scheduler: for a model that is named, as ``load`` takes them. Of several
-            frameworks the first draws the images, and every one makes maps of them.
+        framework, device, dtype, scheduler: for a model that is named, as ``load`` takes them. Of
+            several frameworks the first draws the images, and every one makes maps of them.
+        sampling_steps, guidance: in how many denoising steps a model that is named draws, and with
+            which guidance scale; as it recommends for None.
         progress: whether to show bars on stderr.
         damaged: what becomes of a file of the run that can't be read: ``"stop"`` raises
             ValueError, ``"recompute"`` makes it again and says so in a RunWarning.
-        executor: where the work is done; in this process for None; see ``make_executor``.
+        executor: where the work is done: ``"local"``, in this process, ``"ray"``, or what
+            ``make_executor`` gives.
+        workers, address: for Ray, see ``make_executor``.
         command: what was typed to ask for this, which is kept with the results; for None, a command
             that asks for the same, where models, methods and data are named.
 
@@ -160,32 +138,12 @@ def compare(
             pay for.
         OSError: a folder that can't be read or written.
     """
-    framework = default_framework() if framework is None else framework
-    frameworks = (framework,) if isinstance(framework, str) else tuple(framework)
-    plan = Plan(
-        model=(backend,) if isinstance(backend, Backend) else backend,
-        methods=methods,
-        frameworks=frameworks,
-        device=device,
-        scheduler=scheduler,
-        data=data,
-        on_error=on_error,
-        redraw=redraw,
-        masks=masks,
-        segmenters=dict(segmenters or {}),
-        n=n,
-        calibration=calibration,
-        seed=seed,
-        steps=steps,
-        maps={name: str(folder) for name, folder in (maps or {}).items()},
-        budget=budget,
-        metrics=tuple(metrics) if not isinstance(metrics, str) else metrics,
-    )
-    root = Path(out)
+    plan, damaged, command = arguments.plan, arguments.damaged, arguments.command
+    root = Path(arguments.out)
     with claimed(root), locked(root):
         # Loading a model can take minutes: a folder that is in use is refused before.
         bench = Bench(plan)
-        there = (executor or make_executor())(bench, root, damaged)
+        there = arguments.make_executor(bench, root)
         try:
             settings = there.settings()
             if damaged == "recompute":
@@ -197,7 +155,7 @@ def compare(
                         f"the code of {', '.join(changed)} was changed since {root} was made: "
                         "these cells are made again",
                         RunWarning,
-                        stacklevel=2,
+                        stacklevel=3,
                     )
             else:
                 tried = "calibration" if bench.calibrating else "test"
@@ -210,7 +168,7 @@ def compare(
                     ["wordlight", "compare", "--config", str(root / CONFIG), "--out", str(root)]
                 )
             failures.forget(root)
-            comparison = _Run(bench, root, damaged, there, settings, progress).finish()
+            comparison = _Run(bench, root, damaged, there, settings, arguments.progress).finish()
             if command is not None:
                 text = f"{command}\n".encode("utf-8", "surrogateescape")
                 write_atomically(root / COMMAND, text)
@@ -224,7 +182,7 @@ def compare(
             f"{len(comparison.damaged)} damaged files of {root} were made again: "
             f"{', '.join(comparison.damaged[:3])}{', ...' if len(comparison.damaged) > 3 else ''}",
             RunWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return comparison
 

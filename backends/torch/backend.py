@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,16 @@ class TorchBackend(Backend):
             height=int(height) * scale,
             width=int(width) * scale,
         )
+
+    def denoising_steps(self, steps: int | None = None) -> int:
+        count = super().denoising_steps(steps)
+        scheduler = deepcopy(self.pipe.scheduler)
+        try:
+            scheduler.set_timesteps(count)
+        except (TypeError, ValueError):
+            # Flow matching that shifts by the picture's size: one call a step.
+            return count
+        return len(scheduler.timesteps)
 
     def _sample(
         self,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 from wordlight.backends.embedded import EMBEDDED
-from wordlight.comparisons.cli.arguments import Commands, add_command, add_scheduler, whole_number
+from wordlight.comparisons.cli.arguments import Commands, add_command, add_options
+from wordlight.comparisons.runs.options import ModelOptions, whole_number
 
 if TYPE_CHECKING:
     from wordlight.comparisons.app.jobs import Workshop
@@ -23,6 +23,8 @@ examples:
   wordlight app --model path/to/model --model scenes --port 8000
 """
 _LOOPBACK = "127.0.0.1"
+#: What all models have in common.
+_OF_MODELS = ("framework", "device", "dtype", "scheduler")
 
 
 def add_to(commands: Commands) -> None:
@@ -37,13 +39,7 @@ def add_to(commands: Commands) -> None:
             f"(default: {', '.join(EMBEDDED)})"
         ),
     )
-    parser.add_argument(
-        "--framework",
-        choices=("torch", "flax"),
-        help="whose backend runs them (default: torch where it is installed, else flax)",
-    )
-    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if any)")
-    add_scheduler(parser)
+    add_options(parser, ModelOptions, only=_OF_MODELS)
     parser.add_argument(
         "--host",
         default=_LOOPBACK,
@@ -57,17 +53,12 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the app until it is interrupted."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.app.jobs import Workshop
 
+    how = ModelOptions.typed(arguments, only=_OF_MODELS)
     workshop = Workshop(
         arguments.model or list(EMBEDDED),
-        partial(
-            load,
-            framework=arguments.framework,
-            device=arguments.device,
-            scheduler=arguments.scheduler,
-        ),
+        lambda model: ModelOptions(model, **how).load(),
     )
     serve(workshop, host=arguments.host, port=arguments.port)
 

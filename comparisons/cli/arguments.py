@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from wordlight.backends.backend import Backend
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.runs.options import ModelOptions, Option, options_of, whole_number
 
 #: What argparse hands out for subcommands; it has no public name.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -20,7 +19,6 @@ def add_command(
     name: str,
     help_line: str,
     epilog: str = "",
-    argument_default: str | None = None,
 ) -> argparse.ArgumentParser:
     """A command's parser, with its line in the overview."""
     return commands.add_parser(
@@ -28,64 +26,40 @@ def add_command(
         help=help_line,
         description=help_line[0].upper() + help_line[1:] + ".",
         epilog=epilog,
-        argument_default=argument_default,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """``--model``, ``--framework``, ``--device`` and ``--scheduler``; with ``several`` frameworks
-    may be named, and what isn't typed isn't there."""
-    parser.add_argument(
-        "--model",
-        default=argparse.SUPPRESS if several else "scenes",
-        metavar="MODEL",
-        help=(
-            "an embedded model (scenes, the default, or scenes-b), a folder in diffusers' format, "
-            "or a Hub id (safetensors only)"
-        ),
-    )
-    parser.add_argument(
-        "--framework",
-        choices=("torch", "flax"),
-        action="append" if several else "store",
-        default=argparse.SUPPRESS if several else None,
-        help=(
-            "whose backend runs the model (default: torch where it is installed, else flax)"
-            + ("; repeatable: the first draws, all make maps of the same images" * several)
-        ),
-    )
-    parser.add_argument(
-        "--device",
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)",
-    )
-    add_scheduler(parser)
+def add_options(
+    parser: argparse.ArgumentParser,
+    kind: type,
+    *,
+    only: Collection[str] = (),
+    leave_out: Collection[str] = (),
+) -> None:
+    """Add the flags of a class of options, or of some; what isn't typed isn't there."""
+    for one in options_of(kind):
+        if one.name not in leave_out and (not only or one.name in only):
+            parser.add_argument(*one.flags, **_of_argparse(one))
 
 
-def add_scheduler(parser: argparse.ArgumentParser) -> None:
-    """``--scheduler``."""
-    parser.add_argument(
-        "--scheduler",
-        choices=("ddim", "euler"),
-        help=(
-            "go through the checkpoint's noise by this scheduler in place of its own; needed on "
-            "flax where that is another, as Stable Diffusion 1.x's PNDM (default: its own)"
-        ),
-    )
+def _of_argparse(one: Option) -> dict[str, Any]:
+    told = one.help
+    if isinstance(one.default, int | float) and not isinstance(one.default, bool):
+        told += f" (default: {one.default:g})"
+    metavar = {} if one.metavar is None else {"metavar": one.metavar}
+    how = {"dest": one.name, "default": argparse.SUPPRESS, "help": told}
+    return {**how, **metavar, **one.kind.flag}
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add what names a model, and how it draws."""
+    add_options(parser, ModelOptions)
 
 
 def load_model(arguments: argparse.Namespace) -> Backend:
-    """The model that ``add_model``'s arguments name; raises ModelLoadError."""
-    # Frameworks are imported when a model is loaded, and not before.
-    from wordlight.backends.loading import load
-
-    return load(
-        arguments.model,
-        framework=arguments.framework,
-        device=arguments.device,
-        scheduler=arguments.scheduler,
-    )
+    """Load the model that ``add_model``'s arguments name; raises ModelLoadError."""
+    return ModelOptions.of(arguments).load()
 
 
 def add_count(parser: argparse.ArgumentParser, default: int, what: str = "images") -> None:
@@ -132,40 +106,6 @@ def add_methods(parser: argparse.ArgumentParser, *, default: str) -> None:
     )
 
 
-def add_metrics(parser: argparse.ArgumentParser) -> None:
-    """``--metrics``."""
-    parser.add_argument(
-        "--metrics",
-        metavar="NAME,...",
-        help=(
-            "what is measured, by metrics' names or groups of them: segmentation (default), "
-            "faithfulness (or order, removal, infidelity, sensitivity), dice, boundary-f, ...; "
-            "options follow a name (infidelity,sets=4); `wordlight metrics` lists them"
-        ),
-    )
-
-
-def method_options(text: str) -> tuple[str, dict[str, Any]]:
-    """``NAME,OPTION=VALUE,...`` apart; raises ValueError.
-
-    >>> method_options("integrated-gradients,n_steps=16,wrt=tokens")
-    ('integrated-gradients', {'n_steps': 16, 'wrt': 'tokens'})
-    """
-    name, *parts = text.split(",")
-    options: dict[str, Any] = {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not (name and option and equals and value):
-            raise ValueError(f"a method is NAME or NAME,OPTION=VALUE,..., not {text!r}")
-        if option in options:
-            raise ValueError(f"{text!r} says {option} twice")
-        try:
-            options[option] = json.loads(value)
-        except json.JSONDecodeError:
-            options[option] = value
-    return name, options
-
-
 def add_budget(parser: argparse.ArgumentParser, what: str) -> None:
     """``--budget``."""
     parser.add_argument(
@@ -194,18 +134,3 @@ def share(text: str) -> float:
     if not 0.0 <= number <= 1.0:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return number
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """A type for argparse: a whole number, ``least`` or more."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more, not {number}")
-        return number
-
-    return parse

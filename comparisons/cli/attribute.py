@@ -28,15 +28,14 @@ from wordlight.comparisons.cli.arguments import (
     add_command,
     add_model,
     add_output,
-    load_model,
-    method_options,
     share,
-    whole_number,
 )
 from wordlight.comparisons.cli.given_picture import GivenPicture
 from wordlight.comparisons.cli.picture_metadata import prompt_of_picture
 from wordlight.comparisons.results.side_by_side import view
 from wordlight.comparisons.rows.budget import Workload, effort_of, fit, refuse_both
+from wordlight.comparisons.rows.row import check_steps
+from wordlight.comparisons.runs.options import ModelOptions, method_options, whole_number
 from wordlight.comparisons.store.output_folder import written_at_once
 from wordlight.comparisons.store.owned_files import OwnedFiles
 
@@ -54,7 +53,7 @@ examples:
   wordlight attribute "a red circle and a blue square" --word triangle \\
       --method open-vocabulary -o out/
   wordlight attribute "a red circle" --method integrated-gradients,n_steps=32,steps=4 -o out/
-  wordlight attribute "a dog" --model path/to/model --steps 30 --guidance 7.5 -o out/
+  wordlight attribute "a dog" --model path/to/model --sampling-steps 30 --guidance 7.5 -o out/
   wordlight attribute "a dog on a bench" --image photo.jpg --masks -o out/photo
   wordlight attribute --image from-comfyui.png --model path/to/model -o out/png
   wordlight attribute "a red circle" --word circle --film -o out/film
@@ -121,12 +120,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the image's noise (default: 0)"
     )
-    parser.add_argument(
-        "--steps", type=whole_number(1), help="denoising steps (default: the model's own)"
-    )
-    parser.add_argument(
-        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's own)"
-    )
+    # Elsewhere they are those that methods look at.
+    parser.add_argument("--steps", dest="former_steps", help=argparse.SUPPRESS)
     parser.add_argument(
         "--negative-prompt", metavar="PROMPT", help="what guidance pushes away from"
     )
@@ -174,6 +169,13 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             print(message, file=sys.stderr)
 
+    if arguments.former_steps is not None:
+        raise ValueError(
+            f"say --sampling-steps {arguments.former_steps} for in how many denoising steps the "
+            "image is drawn; at which of them a method looks is its own option, as in --method "
+            "daam,steps=4"
+        )
+    options = ModelOptions.of(arguments)
     asked = [method_options(text) for text in dict.fromkeys(arguments.method or [DEFAULT_METHOD])]
     methods = [name for name, _ in asked]
     for name in methods:
@@ -187,10 +189,11 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"the prompt that {written.source} wrote into the picture: {written.prompt}")
     own = OwnedFiles(arguments.out, _LISTING, _COMMAND, _OURS)
     own.check_free([IMAGE, VIEWER])
-    framework = arguments.framework or default_framework()
-    say(f"loading {arguments.model} on {framework}")
-    backend = load_model(arguments)
-    attributors = [registry.construct(backend, name, options) for name, options in asked]
+    say(f"loading {options.model} on {options.framework or default_framework()}")
+    backend = options.load()
+    attributors = [registry.construct(backend, name, chosen) for name, chosen in asked]
+    for attributor in attributors:
+        check_steps(attributor.name, attributor.steps, backend.denoising_steps())
     tokens = backend.tokenize(arguments.prompt)
     shown = _shown(PromptWords.of(tokens), arguments.word)
     players: list[WordKey] | None = None
@@ -201,15 +204,14 @@ def run(arguments: argparse.Namespace) -> None:
         for attributor in attributors:
             _check_words(attributor, tokens, players)
     if arguments.budget is not None:
-        for attributor, (_, options) in zip(attributors, asked, strict=True):
-            refuse_both(attributor, options)
+        for attributor, (_, chosen) in zip(attributors, asked, strict=True):
+            refuse_both(attributor, chosen)
         workload = Workload.of(
             backend,
             [arguments.prompt],
             # A word from outside the prompt costs what takes such words nothing more.
             inside if arguments.word else None,
-            steps=arguments.steps,
-            guidance_scale=arguments.guidance if picture is None else 1.0,
+            guidance_scale=None if picture is None else 1.0,
         )
         pairs = zip(methods, attributors, strict=True)
         attributors = fit(pairs, arguments.budget, workload)
@@ -224,8 +226,6 @@ def run(arguments: argparse.Namespace) -> None:
             trajectory = backend.sample(
                 arguments.prompt,
                 seed=arguments.seed,
-                steps=arguments.steps,
-                guidance_scale=arguments.guidance,
                 negative_prompt=arguments.negative_prompt,
                 height=arguments.height,
                 width=arguments.width,
@@ -233,9 +233,7 @@ def run(arguments: argparse.Namespace) -> None:
         else:
             height, width = picture.seen_size(backend.sampling)
             say(f"showing {arguments.image} to the model at {width}x{height} pixels")
-            trajectory = picture.trajectory(
-                backend, arguments.prompt, seed=arguments.seed, steps=arguments.steps
-            )
+            trajectory = picture.trajectory(backend, arguments.prompt, seed=arguments.seed)
         Image.fromarray(trajectory.image).save(partial / IMAGE)
         for attributor, of_method in zip(attributors, names, strict=True):
             effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"

@@ -16,8 +16,8 @@ from wordlight.comparisons.cli.arguments import (
     add_model,
     add_output,
     add_seed,
-    load_model,
 )
+from wordlight.comparisons.runs.options import ModelOptions
 
 _MAKE_EPILOG = """\
 Writes a folder an image: prompt.txt, output.png, seed.txt. Annotated, it has <word>.gt.png too,
@@ -103,7 +103,8 @@ def run_make(arguments: argparse.Namespace) -> None:
             else tag_by_spacy([one.text for one in captions], arguments.spacy)
         )
         captions = unreal(captions, tagged, arguments.seed)
-    backend = load_model(arguments)
+    options = ModelOptions.of(arguments)
+    backend = options.load()
     with ProgressBar[object](
         desc="drawing images", total=arguments.n, unit="images", disable=arguments.quiet
     ) as bar:
@@ -114,7 +115,7 @@ def run_make(arguments: argparse.Namespace) -> None:
             arguments.n,
             seed=arguments.seed,
             kind=arguments.kind,
-            scheduler=arguments.scheduler,
+            drawn_with=options.identity(),
             on_image=bar.update,
         )
     for reason in made.left_out:

@@ -43,7 +43,7 @@ class GivenPicture:
         if arguments.image is None:
             return None
         for name, option in _OF_DRAWING.items():
-            if getattr(arguments, name) is not None:
+            if getattr(arguments, name, None) is not None:
                 raise ValueError(f"{option} is of drawing: leave it out where --image is given")
         pixels = read_image(Path(arguments.image))
         return cls(pixels, arguments.height, arguments.width)
@@ -68,12 +68,10 @@ class GivenPicture:
 
         return facts.size_of(self.height or fitting(height), self.width or fitting(width))
 
-    def trajectory(
-        self, backend: Backend, prompt: str, *, seed: int, steps: int | None
-    ) -> Trajectory:
+    def trajectory(self, backend: Backend, prompt: str, *, seed: int) -> Trajectory:
         """What the model is asked about: the picture with noise, as the model sees it."""
         image = resized_image(self.pixels, self.seen_size(backend.sampling))
-        (trajectory,) = backend.invert([image], [prompt], seed=seed, steps=steps)
+        (trajectory,) = backend.invert([image], [prompt], seed=seed)
         return trajectory
 
     def at_own_size(self, word_map: WordMap) -> WordMap:

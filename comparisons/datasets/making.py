@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -138,7 +138,7 @@ def make(
     *,
     seed: int = 0,
     kind: str = "coco-gen",
-    scheduler: str | None = None,
+    drawn_with: Mapping[str, Any] | None = None,
     on_image: Callable[[], object] = lambda: None,
 ) -> Made:
     """Draw the first ``n`` captions into ``out``, a folder an image, in COCO-Gen's layout.
@@ -154,7 +154,8 @@ def make(
         n: how many images.
         seed: with an image's number it gives the seed of its noise.
         kind: what the set is called in its settings.
-        scheduler: with which the model was loaded, where it isn't its own: another set.
+        drawn_with: scheduler, steps and guidance by name, where they aren't the model's own: these
+            make another set.
         on_image: called once an image, for a progress bar.
 
     Raises:
@@ -166,9 +167,7 @@ def make(
     if len(captions) < n:
         raise ValueError(f"there are captions for {len(captions)} images, not {n}")
     root = Path(out)
-    settings = _settings(captions, backend, seed, kind)
-    if scheduler is not None:
-        settings["scheduler"] = scheduler
+    settings = {**_settings(captions, backend, seed, kind), **(drawn_with or {})}
     drawn, left_out, there = 0, [], 0
     with claimed(root), locked(root):
         if not holds_same_run(root, settings):

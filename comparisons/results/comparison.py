@@ -16,8 +16,8 @@ from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.rows.calibration import Choice
 from wordlight.comparisons.rows.row import Row
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.image_words import Survey
-from wordlight.comparisons.runs.plan import Bench
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.stats.paired_tests import PairedTest, Standing, paired_tests, standings
 from wordlight.comparisons.store.cells import PEAK_BYTES, Score

@@ -33,10 +33,9 @@ class Workload:
         prompts: Iterable[str],
         words: Sequence[WordKey] | None = None,
         *,
-        steps: int | None = None,
         guidance_scale: float | None = None,
     ) -> Workload:
-        """The images of some prompts, drawn as the model recommends where nothing else is said.
+        """The images of some prompts, drawn as the backend draws where nothing else is said.
 
         Raises KeyError, ValueError where ``words`` are none of the prompts'.
         """
@@ -44,9 +43,9 @@ class Workload:
         for prompt in prompts:
             players = partition(PromptWords.of(backend.tokenize(prompt)), words)
             lengths.add((len(players), sum(p.is_text for p in players)))
-        facts = backend.sampling
+        facts = backend.drawing
         guidance = facts.guidance_of(guidance_scale)
-        return cls(tuple(sorted(lengths)), facts.steps_of(steps), guidance > 1)
+        return cls(tuple(sorted(lengths)), facts.steps, guidance > 1)
 
     def sizes(self, steps: Steps) -> list[Size]:
         """The sizes of what a method with these steps is asked."""

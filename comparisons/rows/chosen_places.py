@@ -9,6 +9,7 @@ from typing import Any
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import options_of
 from wordlight.backends.backend import Backend
+from wordlight.backends.trajectory import step_indices
 
 #: What can be chosen, with the option of the method that it sets.
 PLACES = {"layer": "layers", "head": "heads", "step": "steps"}
@@ -59,7 +60,8 @@ def candidates(
     layers = getattr(backend, "layers", ())
     if not layers and set(axes) & {"layer", "head"}:
         raise ValueError(f"the {backend.framework} backend doesn't name its layers to choose from")
-    steps = [(step,) for step in _steps(backend, options.get("steps"))]
+    looked_at = step_indices(options.get("steps"), backend.denoising_steps())
+    steps = [(step,) for step in looked_at]
     found: list[dict[str, Any]] = []
     for layer, step in product(
         layers if "layer" in axes else (None,), steps if "step" in axes else (None,)
@@ -73,13 +75,3 @@ def candidates(
             }
             found.append({PLACES[axis]: values[PLACES[axis]] for axis in axes})
     return found
-
-
-def _steps(backend: Backend, steps: Any) -> tuple[int, ...]:
-    """Numbers of steps, as ``Trajectory.at_steps`` takes them."""
-    count = backend.sampling.steps
-    if steps is None:
-        return tuple(range(count))
-    if isinstance(steps, int):
-        return tuple(int((i + 0.5) * count / steps) for i in range(steps))
-    return tuple(steps)

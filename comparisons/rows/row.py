@@ -9,6 +9,7 @@ from typing import Any
 from wordlight.attribution import registry
 from wordlight.attribution.attributor import Steps, TextImageAttributor, options_of
 from wordlight.backends.backend import Backend
+from wordlight.backends.trajectory import step_indices
 from wordlight.comparisons.rows.budget import Workload, fit, refuse_both
 from wordlight.comparisons.rows.chosen_places import candidates, chosen_axes
 from wordlight.comparisons.rows.map_sources import LiveMaps, MapSource, PrecomputedMaps
@@ -227,8 +228,8 @@ def with_references(
 
 def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:
     wanted = DEFAULT_METHODS if methods is None else methods
-    if isinstance(wanted, str):
-        raise ValueError(f"methods must be a list of methods, not the string {wanted!r}")
+    if isinstance(wanted, str | TextImageAttributor | type):
+        raise ValueError(f"methods must be a list of methods, [{wanted!r}], not {wanted!r}")
     if isinstance(wanted, Mapping):
         return wanted.items()
     return ((None, one) for one in wanted)
@@ -372,6 +373,38 @@ def _shuffled(row: Row) -> Row:
         shuffled=True,
         framework=row.framework,
     )
+
+
+def check_methods(methods: Methods | None, steps: int, sampling_steps: int | None) -> None:
+    """Check the methods that are named, as far as that needs no model.
+
+    Args:
+        methods: as ``compare`` takes them.
+        steps: how many evenly spaced ones they look at where they don't say.
+        sampling_steps: in how many images are drawn, where that was asked for.
+
+    Raises:
+        ValueError: an unknown method or option, more steps than there can be.
+    """
+    for _, one in _pairs(methods):
+        given = {"method": one} if isinstance(one, str) else one
+        if not isinstance(given, Mapping) or not isinstance(given.get("method"), str):
+            continue
+        name = given["method"]
+        options = {k: v for k, v in given.items() if k not in ("method", "name", "choose")}
+        kind = registry.check_options(name, options)
+        if sampling_steps is not None:
+            # Schedulers of second order call the denoiser twice a step.
+            seen = {**step_options(kind, steps), **options}.get("steps")
+            check_steps(name, seen, 2 * sampling_steps)
+
+
+def check_steps(who: str, steps: Steps, count: int) -> None:
+    """Raise ValueError, with the row's name, for steps that images of ``count`` steps lack."""
+    try:
+        step_indices(steps, count)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
 
 
 def step_options(kind: type[TextImageAttributor], steps: int) -> dict[str, Any]:

@@ -1,60 +1,174 @@
-"""What a run was asked for, and all that its tasks need, loaded."""
+"""What ``compare`` takes, each argument said once: signature, flags, run files and identity."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import wordlight
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.backend import Backend
-from wordlight.backends.segmenters.segmenter import Segmenter
-from wordlight.comparisons.datasets.dataset import Dataset, OnError
-from wordlight.comparisons.datasets.images.image_set import ImageSet
-from wordlight.comparisons.datasets.images.opening import data_settings, open_data, open_images
+from wordlight.backends.loading import default_framework
 from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.registry import DEFAULT, Asked, resolve
-from wordlight.comparisons.rows.budget import Workload
-from wordlight.comparisons.rows.map_sources import PrecomputedMaps
-from wordlight.comparisons.rows.row import Methods, Row, rows_on, with_references
-from wordlight.comparisons.rows.supervised import mask_maker, supervised_rows
-from wordlight.comparisons.store.cells import check_name
-from wordlight.comparisons.store.settings_file import Settings
+from wordlight.comparisons.runs.options import (
+    METHODS,
+    METRICS,
+    PATH,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    ModelOptions,
+    one_of,
+    option,
+    options,
+    options_of,
+    table,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from wordlight.backends.segmenters.segmenter import Segmenter
+    from wordlight.comparisons.datasets.dataset import Dataset, OnError
+    from wordlight.comparisons.metrics.registry import Asked
+    from wordlight.comparisons.rows.row import Methods
+    from wordlight.comparisons.runs.bench import Bench
+    from wordlight.comparisons.runs.executors import Executor
+    from wordlight.comparisons.runs.executors.choice import MakeExecutor
+    from wordlight.comparisons.runs.worker import Damaged
+
+_MALFORMED = dataclasses.replace(
+    SWITCH,
+    read=lambda skip: "skip" if skip else "raise",
+    write=lambda value: value == "skip" or None,
+)
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """The arguments of ``compare`` that change its results."""
+@options
+class Plan(ModelOptions):
+    """The arguments of ``compare`` that change its results; ``compare`` says what each is."""
 
-    model: str | Sequence[Backend]
-    methods: Methods | None
-    frameworks: tuple[str, ...] = ("torch",)
-    device: str | None = None
-    scheduler: str | None = None
-    data: str | Path | Dataset = "scenes"
-    on_error: OnError = "raise"
-    redraw: bool = False
-    masks: str | Segmenter | None = None
-    segmenters: Mapping[str, str | Segmenter] = field(default_factory=dict)
-    n: int = 32
-    calibration: int = 16
-    seed: int = 0
-    steps: int = 4
-    maps: Mapping[str, str] = field(default_factory=dict)
-    budget: int | None = None
-    metrics: Sequence[Asked] = (DEFAULT,)
+    model: str | Backend | Sequence[Backend] = option(
+        TEXT,
+        "an embedded model (scenes, the default, or scenes-b), a folder in diffusers' format, "
+        "or a Hub id (safetensors only)",
+        default="scenes",
+        metavar="MODEL",
+        kw_only=False,
+    )
+    methods: Methods | None = option(
+        METHODS,
+        "a method, repeatable (default: daam, self-attention-refined, input-x-gradient, occlusion "
+        "and the controls), also with options (shapley,n_samples=50,name=shapley-50); "
+        "shuffled-word adds a row for each method that is no control",
+        default=None,
+        flags=("--method",),
+        kw_only=False,
+    )
+    metrics: Sequence[Asked] = option(
+        METRICS,
+        "what is measured, by metrics' names or groups of them: segmentation (default), "
+        "faithfulness (or order, removal, infidelity, sensitivity), dice, boundary-f, ...; "
+        "options follow a name (infidelity,sets=4); `wordlight metrics` lists them",
+        default=("segmentation",),
+    )
+    framework: str | Sequence[str] | None = option(
+        dataclasses.replace(TEXTS, flag={"choices": ("torch", "flax"), "action": "append"}),
+        "whose backend runs the model (default: torch where it is installed, else flax); "
+        "repeatable: the first draws, all make maps of the same images",
+        default=None,
+    )
+    data: str | Path | Dataset = option(
+        TEXT,
+        "what to judge on: scenes (default; the model draws), scenes,test=SPLIT, "
+        "rendered-scenes, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
+        "imagenet-segmentation, voc; see docs/datasets.md)",
+        default="scenes",
+        metavar="DATA",
+    )
+    on_error: OnError = option(
+        _MALFORMED,
+        "leave out and count what is malformed in a data set, instead of stopping at it",
+        default="raise",
+        flags=("--skip-malformed",),
+        key="skip-malformed",
+    )
+    redraw: bool = option(
+        SWITCH,
+        "draw a data set's images again from their prompts and seeds, for maps of the very "
+        "drawing; else they are inverted",
+        default=False,
+    )
+    masks: str | Segmenter | None = option(
+        TEXT,
+        "what makes the masks of images that have none: mask2former:MODEL, oneformer:MODEL or "
+        "clipseg:MODEL, with a Hub id or a folder",
+        default=None,
+        metavar="SEGMENTER",
+    )
+    segmenters: Mapping[str, str | Segmenter] = option(
+        table("--segmenter", "NAME=SEGMENTER", "segmenters"),
+        "a row of a supervised segmenter, to compare with; repeatable. Without weights it is "
+        "shown as not measured",
+        default_factory=dict,
+        flags=("--segmenter",),
+    )
+    n: int = option(
+        whole(1), "test images", default=32, flags=("-n",), metavar="IMAGES", identity=True
+    )
+    calibration: int = option(
+        whole(1),
+        "images on which thresholds are chosen",
+        default=16,
+        metavar="IMAGES",
+        identity=True,
+    )
+    seed: int = option(
+        whole(0), "of the images' noise and the resampling", default=0, identity=True
+    )
+    steps: int = option(
+        whole(1),
+        "how many evenly spaced denoising steps the methods look at",
+        default=4,
+        identity=True,
+    )
+    maps: Mapping[str, str | Path] = option(
+        table("--maps", "NAME=FOLDER", "folders"),
+        "a row of maps that you made: <sample>.safetensors files, saved by "
+        "AttributionMaps.save, for the images of an earlier run's samples/, or another run's "
+        "maps/FRAMEWORK; repeatable",
+        default_factory=dict,
+    )
+    budget: int | None = option(
+        whole(1),
+        "the most that an image may cost, in forward-equivalents (a forward pass 1, a "
+        "forward-mode product 2, a reverse one 3): every method gets as much effort (n_steps, "
+        "n_samples, ...) as fits for every image; one that doesn't fit at all is refused before "
+        "any work",
+        default=None,
+        metavar="N",
+        identity=True,
+    )
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be 1 or more, not {self.steps}")
-        if not self.frameworks:
+        if isinstance(self.model, Backend | Path):
+            model = (self.model,) if isinstance(self.model, Backend) else str(self.model)
+            object.__setattr__(self, "model", model)
+        # Workers on other machines take the one that was chosen here.
+        named = default_framework() if self.framework is None else self.framework
+        frameworks = (named,) if isinstance(named, str) else tuple(named)
+        object.__setattr__(self, "framework", frameworks)
+        for name in ("segmenters", "maps"):
+            object.__setattr__(self, name, dict(getattr(self, name) or {}))
+        super().__post_init__()
+        if not frameworks:
             raise ValueError("name at least one framework")
-        if twice := [f for f in self.frameworks if self.frameworks.count(f) > 1]:
+        if twice := [f for f in frameworks if frameworks.count(f) > 1]:
             raise ValueError(f"the framework {twice[0]} is named twice")
-        if self.scheduler is not None and not isinstance(self.model, str):
-            raise ValueError("a scheduler is chosen for a model that is named, not for a backend")
+        if not isinstance(self.model, str):
+            for name, of in _OF_NAMES.items():
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{of} for a model that is named, not for a backend")
 
     @property
     def by_name(self) -> bool:
@@ -71,218 +185,87 @@ class Plan:
             and not objects
         )
 
-
-class Bench:
-    """A plan's models, images and rows.
-
-    Attributes:
-        plan: what was asked for.
-        backends: one a framework; the first draws the images.
-        calibration, test: the images of the two splits.
-        rows: the rows.
-        metrics: what they are judged by, beside their cost.
-        not_measured: rows that were asked for and can't be had, each with why.
-        unmeasured: metrics that were asked for and can't be had of these images, each with why.
-
-    Raises ValueError as ``compare`` does, for what can't be had.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        metrics = resolve(plan.metrics)
-        counts = {"calibration": plan.calibration, "test": plan.n}
-        data = open_data(plan.data, plan.on_error, counts)
-        self.backends = _backends(plan)
-        first = self.backends[0]
-        maker = mask_maker(plan.masks, plan.device)
-        self.calibration, self.test = open_images(
-            data,
-            first,
-            calibration=plan.calibration,
-            n=plan.n,
-            seed=plan.seed,
-            on_error=plan.on_error,
-            segmenter=maker,
-            redraw=plan.redraw,
-        )
-        self.metrics, self.unmeasured = _measurable(metrics, self.test, self.backends)
-        workload = None
-        if plan.budget is not None:
-            prompts = (prompt for one in self.sets for prompt in one.prompts)
-            workload = Workload.of(first, prompts)
-        rows = rows_on(
-            self.backends,
-            plan.methods,
-            _precomputed(plan.maps, self.sets),
-            plan.steps,
-            plan.budget,
-            workload,
-        )
-        supervised, self.not_measured = supervised_rows(
-            plan.segmenters, maker, [row.name for row in rows], plan.device
-        )
-        with_framework = [
-            replace(row, framework=row.framework or first.framework) for row in supervised
-        ]
-        references = dict.fromkeys(m.reference for m in self.metrics if m.reference)
-        every = with_references((*rows, *with_framework), self.backends, references)
-        self.rows = tuple(sorted(every, key=lambda row: row.extra))
-
     @property
-    def sets(self) -> tuple[ImageSet, ImageSet]:
-        """The images of both splits."""
-        return self.calibration, self.test
-
-    def of_split(self, split: str) -> ImageSet:
-        """The images of one of them: ``"calibration"``, or any other name for those of the test."""
-        return self.calibration if split == "calibration" else self.test
-
-    def of_framework(self, framework: str) -> list[Row]:
-        """The rows whose maps this framework makes."""
-        return [row for row in self.rows if row.framework == framework]
-
-    @property
-    def frameworks(self) -> tuple[str, ...]:
-        """In the order in which they were asked for; the first one draws."""
-        return tuple(backend.framework for backend in self.backends)
-
-    def backend_of(self, framework: str) -> Backend:
-        """The backend of a framework."""
-        return next(one for one in self.backends if one.framework == framework)
-
-    def metrics_of(self, row: Row) -> tuple[Metric, ...]:
-        """What a row is judged by: all, but for rows that are here for some metrics' sake."""
-        if not row.reference:
-            return self.metrics
-        kin = {group for one in self.metrics if row.shows(one.reference) for group in one.groups}
-        return tuple(one for one in self.metrics if kin.intersection(one.groups))
-
-    @property
-    def of_masks(self) -> tuple[Metric, ...]:
-        """The metrics that ask for masks alone: the ceiling is measured by them too."""
-        alone = {"masks", "thresholds"}
-        return tuple(
-            one for one in self.metrics if "masks" in one.needs and set(one.needs) <= alone
-        )
-
-    def cuts(self, row: Row) -> bool:
-        """Whether a row's maps are cut at thresholds, which the calibration split chooses."""
-        return any("thresholds" in metric.needs for metric in self.metrics_of(row))
-
-    def calibrates(self, row: Row) -> bool:
-        """Whether there is something to choose for a row."""
-        return self.cuts(row) or len(row.variants) > 1
-
-    @property
-    def calibrating(self) -> bool:
-        """Whether the calibration split is looked at."""
-        return any(map(self.calibrates, self.rows))
-
-    @property
-    def cells(self) -> int:
-        """How many cells the run has."""
-        variants = sum(len(row.variants) for row in self.rows if self.calibrates(row))
-        return variants * len(self.calibration) + len(self.rows) * len(self.test)
-
-    def settings(self) -> Settings:
-        """All that changes the maps, as plain data. Metrics change none: a run is extended by
-        them."""
-        plan, first = self.plan, self.backends[0]
-        settings: Settings = {
-            "wordlight": wordlight.__version__,
-            "model": first.model_id,
-            "framework": first.framework,
-            **_model_facts(first, by_name=isinstance(plan.model, str)),
-            "data": data_settings(self.calibration, self.test),
-            "n": plan.n,
-            "calibration": plan.calibration,
-            "seed": plan.seed,
-            "steps": plan.steps,
-            "methods": {row.name: row.settings() for row in self.rows if not row.reference},
-        }
-        if others := self.backends[1:]:
-            # The first one makes the trajectories.
-            settings["other frameworks"] = {
-                one.framework: _model_facts(one, by_name=isinstance(plan.model, str))
-                for one in others
-            }
-        if plan.scheduler is not None:
-            settings["scheduler"] = plan.scheduler
-        if plan.budget is not None:
-            settings["budget"] = plan.budget
-        if self.not_measured:
-            settings["not measured"] = [name for name, _ in self.not_measured]
-        return settings
-
-
-def _measurable(
-    metrics: Sequence[Metric], images: ImageSet, backends: Sequence[Backend]
-) -> tuple[tuple[Metric, ...], tuple[tuple[str, str], ...]]:
-    """The metrics that can be had of these images, and the others, each with why.
-
-    Raises MissingCapabilityError for a model that can't be asked, ValueError where none can be had.
-    """
-    there, left_out = [], []
-    for metric in metrics:
-        if "regeneration" in metric.needs and images.given:
-            why = "the images were given, and can't be drawn again without a word"
-            left_out.append((metric.name, why))
-            continue
-        primitives = {"word-game": "denoise", "regeneration": "sample"}
-        asked = frozenset(primitives[need] for need in metric.needs if need in primitives)
-        for backend in backends:
-            backend.require(asked, f"the metric {metric.name}")
-        there.append(metric)
-    if not there:
-        name, why = left_out[0]
-        raise ValueError(f"{name} can't be measured: {why}")
-    return tuple(there), tuple(left_out)
-
-
-def _precomputed(
-    folders: Mapping[str, str], sets: Sequence[ImageSet]
-) -> dict[str, PrecomputedMaps]:
-    """Maps from folders; what they lack is told now, and not after hours of drawing."""
-    of_sample = {name: one for one in sets for name in one.samples} if folders else {}
-    return {
-        name: PrecomputedMaps(
-            check_name(name),
-            Path(folder),
-            of_sample,
-            lambda sample: of_sample[sample].may_leave_out(sample),
-        )
-        for name, folder in folders.items()
-    }
-
-
-def _model_facts(backend: Backend, *, by_name: bool) -> dict[str, Any]:
-    facts = {"revision": backend.revision, "device": backend.device, "dtype": backend.dtype}
-    # A model that was given may have been changed since it was loaded, if it was.
-    if not by_name and (weights := backend.weights) is not None:
-        facts["weights"] = weights
-    return facts
-
-
-def _backends(plan: Plan) -> tuple[Backend, ...]:
-    if not isinstance(plan.model, str):
-        backends = tuple(plan.model)
-        names = [backend.framework for backend in backends]
-        if not backends or len(set(names)) < len(names):
+    def backends(self) -> tuple[Backend, ...]:
+        """The models, loaded where they are named; raises ModelLoadError, ValueError."""
+        if isinstance(self.model, str):
+            return tuple(self.load(one) for one in self.framework or ())
+        given: tuple[Any, ...] = (self.model,)
+        if isinstance(self.model, Sequence):
+            given = tuple(self.model)
+        if wrong := [one for one in given if not isinstance(one, Backend)]:
+            raise ValueError(
+                f"a model is a name or what load(...) gives, not a {type(wrong[0]).__name__}"
+                + (": load(pipeline) makes one of it" if hasattr(wrong[0], "scheduler") else "")
+            )
+        names = [backend.framework for backend in given]
+        if not given or len(set(names)) < len(names):
             raise ValueError(f"one backend a framework is needed, not {names}")
-        return backends
-    # Frameworks are imported when a model is loaded, and not before.
-    from wordlight.backends.loading import load
+        return given
 
-    return tuple(
-        load(plan.model, framework=one, device=plan.device, scheduler=plan.scheduler)
-        for one in plan.frameworks
+    def written(self) -> dict[str, Any]:
+        """What a run file says of it, for models and methods that are named."""
+        values = {one.key: (one.kind, getattr(self, one.name)) for one in options_of(Plan)}
+        found = {key: kind.write(v) for key, (kind, v) in values.items() if v is not None}
+        if self.maps:
+            found["maps"] = {name: str(Path(where).resolve()) for name, where in self.maps.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+#: Options of models that ``load`` loads, and what is said of them beside a backend.
+_OF_NAMES = {
+    "scheduler": "a scheduler is chosen",
+    "dtype": "a dtype is chosen",
+    "sampling_steps": "sampling_steps are chosen (backend.draw_with(steps=...) for a backend)",
+    "guidance": "guidance is chosen (backend.draw_with(guidance_scale=...) for a backend)",
+}
+
+
+@options
+class Arguments(Plan):
+    """All arguments of ``compare``: a plan, and where and how it is carried out."""
+
+    out: str | Path = option(
+        PATH, "where the results go (default: out/compare)", flags=("-o", "--out"), metavar="FOLDER"
+    )
+    damaged: Damaged = option(
+        one_of("stop", "recompute"),
+        "what becomes of a file of the run that can't be read: stop and name it (default), or "
+        "make it again and say so",
+        default="stop",
+    )
+    executor: str | MakeExecutor | None = option(
+        one_of("local", "ray"),
+        "where the work is done: here (default), or on a Ray cluster (see docs/runs.md)",
+        default="local",
+    )
+    workers: int | None = option(
+        whole(1),
+        "with ray: how many workers (default: one a GPU or TPU host, else one a machine with "
+        "all its cores)",
+        default=None,
+        metavar="N",
+    )
+    address: str | None = option(
+        TEXT,
+        "with ray: the cluster's (default: the one that RAY_ADDRESS names, else this machine)",
+        default=None,
+        metavar="ADDRESS",
     )
 
+    progress: bool = True
+    command: str | None = None
 
-def plain(value: Any) -> Any:
-    """Mappings and sequences as dicts and lists, for files."""
-    if isinstance(value, Mapping):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return value
+    def make_executor(self, bench: Bench, root: Path) -> Executor:
+        """What does the work; raises ValueError for options that it doesn't take."""
+        from wordlight.comparisons.runs.executors.choice import make_executor
+
+        make = self.executor
+        if make is None or isinstance(make, str):
+            make = make_executor(make or "local", self.workers, self.address)
+        return make(bench, root, self.damaged)
+
+    @property
+    def plan(self) -> Plan:
+        """What changes the results, by itself."""
+        return Plan(**{one.name: getattr(self, one.name) for one in dataclasses.fields(Plan)})

@@ -18,8 +18,8 @@ from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.rows.calibration import Choice
 from wordlight.comparisons.rows.map_sources import MethodError, PrecomputedMapsError
 from wordlight.comparisons.rows.row import Row, Variant
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.image_words import Survey, survey_path
-from wordlight.comparisons.runs.plan import Bench
 from wordlight.comparisons.runs.scoring import (
     CURVE,
     calibration_cell,

@@ -166,7 +166,7 @@ def _filled(text: str) -> str:
 
 
 def study_faithfulness(
-    backend: Backend | str | Sequence[Backend] = "scenes",
+    model: Backend | str | Sequence[Backend] = "scenes",
     methods: Sequence[Method] | None = None,
     *,
     out: str | Path,
@@ -179,7 +179,7 @@ def study_faithfulness(
     ``compare`` with the metrics of faithfulness.
 
     Args:
-        backend: the model.
+        model: as ``compare`` takes it.
         methods: as ``compare`` takes them; each of the default ones for None. ``"shuffled-word"``
             adds a row of other words' maps for each that is no control. A row of DAAM over all
             steps isn't added.
@@ -197,7 +197,7 @@ def study_faithfulness(
     metrics = options.metrics(groups)
     wanted = DEFAULT_METHODS if methods is None else methods
     found = compare(
-        backend,
+        model,
         # With options, even none, a name is one row.
         [{"method": one} if isinstance(one, str) and one != SHUFFLED else one for one in wanted],
         out=out,

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from wordlight.attribution import registry
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.results.finished_run import FinishedRun
-from wordlight.comparisons.rows.row import step_options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.texts import method_for
 
 KINDS = ("<start>", "words", "punctuation", "<end>", "<pad>")
 
@@ -73,8 +72,7 @@ def study_positions(
     Raises:
         ValueError, KeyError: bad numbers, a method that isn't there.
     """
-    kinds = {name: registry.get(name) for name in methods}
-    attributors = {name: kind(backend, **step_options(kind, steps)) for name, kind in kinds.items()}
+    attributors = {name: method_for(backend, name, steps) for name in methods}
     scenes = GeneratedScenes(backend, "test", n, seed)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for start in range(0, n, BATCH):

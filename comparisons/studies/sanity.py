@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
@@ -19,9 +18,9 @@ from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.results.figures import figure_png
-from wordlight.comparisons.rows.row import step_options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.texts import method_for
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.
 TEXT_ENCODER = "text_encoder"
@@ -83,8 +82,7 @@ def study_sanity(
     """
     backend.require(frozenset({"randomized"}), "the sanity study")
     # A method that there isn't is told before minutes of drawing.
-    kinds = {name: registry.get(name) for name in methods}
-    attributors = {name: kind(backend, **step_options(kind, steps)) for name, kind in kinds.items()}
+    attributors = {name: method_for(backend, name, steps) for name in methods}
     scenes = GeneratedScenes(backend, split, n, seed)
     trajectories = [t for start in range(0, n, BATCH) for t in scenes.draw(start)]
     samples: list[str] = []

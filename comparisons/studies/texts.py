@@ -16,7 +16,7 @@ from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
-from wordlight.comparisons.rows.row import step_options
+from wordlight.comparisons.rows.row import check_steps, step_options
 
 #: Where the original paper's figures are from.
 PAPER = "Tang et al., What the DAAM, arXiv 2210.04885"
@@ -99,7 +99,13 @@ def is_punctuation(token: TaggedToken) -> bool:
 
 
 def method_for(backend: Backend, name: str, steps: int) -> TextImageAttributor:
-    """A registered method that looks at so many evenly spaced steps; raises ValueError or KeyError
-    for an unknown one, MissingCapabilityError for one that the model isn't enough for."""
+    """Return a registered method that looks at some evenly spaced steps.
+
+    Raises:
+        ValueError, KeyError: an unknown method, or more steps than images have.
+        MissingCapabilityError: a method that needs what the model lacks.
+    """
     kind = registry.get(name)
-    return kind(backend, **step_options(kind, steps))
+    chosen = step_options(kind, steps)
+    check_steps(name, chosen.get("steps"), backend.denoising_steps())
+    return kind(backend, **chosen)

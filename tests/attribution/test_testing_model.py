@@ -143,6 +143,21 @@ def test_sampling(model: ToyModel) -> None:
     assert means[0].values.shape == (16, 3, 4)
 
 
+def test_drawing_with_other_numbers_than_recommended() -> None:
+    model = ToyModel()
+    recommended = model.sampling
+    model.draw_with(steps=5, guidance_scale=2.0)
+    assert model.sampling == recommended
+    drawn = model.sample("a dog")
+    assert (drawn.steps, drawn.guidance_scale) == (5, 2.0) == (model.denoising_steps(), 2.0)
+    assert model.invert([drawn.image], ["a dog"])[0].steps == 5
+    assert model.sample("a dog", steps=2).steps == 2
+    with pytest.raises(ValueError, match="steps must be 1 to 1000"):
+        model.draw_with(steps=0)
+    model.draw_with()
+    assert model.drawing == recommended
+
+
 def test_inversion(model: ToyModel) -> None:
     image = np.repeat(np.repeat(RNG.integers(20, 236, (4, 6, 3), np.uint8), 4, 0), 4, 1)
     (given,) = model.invert([image], ["a dog"], steps=3)

@@ -41,7 +41,7 @@ def test_flax_is_used_where_it_alone_is_there():
 
 @pytest.mark.usefixtures("without_torch")
 def test_the_command_line_says_which(tmp_path, capsys):
-    assert main(["attribute", "a dog", "--steps", "1", "-o", str(tmp_path / "out")]) == 0
+    assert main(["attribute", "a dog", "--sampling-steps", "1", "-o", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().err
     assert "loading scenes on flax" in told
     assert "wordlight: warning: scenes was never trained on the word 'dog'" in told

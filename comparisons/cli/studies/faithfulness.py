@@ -13,19 +13,20 @@ from wordlight.comparisons.cli.arguments import (
     add_command,
     add_count,
     add_folder,
+    add_options,
     add_output,
     add_seed,
-    whole_number,
 )
 from wordlight.comparisons.cli.compare import (
-    add_comparison,
-    options_of_comparison,
     status_of,
-    typed_in,
     warnings_on_stderr,
 )
+from wordlight.comparisons.runs.options import whole_number
+from wordlight.comparisons.runs.plan import Arguments
 
 NAME = "faithfulness"
+#: Options of a comparison that the study has in another form.
+_OWN = ("metrics", "n", "calibration", "seed", "steps", "out")
 _EPILOG = """\
 Judges maps by the model, and not by masks:
 
@@ -60,7 +61,6 @@ def add_to(studies: Commands) -> None:
         NAME,
         "whether methods' maps say what the model does without a word",
         _EPILOG,
-        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(
         "--metric",
@@ -97,9 +97,9 @@ def add_to(studies: Commands) -> None:
             f"({NAME}.json) and the tables ({NAME}.txt) of the study"
         ),
     )
-    add_comparison(parser)
+    add_options(parser, Arguments, leave_out=_OWN)
     add_output(parser, bars="progress bars")
-    parser.set_defaults(run=run, out=None, json=False, quiet=False)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -113,22 +113,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     names = ("steps", "calibration", "sets", "perturbations", "radius", "seed")
     options = FaithfulnessOptions(**{name: getattr(arguments, name) for name in names})
-    asked = typed_in(arguments)
-    further = options_of_comparison(asked)
-    for name in ("n", *names):
-        further.pop(name, None)
+    asked = Arguments.typed(arguments)
+    for name in _OWN:
+        asked.pop(name, None)
     folder = tempfile.TemporaryDirectory() if arguments.out is None else nullcontext(arguments.out)
     with folder as out, warnings_on_stderr():
         found = study_faithfulness(
-            asked.get("model", "scenes"),
-            asked.get("methods"),
             out=Path(out),
             n=arguments.n,
-            groups=asked.get("metric", GROUPS),
+            groups=arguments.metric or GROUPS,
             options=options,
             progress=not arguments.quiet,
             command=shlex.join(arguments.command_line),
-            **further,
+            **asked,
         )
     tell(arguments, NAME, found.to_json(), found.text)
     return status_of(found.comparison)

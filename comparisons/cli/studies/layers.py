@@ -18,9 +18,9 @@ from wordlight.comparisons.cli.arguments import (
     add_output,
     add_seed,
     load_model,
-    whole_number,
 )
 from wordlight.comparisons.cli.studies.arguments import tell
+from wordlight.comparisons.runs.options import whole_number
 
 if TYPE_CHECKING:
     from wordlight.comparisons.studies.layers import LayersStudy

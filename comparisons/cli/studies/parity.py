@@ -11,11 +11,11 @@ from wordlight.comparisons.cli.arguments import (
     add_count,
     add_folder,
     add_methods,
+    add_options,
     add_output,
-    add_scheduler,
     add_seed,
-    whole_number,
 )
+from wordlight.comparisons.runs.options import ModelOptions, whole_number
 
 _EPILOG = """\
 Images are sampled on PyTorch; both frameworks then explain the same latents, so that what differs
@@ -59,10 +59,7 @@ def add_to(studies: Commands) -> None:
         help="how many evenly spaced steps, each compared by itself (default: 4)",
     )
     add_seed(parity)
-    add_scheduler(parity)
-    parity.add_argument(
-        "--device", metavar="DEVICE", help="cpu or cuda, of both (default: the best of each)"
-    )
+    add_options(parity, ModelOptions, leave_out=("model", "framework"))
     add_folder(parity, "write the numbers (parity.json) and a page (parity.html) there")
     add_output(parity, bars="progress bar")
     parity.set_defaults(run=run)
@@ -70,7 +67,6 @@ def add_to(studies: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Sample on PyTorch, explain on both, compare and print."""
-    from wordlight.backends.loading import load
     from wordlight.comparisons.studies.parity import (
         HEADINGS,
         as_json,
@@ -80,15 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
         write_parity,
     )
 
-    one, two = (
-        load(
-            arguments.model,
-            framework=framework,
-            device=arguments.device,
-            scheduler=arguments.scheduler,
-        )
-        for framework in ("torch", "flax")
-    )
+    options = ModelOptions.of(arguments)
+    one, two = (options.load(framework) for framework in ("torch", "flax"))
     runnable((one, two), arguments.method)  # before anything is drawn
     with ProgressBar[object](desc="comparing maps", unit="steps", disable=arguments.quiet) as bar:
         found = study_parity(

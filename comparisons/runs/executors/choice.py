@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors.executor import Executor, InProcess
-from wordlight.comparisons.runs.plan import Bench
 from wordlight.comparisons.runs.worker import Damaged, Worker
 
 #: Makes the executor of a run: of its bench, its folder, and what becomes of damaged files.
@@ -15,7 +14,7 @@ MakeExecutor = Callable[[Bench, Path, Damaged], Executor]
 
 
 def make_executor(
-    name: Literal["local", "ray"] = "local",
+    name: str = "local",
     workers: int | None = None,
     address: str | None = None,
 ) -> MakeExecutor:

@@ -18,9 +18,10 @@ from ray._private import ray_constants
 from ray.exceptions import RayActorError, RayTaskError
 
 from wordlight.backends.backend import MissingCapabilityError
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors.dispatch import Dispatch
 from wordlight.comparisons.runs.executors.executor import Executor, WorkersWarning
-from wordlight.comparisons.runs.plan import Bench, Plan
+from wordlight.comparisons.runs.plan import Plan
 from wordlight.comparisons.runs.worker import Damaged, Done, Task, Worker, cells_of
 from wordlight.comparisons.store import failures
 from wordlight.comparisons.store.cells import CellFolder

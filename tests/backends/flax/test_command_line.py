@@ -13,7 +13,7 @@ from wordlight.comparisons.cli.main import main
 
 def test_attribute(pndm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["attribute", "a red circle", "--model", str(pndm), "--framework", "flax", "--quiet"]
-    line += ["--steps", "2", "-o", str(tmp_path / "out")]
+    line += ["--sampling-steps", "2", "-o", str(tmp_path / "out")]
     assert main(line) == 2
     assert "scheduler='ddim'" in capsys.readouterr().err
     assert main([*line, "--scheduler", "ddim"]) == 0

@@ -458,7 +458,7 @@ def test_schedulers_that_call_the_denoiser_more_often(
     with trace(fresh_pipe) as traced:
         draw(fresh_pipe, num_inference_steps=5)
     (made,) = traced.trajectories
-    assert made.steps > 5
+    assert backend.denoising_steps(5) == made.steps > 5
     assert np.abs(DAAM.from_trace(traced).data - DAAM(backend).attribute(made).data).max() < 1e-5
     (noised,) = backend.invert([made.image], [PROMPT], steps=5)
     assert len(set(noised.timesteps)) == len(noised.timesteps)

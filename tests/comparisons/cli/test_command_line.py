@@ -27,7 +27,7 @@ def backend(monkeypatch):
     """The fake model in place of any that is asked for; a folder is no model of its kind."""
     fake = FakeBackend()
 
-    def load(model, *, framework="torch", device=None, scheduler=None):
+    def load(model, **_where):
         if model != "scenes":
             raise ValueError(f"{model} is no model")
         return fake
@@ -103,7 +103,14 @@ def test_attribute_shows_the_words_that_are_asked_for(tmp_path, capsys):
 
 def test_attribute_takes_words_from_outside_the_prompt(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
-    ask = ["attribute", "a red circle and a red square", "--steps", "2", "--quiet", "--json"]
+    ask = [
+        "attribute",
+        "a red circle and a red square",
+        "--sampling-steps",
+        "2",
+        "--quiet",
+        "--json",
+    ]
     ask += ["-o", str(tmp_path), "--method", "open-vocabulary"]
     assert main([*ask, "--word", "blue  dog", "--word", "red", "--word", "<pad>"]) == 0
     (method,) = json.loads(capsys.readouterr().out)["methods"]
@@ -231,7 +238,7 @@ def test_attribute_writes_masks(tmp_path, capsys):
 
 def test_attribute_makes_a_film_of_steps(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
-    ask = ["attribute", "a red circle", "--steps", "3", "--quiet", "-o", str(tmp_path)]
+    ask = ["attribute", "a red circle", "--sampling-steps", "3", "--quiet", "-o", str(tmp_path)]
     assert main([*ask, "--method", "occlusion", "--word", "red", "--json", "--film"]) == 0
     told = json.loads(capsys.readouterr().out)["methods"][0]
     maps = AttributionMaps.load(tmp_path / "maps.safetensors")
@@ -264,7 +271,7 @@ def test_attribute_explains_a_given_picture(tmp_path, capsys, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.rot90(upright)).save(photo, exif=exif, quality=95)
-    ask = ["attribute", "a red circle", "--method", "daam", "--steps", "2", "--quiet"]
+    ask = ["attribute", "a red circle", "--method", "daam", "--sampling-steps", "2", "--quiet"]
     ask += ["--image", photo, "--masks", "--word", "red", "-o", tmp_path / "out"]
     assert main(list(map(str, ask))) == 0
     height, width = seen[0].shape[:2]
@@ -447,3 +454,69 @@ def test_an_output_that_nobody_reads_is_no_error(tmp_path):
 
 def test_attribute_without_a_prompt_or_a_picture_is_refused(capsys):
     assert "PROMPT is missing" in refused(capsys, "attribute")
+
+
+def test_the_former_name_of_the_sampling_steps_is_refused_with_the_new_one(capsys):
+    said = refused(capsys, "attribute", PROMPT, "--method", "random", "--steps", "4")
+    assert "say --sampling-steps 4" in said
+
+
+def test_a_picture_is_drawn_as_it_was_asked_for(tmp_path, capsys, monkeypatch):
+    asked = {}
+
+    def load(_model, **how):
+        asked.update(how)
+        return ToyModel()
+
+    monkeypatch.setattr("wordlight.backends.loading.load", load)
+    ask = ["attribute", "a red circle", "--method", "daam", "--quiet", "-o", str(tmp_path)]
+    ask += ["--sampling-steps", "5", "--guidance", "2.5", "--dtype", "float64"]
+    assert main(ask) == 0
+    assert asked["dtype"] == "float64"
+    provenance = AttributionMaps.load(tmp_path / "maps.safetensors").provenance
+    # One forward pass a step.
+    assert provenance.forward == 5
+    capsys.readouterr()
+    for flag, value, says in (
+        ("--guidance", "-1", "must be 0 or more"),
+        ("--guidance", "nan", "must be 0 or more"),
+        ("--sampling-steps", "0", "must be 1 or more"),
+        ("--dtype", "float8", "invalid choice"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*ask, flag, value])
+        assert says in capsys.readouterr().err
+    assert "steps must be 1 to 1000" in refused(capsys, *ask, "--sampling-steps", "1001")
+
+
+def test_steps_that_images_lack_are_refused_before_one_is_drawn(tmp_path, capsys, monkeypatch):
+    class Drawing(ToyModel):
+        def _sample(self, *_given, **_how):
+            raise AssertionError("an image was drawn")
+
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_, **__: Drawing())
+    says = "the trajectory has 3 steps, not 99"
+    for command in (["attribute", "a dog"], ["compare", "-n", "1", "--calibration", "1"]):
+        asked = [*command, "--method", "daam,steps=99", "-o", str(tmp_path / "out")]
+        assert says in refused(capsys, *asked, "--quiet")
+    table = ["compare", "--method", "uniform", "--steps", "4", "--quiet", "-o", tmp_path / "out"]
+    assert "steps: the trajectory has 3 steps, not 4" in refused(capsys, *table)
+    study = ["study", "influence", "-n", "1", "--steps", "4", "--quiet"]
+    assert says.replace("99", "4") in refused(capsys, *study)
+
+
+def test_what_needs_no_model_is_refused_before_one_is_loaded(tmp_path, capsys, monkeypatch):
+    def load(*_given, **_how):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("wordlight.backends.loading.load", load)
+    ask = ["compare", "-o", tmp_path / "out"]
+    for given, says in (
+        (["--method", "dam"], "did you mean daam"),
+        (["--method", "daam,stepz=3"], "daam has no option 'stepz'; it has steps"),
+        (["--method", "daam,steps=99", "--sampling-steps", "4"], "has 8 steps, not 99"),
+        (["--metrics", "dise"], "did you mean dice"),
+        (["--maps", "mine"], "--maps takes NAME=FOLDER, not 'mine'"),
+    ):
+        assert says in refused(capsys, *ask, *given)
+    assert not (tmp_path / "out").exists()

@@ -186,7 +186,7 @@ def test_the_command_line_reads_the_prompt(tmp_path, capsys):
     info = PngInfo()
     info.add_text("parameters", "a (red:1.3) circle\nSteps: 2, Seed: 1")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "x.png", pnginfo=info)
-    line = ["attribute", "--image", str(tmp_path / "x.png"), "--steps", "1", "--json"]
+    line = ["attribute", "--image", str(tmp_path / "x.png"), "--sampling-steps", "1", "--json"]
     assert main([*line, "-o", str(tmp_path / "out")]) == 0
     out, told = capsys.readouterr()
     assert json.loads(out)["prompt"] == "a red circle"

@@ -69,7 +69,7 @@ def test_every_error_is_one_line(error, status, said, capsys, monkeypatch):
 
 def test_a_prompt_that_is_no_text(capsys, tmp_path):
     for typed in (["\udcff"], ["a", "--negative-prompt", "\udcff"]):
-        arguments = ["attribute", *typed, "--steps", "1", "--quiet", "-o", str(tmp_path / "o")]
+        arguments = ["attribute", *typed, "--quiet", "-o", str(tmp_path / "o")]
         assert command_line.main(arguments) == 2
         assert capsys.readouterr().err.startswith("wordlight: error: the prompt is no text")
 

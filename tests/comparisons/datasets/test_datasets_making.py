@@ -125,8 +125,9 @@ def test_another_seed_is_another_set(captions_file, tmp_path):
     make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1)
     with pytest.raises(ValueError, match="seed was 0, now 1"):
         make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1, seed=1)
+    drawn_with = {"scheduler": "euler"}
     with pytest.raises(ValueError, match="scheduler is asked for now and wasn't there"):
-        make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1, scheduler="euler")
+        make(shuffled(captions, 0), FakeBackend(), tmp_path / "set", 1, drawn_with=drawn_with)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="holds something else"):

@@ -42,8 +42,10 @@ def run(backend, methods, out, **options):
     return compare(backend, methods, out=out, **options)
 
 
-def test_workload(backend):
-    work = Workload.of(backend, ["a dog", "a red dog", "a cat"], steps=5, guidance_scale=2.0)
+def test_workload():
+    backend = FakeBackend()
+    backend.draw_with(steps=5, guidance_scale=2.0)
+    work = Workload.of(backend, ["a dog", "a red dog", "a cat"])
     # Start, end and padding, and the words.
     assert work.lengths == ((5, 2), (6, 3))
     assert {(s.players, s.words, s.steps, s.drawing) for s in work.sizes(2)} == {
@@ -52,7 +54,7 @@ def test_workload(backend):
     }
     assert {s.steps for s in work.sizes(None)} == {5}
     assert {s.steps for s in work.sizes((0, 3, 4))} == {3}
-    phrase = Workload.of(backend, ["a red dog"], ["red dog"])
+    phrase = Workload.of(FakeBackend(), ["a red dog"], ["red dog"])
     assert phrase.lengths == ((5, 2),)
     assert phrase.sizes(None)[0].drawing == STEPS
 

@@ -20,8 +20,9 @@ from tests.comparisons.dataset_files import save
 from tests.comparisons.datasets.test_datasets_with_torch import shape_words, two_objects
 from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons import compare
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors import make_executor
-from wordlight.comparisons.runs.plan import Bench, Plan
+from wordlight.comparisons.runs.plan import Plan
 from wordlight.comparisons.runs.worker import Task
 from wordlight.comparisons.store.settings_file import write_settings
 

@@ -14,9 +14,10 @@ from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons import compare
 from wordlight.comparisons.datasets import DatasetWarning, open_dataset
 from wordlight.comparisons.datasets.images.dataset_images import split_of_listing
+from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors import make_executor
 from wordlight.comparisons.runs.listing import read_run
-from wordlight.comparisons.runs.plan import Bench, Plan
+from wordlight.comparisons.runs.plan import Plan
 from wordlight.comparisons.runs.worker import Done, Task, Worker
 from wordlight.comparisons.store import failures
 

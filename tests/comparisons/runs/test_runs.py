@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -17,8 +18,9 @@ from wordlight.attribution import registry
 from wordlight.attribution.methods.controls import Center, Random, Uniform
 from wordlight.comparisons import compare
 from wordlight.comparisons.cli.main import main
-from wordlight.comparisons.runs.config_file import KEYS, read_config
 from wordlight.comparisons.runs.listing import find_runs, read_run
+from wordlight.comparisons.runs.options import options_of
+from wordlight.comparisons.runs.plan import Arguments
 from wordlight.comparisons.store.lock import RunInUseError, locked
 
 
@@ -31,7 +33,7 @@ def command_line(monkeypatch):
     kinds = {"torch": FakeBackend, "flax": Other}
     monkeypatch.setattr(
         "wordlight.backends.loading.load",
-        lambda _model, *, framework="torch", device=None, scheduler=None: kinds[framework](),
+        lambda _model, *, framework, **_how: kinds[framework](),
     )
     known = {"planted": Planted, "uniform": Uniform, "center": Center, "random": Random}
     monkeypatch.setattr(registry, "available", lambda: known)
@@ -172,6 +174,40 @@ def test_a_file_describes_a_run_and_flags_override_it(tmp_path, capsys):
     assert read_run(tmp_path / "again").settings == settings
 
 
+def test_how_images_are_drawn_belongs_to_a_run(tmp_path, capsys):
+    ask = ["compare", *SMALL, "--method", "uniform", "--out", tmp_path / "out"]
+    drawn = ["--sampling-steps", "8", "--guidance", "1.5", "--dtype", "float32"]
+    do(capsys, *ask, *drawn)
+    settings = read_run(tmp_path / "out").settings
+    assert (settings["sampling-steps"], settings["guidance"]) == (8, 1.5)
+    again = ["compare", "--config", tmp_path / "out/run.yaml", "--quiet"]
+    do(capsys, *again, "--out", tmp_path / "again")
+    assert read_run(tmp_path / "again").settings == settings
+    other = do(capsys, *ask, *drawn, "--guidance", "3", status=2)
+    assert "guidance was 1.5, now 3.0" in other
+    given = {"out": tmp_path / "no", "guidance": 3.0, "progress": False}
+    with pytest.raises(ValueError, match=r"a model that is named.*\n?") as refused:
+        compare(FakeBackend(), ["uniform"], **given)
+    assert "backend.draw_with(guidance_scale=...)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"n": 0}, "n must be a whole number, 1 or more, not 0"),
+        ({"steps": 2.5}, "steps must be a whole number, 1 or more, not 2.5"),
+        ({"seed": -1}, "seed must be a whole number, 0 or more, not -1"),
+        ({"methods": "uniform"}, "methods must be a list of methods, ['uniform']"),
+        ({"methods": Uniform}, "methods must be a list of methods"),
+        ({"methods": [Uniform]}, "say 'uniform', or construct it, Uniform(backend)"),
+        ({"model": 3, "methods": ["uniform"]}, "a name or what load(...) gives, not a int"),
+    ],
+)
+def test_bad_arguments_in_python_are_named(tmp_path, given, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        compare(**{"model": FakeBackend(), "out": tmp_path / "out", "progress": False, **given})
+
+
 def test_methods_are_typed_with_options(tmp_path, capsys):
     typed = ["--method", "center,width=0.1,name=narrow", "--method", "center,width=0.5"]
     do(capsys, "compare", *SMALL, *typed, "--out", tmp_path / "out")
@@ -208,13 +244,16 @@ def test_a_file_that_says_something_else_is_refused(tmp_path, capsys, name, text
     assert not (tmp_path / "out").exists()
 
 
-def test_every_key_of_the_file_is_a_flag(tmp_path, capsys):
+def test_every_argument_is_said_in_python_on_the_command_line_and_in_the_docstring(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
     told = capsys.readouterr().out
-    flags = {"methods": "--method", "segmenters": "--segmenter", "n": "-n"}
-    assert all(flags.get(key, f"--{key}") in told for key in KEYS)
-    assert read_config.__doc__
+    python = set(inspect.signature(compare).parameters)
+    said = set(re.findall(r"\w+", inspect.getdoc(compare).partition("Args:")[2]))
+    for option in options_of(Arguments):
+        assert option.flags[-1] in told
+        assert option.name in python & said
+    assert python - {option.name for option in options_of(Arguments)} == {"progress", "command"}
 
 
 HOLD = """
