@@ -9,7 +9,7 @@
   const HEAT = ramp(["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925",
     "#fb9b06", "#f7d13d", "#fcffa4"]);
   const AGAINST = ramp(["#8fd0ff", "#4aa3f0", "#2274d4"]);
-  const FOR = ramp(["#ffb347", "#ff8c1a", "#ffe2ae"]);
+  const FOR = ramp(["#ffd08a", "#ff9a33", "#d95f02"]);
   const LEAST_SIDE = 512, MOST_SIDE = 1024, RANKED = 8, FRAME = 180;
   const SVG = "http://www.w3.org/2000/svg";
   let count = 0;
