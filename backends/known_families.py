@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wordlight.backends.model_folder import ModelLoadError
+from wordlight.backends.progress_bar import ProgressBar
 
 
 def known_families() -> list[dict[str, Any]]:
@@ -22,16 +23,17 @@ def known_families() -> list[dict[str, Any]]:
     ]
 
 
-def capability_matrix() -> dict[str, dict[str, str]]:
+def capability_matrix(*, show_progress: bool = False) -> dict[str, dict[str, str]]:
     """Try what each family can do on a tiny model of it; see ``torch.capabilities.matrix``.
 
     Raises ModelLoadError where PyTorch's packages aren't installed.
     """
     try:
         from wordlight.backends.torch.capabilities import matrix
+        from wordlight.backends.torch.tiny import TINY
     except ImportError as error:
         raise _not_installed(error) from None
-    return matrix()
+    return matrix(ProgressBar(TINY, desc="trying models", unit="models", disable=not show_progress))
 
 
 def _not_installed(error: ImportError) -> ModelLoadError:

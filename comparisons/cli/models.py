@@ -32,6 +32,7 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="try what each family can do on a tiny model of it (a minute or two), as Markdown",
     )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar on stderr")
     parser.set_defaults(run=run)
 
 
@@ -59,7 +60,7 @@ def _print_families(arguments: argparse.Namespace) -> None:
     from wordlight.backends.known_families import capability_matrix, known_families, matrix_table
 
     if arguments.matrix:
-        rows = capability_matrix()
+        rows = capability_matrix(show_progress=not arguments.quiet)
         print(json.dumps(rows, indent=2) if arguments.json else matrix_table(rows))
         return
     found = known_families()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from wordlight.comparisons.cli.arguments import Commands, add_command
@@ -22,6 +23,7 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "report", "write the page of a finished comparison", _EPILOG)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the --out of a comparison")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
@@ -29,4 +31,5 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the page and print where it is."""
     from wordlight.comparisons.results.html import write_report
 
-    print(write_report(arguments.folder))
+    path = str(write_report(arguments.folder))
+    print(json.dumps({"report": path}) if arguments.json else path)

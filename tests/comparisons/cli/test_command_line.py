@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -17,7 +18,7 @@ from tests.comparisons.fakes import FakeBackend, Planted, scenes_by_prompt
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.testing.model import ToyModel
 from wordlight.comparisons.cli.attribute import _slug
-from wordlight.comparisons.cli.main import main
+from wordlight.comparisons.cli.main import build_parser, main
 
 PROMPT = next(p for p, s in scenes_by_prompt().items() if len(s.groups) == 2 and s.full_stop)
 
@@ -520,3 +521,24 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(tmp_path, capsys, m
     ):
         assert says in refused(capsys, *ask, *given)
     assert not (tmp_path / "out").exists()
+
+
+def test_every_command_that_answers_can_answer_in_json():
+    def leaves(parser, path=()):
+        choices = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        if not choices:
+            yield path, {option for a in parser._actions for option in a.option_strings}
+        for name, child in (choices[0] if choices else {}).items():
+            yield from leaves(child, (*path, name))
+
+    options = dict(leaves(build_parser()))
+    assert {path for path, has in options.items() if "--json" not in has} == {
+        ("app",),
+        ("completion",),
+    }
+    listings = {"report", "runs", "methods", "metrics"}
+    assert {path[0] for path, has in options.items() if "--quiet" not in has} == {
+        "app",
+        "completion",
+        *listings,
+    }

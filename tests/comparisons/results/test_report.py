@@ -237,6 +237,8 @@ def test_making_it_again_changes_nothing(folder, capsys):
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
     assert (folder / "report.html").read_bytes() == before
+    assert main(["report", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(folder / "report.html")}
 
 
 def test_text_of_others_stays_text(folder):
