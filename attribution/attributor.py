@@ -362,7 +362,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         if self.needs & {"attention", "denoise", "denoise_jvp"}:
             trajectory.check_replayable()
             self.backend.check_made_here(trajectory)
-        before = replace(self.backend.evaluations)
+        before, halved = replace(self.backend.evaluations), self.backend.limits.halvings
         self.backend.reset_peak_bytes()
         compiled = self.backend.compile_seconds()
         started = time.perf_counter()
@@ -382,6 +382,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             seconds=seconds,
             peak_bytes=self.backend.peak_bytes(),
             compile_seconds=compiled,
+            halvings=self.backend.limits.halvings - halved,
             **asdict(spent),
         )
         maps = AttributionMaps(

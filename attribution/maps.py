@@ -42,6 +42,8 @@ class Provenance:
     forward-mode product 2 and a reverse one 3) are of the whole ``attribute`` call;
     ``peak_bytes`` is None where the device doesn't tell. ``compile_seconds`` is what a framework
     that compiles took for it, and is no part of ``seconds``: a second call doesn't take it again.
+    ``halvings`` says how often the device's memory ran out, after which batches half as large went
+    on.
     """
 
     method: str
@@ -57,6 +59,7 @@ class Provenance:
     seconds: float = 0.0
     peak_bytes: int | None = None
     compile_seconds: float = 0.0
+    halvings: int = 0
 
 
 @dataclass(frozen=True, eq=False)

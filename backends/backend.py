@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery, OtherKeys
+from wordlight.backends.batches import BatchLimits, join_rows
 from wordlight.backends.sampling import SamplingFacts, check_image, check_prompts, seeds_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.traces import Trace
@@ -38,6 +39,16 @@ class Conditioning:
 
     embeddings: Array
     added: dict[str, Array] = field(default_factory=dict)
+
+    def of_rows(self, rows: slice, n_rows: int) -> Conditioning:
+        """Return the conditioning of some of ``n_rows`` rows; what all share stays."""
+        if rows == slice(0, n_rows):
+            return self
+        added = {
+            name: value[rows] if value.shape[0] == n_rows else value
+            for name, value in self.added.items()
+        }
+        return Conditioning(self.embeddings[rows], added)
 
 
 @dataclass
@@ -101,6 +112,7 @@ class Backend(ABC):
     def __init__(self) -> None:
         self.evaluations = Evaluations()
         self._drawn_with: dict[str, Any] = {}
+        self.limits = BatchLimits(self.is_out_of_memory, self.release_memory)
 
     def __repr__(self) -> str:
         return (
@@ -284,8 +296,13 @@ class Backend(ABC):
         """
         self.require(frozenset({"denoise"}), "denoise")
         self._check_added(conditioning.added)
-        self.evaluations.forward += int(latents.shape[0])
-        return self._denoise(latents, timestep, conditioning)
+        n_rows = int(latents.shape[0])
+        self.evaluations.forward += n_rows
+
+        def some(rows: slice) -> Array:
+            return self._denoise(latents[rows], timestep, conditioning.of_rows(rows, n_rows))
+
+        return join_rows(self.limits.parts("denoise", n_rows, n_rows, some))
 
     def denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
@@ -300,8 +317,14 @@ class Backend(ABC):
         self.require(frozenset({"denoise_jvp"}), "denoise_jvp")
         _one("denoise_jvp", latents)
         self._check_added(conditioning.added)
-        self.evaluations.jvp += int(tangents.shape[0])
-        return self._denoise_jvp(latents, timestep, conditioning, tangents)
+        n_tangents = int(tangents.shape[0])
+        self.evaluations.jvp += n_tangents
+
+        def some(rows: slice) -> tuple[Array, Array]:
+            return self._denoise_jvp(latents, timestep, conditioning, tangents[rows])
+
+        parts = self.limits.parts("denoise_jvp", n_tangents, n_tangents, some)
+        return parts[0][0], join_rows([changes for _, changes in parts])
 
     def denoise_vjp(
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
@@ -312,8 +335,14 @@ class Backend(ABC):
         """
         self.require(frozenset({"denoise_vjp"}), "denoise_vjp")
         self._check_added(conditioning.added)
-        self.evaluations.vjp += int(latents.shape[0])
-        return self._denoise_vjp(latents, timestep, conditioning, cotangent)
+        n_rows = int(latents.shape[0])
+        self.evaluations.vjp += n_rows
+
+        def some(rows: slice) -> Array:
+            told = conditioning.of_rows(rows, n_rows)
+            return self._denoise_vjp(latents[rows], timestep, told, cotangent[rows])
+
+        return join_rows(self.limits.parts("denoise_vjp", n_rows, n_rows, some))
 
     def token_embeddings(self, text: str) -> Array:
         """The text encoder's input embeddings of a text, ``(tokens, channels)``, before positions
@@ -656,6 +685,13 @@ class Backend(ABC):
         query: AttentionQuery,
     ) -> AttentionMeans:
         raise NotImplementedError
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Return whether an exception says that the device's memory ran out."""
+        return isinstance(error, MemoryError)
+
+    def release_memory(self) -> None:  # noqa: B027 - nothing to do is a fair default
+        """Give back what a pass held that ran out of memory."""
 
     def reset_peak_bytes(self) -> None:  # noqa: B027 - nothing to do is a fair default
         """Start measuring ``peak_bytes`` anew."""

@@ -34,7 +34,7 @@ class TorchBridge(Backend):
 
     def __init__(self, inner: Backend) -> None:
         # One count for both.
-        self.evaluations = inner.evaluations
+        self.evaluations, self.limits = inner.evaluations, inner.limits
         self.inner = inner
         self.framework, self.device, self.dtype = inner.framework, inner.device, inner.dtype
         self.model_id, self.revision = inner.model_id, inner.revision

@@ -484,6 +484,10 @@ class FlaxBackend(Backend):
     def compile_seconds(self) -> float:
         return compiling_clock().seconds
 
+    def is_out_of_memory(self, error: Exception) -> bool:
+        said = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+        return said or super().is_out_of_memory(error)
+
     def reset_peak_bytes(self) -> None:
         self._peak_before = _peak_bytes(self._place.device) or 0
 

@@ -67,6 +67,11 @@ class AttentionAccumulator:
             self._sums[key] = total.clone()
         self._counts[key] = self._counts.get(key, 0) + count
 
+    def merge(self, other: AttentionAccumulator) -> None:
+        """Take in what another one of the same query has."""
+        for key, total in other._sums.items():
+            self._accumulate(key, total, other._counts[key])
+
     @property
     def held_bytes(self) -> int:
         """Memory held by the sums."""

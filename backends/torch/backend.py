@@ -51,7 +51,7 @@ from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
 from wordlight.backends.torch.weights import fingerprint
 from wordlight.backends.trajectory import Trajectory
 
-#: Directions whose forward-mode products are computed at once; more need more memory.
+#: Directions whose forward-mode products are computed at once, as far as ``_MOST_PLACES`` allows.
 _JVP_CHUNK = 32
 #: Steps of a run that one pass replays: beyond these a row costs no less. Few enough that the
 #: places of their latents, or the pairs of places where those are asked for, stay within what a
@@ -416,8 +416,7 @@ class TorchBackend(Backend):
         steps: tuple[int, ...],
         keys: OtherKeys | None,
     ) -> AttentionMeans:
-        accumulator = AttentionAccumulator(query)
-        now: tuple[int, ...] = ()
+        accumulator, now = AttentionAccumulator(query), steps[:0]
 
         def receive(layer: str, grid: tuple[int, int], probs: torch.Tensor) -> None:
             accumulator.add_steps(layer, now, grid, probs)
@@ -428,22 +427,30 @@ class TorchBackend(Backend):
         if others is not None and not model.family.feature_maps:
             return self._attention_beside(trajectory, query, steps, others)
         tap = AttentionTap(model, query, receive, others)
+
+        def replay(part: slice) -> AttentionAccumulator:
+            # Of its own, so that a pass that runs out of memory leaves nothing.
+            nonlocal accumulator, now
+            accumulator, now = AttentionAccumulator(query), steps[part]
+            latents = self.asarray(trajectory.latents[list(now)])
+            times = [float(trajectory.timesteps[step]) for step in now]
+            told = [self.told(trajectory, step) for step in now]
+            added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
+            conditioning = own.expand(len(now), -1, -1)
+            telling = model.telling(latents, times, conditioning, added)
+            tap.begin(telling, len(now), slice(0, len(now)))
+            model.call(latents, times, conditioning, added)
+            tap.end()
+            return accumulator
+
         # Words beside the prompt are looked at where PyTorch's own attention is.
         standard = StandardProcessors({} if keys is None else tap.wanted)
         together = steps_together(trajectory, query)
         with as_written(model.whole), standard, tap, torch.no_grad():
-            for start in range(0, len(steps), together):
-                now = steps[start : start + together]
-                latents = self.asarray(trajectory.latents[list(now)])
-                times = [float(trajectory.timesteps[step]) for step in now]
-                told = [self.told(trajectory, step) for step in now]
-                added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
-                conditioning = own.expand(len(now), -1, -1)
-                telling = model.telling(latents, times, conditioning, added)
-                tap.begin(telling, len(now), slice(0, len(now)))
-                model.call(latents, times, conditioning, added)
-                tap.end()
-        return accumulator.means(0)
+            first, *rest = self.limits.parts("attention", len(steps), together, replay)
+        for other in rest:
+            first.merge(other)
+        return first.means(0)
 
     @property
     def carries_words(self) -> bool:
@@ -573,6 +580,15 @@ class TorchBackend(Backend):
     def reset_peak_bytes(self) -> None:
         if self.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.model.device)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        # On the CPU it is a RuntimeError of the allocator's.
+        said = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        return said or super().is_out_of_memory(error)
+
+    def release_memory(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def peak_bytes(self) -> int | None:
         if self.model.device.type == "cuda":
