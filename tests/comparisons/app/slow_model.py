@@ -31,4 +31,4 @@ if __name__ == "__main__":
     from wordlight.comparisons.app.jobs import Workshop
     from wordlight.comparisons.cli.app import serve
 
-    serve(Workshop(["slow"], lambda name: SlowModel(0.1)), host="127.0.0.1", port=0)
+    serve(Workshop(["slow"], lambda name: SlowModel(0.3)), host="127.0.0.1", port=0)
