@@ -50,7 +50,7 @@ def options_of(method: type[TextImageAttributor]) -> tuple[str, ...]:
 
 
 def _briefly(value: Any) -> str:
-    """What somebody gave for a backend, and how to make one of it where that can be."""
+    """Describe what was given for a backend, and how to make one of it where that can be."""
     shown = reprlib.repr(value)
     if len(shown) > _LONGEST or hasattr(value, "scheduler"):
         shown = f"a {type(value).__name__}"
@@ -145,7 +145,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         return True
 
     def has_convergence_delta(self) -> bool:
-        """Whether ``return_convergence_delta`` can be asked for."""
+        """Return whether ``return_convergence_delta`` can be asked for."""
         return False
 
     def settings(self) -> dict[str, Any]:
@@ -163,14 +163,15 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         return type(self)(self.backend, **{**known, **options})
 
     def cost(self, size: Size) -> Evaluations:
-        """What ``attribute`` will spend on an image of this size: exactly what is then counted.
+        """Return the cost of ``attribute`` on an image of this size: exactly what is then counted.
 
         Raises NotImplementedError where a method doesn't say.
         """
         raise NotImplementedError(f"{self.name} doesn't say what it costs: it must write cost()")
 
     def players(self, tokens: Tokens, words: Sequence[WordKey] | None) -> tuple[Word, ...]:
-        """What ``attribute`` cuts a prompt into when it is asked about these words.
+        """Return the players into which ``attribute`` cuts a prompt when it is asked about these
+        words.
 
         Raises as ``attribute`` does for words that can't be asked about.
         """

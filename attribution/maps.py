@@ -36,7 +36,7 @@ Merge = Literal["mean", "sum", "root-sum-square"]
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where maps come from: the method and its settings, the model, the run, the cost.
+    """The origin of maps: the method and its settings, the model, the run, the cost.
 
     ``seconds`` and the counts of denoiser evaluations (rows; ``forward_equivalents`` weighs a
     forward-mode product 2 and a reverse one 3) are of the whole ``attribute`` call;
@@ -90,7 +90,7 @@ class WordMap:
 
     @property
     def blank(self) -> bool:
-        """Whether there is nothing to show: the map is nowhere positive, or the same everywhere.
+        """True if there is nothing to show: the map is nowhere positive, or the same everywhere.
 
         Differences that are float32 rounding don't count.
         """
@@ -105,7 +105,8 @@ class WordMap:
         return normalise(self.resized(), signed=self.signed)
 
     def mask(self, threshold: float = 0.4) -> npt.NDArray[np.bool_]:
-        """Where the normalised map is at least ``threshold``, at the image's size.
+        """Return a boolean mask of the image's size, true where the normalised map is at least
+        ``threshold``.
 
         The mask of a blank map is empty. (Scores are made otherwise: there a constant map is the
         whole image.)

@@ -38,14 +38,14 @@ def one_of(name: str, value: Any, known: Sequence[_Choice]) -> _Choice:
 
 
 def list_of(name: str, value: Any, example: str) -> tuple[Any, ...]:
-    """What a list holds; raises TypeError for a single text or number, with an example."""
+    """Return a list's items; raises TypeError for a single text or number, with an example."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list, such as {example}, not {value!r}")
     return tuple(value)
 
 
 def step_set(value: Any) -> int | tuple[int, ...] | None:
-    """Which steps a method looks at: all (None), so many evenly spaced ones, or these.
+    """Check a choice of steps: all (None), a number of evenly spaced ones, or these.
 
     Raises TypeError for anything else, ValueError for less than one.
     """

@@ -1,4 +1,4 @@
-"""What an attributor is asked about one image, and what it answers."""
+"""The question that an attributor is asked about one image, and its answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class InputNoise:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a question about one image is: all that a method's cost depends on.
+    """The size of a question about one image: all that a method's cost depends on.
 
     Attributes:
         players: how many maps are asked for.
@@ -94,8 +94,8 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class ConvergenceDelta:
-    """How far the players' maps are from adding up to the target, on the latent grid, before steps
-    are averaged.
+    """The difference of the players' sum from the target, on the latent grid, before steps are
+    averaged.
 
     Attributes:
         values: Σ over players - (f(E) - f(E°)), ``(step, y, x)``.

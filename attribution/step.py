@@ -28,7 +28,7 @@ _SAME, _SAME_IN_HALF = 1e-3, 5e-2
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a method varies, from the baseline to the prompt.
+    """The inputs that a method varies, from the baseline to the prompt.
 
     Attributes:
         space: ``"embeddings"`` (the encoder's output) or ``"tokens"`` (its input embeddings).
@@ -74,7 +74,7 @@ class Inputs:
         return cls(backend, space, point, baseline, added)
 
     def conditioning(self, points: Array) -> Conditioning:
-        """What the denoiser is told at some points, ``(batch, tokens, channels)``."""
+        """Return the denoiser's conditioning at some points, ``(batch, tokens, channels)``."""
         if self.space == "tokens":
             return self._told_besides(self.backend.encode_from(points))
         return self.with_added(points)
@@ -87,7 +87,7 @@ class Inputs:
         return self.with_added(point), tangents
 
     def _told_besides(self, made: Conditioning) -> Conditioning:
-        """What an encoder made, with what else the step was told."""
+        """Return an encoder's conditioning with the step's further conditioning added."""
         return Conditioning(
             made.embeddings, {**self.with_added(made.embeddings).added, **made.added}
         )
@@ -166,8 +166,8 @@ class Step:
         return self.values(xp.where(kept == 1, self.point, between))
 
     def slopes(self, point: Array, tangents: Array) -> Array:
-        """How f changes at a point ``(1, tokens, channels)`` along each of the tangents
-        ``(batch, tokens, channels)``: ``(batch, y, x)``."""
+        """Return the derivative of f at a point ``(1, tokens, channels)`` along each of the
+        tangents ``(batch, tokens, channels)``: ``(batch, y, x)``."""
         xp = array_namespace(tangents)
         conditioning, changes = self.inputs.moved(point, tangents)
         parts = []
@@ -212,8 +212,8 @@ def _predict(
 
 
 def encoding_tolerance(backend: Backend, trajectory: Trajectory) -> float:
-    """How far what a backend's encoder makes of a run's prompt may be from the run's own: half
-    precision on either side makes it more."""
+    """Return the largest relative difference allowed between a backend's encoding of a run's prompt
+    and the run's own: half precision on either side makes it more."""
     # A run doesn't say its precision, but half's numbers end in zeros.
     ends = np.asarray(trajectory.embeddings, np.float32).view(np.uint32) & 0x1FFF
     half = backend.dtype in ("float16", "bfloat16") or not ends.any()
@@ -221,7 +221,7 @@ def encoding_tolerance(backend: Backend, trajectory: Trajectory) -> float:
 
 
 def alike(made: Array, own: Array, tolerance: float) -> bool:
-    """Whether embeddings are a run's own, each position's but for a share of its length."""
+    """Return whether embeddings are a run's own, each position's but for a share of its length."""
     made, own = wide(made), wide(own)
     xp = array_namespace(own)
     off, length = (xp.sqrt(xp.sum(x * x, axis=-1)) for x in (made - own, own))

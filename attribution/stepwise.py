@@ -54,7 +54,7 @@ class StepwiseAttributor(TextImageAttributor):
             self.needs = self.needs | {"encode_from"}  # type: ignore[misc]
 
     def has_convergence_delta(self) -> bool:
-        """Whether the maps are shares of the target."""
+        """Return whether the maps are shares of the target."""
         return self.additive
 
     def cost(self, size: Size) -> Evaluations:
@@ -67,7 +67,7 @@ class StepwiseAttributor(TextImageAttributor):
         )
 
     def _cost_at_step(self, size: Size) -> Evaluations:
-        """What ``_at_step`` spends."""
+        """Return the cost of ``_at_step``."""
         raise NotImplementedError(
             f"{self.name} doesn't say what it costs: it must write _cost_at_step()"
         )

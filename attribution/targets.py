@@ -23,7 +23,7 @@ _NO_DIRECTION = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a target is prepared from, at one step.
+    """The predictions that a target is prepared from, at one step.
 
     Attributes:
         backend: the model.
@@ -49,12 +49,13 @@ class StepTarget(ABC):
 
     @abstractmethod
     def slopes(self, prediction: Array, changes: Array) -> Array:
-        """How f changes with the prediction, at ``prediction`` ``(1, channels, y, x)`` along each
-        of ``changes`` ``(batch, channels, y, x)``: ``(batch, y, x)``."""
+        """Return the derivative of f with respect to the prediction, at ``prediction`` ``(1,
+        channels, y, x)`` along each of ``changes`` ``(batch, channels, y, x)``: ``(batch, y,
+        x)``."""
 
 
 class PixelTarget(ABC):
-    """What a method explains at each pixel; pass one as ``attribute(..., target=...)``.
+    """The number that a method explains at each pixel; pass one as ``attribute(..., target=...)``.
 
     A subclass sets ``name`` and writes ``prepare``.
     """
@@ -72,7 +73,7 @@ class PixelTarget(ABC):
 
 
 class Guidance(PixelTarget):
-    """How far the prompt pushes each pixel in the direction in which it does push it (default).
+    """The prompt's push at each pixel, in the direction in which it does push it (default).
 
     With g = ε(E) - ε(E°) and u = g/‖g‖ held fixed, f = ⟨ε - ε(E°), u⟩ over the channels; so
     f(E) = ‖g‖. Where ‖g‖ is below 1e-12 of its maximum, u is 0.
@@ -103,7 +104,7 @@ class _Projection(StepTarget):
 
 
 class PredictionNorm(PixelTarget):
-    """How strong the prediction is: f = ‖ε‖ - ‖ε(E°)‖ over the channels."""
+    """The norm of the prediction above the baseline's: f = ‖ε‖ - ‖ε(E°)‖ over the channels."""
 
     name: ClassVar[str] = "prediction-norm"
 

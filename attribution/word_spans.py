@@ -1,4 +1,4 @@
-"""Where the words of a text are: in any script, with or without blanks between them."""
+"""The places of a text's words, in any script, with or without blanks between them."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def pieces_of(text: str) -> list[str]:
 
 
 def has_no_blanks(text: str) -> bool:
-    """Whether some neighbouring characters of a text are of a script without blanks."""
+    """Return whether some neighbouring characters of a text are of a script without blanks."""
     return any(_kind(a) == _kind(b) == "character" for a, b in pairwise(text))
 
 
 def _goes_on(now: str, kind: str, before: str) -> bool:
-    """Whether a character belongs to the word that the one before it is of."""
+    """Return whether a character belongs to the same word as the one before it."""
     if not kind:
         return False
     joined = before == _JOINER and kind == now == "mark"

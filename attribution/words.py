@@ -58,22 +58,22 @@ class Word:
 
     @property
     def in_prompt(self) -> bool:
-        """Whether the prompt has it."""
+        """True if the word is in the prompt."""
         return bool(self.tokens)
 
     @property
     def is_text(self) -> bool:
-        """Whether it is text of the prompt: no special position, no word from outside."""
+        """True if it is text of the prompt: no special position, no word from outside."""
         return self.stop > self.start
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """Where it stands in the prompt, in characters: one span, several for a group, none for
-        what is no text of the prompt."""
+        """The characters of the prompt that it has: one span, several for a group, none for what is
+        no text of the prompt."""
         return self.parts or (((self.start, self.stop),) if self.is_text else ())
 
     def reads(self, text: str) -> bool:
-        """Whether its text is this one, but for case and the number of blanks."""
+        """Return whether its text is this one, but for case and the number of blanks."""
         return self.text.lower().split() == text.lower().split()
 
 
@@ -256,8 +256,8 @@ class PromptWords:
 
 
 def _places(cut: Sequence[list[str]], pieces: list[str]) -> list[tuple[int, int]]:
-    """Where a text of these pieces stands among words cut into theirs: the first word's index, and
-    the one after the last's."""
+    """Return the index ranges at which a text of these pieces stands among words cut into theirs:
+    the first word's index, and the one after the last's."""
     places = []
     for first in range(len(cut)):
         run: list[str] = []
@@ -271,7 +271,7 @@ def _places(cut: Sequence[list[str]], pieces: list[str]) -> list[tuple[int, int]
 
 
 def _occurrence(cut: Sequence[list[str]], first: int, end: int) -> int:
-    """How many places before them have the same text as some words side by side."""
+    """Return the number of earlier places that have the same text as some words side by side."""
     pieces = [piece for word in cut[first:end] for piece in word]
     return _places(cut, pieces).index((first, end))
 

@@ -84,8 +84,8 @@ class CaptumForward:
 
     @property
     def inputs(self) -> torch.Tensor:
-        """What Captum explains: the displacement E - E°, ``(1, tokens, channels)``, a new leaf
-        that requires its gradient."""
+        """The inputs that Captum explains: the displacement E - E°, ``(1, tokens, channels)``, a
+        new leaf that requires its gradient."""
         step = self.steps[0]
         displacement: torch.Tensor = wide(step.point) - wide(step.baseline)
         return displacement.detach().clone().requires_grad_()
@@ -219,7 +219,7 @@ def prepare_steps(
 
 
 def step_weights(steps: Sequence[Step], weighting: StepWeighting) -> tuple[float, ...]:
-    """What each step's target is multiplied by, so that the sum is what ``average_steps`` gives."""
+    """Return a factor for each step's target, so that the sum is what ``average_steps`` gives."""
     check_weighting(weighting)
     sizes = [
         max(float(abs(step.total).mean()), 1e-30) if weighting == "equal" else 1.0 for step in steps
@@ -261,7 +261,7 @@ class WordInput:
 
     @property
     def n_itp_features(self) -> int:
-        """How many features there are."""
+        """The number of features."""
         return len(self.players)
 
     @property
@@ -271,7 +271,7 @@ class WordInput:
 
     @property
     def feature_mask(self) -> torch.Tensor:
-        """Which feature a context position belongs to: ``(1, tokens, 1)`` whole numbers."""
+        """The feature of each context position, ``(1, tokens, 1)`` whole numbers."""
         import torch
 
         point = self.forward.steps[0].point

@@ -94,7 +94,7 @@ class TensorAttribution:
         return self.attributor.multiplies_by_inputs
 
     def has_convergence_delta(self) -> bool:
-        """Whether ``return_convergence_delta`` can be asked for."""
+        """Return whether ``return_convergence_delta`` can be asked for."""
         return self.attributor.has_convergence_delta()
 
     @_wrapped

@@ -68,7 +68,7 @@ class _Chain(TextImageAttributor):
     def _attention(
         self, cross: AttentionMeans, within: AttentionMeans
     ) -> tuple[Matrix, tuple[int, int]]:
-        """How much each place of the finest grid attends to each state, ``(places, places +
+        """Return the attention of each place of the finest grid to each state, ``(places, places +
         tokens)`` with rows that sum to one, and that grid."""
         grid, finest = next(iter(by_grid(within.means).items()))
         own = mean_of_heads(finest, self.head_weighting)
@@ -122,8 +122,8 @@ class AttentionChains(_Chain):
 
 
 class TokenRank(_Chain):
-    """How often the attention's Markov chain is at each place in the long run: the same map for
-    every word (Erel et al. 2025, arXiv 2507.17657).
+    """The stationary distribution of the attention's Markov chain over the image's places: the same
+    map for every word (Erel et al. 2025, arXiv 2507.17657).
 
     The stationary distribution of the chain of ``AttentionChains``, as PageRank has it for pages. A
     control: it knows which places the model looks at, and no word.

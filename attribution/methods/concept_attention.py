@@ -24,8 +24,8 @@ Scores = Literal["product", "softmax"]
 
 
 class ConceptAttention(EncodedWords):
-    """How alike a word's and a place's outputs of joint attention are (ConceptAttention, Helbling
-    et al. 2025, arXiv 2502.04320).
+    """The similarity of a word's and a place's outputs of joint attention (ConceptAttention,
+    Helbling et al. 2025, arXiv 2502.04320).
 
     Each word is encoded by itself, and its tokens go through the model's own text stream beside the
     prompt's: they attend to each other and to the picture, and nothing attends to them, so that the

@@ -66,7 +66,7 @@ class EncodedWords(TextImageAttributor):
         return replace(super().size_of(trajectory, words), carried=rows)
 
     def _n_carried(self, players: Sequence[Word], placed: Sequence[Sequence[int]]) -> int:
-        """How many tokens go through the model beside the prompt."""
+        """Return the number of tokens that go through the model beside the prompt."""
         return sum(map(len, placed))
 
     def _apart(self, players: Sequence[Word]) -> list[Word]:

@@ -119,7 +119,7 @@ class GoCA(TextImageAttributor):
 
 
 def agreement(attention: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> float:
-    """How far self-attention goes to places with like features, 0 to 1.
+    """Return the share of self-attention that goes to places with similar features, 0 to 1.
 
     Args:
         attention: ``(places, y, x)``, a map of each place as key.

@@ -89,7 +89,7 @@ class HeadSelection(TextImageAttributor):
         return Answer(xr.DataArray(np.stack(maps), dims=("word", "y", "x")))
 
     def _chosen(self, means: AttentionMeans, heads: list[Head], tokens: Sequence[int]) -> list[int]:
-        """Which of the means are averaged for a word."""
+        """Return the indices of the means that are averaged for a word."""
         if self.heads is not None:
             return [_place(heads, head) for head in self.heads]
         found = [relevance(mean.values[list(tokens)].mean(axis=0)) for mean in means.means]
@@ -105,8 +105,8 @@ class HeadSelection(TextImageAttributor):
 
 
 def relevance(attention: npt.NDArray[Any]) -> float:
-    """How much more attention a map ``(y, x)`` holds where it looks than on average: its variance
-    over its mean, 0 or more, in units of the map; 0 for a map of zeros."""
+    """Return the variance of a map ``(y, x)`` over its mean, 0 or more, in units of the map: how
+    much more attention it holds where it looks than on average. 0 for a map of zeros."""
     values = np.asarray(attention, np.float64)
     mean = float(values.mean())
     return float(values.var()) / mean if mean > 0 else 0.0

@@ -95,7 +95,7 @@ class KernelShap(StepwiseAttributor):
 
 
 def _answerable(sets: npt.NDArray[np.bool_]) -> bool:
-    """Whether the regression has a single answer."""
+    """Return whether the regression has a unique solution."""
     design = sets.astype(float)
     others = design[:, :-1] - design[:, -1:]
     return bool(np.linalg.matrix_rank(others) == others.shape[1])

@@ -85,8 +85,10 @@ def encode_without_words(backend: Backend, question: Question, method: str) -> l
 def _of_the_run(
     backend: Backend, trajectory: Trajectory, batches: Sequence[Conditioning], tolerance: float
 ) -> list[Conditioning]:
-    """What the run was told otherwise than the prompt's own encoding says (an image's size that
-    isn't the model's) is no matter of text: all rows are told the same."""
+    """Return conditionings that have of the run's own whatever isn't text.
+
+    An image's size that isn't the model's, say, is the same in all rows.
+    """
     held = {}
     xp = array_namespace(batches[0].embeddings)
     for name, value in trajectory.added.items():
@@ -111,7 +113,7 @@ def _of_the_run(
 def distances(
     backend: Backend, latents: Array, timestep: float, batches: Sequence[Conditioning]
 ) -> npt.NDArray[Any]:
-    """How far each text's prediction is from the first one's, over the channels:
+    """Return the distance of each text's prediction from the first one's, over the channels:
     ``(texts - 1, y, x)``."""
     xp = array_namespace(latents)
     parts = []

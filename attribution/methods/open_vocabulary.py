@@ -20,7 +20,7 @@ Scores = Literal["share", "raw"]
 
 
 class OpenVocabulary(EncodedWords):
-    """How much the image's places attend to any word, in the prompt or not: their queries against
+    """The attention of the image's places to any word, in the prompt or not: their queries against
     the keys of the word's embedding (OVAM, Marcos-Manchón et al. 2024, arXiv 2403.14291).
 
     The run stays as it was; the word is encoded by itself and its score is what it would get from

@@ -78,5 +78,6 @@ class Shapley(StepwiseAttributor):
 
 
 def _all_orders(players: int) -> int | None:
-    """How many there are; None beyond 8 players, where there are more than anybody asks for."""
+    """Return the number of orders; None beyond 8 players, where there are more than anybody asks
+    for."""
     return factorial(players) if players <= 8 else None

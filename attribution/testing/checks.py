@@ -312,7 +312,8 @@ def merges_as_it_says(subject: Subject) -> None:
 def _are(
     asked: npt.NDArray[Any], maps: AttributionMaps, parts: Sequence[Word], this: Merge, own: Merge
 ) -> bool:
-    """Whether a phrase's map is, to rounding, this merge of its words' and not the own one."""
+    """Return whether a phrase's map is, to rounding, this merge of its words' and not the own
+    one."""
     scale = float(np.abs(asked).max())
     # Where only one of the words has a map, several merges are the same.
     if min(float(np.abs(maps.at(part)).max()) for part in parts) <= _ROUNDING * scale:

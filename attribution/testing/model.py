@@ -73,7 +73,7 @@ class _Attention:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """What a layer computed of one row's latents alone, its places row by row.
+    """The part of a layer that depends on one row's latents alone, its places row by row.
 
     ``queries`` is ``(heads, places, width)``, ``within`` and its scores are ``(heads, places,
     places)``, and ``carry`` ``(latent places, places)``, which takes what the places have through
@@ -229,7 +229,7 @@ class ToyModel(Backend):
         return looks
 
     def _passes(self, looks: Sequence[_Look], embeddings: Floats) -> list[_Pass]:
-        """What the layers make of embeddings ``(tokens, channels)``."""
+        """Return the layers' results for embeddings ``(tokens, channels)``."""
         passes = []
         for look in looks:
             keys = (embeddings @ look.layer.key).swapaxes(1, 2)
@@ -332,7 +332,7 @@ class ToyModel(Backend):
 
     @staticmethod
     def _parts(one: _Pass, kind: Literal["cross", "self"]) -> AttentionParts:
-        """What a layer computed. The mean over heads makes its output."""
+        """Return a layer's attention in parts. The mean over heads makes its output."""
         scores, values = one.scores, one.values
         if kind == "self":
             # Its values are what the places have of the text.
@@ -376,8 +376,8 @@ class ToyModel(Backend):
 
     @staticmethod
     def _text_outputs(one: _Pass, places: Floats, text: Floats) -> Floats:
-        """What tokens would have of each other and of the places' outputs, ``(heads, tokens,
-        channels)``: the model's own text attends to nothing."""
+        """Return the attention outputs that tokens would have of each other and of the places,
+        ``(heads, tokens, channels)``: the model's own text attends to nothing."""
         layer = one.look.layer
         keys = text @ layer.key
         among = np.concatenate([keys, one.look.queries], axis=1)
@@ -582,7 +582,7 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _softmax_change(probabilities: Floats, scores: Floats) -> Floats:
-    """How probabilities change with their scores."""
+    """Return the change of probabilities with their scores."""
     mean = (probabilities * scores).sum(-1, keepdims=True)
     change: Floats = probabilities * (scores - mean)
     return change

@@ -23,7 +23,7 @@ from wordlight.backends.trajectory import Trajectory
 
 @dataclass(frozen=True, eq=False)
 class RawAnswer:
-    """What ``_attribute`` gave, before anything was made of it, and how many players there were;
+    """The answer of ``_attribute`` before anything was made of it, with the number of players;
     ``result`` is what became of it, or the error."""
 
     maps: xr.DataArray
@@ -104,7 +104,7 @@ class Subject:
         return result
 
     def raw(self, trajectory: Trajectory) -> RawAnswer:
-        """What the method computed, also where ``AttributionMaps`` wouldn't have it; asked once."""
+        """Return the method's own answer, also where ``AttributionMaps`` refuses it; asked once."""
         if id(trajectory) not in self._raw:
             self._raw[id(trajectory)] = self._ask_raw(trajectory)
         return self._raw[id(trajectory)]
@@ -138,7 +138,7 @@ class Subject:
 
 
 def same(one: AttributionMaps, two: AttributionMaps) -> bool:
-    """Whether two answers are equal, to the bit."""
+    """Return whether two answers are equal, to the bit."""
     return one.players == two.players and bool(np.array_equal(one.data.values, two.data.values))
 
 

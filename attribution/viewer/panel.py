@@ -24,7 +24,7 @@ _MOST_APART = 800_000
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """What one panel shows.
+    """The content of one panel.
 
     Attributes:
         label: its name, such as the method's.

@@ -161,7 +161,7 @@ def _not_text(panels: Sequence[Panel]) -> list[ShownWord]:
 
 
 def _right_to_left(text: str) -> bool:
-    """Whether the first letter with a direction of its own runs from right to left."""
+    """Return whether the first letter with a direction of its own runs from right to left."""
     for character in text:
         if (direction := unicodedata.bidirectional(character)) in ("L", "R", "AL"):
             return direction != "L"
