@@ -179,7 +179,12 @@ class TextImageAttributor(_OptionsAsFields, ABC):
 
     def size_of(self, trajectory: Trajectory, words: Sequence[WordKey] | None = None) -> Size:
         """The size of the question that ``attribute(trajectory, words)`` asks."""
-        return Size.of(trajectory, self.players(trajectory.tokens, words), self.steps)
+        seen = self._seen(trajectory)
+        return Size.of(seen, self.players(seen.tokens, words), self.steps)
+
+    def _seen(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory as the method looks at it: its tokens may be of other kinds."""
+        return trajectory
 
     def least_effort(self, size: Size) -> int:
         """The smallest value of the effort option that an image of this size can be asked with."""
@@ -350,6 +355,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             fitted = self.within_budget(budget, self.size_of(trajectory, words))
             return fitted.attribute(trajectory, words, **common)
         self._check_request(baselines, target, return_convergence_delta, internal_batch_size)
+        trajectory = self._seen(trajectory)
         question = Question(
             trajectory=trajectory,
             players=self.players(trajectory.tokens, words),

@@ -138,6 +138,10 @@ class WordMap:
         return self._viewer()._repr_html_()
 
 
+def _counted(n_tokens: int) -> str:
+    return f"{n_tokens} token{'' if n_tokens == 1 else 's'}"
+
+
 #: What selects a map.
 MapKey: TypeAlias = WordKey | Word
 
@@ -324,6 +328,51 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
         else:
             merged = np.sqrt(np.square(stack).sum(axis=0))
         return WordMap(word, merged.astype(np.float32), self.signed, self.image)
+
+    @property
+    def shares(self) -> dict[MapKey, float]:
+        """What share of the whole each player has, by the player's key; they add up to 1.
+
+        Of attention the whole is what all tokens together get, over the image and whatever axes
+        were kept: how much goes to ``<pad>``, ``<template>`` and the like, and what is left for
+        words. Words from outside the prompt are no part of it.
+
+        Raises ValueError for signed maps, which have no whole, and where it is zero.
+        """
+        if self.signed:
+            raise ValueError(f"{self.provenance.method} gives signed maps: they have no shares")
+        sums = self.data.values.astype(np.float64).reshape(len(self.players), -1).sum(axis=1)
+        if self.merge == "mean":
+            sums *= [len(player.tokens) for player in self.players]
+        inside = [player.in_prompt for player in self.players]
+        whole = float(sums[inside].sum())
+        if not whole > 0:
+            raise ValueError("the maps are zero everywhere: they have no shares")
+        return {
+            key: float(own / whole)
+            for key, own, there in zip(self, sums, inside, strict=True)
+            if there
+        }
+
+    def describe(self) -> str:
+        """The method, its settings and cost, and each player's share where maps have shares, as
+        text."""
+        made = self.provenance
+        settings = ", ".join(f"{name}={value!r}" for name, value in made.settings.items())
+        lines = [
+            f"{made.method} of {self.prompt!r}",
+            f"settings: {settings or 'none'}",
+            f"cost: {made.forward_equivalents} forward-equivalents, {made.seconds:.2f} s",
+        ]
+        if not self.signed and self.data.values.any():
+            lines.append("share of the whole:")
+            lines += [
+                f"  {share:6.1%}  {player.text} ({_counted(len(player.tokens))})"
+                for share, player in zip(
+                    self.shares.values(), (p for p in self.players if p.in_prompt), strict=True
+                )
+            ]
+        return "\n".join(lines)
 
     def select(self, **labels: Any) -> AttributionMaps:
         """The maps at one ``step=``, ``layer=`` or ``head=``, where those were kept.

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.methods.self_attention import (
     HeadWeighting,
     Matrix,
@@ -24,7 +24,7 @@ from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Evaluations
 
 
-class _Chain(TextImageAttributor):
+class _Chain(ByStream):
     """Methods on the Markov chain of a step's attention, with image places and tokens as states."""
 
     family: ClassVar[Literal["attention", "control"]] = "attention"

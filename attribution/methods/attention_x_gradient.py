@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import xarray as xr
 from array_api_compat import array_namespace
 
-from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Inputs, Step, prepare_step
 from wordlight.attribution.stepwise import StepWeighting, average_steps, check_weighting
@@ -17,7 +17,7 @@ from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Array, Evaluations
 
 
-class AttentionXGradient(TextImageAttributor):
+class AttentionXGradient(ByStream):
     """Mean over layers and heads of ReLU(A_w ⊙ ∂S/∂A_w), A_w the cross-attention probabilities to
     a word and S how strongly the prompt pushes the image (Chefer et al. 2021, arXiv 2103.15679;
     GradCAM, Selvaraju et al. 2017, arXiv 1610.02391).

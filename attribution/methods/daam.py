@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import ClassVar, Literal, get_args
 
 import xarray as xr
 
-from wordlight.attribution.attributor import Steps, TextImageAttributor, partition
+from wordlight.attribution.attributor import Steps, partition
 from wordlight.attribution.maps import AttributionMaps, Provenance
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.methods.relative_to import (
     RelativeTo,
     check_relative_to,
@@ -28,7 +29,7 @@ from wordlight.backends.trajectory import Trajectory
 Clamp = Literal["mean", "per-map"]
 
 
-class DAAM(TextImageAttributor):
+class DAAM(ByStream):
     """Diffusion attentive attribution maps: mean over layers, heads and steps of the upscaled
     cross-attention probabilities to a word (Tang et al. 2022, arXiv 2210.04885).
 
@@ -46,11 +47,15 @@ class DAAM(TextImageAttributor):
             ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
         relative_to: divides the averaged maps, pixel by pixel, by the attention to ``"start"``, to
             all ``"special"`` positions or to the prompt's ``"words"``; see ``divide_attention``.
+            With ``"words"`` attention is normalised over the words, for models whose padding takes
+            most of it.
+        stream: where several text encoders read the prompt, the one whose tokens are a word's
+            (``"t5"``); a word has the tokens of all where None.
 
     Raises:
         TypeError: one name or number in place of a list.
-        ValueError: layers, heads or factors that the model hasn't, or a reference that the prompt
-            hasn't (when asked).
+        ValueError: layers, heads or factors that the model hasn't, or a reference or a stream that
+            the prompt hasn't (when asked).
     """
 
     name: ClassVar[str] = "daam"
@@ -109,6 +114,7 @@ class DAAM(TextImageAttributor):
         keep: Sequence[str] | None = None,
         clamp: Clamp = "mean",
         relative_to: RelativeTo | None = None,
+        stream: str | None = None,
     ) -> AttributionMaps:
         """Maps from the attention that was averaged while a traced pipeline ran.
 
@@ -118,7 +124,7 @@ class DAAM(TextImageAttributor):
             image: which of the pipeline's images; may be left out where there is only one.
             keep: which of the axes that the trace kept stay apart; all where None.
             clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
-            relative_to: as above.
+            relative_to, stream: as above.
 
         Raises:
             IndexError: no such image, or several and none named.
@@ -153,6 +159,8 @@ class DAAM(TextImageAttributor):
             raise ValueError(f"the trace kept {trace.query.keep}, not {kept}")
         trace.check_words(image or 0)
         trajectory = trajectories[image or 0]
+        if stream is not None:
+            trajectory = replace(trajectory, tokens=trajectory.tokens.only(stream))
         players = partition(PromptWords.of(trajectory.tokens), words)
         data = _combine(
             trace.attention[image or 0],
@@ -168,6 +176,7 @@ class DAAM(TextImageAttributor):
                 **asdict(trace.query),
                 "clamp": clamp,
                 "relative_to": relative_to,
+                "stream": stream,
                 "steps": None,
                 "traced": True,
             },

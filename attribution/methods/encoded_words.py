@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wordlight.attribution.attributor import TextImageAttributor, partition
+from wordlight.attribution.attributor import partition
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.question import Question, Size
 from wordlight.attribution.step import alike, encoding_tolerance
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
@@ -18,7 +19,7 @@ from wordlight.backends.trajectory import Trajectory
 CONTEXTS = {"alone": "{word}", "appended": "{prompt} {word}", "prompt": "a {word}"}
 
 
-class EncodedWords(TextImageAttributor):
+class EncodedWords(ByStream):
     """A method whose players are the prompt's and any other words that are asked for.
 
     Args:
@@ -60,7 +61,7 @@ class EncodedWords(TextImageAttributor):
         return (*partition(of_prompt, inside), *outside)
 
     def size_of(self, trajectory: Trajectory, words: Sequence[WordKey] | None = None) -> Size:
-        players = self.players(trajectory.tokens, words)
+        players = self.players(self._seen(trajectory).tokens, words)
         placed = [self._in_context(word, trajectory.prompt)[1] for word in self._apart(players)]
         rows = self.backend.rows_for_words(trajectory, self._n_carried(players, placed))
         return replace(super().size_of(trajectory, words), carried=rows)
@@ -109,6 +110,8 @@ class EncodedWords(TextImageAttributor):
         text = before + alone + after
         start, stop = len(before), len(before) + len(alone)
         tokens = self.backend.tokenize(text)
+        if self.stream is not None:
+            tokens = tokens.only(self.stream)
         own = [
             position
             for position in tokens.positions("text")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import Maps, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.methods.relative_to import (
     RelativeTo,
     check_relative_to,
@@ -27,7 +27,7 @@ LayerWeighting = Literal["agreement", "equal"]
 _Matrix = npt.NDArray[np.float64]
 
 
-class GoCA(TextImageAttributor):
+class GoCA(ByStream):
     """Cross-attention with heads weighted by their part in the layer's output, and layers by how
     far their self-attention agrees with the image's features (after GoCA, CVPR 2026,
     arXiv 2603.06178).

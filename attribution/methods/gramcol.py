@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.options import one_of
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
@@ -26,7 +26,7 @@ _ALIKE = 1e-4
 _MEASURES: dict[str, Measure] = {"cosine": "output-cosine", "product": "output-product"}
 
 
-class GramCol(TextImageAttributor):
+class GramCol(ByStream):
     """A column of the Gram matrix of an attention layer's outputs, that of the place at which the
     word's key is matched best (IMAP, CVPR 2026, arXiv 2603.02919).
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import WordMap
 from wordlight.attribution.methods.attention_average import Maps, average_on_grid
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.options import list_of, number, whole
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import PromptWords, WordPlace
@@ -26,7 +26,7 @@ Head = tuple[str, int]
 Measure = Callable[[WordMap, npt.NDArray[np.bool_]], float]
 
 
-class HeadSelection(TextImageAttributor):
+class HeadSelection(ByStream):
     """DAAM over a share of the heads, those most relevant to the word (after Selective
     Aggregation, arXiv 2604.05906, which keeps the top 20 to 25 % of heads a concept).
 

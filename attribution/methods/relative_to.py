@@ -11,11 +11,12 @@ from wordlight.attribution.options import one_of
 from wordlight.backends.tokens import Tokens
 
 #: What the attention to a word is divided by: the attention to ``<start>``, to all special
-#: positions (``<start>``, ``<end>``, ``<pad>``), or to the prompt's words.
+#: positions (``<start>``, ``<end>``, ``<pad>``, ``<template>``, ``<register>``), or to the prompt's
+#: words.
 RelativeTo = Literal["start", "special", "words"]
 _KINDS: dict[RelativeTo, tuple[str, ...]] = {
     "start": ("start",),
-    "special": ("start", "end", "pad"),
+    "special": ("start", "end", "pad", "template", "register"),
     "words": ("text",),
 }
 #: Least divisor, as a share of its mean over the image: resizing undershoots, and may leave zero.

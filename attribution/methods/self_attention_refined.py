@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.methods.attention_average import Maps, average_on_grid, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.methods.relative_to import (
     RelativeTo,
     check_relative_to,
@@ -31,7 +31,7 @@ from wordlight.backends.backend import Evaluations
 from wordlight.backends.trajectory import Trajectory
 
 
-class SelfAttentionRefined(TextImageAttributor):
+class SelfAttentionRefined(ByStream):
     """The cross-attention to a word, propagated through the self-attention of the image's places
     (DiffSegmenter, Wang et al. 2023, arXiv 2309.02773).
 

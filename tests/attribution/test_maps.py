@@ -275,3 +275,28 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         AttributionMaps.load(path)
     with pytest.raises(FileNotFoundError):
         AttributionMaps.load(tmp_path / "none")
+
+
+def test_shares_on_paper() -> None:
+    """Attention of 1 a position: nine words, of one token each, and marks and padding, of five."""
+    values = xr.DataArray(np.ones((len(PLAYERS), 4, 6)), dims=("word", "y", "x"))
+    maps = make("mean", signed=False, data=values)
+    shares = maps.shares
+    assert list(shares) == list(maps)
+    assert shares["<pad>"] == pytest.approx(3 / 12)
+    assert shares[("circle", 1)] == pytest.approx(1 / 12)
+    assert sum(shares.values()) == pytest.approx(1)
+    # Sums are wholes already.
+    assert make("sum", signed=False, data=values).shares["<pad>"] == pytest.approx(1 / 10)
+    assert " 25.0%  <pad> (3 tokens)" in maps.describe()
+    assert "settings: steps=4" in maps.describe()
+    # A word from outside has no part of the attention that there was.
+    outside = Word.outside("dog")
+    more = xr.DataArray(np.ones((len(PLAYERS) + 1, 4, 6)), dims=("word", "y", "x"))
+    beside = make("mean", signed=False, data=more, players=(*PLAYERS, outside))
+    assert beside.shares == shares
+    with pytest.raises(ValueError, match="signed maps: they have no shares"):
+        _ = make().shares
+    with pytest.raises(ValueError, match="zero everywhere"):
+        _ = make(signed=False, data=values * 0).shares
+    assert "share" not in make().describe()

@@ -32,7 +32,12 @@ def drawn(family):
 #: By what the table says, so that a new family is asked, too.
 CAN = {name: "concept_attention" in TorchBackend(pipe_of(name)).capabilities for name in KNOWN}
 JOINT = [name for name in KNOWN if CAN[name]]
-OPEN = [name for name in KNOWN if "attention_keys" in TorchBackend(pipe_of(name)).capabilities]
+OPEN = [
+    name
+    for name in KNOWN
+    if "attention_keys" in TorchBackend(pipe_of(name)).capabilities
+    and TorchBackend(pipe_of(name)).carries_words
+]
 #: One of each layout; the others are asked in the whole suite.
 _FEW = ("sd3", "flux-dev", "qwen-image", "z-image")
 
@@ -169,8 +174,8 @@ def test_words_that_are_not_in_the_prompt(family):
     assert np.abs(dog - circle).max() > 1e-4 * np.abs(circle).max()
     # The prompt's own tokens have the run's own outputs, whatever else is asked.
     alone = method.attribute(trajectory, words=["red"])
-    special = maps.players[-2] if maps.players[-1].text == "dog" else maps.players[-1]
-    assert np.allclose(maps.at(special), alone.at(special), rtol=1e-4, atol=1e-6)
+    for special in (p for p in maps.players if p.in_prompt and not p.is_text):
+        assert np.allclose(maps.at(special), alone.at(special), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,30 @@ def test_open_vocabulary_of_the_prompts_own_words_is_daam(family):
     method = OpenVocabulary(backend, context="prompt")
     size = method.size_of(trajectory, ["circle", "dog"])
     assert maps.provenance.forward == method.cost(size).forward
+
+
+def test_one_stream_of_stable_diffusion_3():
+    """77 positions of CLIP, then T5's: a word has both one's, or those of one by name."""
+    backend, trajectory = drawn("sd3")
+    means = backend.attention(trajectory, AttentionQuery(), (0, 1)).means
+    (mean,) = means
+    for stream, inside in (("clip", range(77)), ("t5", range(77, len(trajectory.tokens)))):
+        maps = DAAM(backend, stream=stream).attribute(trajectory)
+        places = maps["circle"].word.tokens
+        assert places
+        assert set(places) <= set(inside)
+        wanted = mean.values[list(places)].mean(0)
+        assert np.allclose(maps["circle"].values[::2, ::2].mean(), wanted.mean(), rtol=0.05)
+        words = ConceptAttention(backend, stream=stream).attribute(trajectory, ["dog"])
+        assert np.isfinite(words["dog"].values).all()
+    both = DAAM(backend).attribute(trajectory)
+    own = [DAAM(backend, stream=s).attribute(trajectory)["circle"] for s in ("clip", "t5")]
+    counts = [len(one.word.tokens) for one in own]
+    union = np.average([one.values for one in own], axis=0, weights=counts)
+    assert np.allclose(both["circle"], union, atol=1e-6)
+    with pytest.raises(ValueError, match="no stream 'gemma': there are clip, t5"):
+        DAAM(backend, stream="gemma").attribute(trajectory)
+    assert 0 < both.shares["<pad>"] < 1
 
 
 def test_conformance_on_joint_attention():
