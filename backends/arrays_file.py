@@ -105,7 +105,7 @@ def read_arrays(
 
 
 def _header(path: Path, meta: Mapping[str, str], kind: str, version: int) -> dict[str, Any]:
-    """What a file says of itself; raises FileFormatError where it is none of that kind."""
+    """Return a file's header; raises FileFormatError where it is none of that kind."""
     if _HEADER not in meta:
         raise FileFormatError(f"{path} was not written by wordlight")
     header = parse_json(meta[_HEADER])
@@ -127,7 +127,7 @@ def _header(path: Path, meta: Mapping[str, str], kind: str, version: int) -> dic
 
 
 def _other_label(held: Any, asked: Mapping[str, str]) -> str:
-    """How a file's label differs from the one that was asked for."""
+    """Return the difference of a file's label from the one that was asked for, in words."""
     held = held if isinstance(held, dict) else {}
     if not held:
         return "doesn't say what it was made for: it was copied here from elsewhere"

@@ -1,4 +1,4 @@
-"""Which attention is asked for, and the averages that come back."""
+"""Queries for attention, and the averages that come back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class AttentionQuery:
-    """Which attention maps are wanted, and along which axes they are kept apart.
+    """A choice of attention maps, and of the axes along which they are kept apart.
 
     Attributes:
         layers: names, or beginnings of names, of layers (``"up_blocks"``,
@@ -61,12 +61,12 @@ class AttentionQuery:
             raise ValueError("factors must name at least one factor, 1 or more")
 
     def wants_layer(self, name: str) -> bool:
-        """Whether a layer of this name is asked for (its factor is judged separately)."""
+        """Return whether a layer of this name is asked for (its factor is judged separately)."""
         asked = self.layers is None or any(_begins(name, start) for start in self.layers)
         return asked and not any(_begins(name, start) for start in self.without_layers)
 
     def wants_grid(self, grid: tuple[int, int], latent_grid: tuple[int, int]) -> bool:
-        """Whether a layer with this grid is asked for."""
+        """Return whether a layer with this grid is asked for."""
         if self.factors is None:
             return True
         # Odd sides are rounded on the way down, so the factor is told from both sides together.
@@ -114,7 +114,7 @@ class OtherKeys(NamedTuple):
 
     @property
     def n_carried(self) -> int:
-        """How many of them are no tokens of the prompt."""
+        """The number of them that are no tokens of the prompt."""
         return self.positions.count(None)
 
     @classmethod
@@ -147,7 +147,8 @@ _LARGEST_SCORE = 80.0
 
 
 def shares_of_others(own: Any, others: Any, keys: OtherKeys) -> Any:
-    """What other keys would get from a softmax over a prompt in which they stood.
+    """Return the probabilities that other keys would get from a softmax over a prompt in which they
+    stood.
 
     Args:
         own: scores of the prompt's tokens, ``(..., tokens)``, of any framework.

@@ -31,7 +31,7 @@ class MissingCapabilityError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the denoiser is told besides latents and timestep.
+    """The denoiser's conditioning: all that it is given besides latents and timestep.
 
     ``embeddings`` is ``(batch, tokens, channels)``; ``added`` holds whatever else the model takes,
     each ``(batch, ...)``.
@@ -53,7 +53,7 @@ class Conditioning:
 
 @dataclass
 class Evaluations:
-    """How often the denoiser ran, counted by image: a batch of eight counts eight.
+    """Counts of the denoiser's evaluations, by image: a batch of eight counts eight.
 
     ``forward_equivalents`` weighs a forward pass 1, a forward-mode product 2, a reverse one 3.
     """
@@ -90,17 +90,17 @@ class Backend(ABC):
     @property
     @abstractmethod
     def capabilities(self) -> frozenset[str]:
-        """Which primitives this backend has, for the model as it stands."""
+        """The primitives that this backend has, for the model as it stands."""
 
     @property
     def added_names(self) -> frozenset[str]:
-        """Which further conditioning the denoiser takes, and needs: none, but on some models."""
+        """The names of further conditioning that the denoiser needs: none, but on some models."""
         return frozenset()
 
     @property
     def replays_recorded(self) -> bool:
-        """Whether what a traced pipeline told its denoiser besides (names that begin with ``+``)
-        can be told again."""
+        """True if the further conditioning that a traced pipeline gave its denoiser (names that
+        begin with ``+``) can be replayed."""
         return False
 
     @property
@@ -491,7 +491,7 @@ class Backend(ABC):
 
     @property
     def carries_words(self) -> bool:
-        """Whether words beside the prompt go through the denoiser in rows of their own: where its
+        """True if words beside the prompt go through the denoiser in rows of their own: where its
         layers make their keys on the way, and not each of the text as it is given."""
         return False
 
@@ -600,12 +600,12 @@ class Backend(ABC):
 
     @property
     def sampling(self) -> SamplingFacts:
-        """What the model recommends to ``sample`` and ``invert``."""
+        """The model's recommendations for ``sample`` and ``invert``."""
         raise NotImplementedError
 
     @property
     def drawing(self) -> SamplingFacts:
-        """What ``sample`` and ``invert`` go by: as recommended, but for ``draw_with``."""
+        """The settings of ``sample`` and ``invert``: as recommended, but for ``draw_with``."""
         return replace(self.sampling, **self._drawn_with)
 
     def draw_with(self, *, steps: int | None = None, guidance_scale: float | None = None) -> None:
@@ -701,7 +701,8 @@ class Backend(ABC):
         return None
 
     def compile_seconds(self) -> float:
-        """How long programs have been compiled in this process so far: 0 where none are."""
+        """Return the seconds for which programs have been compiled in this process so far: 0 where
+        none are."""
         return 0.0
 
     def no_gradients(self) -> AbstractContextManager[object]:

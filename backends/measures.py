@@ -1,4 +1,4 @@
-"""What is taken of an attention layer in place of its probabilities, on any framework."""
+"""Measures of an attention layer that can take the place of its probabilities, on any framework."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Measure = Literal["probabilities", "scores", "output-product", "output-cosine", 
 
 @dataclass(frozen=True, eq=False)
 class AttentionParts:
-    """What an attention layer computed for some rows, in float32 or wider.
+    """The parts of an attention layer's computation for some rows, in float32 or wider.
 
     Attributes:
         scores: ``(rows, heads, places, keys)``, masked.

@@ -32,7 +32,7 @@ class ModelLoadError(ValueError):
 
 
 def is_there(folder: Path) -> bool:
-    """Whether it exists; a name too long for a folder is of none."""
+    """Return whether a folder exists; a name too long for a folder is of none."""
     try:
         return folder.exists()
     except OSError:
@@ -88,7 +88,7 @@ def check_model_folder(
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What a folder's index says; raises ModelLoadError where it holds no model."""
+    """Return the content of a folder's index; raises ModelLoadError where it holds no model."""
     path = folder / INDEX
     if not path.is_file():
         raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {INDEX}")

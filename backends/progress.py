@@ -1,4 +1,4 @@
-"""How far long work is, told to whoever listens in the same thread."""
+"""Progress of long work, told to whoever listens in the same thread."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _NARROW = 70
 
 
 class ProgressBar(Generic[Item]):
-    """How much of some work is done.
+    """A bar, or lines, of how much of some work is done.
 
     A context manager; with ``iterable`` also an iterator over its items, which counts them. Where
     stderr is a terminal, or in a notebook, it is drawn in place and fits the width; elsewhere a

@@ -1,4 +1,5 @@
-"""What the data of the embedded models share: prompts in tagged words, splits, masks of words."""
+"""Parts that the data of the embedded models share: prompts in tagged words, splits, masks of
+words."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ class TaggedWord:
 
 
 class AskedScene(ABC):
-    """What a prompt asks for; a subclass says it in words."""
+    """The content of a prompt; a subclass says it in words."""
 
     @abstractmethod
     def said(self) -> list[Said]:

@@ -45,7 +45,7 @@ def read_regular(path: Path, most: int = LARGEST_DESCRIPTION) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON holds; raises ValueError for all that is none, or can't be held."""
+    """Return the content of JSON; raises ValueError for all that is none, or can't be held."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -53,5 +53,6 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json_file(path: Path, most: int = LARGEST_DESCRIPTION) -> Any:
-    """What a JSON file holds; raises OSError where it can't be read, ValueError for no JSON."""
+    """Return the content of a JSON file; raises OSError where it can't be read, ValueError for no
+    JSON."""
     return parse_json(read_regular(path, most))

@@ -1,4 +1,4 @@
-"""What a model can be asked to draw, and what it draws with where it isn't told."""
+"""Choices that a model leaves for drawing, and its defaults for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_GUIDANCE = 1e4
 
 @dataclass(frozen=True)
 class SamplingFacts:
-    """What ``Backend.sample`` and ``Backend.invert`` go by.
+    """The settings of ``Backend.sample`` and ``Backend.invert``.
 
     Attributes:
         steps, guidance_scale: what the model recommends.

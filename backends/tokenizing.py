@@ -14,7 +14,7 @@ Source = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Written:
-    """What a tokenizer is given for a prompt, and where in the prompt each character comes from.
+    """A tokenizer's input for a prompt, and the place in the prompt that each character comes from.
 
     ``sources`` has one entry a character of ``text``: a span of the prompt, or None for text that
     a pipeline wrote round it.
@@ -152,7 +152,7 @@ def _read_bytes(
 
 
 def _n_start_marks(tokenizer: Any, special: list[int]) -> int:
-    """How many marks stand before a text's first token."""
+    """Return the number of marks before a text's first token."""
     if all(special):
         # Of marks alone it can't be told which are which.
         special = _read(tokenizer, "a", bool(special))[2]
@@ -168,7 +168,7 @@ def _kinds(sources: list[Source], special: list[int], n_start: int) -> list[str]
 
 
 def _sources(prompt: str, written: str) -> tuple[Source, ...]:
-    """Where in the prompt the characters of another way to write it come from."""
+    """Return the places in the prompt that the characters of another way to write it come from."""
     if len(written) == len(prompt):
         return tuple((i, i + 1) for i in range(len(prompt)))
     found: list[Source] = []

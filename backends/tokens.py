@@ -175,6 +175,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _cut_of(streams: Sequence[Stream]) -> int | None:
-    """Where the stream that reads farthest was cut; None where one reads to the end."""
+    """Return the place at which the stream that reads farthest was cut; None where one reads to the
+    end."""
     cuts = [stream.cut_at for stream in streams]
     return None if None in cuts else max(cut for cut in cuts if cut is not None)

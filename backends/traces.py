@@ -1,4 +1,4 @@
-"""What tracing a pipeline gives, whatever the framework."""
+"""The result of tracing a pipeline, whatever the framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wordlight.backends.trajectory import Trajectory
 
 
 class Trace(ABC):
-    """What a pipeline, or a backend, went through inside a ``with trace(pipe) as trace`` block.
+    """A record of a pipeline, or a backend, inside a ``with trace(pipe) as trace`` block.
 
     ``query`` says which attention was averaged while it ran.
     """

@@ -1,4 +1,4 @@
-"""What one sampling run went through: all that attribution needs, on any framework."""
+"""One sampling run: all that attribution needs of it, on any framework."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Trajectory:
 
     @property
     def steps(self) -> int:
-        """How often the denoiser was called: some schedulers call it more than once a step."""
+        """The number of the denoiser's calls: some schedulers call it more than once a step."""
         return len(self.timesteps)
 
     def check_replayable(self) -> None:
@@ -186,7 +186,7 @@ class Trajectory:
         )
 
     def digest(self) -> str:
-        """What tells this run from any other: SHA-256 of its prompt, model and arrays."""
+        """Return a digest of this run: SHA-256 of its prompt, model and arrays."""
         said = [self.prompt, self.model_id, self.revision, self.seed, self.guidance_scale]
         digest = hashlib.sha256(json.dumps(said).encode())
         for array in (self.image, *(array for _, array in self._numbers())):

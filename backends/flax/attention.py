@@ -17,7 +17,7 @@ from wordlight.backends.measures import AttentionParts
 
 @dataclass(frozen=True)
 class Site:
-    """Which attention it is.
+    """The place of an attention in the network.
 
     Attributes:
         name: the module's, as diffusers names it.
@@ -34,7 +34,7 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What an attention was computed of, and how it scores other words.
+    """The inputs of an attention, and how it scores other words.
 
     Attributes:
         parts: scores, values and the projection of the heads, in float32.
@@ -45,7 +45,8 @@ class Looked:
     scores_of: Callable[[OtherKeys], Array]
 
     def shares_of(self, others: OtherKeys) -> Array:
-        """What other words would get from the same softmax, of the shape of their scores."""
+        """Return the probabilities that other words would get from the same softmax, of the shape
+        of their scores."""
         shares: Array = shares_of_others(self.parts.scores, self.scores_of(others), others)
         return shares
 
@@ -54,7 +55,7 @@ class AttentionHook(Protocol):
     """Looks at attention while a network is traced: what it does becomes part of the program."""
 
     def wants(self, site: Site) -> bool:
-        """Whether this attention is looked at."""
+        """Return whether this attention is looked at."""
 
     def __call__(self, site: Site, probabilities: Array, looked: Looked) -> Array | None:
         """Takes ``(batch, heads, pixels, tokens)`` float32, rows sum to one.

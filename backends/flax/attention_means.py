@@ -17,7 +17,8 @@ from wordlight.backends.flax.layers import Array
 
 @dataclass(frozen=True)
 class Key:
-    """Which maps are added up: those of one grid, and of one layer and head where kept apart."""
+    """The maps that are added up together: those of one grid, and of one layer and head where kept
+    apart."""
 
     grid: tuple[int, int]
     layer: str | None
@@ -63,7 +64,7 @@ class AttentionSums:
         return made
 
     def means(self, image: int, step: int | None = None) -> list[AttentionMean]:
-        """What was averaged for one image."""
+        """Return the averages of one image."""
         found = []
         for key, total in self.sums.items():
             count = self.counts[key]

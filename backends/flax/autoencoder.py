@@ -37,7 +37,7 @@ _WITHOUT_EFFECT = ("force_upcast", "sample_size")
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """What an autoencoder's config.json decides; see ``AutoencoderKL`` in diffusers."""
+    """The settings in an autoencoder's config.json; see ``AutoencoderKL`` in diffusers."""
 
     in_channels: int = 3
     out_channels: int = 3
@@ -63,7 +63,7 @@ class AutoencoderConfig:
 
     @property
     def factor(self) -> int:
-        """How many pixels a latent is wide."""
+        """The width of a latent in pixels."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
 

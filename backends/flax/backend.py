@@ -233,8 +233,8 @@ class FlaxBackend(Backend):
     def _told(
         self, prompts: Sequence[str], negative_prompt: str | None, size: tuple[int, int]
     ) -> tuple[Conditioning, Conditioning, Conditioning]:
-        """What the denoiser is told of prompts, of what is guided away from, and of the empty
-        prompt: float32 on the host."""
+        """Return the conditioning of prompts, of what is guided away from, and of the empty prompt:
+        float32 on the host."""
         made = self._prompts.encode(self._parameters, [*prompts, negative_prompt or "", ""], size)
         host = Conditioning(
             self.to_numpy(made.embeddings),

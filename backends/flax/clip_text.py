@@ -32,7 +32,7 @@ _WITHOUT_EFFECT = (
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """What a text encoder's config.json decides; see ``CLIPTextConfig`` in transformers."""
+    """The settings in a text encoder's config.json; see ``CLIPTextConfig`` in transformers."""
 
     vocab_size: int = 49408
     hidden_size: int = 512
@@ -62,7 +62,7 @@ class TextEncoderConfig:
 
 
 class TextStates(NamedTuple):
-    """What an encoder makes of a text.
+    """The states into which an encoder turns a text.
 
     Attributes:
         last: the last layer's states, normalised, ``(batch, tokens, channels)``.

@@ -1,4 +1,4 @@
-"""How long JAX has compiled in this process: a first call's seconds, and not a method's."""
+"""The time that JAX has compiled in this process: a first call's seconds, and not a method's."""
 
 from __future__ import annotations
 

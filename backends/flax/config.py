@@ -89,7 +89,7 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a JSON file is what an annotation says."""
+    """Return whether a value of a JSON file is of the type that an annotation names."""
     if get_origin(hint) is UnionType:
         return any(_fits(value, one) for one in get_args(hint))
     if get_origin(hint) is tuple:

@@ -1,4 +1,4 @@
-"""Where arrays live: on one device, or cut up over the devices of a mesh, of one host or many."""
+"""Placement of arrays: on one device, or cut up over the devices of a mesh, of one host or many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong while a checkpoint is read."""
+"""Errors in reading a checkpoint."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def read_folder(
 
 
 def _second_text(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    """What Stable Diffusion XL has beside a 1.x or 2.x."""
+    """Return the parts that Stable Diffusion XL has beside those of 1.x or 2.x."""
     encoder = load_network(folder / "text_encoder_2", TextEncoderConfig.read, TextEncoder)
     return {
         "tokenizer_2": _read_tokenizer(folder / "tokenizer_2"),

@@ -27,8 +27,8 @@ Params = Any
 
 
 class Point(NamedTuple):
-    """Where the denoiser is asked: latents, the timestep with its alpha and sigma, and what it is
-    told."""
+    """The inputs of a denoiser's pass: latents, the timestep with its alpha and sigma, and the
+    conditioning."""
 
     latents: Array
     timestep: Array
@@ -39,7 +39,7 @@ class Point(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the denoiser is told besides latents and timestep: see ``Conditioning``."""
+    """The denoiser's conditioning, besides latents and timestep: see ``Conditioning``."""
 
     embeddings: Array
     added: Mapping[str, Array]
@@ -131,7 +131,7 @@ class Programs:
     # The denoiser.
 
     def _output(self, params: Params, point: Point, hook: AttentionHook | None = None) -> Array:
-        """What the UNet itself predicts, in float32."""
+        """Return the UNet's own prediction, in float32."""
         latents = point.latents.transpose(0, 2, 3, 1).astype(self._dtype)
         times = jnp.broadcast_to(point.timestep, latents.shape[0])
         text = point.embeddings.astype(self._dtype)
@@ -292,7 +292,7 @@ def _interleave(first: Array, second: Array) -> Array:
 
 
 def _pairs(rows: Array) -> tuple[Array, Array]:
-    """What was interleaved."""
+    """Return the first and the second rows of interleaved pairs."""
     pairs = rows.reshape(-1, 2, *rows.shape[1:])
     return pairs[:, 0], pairs[:, 1]
 

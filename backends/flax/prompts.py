@@ -1,4 +1,4 @@
-"""What prompts are to the denoiser: the states of one text encoder, or of two."""
+"""Prompts as the denoiser gets them: the states of one text encoder, or of two."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ class PromptEncoder:
 
 
 def _any_ids(embeddings: Array) -> Array:
-    """Which ids they are decides nothing but the pooled state, which isn't used."""
+    """Return some ids: they decide nothing but the pooled state, which isn't used."""
     return jnp.zeros(embeddings.shape[:2], jnp.int32)

@@ -72,7 +72,7 @@ class StepTable:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """What a scheduler_config.json decides; the defaults are diffusers'."""
+    """The settings in a scheduler_config.json; the defaults are diffusers'."""
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.0001
@@ -126,7 +126,7 @@ class Schedule:
 
     @property
     def train_steps(self) -> int:
-        """How many timesteps the model was trained on."""
+        """The number of timesteps that the model was trained on."""
         return len(self.cumulative)
 
     def level(self, timestep: float) -> tuple[float, float]:

@@ -70,7 +70,7 @@ _PER_LEVEL = (
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What a UNet's config.json decides; see ``UNet2DConditionModel`` in diffusers."""
+    """The settings in a UNet's config.json; see ``UNet2DConditionModel`` in diffusers."""
 
     sample_size: int | tuple[int, int] | None = None
     in_channels: int = 4
@@ -264,7 +264,7 @@ class UNet(nnx.Module):
 
 
 def _attending(config: UNetConfig) -> list[Attending]:
-    """How the transformers of each level are made, from the finest on."""
+    """Return the settings of each level's transformers, from the finest on."""
     levels = len(config.block_out_channels)
     settings = zip(
         per_level(config.attention_head_dim, levels, "attention_head_dim"),

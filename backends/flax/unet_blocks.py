@@ -15,7 +15,7 @@ from wordlight.backends.flax.transformer import Transformer
 
 @dataclass(frozen=True)
 class Attending:
-    """How the transformers of a block are made: see ``Transformer``."""
+    """The settings of a block's transformers: see ``Transformer``."""
 
     heads: int
     layers: int

@@ -1,4 +1,4 @@
-"""How well an image follows its prompt: colours, shapes, counts and relations."""
+"""Measures of how well an image follows its prompt: colours, shapes, counts and relations."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What an image shows: its objects, the ground's colour and the ground's mask."""
+    """The content of an image: its objects, the ground's colour and the ground's mask."""
 
     objects: tuple[FoundObject, ...]
     ground: str

@@ -1,4 +1,4 @@
-"""What segmenters found, kept on disk: one file an image, for each model, revision and options."""
+"""Segmenters' masks on disk: one file an image, for each model, revision and options."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def plain(name: str) -> str:
 
 
 def is_stuff(name: str) -> bool:
-    """Whether a class is one of COCO's kinds of stuff."""
+    """Return whether a class is one of COCO's kinds of stuff."""
     return plain(name.lower()) in _PLAIN_STUFF
 
 

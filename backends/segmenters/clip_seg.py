@@ -24,7 +24,8 @@ from wordlight.backends.segmenters.weights import digest_of_weights, load_networ
 
 
 class ClipSeg(Segmenter):
-    """Where the network's probability of a word is at least a threshold.
+    """A segmenter by CLIPSeg: masks where the network's probability of a word is at least a
+    threshold.
 
     Lüddecke and Ecker, Image Segmentation Using Text and Image Prompts, arXiv 2112.10003.
 

@@ -1,4 +1,4 @@
-"""Which words of a prompt name a class: by name, plural and synonym, longest first."""
+"""Words of a prompt that name a class: by name, plural and synonym, longest first."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def forms(name: str, synonyms: Synonyms | None = None) -> tuple[str, ...]:
 
 
 def places(prompt: str, text: str) -> tuple[slice, ...]:
-    """Where a word or phrase stands in a prompt, in characters, whatever its case."""
+    """Return the places of a word or phrase in a prompt, in characters, whatever its case."""
     return tuple(slice(m.start(), m.end()) for m in _pattern([text]).finditer(prompt))
 
 

@@ -22,7 +22,7 @@ class SegmenterLoadError(ValueError):
 
 
 def digest_of(words: Sequence[object]) -> str:
-    """What tells a list of words, or of words with their synonyms, from others."""
+    """Return a digest of a list of words, or of words with their synonyms."""
     return hashlib.sha256(repr(tuple(words)).encode()).hexdigest()[:12]
 
 
@@ -58,7 +58,7 @@ class Segmenter(ABC):
 
     @property
     def identity(self) -> str:
-        """What tells its masks from those of others: kind, model, revision, options."""
+        """A text that differs where its masks may: kind, model, revision, options."""
         found = dict(self.options)
         if self.synonyms is not None:
             found["synonyms"] = digest_of(sorted(self.synonyms.items()))
@@ -67,10 +67,10 @@ class Segmenter(ABC):
 
     @property
     def weights_id(self) -> str:
-        """What tells its weights from others; of a network a digest, since a Hub's revision of the
-        same weights isn't a folder's."""
+        """A text that differs where its weights do; of a network a digest, since a Hub's revision
+        of the same weights isn't a folder's."""
         return self.revision or self.model_id
 
     def same_weights(self, other: Segmenter) -> bool:
-        """Whether another one is the same model, whatever its name and options."""
+        """Return whether another one is the same model, whatever its name and options."""
         return (self.kind, self.weights_id) == (other.kind, other.weights_id)

@@ -102,7 +102,7 @@ class UniversalSegmenter(Segmenter):
     def _at_size(
         self, outputs: Any, size: tuple[int, int]
     ) -> tuple[Any, list[tuple[int, int]] | None]:
-        """What the processor reads, with the size to which it brings the masks."""
+        """Return the processor's input, with the size to which it brings the masks."""
         return outputs, [size]
 
 

@@ -82,7 +82,7 @@ def tokenizes_with_offsets(subject: Subject) -> None:
 
 
 def is_honest_about_its_capabilities(subject: Subject) -> None:
-    """What it claims works, and what it doesn't claim raises the named error."""
+    """Check that what it claims works, and that what it doesn't claim raises the named error."""
     for name, primitive in subject.primitives.items():
         if subject.has(primitive.capability):
             subject.answer(name)
@@ -518,8 +518,8 @@ def gives_other_words_their_scores(subject: Subject) -> None:
 
 
 def concepts_leave_the_run_alone(subject: Subject) -> None:
-    """What the prompt's tokens have in common with the picture is the same whatever concepts are
-    carried beside them, and each concept has a map."""
+    """Check that the prompt's tokens have the same in common with the picture whatever concepts are
+    carried beside them, and that each concept has a map."""
     if not subject.has("concept_attention"):
         return
     tokens = len(subject.trajectory.tokens)

@@ -38,7 +38,7 @@ class Primitive(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """What came of asking once: an answer or an exception, and what was counted."""
+    """The outcome of asking once: an answer or an exception, and what was counted."""
 
     answer: Any
     spent: Evaluations
@@ -105,11 +105,11 @@ class Subject:
 
     @property
     def is_half(self) -> bool:
-        """Whether it computes in half precision."""
+        """True if it computes in half precision."""
         return self.backend.dtype not in _ROUNDING
 
     def has(self, *capabilities: str) -> bool:
-        """Whether the backend claims all of these."""
+        """Return whether the backend claims all of these."""
         return set(capabilities) <= self.backend.capabilities
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
@@ -336,7 +336,7 @@ class Subject:
         return {primitive.name: primitive for primitive in asked}
 
     def tried(self, name: str) -> Tried:
-        """What came of asking for a primitive; asked once for all checks."""
+        """Return the outcome of asking for a primitive; asked once for all checks."""
         if name not in self._tried:
             self._tried[name] = self._try(self.primitives[name])
         return self._tried[name]
@@ -357,7 +357,7 @@ class Subject:
         _ = self.tangents, self.cotangent, self.input_tangents, self.latent_tangents
 
     def answer(self, name: str) -> Any:
-        """What a primitive answers; AssertionError where it raises instead."""
+        """Return a primitive's answer; AssertionError where it raises instead."""
         answer = self.tried(name).answer
         if isinstance(answer, Exception):
             raise AssertionError(
@@ -368,7 +368,8 @@ class Subject:
 
 
 def distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """How far two arrays are apart, relative to the norm of the second; of zeros, absolutely."""
+    """Return the distance of two arrays, relative to the norm of the second; of zeros,
+    absolutely."""
     norm = float(np.linalg.norm(other))
     apart = float(np.linalg.norm(one - other))
     return apart / norm if norm else apart

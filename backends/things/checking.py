@@ -1,4 +1,4 @@
-"""How right the segmenter is on rendered scenes, whose masks are exact."""
+"""Measures of the segmenter on rendered scenes, whose masks are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well an image follows its prompt: things, counts, relations and the ground."""
+"""Measures of how well an image follows its prompt: things, counts, relations and the ground."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene(AskedScene):
-    """What a prompt asks for: one to three groups of things, their relation, the ground."""
+    """The content of a prompt: one to three groups of things, their relation, the ground."""
 
     groups: tuple[Group, ...]
     relation: str | None

@@ -27,7 +27,7 @@ class Noun:
 
     @property
     def is_pair(self) -> bool:
-        """Whether one of it is a plural: skis, scissors."""
+        """True if one of it is a plural: skis, scissors."""
         return self.plural == self.name and self.name.endswith("s")
 
 

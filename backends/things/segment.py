@@ -46,7 +46,7 @@ class FoundThing:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What an image shows: its things, the ground's name and the ground's mask."""
+    """The content of an image: its things, the ground's name and the ground's mask."""
 
     objects: tuple[FoundThing, ...]
     ground: str

@@ -78,7 +78,7 @@ class AttentionAccumulator:
         return sum(s.numel() * s.element_size() for s in self._sums.values())
 
     def means(self, image: int) -> AttentionMeans:
-        """What was averaged for one image: step by step where steps are kept apart."""
+        """Return the averages of one image: step by step where steps are kept apart."""
         found = []
         steps = list(dict.fromkeys(key.step for key in self._sums))
         for key in sorted(self._sums, key=lambda key: steps.index(key.step)):

@@ -45,7 +45,7 @@ def layers_named(
 
 
 def n_heads(module: torch.nn.Module) -> int:
-    """How many heads an attention module has; Kandinsky's has another name for it."""
+    """Return the number of an attention module's heads; Kandinsky's has another name for it."""
     heads = getattr(module, "heads", None)
     return int(module.num_heads if heads is None else heads)  # type: ignore[arg-type]
 

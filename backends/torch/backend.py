@@ -135,7 +135,7 @@ class TorchBackend(Backend):
 
     @property
     def _perhaps(self) -> dict[str, Callable[[], bool]]:
-        """What models of a family may or may not have."""
+        """Capabilities that some models of a family lack, with a test of each."""
         pipe = self.pipe
         parts = (self.model.module, pipe.text_encoder)
         return {
@@ -475,7 +475,7 @@ class TorchBackend(Backend):
         added: Mapping[str, torch.Tensor],
         n_tokens: int,
     ) -> tuple[Layout, Room]:
-        """Where text and picture stand in a pass, and words' tokens among them."""
+        """Return the places of text and picture in a pass, and of words' tokens among them."""
         layout = self.model.layout(self.model.telling(latents, time, text, added))
         there, _ = layout.of_row(0)
         return layout, Room.of(trajectory.tokens, there.stop - there.start, n_tokens)

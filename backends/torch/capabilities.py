@@ -1,4 +1,4 @@
-"""What each family of denoisers can do, tried on its tiny pipeline."""
+"""Capabilities of each family of denoisers, tried on its tiny pipeline."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Tried:
 
     @cached_property
     def traced(self) -> tuple[bool, Trajectory]:
-        """Whether the traced picture is the untraced one, and its trajectory."""
+        """True if the traced picture is the untraced one; and its trajectory."""
         plain = draw_tiny(self.family, self.pipe, _PROMPT)
         with self.backend.trace() as run:
             picture = draw_tiny(self.family, self.pipe, _PROMPT)

@@ -25,7 +25,7 @@ def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def is_compiled(module: torch.nn.Module) -> bool:
-    """Whether a module or a part of it is compiled, wrapped or in place."""
+    """Return whether a module or a part of it is compiled, wrapped or in place."""
     return any(
         hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
         for part in module.modules()

@@ -26,7 +26,7 @@ from wordlight.backends.torch.model import Model
 
 @dataclass(frozen=True)
 class Room:
-    """Where words' tokens stand: of each its row and its position in the text."""
+    """The places of words' tokens: of each its row and its position in the text."""
 
     rows: list[int]
     positions: list[int]
@@ -44,7 +44,7 @@ class Room:
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are besides the first."""
+        """The number of rows besides the first."""
         return self.rows[-1] if self.rows else 0
 
 
@@ -106,7 +106,8 @@ class CarriedCall:
         return scores.masked_fill(missing, -torch.inf)
 
     def other_shares(self, own: Sequence[int | None], others: OtherKeys) -> torch.Tensor:
-        """What other words would get, ``(1, heads, places, others)``; see ``shares_of_others``."""
+        """Return the probabilities that other words would get, ``(1, heads, places, others)``; see
+        ``shares_of_others``."""
         text, picture = self.layout.of_row(0)
         lse = self.lse
         if lse is None:

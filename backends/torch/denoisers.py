@@ -1,4 +1,4 @@
-"""What a family of denoisers is: the few facts that tracing and replaying need."""
+"""Families of denoisers: the few facts that tracing and replaying need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["cross", "self"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where text and picture stand in one pass of a denoiser.
+    """The places of text and picture in one pass of a denoiser.
 
     Attributes:
         grid: height and width of the picture's places; of the latents, where layers have grids of

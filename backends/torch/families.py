@@ -335,7 +335,7 @@ def _hunyuan_image(module: Any, told: Told) -> Layout:
 
 
 def _counted(mask: torch.Tensor) -> list[int]:
-    """How many tokens each row has that are no padding."""
+    """Return the number of each row's tokens that are no padding."""
     return remembered(lambda given: [int(n) for n in given.sum(dim=1)], mask)
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline tells its denoiser first, of any prompts: it is run up to there and stopped."""
+"""A pipeline's first call of its denoiser, for any prompts: it is run up to there and stopped."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _NORMS = frozenset((F.layer_norm, F.group_norm, F.rms_norm))
 
 
 class Differentiable(TorchFunctionMode):
-    """What forward mode needs, in the place of what has no rule for it.
+    """Stand-ins, during forward mode, for operations that have no rule for it.
 
     The fused attention kernels have none: attention is written out. Norms keep float32 statistics
     of half-precision inputs on some devices, and their tangents come out as float32, which the next

@@ -69,7 +69,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline computes; its weights may be kept elsewhere."""
+        """The device that the pipeline computes on; its weights may be kept elsewhere."""
         return self._placed[0]
 
     @property
@@ -108,12 +108,12 @@ class Model:
 
     @property
     def conditional_first(self) -> bool:
-        """Whether the pipeline puts a guided batch's conditional rows first."""
+        """True if the pipeline puts a guided batch's conditional rows first."""
         names = {kind.__name__ for kind in type(self.pipe).__mro__}
         return bool(names & self.family.conditional_first)
 
     def layout(self, told: Told) -> Layout:
-        """Where text and picture stand in a call."""
+        """Return the places of text and picture in a call."""
         return self.family.layout(self.module, told)
 
     def text(self, told: Told) -> Any:
@@ -122,7 +122,7 @@ class Model:
         return told[self.family.text] if read is None else read(self.module, told)
 
     def recorded(self, told: Told) -> dict[str, Any]:
-        """What was told besides latents, time and text, by the names of ``Trajectory.added``."""
+        """Return the further conditioning of a call, by the names of ``Trajectory.added``."""
         family = self.family
         own = {family.latents, family.time, family.text, *family.more_text, "return_dict"}
         rest = {name: value for name, value in told.items() if name not in own}

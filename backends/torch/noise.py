@@ -36,7 +36,7 @@ class NoiseLevels:
 
     @property
     def train_steps(self) -> int:
-        """How many timesteps the model was trained on."""
+        """The number of timesteps that the model was trained on."""
         return int(self._config.num_train_timesteps)
 
     def at(self, timestep: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ _WRAPPERS: dict[type, tuple[Any, Any]] = {}
 
 
 class Listener(Protocol):
-    """Who hears of a pipeline's calls; none of these may raise."""
+    """A listener to a pipeline's calls; none of these may raise."""
 
     pipe: Any
 

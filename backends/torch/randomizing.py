@@ -32,7 +32,7 @@ def stages_of(
 
 
 def can_be_randomized(parts: Sequence[torch.nn.Module]) -> bool:
-    """Whether the framework knows how to draw every weight of some modules."""
+    """Return whether the framework knows how to draw every weight of some modules."""
     try:
         _layers(parts)
     except ValueError:

@@ -72,7 +72,8 @@ class Call:
 
     @property
     def count(self) -> int | None:
-        """How many images were asked for, as far as that can be told from the arguments."""
+        """The number of images that were asked for, as far as that can be told from the
+        arguments."""
         given = self.arguments.get("prompt_embeds")
         if self.prompts is not None:
             return len(self.prompts) * self.images_per_prompt
@@ -82,7 +83,7 @@ class Call:
 
     @property
     def words_changed(self) -> bool:
-        """Whether the text's embeddings changed between steps."""
+        """True if the text's embeddings changed between steps."""
         return any(bool(changed) for changed in self.moved)
 
     def add_step(
@@ -124,8 +125,8 @@ class Call:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two tensors, or lists of them, are the same, or equal; only large ones are looked at,
-    which waits for the device."""
+    """Return whether two tensors, or lists of them, are the same, or equal; only large ones are
+    looked at, which waits for the device."""
     if one is other:
         return True
     if isinstance(one, (list, tuple)):
@@ -372,8 +373,8 @@ class _Running:
         self._listening = True
 
     def _is_of_negative(self, told: Told) -> bool:
-        """Whether a call follows one with the same latents and other text: guidance calls first
-        with the prompt, then with the negative prompt."""
+        """Return whether a call follows one with the same latents and other text: guidance calls
+        first with the prompt, then with the negative prompt."""
         assert self._model is not None
         family = self._model.family
         before = self._latents
@@ -384,7 +385,7 @@ class _Running:
         )
 
     def _rows(self, count: int) -> tuple[slice, slice | None]:
-        """Which of a batch's rows are conditional, and which are of the negative prompt."""
+        """Return the conditional rows of a batch, and those of the negative prompt."""
         wanted = self.call.count
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         if wanted is None:
@@ -413,8 +414,8 @@ class _Running:
 def _group(
     groups: int, guided: bool | None, perturbed: bool, conditional_first: bool
 ) -> tuple[int, int | None] | None:
-    """Which of a batch's equal parts is the prompt's, and which the negative prompt's; None where
-    it can't be told."""
+    """Return the index of the prompt's part among a batch's equal parts, and that of the negative
+    prompt's; None where it can't be told."""
     if groups == 1:
         return None if guided else (0, None)
     if guided is None and groups != 2:
@@ -438,7 +439,7 @@ def _as_list(prompt: Any) -> list[str] | None:
 
 
 def images_of(output: Any) -> Any:
-    """What a pipeline gave, whatever it is wrapped in."""
+    """Return a pipeline's images, whatever they are wrapped in."""
     for name in ("images", "frames", "image"):
         if hasattr(output, name):
             return getattr(output, name)

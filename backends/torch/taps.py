@@ -262,7 +262,7 @@ def _other_keys(name: str, attention: Any, others: OtherKeys) -> OtherKeys:
 
 @torch.no_grad()
 def _projection(call: AttentionCall, heads: int) -> torch.Tensor:
-    """What a layer makes of its heads' outputs, ``(heads, width, channels)``, the LoRA in it."""
+    """Return a layer's output projection by heads, ``(heads, width, channels)``, the LoRA in it."""
     assert call.value is not None
     linear = getattr(call.module, "to_out", None)
     if isinstance(linear, torch.nn.ModuleList):

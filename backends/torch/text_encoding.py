@@ -9,7 +9,7 @@ from transformers import CLIPTextModel
 
 
 def takes_input_embeddings(pipe: Any) -> bool:
-    """Whether ``encode_input_embeddings`` gives what a pipeline encodes.
+    """Return whether ``encode_input_embeddings`` gives what a pipeline encodes.
 
     Not where the text encoder masks the padding: what is padding is told from the words, not from
     embeddings. Not where there is a second one.

@@ -1,4 +1,5 @@
-"""What each family's pipeline gives its tokenizers, and which of the tokens its denoiser gets.
+"""The tokens of each family's pipeline: what its tokenizers get, and which of the tokens its
+denoiser gets.
 
 A family is one short function here, by the class of its denoiser. Read from diffusers' pipelines;
 the tests hold every one against the ids that the tiny pipelines' text encoders are really given.
@@ -33,7 +34,7 @@ class Reader:
         self.allow_cut = allow_cut
 
     def option(self, name: str) -> Any:
-        """What the pipeline's call was told, or else its default."""
+        """Return an argument of the pipeline's call, or else its default."""
         if self._options.get(name) is not None:
             return self._options[name]
         known = inspect.signature(type(self.pipe).__call__).parameters.get(name)

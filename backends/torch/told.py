@@ -1,4 +1,4 @@
-"""What a denoiser is told, as arrays by name, and back.
+"""A denoiser's conditioning as arrays by name, and back.
 
 Lists and dicts become names with dots (``down_block_additional_residuals.0``). A name that ends in
 ``*`` has no axis for rows, one that ends in ``=`` is a plain number. All begin with ``+``, but the
@@ -92,7 +92,7 @@ _READ: dict[tuple[Any, int], tuple[Any, int, Any]] = {}
 
 
 def remembered(read: Callable[[torch.Tensor], Found], tensor: torch.Tensor) -> Found:
-    """What ``read`` gives for a tensor, read once as long as it stays the same."""
+    """Return ``read`` of a tensor, computed once as long as the tensor stays the same."""
     key = (read.__code__, id(tensor))
     version = -1 if tensor.is_inference() else tensor._version
     known = _READ.get(key)

@@ -152,7 +152,7 @@ _NOT_OF_TEXT = (
 
 
 def _encoding_options(call: Call) -> dict[str, Any]:
-    """What a call was told that may matter for its text."""
+    """Return the arguments of a call that may matter for its text."""
     told = {
         name: value
         for name, value in call.arguments.items()
@@ -266,7 +266,7 @@ def _time(time: Any) -> float:
 
 
 def _of_image(name: str, value: Any, image: int) -> npt.NDArray[Any]:
-    """What was told of one image; see ``told`` for the names."""
+    """Return the conditioning of one image; see ``told`` for the names."""
     if not isinstance(value, torch.Tensor):
         return np.array(value)
     own = value if name.endswith("*") else value[image]

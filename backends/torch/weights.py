@@ -1,4 +1,4 @@
-"""Which weights a pipeline computes with, in a few letters."""
+"""A digest, in a few letters, of the weights that a pipeline computes with."""
 
 from __future__ import annotations
 

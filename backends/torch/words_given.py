@@ -1,4 +1,4 @@
-"""Whether words that are named for a run are those that its embeddings were made of."""
+"""A check that words that are named for a run are those that its embeddings were made of."""
 
 from __future__ import annotations
 

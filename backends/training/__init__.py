@@ -1,1 +1,1 @@
-"""How the embedded models were trained."""
+"""Training of the embedded models."""

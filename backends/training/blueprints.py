@@ -1,4 +1,5 @@
-"""What each embedded model is trained on, who judges it, and how large its networks are."""
+"""Blueprints of the embedded models: their data, who judges them, and how large their networks
+are."""
 
 from __future__ import annotations
 

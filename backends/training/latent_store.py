@@ -1,4 +1,4 @@
-"""What the denoiser is trained on, encoded once, shard by shard, kept in a folder."""
+"""The denoiser's training data, encoded once, shard by shard, kept in a folder."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ PLACES_WEIGHT = 0.1
 def place_targets(
     blueprint: Blueprint, tokenizer: Any, scenes: Sequence[Any]
 ) -> dict[str, torch.Tensor]:
-    """Where things lie, -1 to 1 from the left and from the top; nan where there is nothing to say.
+    """Return the places of things, -1 to 1 from the left and from the top; nan where there is
+    nothing to say.
 
     ``token_places`` ``(n, context, 2)``: at the last token of each object's noun, the mean centre
     of its group. ``named_places`` ``(n, names, 2)``: the mean centre of what each name stands

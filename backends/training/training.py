@@ -1,4 +1,5 @@
-"""What the stages of the training share: settings, seeds a step, the moving average, the log."""
+"""Parts that the stages of the training share: settings, seeds a step, the moving average, the
+log."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ TIMESTEP_SHIFTS: Mapping[int, float] = {0: 0.8, 4000: 2.0, 6000: 0.2}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a stage is trained. ``cooldown`` is how many last steps lower the rate to zero."""
+    """The settings of a stage's training. ``cooldown`` is the number of last steps that lower the
+    rate to zero."""
 
     steps: int
     batch: int
@@ -63,7 +65,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 def batch_indices(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
-    """Which of ``count`` training items step number ``step`` sees."""
+    """Return the indices, of ``count`` training items, that step number ``step`` sees."""
     per_epoch = count // batch
     epoch, place = divmod(step, per_epoch)
     return epoch_order(count, seed, epoch)[place * batch : (place + 1) * batch]

@@ -52,7 +52,7 @@ SIZE = (32, 64)
 
 @dataclass(frozen=True)
 class TinyFamily:
-    """How a family's tiny pipeline is made and called.
+    """A recipe for a family's tiny pipeline, and for its call.
 
     ``call`` are arguments of the pipeline's call that the family needs; ``edits`` says whether it
     needs a picture to start from.
