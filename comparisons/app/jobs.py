@@ -39,7 +39,7 @@ class JobRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class Ask:
-    """What a user asks for.
+    """A user's wishes for a job.
 
     Attributes:
         model: one of the app's models.
@@ -77,7 +77,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a job: the viewer as HTML, files to download, and remarks."""
+    """The results of a job: the viewer as HTML, files to download, and remarks."""
 
     viewer: str
     files: list[str]
@@ -151,7 +151,7 @@ class Workshop:
             self._turn.notify_all()
 
     def waiting_before(self, job: Job) -> int:
-        """How many jobs come before this one."""
+        """Return the number of jobs that come before this one."""
         with self._turn:
             return self._line.index(job) if job in self._line else 0
 
@@ -240,7 +240,8 @@ def _written(job: Job, trajectory: Trajectory, answers: Sequence[AttributionMaps
 
 
 def _message(error: Exception) -> str:
-    """What a user is told of an error; what nobody foresaw is logged with its traceback."""
+    """Return the message of an error for a user; what nobody foresaw is logged with its
+    traceback."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split()) or type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in text.lower():

@@ -137,7 +137,8 @@ class Dataset(ABC):
 
     @classmethod
     def recognises(cls, place: Path) -> bool:
-        """Whether a folder or file that exists has this format's layout, where none is named."""
+        """Return whether a folder or file that exists has this format's layout, where none is
+        named."""
         return False
 
     def named_in(self, prompt: str, places: Iterable[slice]) -> tuple[slice, ...]:
@@ -149,7 +150,7 @@ class Dataset(ABC):
 
     @property
     def title(self) -> str:
-        """What a table calls it."""
+        """The data set's name in a table."""
         return f"{self.format} ({self.root.name})"
 
     @abstractmethod
@@ -209,12 +210,12 @@ class Dataset(ABC):
         return self._attempt(sample, lambda: self.read(sample))
 
     def _record(self, sample: str) -> Any:
-        """What is known of an item from elsewhere than its files, as plain data."""
+        """Return facts about an item from elsewhere than its files, as plain data."""
         return None
 
     def identity(self, samples: Iterable[str]) -> dict[str, Any]:
-        """What tells these items from others: a digest of the options, of what the list says of
-        each item, and of its files' names and contents."""
+        """Return a digest that tells these items from others: of the options, of what the list says
+        of each item, and of its files' names and contents."""
         options = {
             name: getattr(self, name, None)
             for name in signature(type(self)).parameters
@@ -264,7 +265,8 @@ class Dataset(ABC):
 
 
 def is_text(value: str) -> bool:
-    """Whether it can be written: JSON may have halves of characters, which no model reads."""
+    """Return whether a text can be written: JSON may have halves of characters, which no model
+    reads."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -72,7 +72,7 @@ def read_text(path: Path, most: int = _LONGEST_PROMPT) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; raises DatasetError where it isn't one."""
+    """Return the content of a JSON file; raises DatasetError where it isn't one."""
     try:
         return read_json_file(path, _LONGEST_JSON)
     except OSError as error:
@@ -101,8 +101,8 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_alpha_mask(path: Path) -> Mask:
-    """Where an image isn't wholly transparent; raises DatasetError where it has no alpha, or has a
-    picture behind one that is opaque everywhere."""
+    """Return a mask, true where an image isn't wholly transparent; raises DatasetError where it has
+    no alpha, or has a picture behind one that is opaque everywhere."""
     image = _opened(path)
     alpha = _alpha_of(image)
     if alpha is None:
@@ -117,7 +117,7 @@ def read_alpha_mask(path: Path) -> Mask:
 
 
 def read_mask(path: Path) -> Mask:
-    """Where an image shows its object: where it isn't transparent, or isn't black.
+    """Return a mask, true where an image isn't transparent, or isn't black.
 
     That is its alpha channel, unless it is the same everywhere; of a palette without grey colours
     where its number isn't 0; else where it is brighter than half way between its darkest and its
@@ -171,7 +171,8 @@ def _coloured_indices(path: Path, image: Image.Image) -> npt.NDArray[np.uint8] |
 
 
 def _halved(path: Path, levels: npt.NDArray[Any]) -> Mask:
-    """Where levels lie above the middle of their range, of which 0 is a part."""
+    """Return a mask, true where levels lie above the middle of their range, of which 0 is a
+    part."""
     if not np.isfinite(levels).all():
         raise DatasetError(f"{path} has pixels that are no numbers")
     low, high = min(0, int(levels.min())), int(levels.max())

@@ -136,7 +136,8 @@ class ImageNetSegmentation(Dataset):
         return table
 
     def _target(self, file: Any, table: Any, index: int, what: str) -> Any:
-        """What a cell refers to: a dataset of the same file, of plain numbers or references."""
+        """Return the object that a cell refers to: a dataset of the same file, of plain numbers or
+        references."""
         import h5py
 
         try:

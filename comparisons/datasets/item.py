@@ -1,4 +1,5 @@
-"""What is judged: an image, and the words of its prompt with the mask that each should find."""
+"""Items that are judged: an image, and the words of its prompt with the mask that each should
+find."""
 
 from __future__ import annotations
 
@@ -79,7 +80,7 @@ class DatasetItem:
 
 @dataclass(frozen=True)
 class Accounting:
-    """How many words to score were kept and dropped, by category."""
+    """Counts of the words to score that were kept and dropped, by category."""
 
     kept: dict[str, int]
     dropped: dict[str, int]
@@ -96,7 +97,7 @@ class Accounting:
 
     @classmethod
     def counted(cls, kept: Counter[str], dropped: Counter[str]) -> Accounting:
-        """What was counted elsewhere."""
+        """Return an account of words that were counted elsewhere."""
         other = [category for category in OTHER_CATEGORIES if kept[category] or dropped[category]]
         # A data set has words of one kind or of the other.
         scenes = [] if other else CATEGORIES

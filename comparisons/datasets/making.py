@@ -116,14 +116,14 @@ def unreal(captions: Sequence[Caption], tagged: Iterable[TaggedText], seed: int)
 
 
 def _own_place(text: str, token: TaggedToken, after: int) -> tuple[int, int]:
-    """Where a word stands by itself, where it shares its place with another."""
+    """Return the place at which a word stands by itself, where it shares its place with another."""
     start = text.find(token.text, max(token.start, after), token.stop)
     return (token.start, token.stop) if start < 0 else (start, start + len(token.text))
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was made: how many images are there, were drawn now, and were left out, with why."""
+    """Counts of the images that there are, were drawn now, and were left out, with why."""
 
     there: int
     drawn: int

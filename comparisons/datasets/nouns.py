@@ -1,4 +1,5 @@
-"""Which places of a caption use a word as a noun: the ``orange`` of "an orange cat" is no fruit."""
+"""Places at which a caption uses a word as a noun: the ``orange`` of "an orange cat" is no
+fruit."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ class Nouns:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What the parts of speech are read from."""
+        """The files that the parts of speech are read from."""
         return (Path(self.tags),) if self.tags else ()
 
     def among(self, caption: str, places: Iterable[slice]) -> tuple[slice, ...]:
@@ -85,5 +86,5 @@ def _without_blanks(text: str) -> str:
 
 
 def _letters(text: str, stop: int) -> int:
-    """How many characters but blanks stand before a place, which no spacing changes."""
+    """Return the number of characters but blanks before a place, which no spacing changes."""
     return len(_without_blanks(text[:stop]))

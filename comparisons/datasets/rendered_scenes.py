@@ -22,7 +22,7 @@ COUNT = 1000
 
 
 class RenderedScenes(Dataset):
-    """What the renderer draws of the calibration split's prompts and of the test split's.
+    """The renderer's images of the calibration split's prompts and of the test split's.
 
     A model sees them by ``invert``. They never share a table with images that a model drew.
 

@@ -45,7 +45,7 @@ def scene_item(sample: str, split: str, scene: Scene, trajectory: Trajectory) ->
 
 
 def category_of(word: TaggedWord) -> Category | None:
-    """What kind of word it is; None for one that describes nothing drawn, and for determiners."""
+    """Return a word's kind; None for one that describes nothing drawn, and for determiners."""
     if word.referent is None or word.tag == "DET":
         return None
     if word.referent == GROUND:

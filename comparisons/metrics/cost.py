@@ -1,4 +1,4 @@
-"""What an image's maps cost: denoiser evaluations, seconds, peak memory; means are over images."""
+"""Metrics of an image's cost: denoiser evaluations, seconds, peak memory; means are over images."""
 
 from __future__ import annotations
 

@@ -36,14 +36,16 @@ def area_under(curve: npt.NDArray[np.float64]) -> float:
 
 
 def deletion_sets(order: npt.NDArray[np.intp]) -> Sets:
-    """Which words are out, as they go one by one: ``(words + 1, words)``, none at first."""
+    """Return the words that are out, as they go one by one: ``(words + 1, words)``, none at
+    first."""
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return np.arange(len(order) + 1)[:, None] > rank
 
 
 def insertion_sets(order: npt.NDArray[np.intp]) -> Sets:
-    """Which words are out, as they come in one by one: ``(words + 1, words)``, all at first."""
+    """Return the words that are out, as they come in one by one: ``(words + 1, words)``, all at
+    first."""
     # Before the highest is in, all are out; so the lowest goes first, backwards.
     return deletion_sets(order[::-1])[::-1]
 

@@ -1,4 +1,5 @@
-"""What metrics look at: an image with a row's maps, and its words, each with its map and mask."""
+"""The objects that metrics judge: an image with a row's maps, and its words, each with its map and
+mask."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from wordlight.comparisons.metrics.word_game import Maps, WordGame
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where a row's maps are cut, normalised and as they are; the calibration split chose it."""
+    """The thresholds of a row's maps, normalised and as they are; the calibration split chose
+    them."""
 
     normalised: float
     absolute: float
@@ -33,8 +35,8 @@ class Thresholds:
 
 
 class ModelWithoutWords:
-    """What a model does with an image's prompt when words are gone: the same for all rows, and
-    asked once.
+    """A model's answers to an image's prompt when words are gone: the same for all rows, and asked
+    once.
 
     Args:
         backend: the model.
@@ -65,7 +67,7 @@ class ModelWithoutWords:
 
     @cached_property
     def changes(self) -> AttributionMaps:
-        """What changes in the image when it is drawn without a word, at the same noise."""
+        """The change of the image when it is drawn without a word, at the same noise."""
         return self._changes()
 
 
@@ -129,12 +131,12 @@ class JudgedImage:
 
     @property
     def signed(self) -> bool:
-        """Whether maps are in the target's units, with values below zero."""
+        """True if maps are in the target's units, with values below zero."""
         return self.maps.signed
 
     @property
     def thresholds(self) -> Thresholds:
-        """Where maps are cut; raises ValueError where nothing was chosen."""
+        """The maps' thresholds; raises ValueError where nothing was chosen."""
         if self._thresholds is None:
             raise ValueError("no thresholds were chosen: say that the metric needs thresholds")
         return self._thresholds
@@ -171,7 +173,7 @@ class JudgedWord:
 
     @property
     def mask(self) -> Mask:
-        """What it names, ``(height, width)``, not empty."""
+        """The mask of what the word names, ``(height, width)``, not empty."""
         return self.scored.mask
 
     @cached_property
@@ -186,7 +188,7 @@ class JudgedWord:
 
     @property
     def threshold(self) -> float:
-        """Where the row's normalised maps are cut."""
+        """The threshold of the row's normalised maps."""
         return self.image.thresholds.normalised
 
     @property
@@ -201,7 +203,7 @@ class JudgedWord:
 
     @property
     def change(self) -> WordMap:
-        """What changes in the image when it is drawn without the word."""
+        """The change of the image when it is drawn without the word."""
         return self.image.model.changes.at(self.scored.word)
 
 
@@ -278,7 +280,7 @@ def _map_of(
 def asked_again(
     image: JudgedImage, embeddings: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.floating[Any]]:
-    """What the method answers from other embeddings of the same prompt: all maps."""
+    """Return the method's maps from other embeddings of the same prompt."""
     assert image.method is not None
     trajectory = image.item.trajectory
     return image.method.attribute(replace(trajectory, embeddings=embeddings)).data.values

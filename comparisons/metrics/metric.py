@@ -93,12 +93,12 @@ class Metric:
 
     @property
     def shown(self) -> str:
-        """What tables call it."""
+        """The metric's name in tables."""
         return self.label or self.name
 
     @property
     def of_headline(self) -> bool:
-        """Whether its values are those of headline words."""
+        """True if its values are those of headline words."""
         return self.over in ("word", "headline", "words") and not self.every_word
 
     def with_options(self, **options: Any) -> Self:
@@ -114,11 +114,12 @@ class Metric:
         return replace(self, options={**self.options, **options})
 
     def of_constant(self, mask: Mask) -> float | None:
-        """What a map that is the same everywhere scores on a mask; None where nobody knows."""
+        """Return the score, on a mask, of a map that is the same everywhere; None where nobody
+        knows."""
         return self.constant(mask) if callable(self.constant) else self.constant
 
     def facts(self) -> dict[str, Any]:
-        """What a page must know to show its values, as plain data."""
+        """Return the facts that a page needs to show its values, as plain data."""
         return {
             "label": self.shown,
             "higher_is_better": self.higher_is_better,

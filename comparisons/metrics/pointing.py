@@ -1,4 +1,4 @@
-"""Where a map's peak lies, and where its mass does."""
+"""Metrics of where a map's peak lies, and where its mass does."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ def average_precision(values: Map, mask: Mask) -> float:
 
 
 def auroc(values: Map, mask: Mask) -> float | None:
-    """How often a pixel inside the mask has a higher value than one outside, 0 to 1, ties half.
+    """Return the share of pairs in which a pixel inside the mask has a higher value than one
+    outside, 0 to 1, ties half.
 
     Mann and Whitney's statistic; scikit-learn's curve takes ten times as long. A constant map gets
     1/2. None where nothing lies outside the mask.

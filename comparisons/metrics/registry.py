@@ -74,8 +74,8 @@ def resolve(asked: Sequence[Asked]) -> tuple[Metric, ...]:
 
 
 def parse(text: str) -> list[Asked]:
-    """What a text such as ``segmentation,infidelity,sets=4`` asks for: names, each with the
-    options that follow it.
+    """Parse a text such as ``segmentation,infidelity,sets=4`` into names, each with the options
+    that follow it.
 
     Raises ValueError for an option before any name.
     """
@@ -99,8 +99,8 @@ def parse(text: str) -> list[Asked]:
 
 
 def identity(metric: Metric) -> str:
-    """What tells a metric's scores from those of another that is called alike: its options, and
-    the release of the package that it comes from where that isn't this one."""
+    """Return the facts that tell a metric's scores from those of another that is called alike: its
+    options, and the release of the package that it comes from where that isn't this one."""
     function = getattr(metric.score, "func", metric.score)
     package = function.__module__.partition(".")[0]
     releases = () if package == "wordlight" else releases_of(package)

@@ -26,7 +26,7 @@ class MaskMap(WordMap):
 
     @property
     def blank(self) -> bool:
-        """Whether the mask is empty; a full one is the whole image to users too."""
+        """True if the mask is empty; a full one is the whole image to users too."""
         return not self.values.any()
 
     def normalised(self) -> npt.NDArray[np.float32]:
@@ -57,7 +57,8 @@ class ShownMap:
         return normalise(self.raw, signed=self._map.signed)
 
     def mask(self, threshold: float) -> Mask:
-        """Where the normalised map is at least ``threshold``; a constant map is the whole image."""
+        """Return a mask, true where the normalised map is at least ``threshold``; a constant map is
+        the whole image."""
         return self.normalised >= threshold
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the target is when words are taken out of a prompt, at the same noise."""
+"""The target when words are taken out of a prompt, at the same noise."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run ends in: the table, its files, the figures and the page."""
+"""The results of a run: the table, its files, the figures and the page."""

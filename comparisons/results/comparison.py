@@ -1,4 +1,4 @@
-"""What a comparison found: one estimate a row and metric, and how it came about."""
+"""The findings of a comparison: one estimate a row and metric, and how it came about."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What a reader must know beside the scores.
+    """Facts that a reader must know beside the scores.
 
     ``steps`` are the indices of the denoising steps that the table's methods looked at, of
     ``sampling_steps``; ``prompts_followed`` is left to the model's own card. ``budget`` is the most
@@ -131,7 +131,7 @@ class Comparison:
         return self._by_name[method, metric]
 
     def has(self, method: str, metric: str) -> bool:
-        """Whether a method was judged by a metric."""
+        """Return whether a method was judged by a metric."""
         return (method, metric) in self._by_name
 
     def estimate(self, method: str, metric: str = BEST) -> Estimate:
@@ -155,7 +155,7 @@ class Comparison:
 
     @property
     def segments(self) -> bool:
-        """Whether maps were judged as segmentations, by the headline's metric."""
+        """True if maps were judged as segmentations, by the headline's metric."""
         return any(metric.name == BEST for metric in self.metrics)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def check_headline(items: Iterable[DatasetItem]) -> None:
 
 
 def account(surveys: Iterable[Survey]) -> Accounting:
-    """How many words were kept and dropped, by category."""
+    """Return the counts of words that were kept and dropped, by category."""
     kept: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     for survey in surveys:
@@ -290,7 +290,7 @@ def _ranking(
 
 
 def is_reference(row: Row, metric: Metric) -> bool:
-    """Whether a row's maps are what the metric holds others against."""
+    """Return whether a row's maps are what the metric holds others against."""
     return bool(metric.reference) and row.shows(metric.reference)
 
 

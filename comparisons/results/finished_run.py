@@ -1,4 +1,4 @@
-"""What a finished run has left in its folder, as a report reads it."""
+"""A finished run's folder, as a report reads it."""
 
 from __future__ import annotations
 
@@ -136,12 +136,12 @@ class FinishedRun:
         )
 
     def most(self, kind: str) -> int:
-        """How many words of a kind the row with most of them was scored on."""
+        """Return the number of words of a kind on which the row with most of them was scored."""
         return max((row.of_kind(kind).n for row in self.rows), default=0)
 
     def maps_path(self, row: MethodRow, sample: str) -> Path:
-        """Where a row's maps of an image are, if they are kept; raises ValueError for names that
-        are no file's."""
+        """Return the path of a row's maps of an image, if they are kept; raises ValueError for
+        names that are no file's."""
         name = f"{check_name(row.maps)}.safetensors"
         return self.path("maps", check_name(row.framework), check_name(sample), name)
 

@@ -189,7 +189,7 @@ def others(comparison: Comparison) -> Lines:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What must be known about the numbers, a line each."""
+    """Return notes on the numbers, a line each."""
     facts = comparison.facts
     lines = [
         _kept(facts.accounting.kept, facts.accounting.dropped),
@@ -230,7 +230,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def metric_notes(comparison: Comparison) -> list[str]:
-    """What the metrics say of themselves: those of masks in one line, the others a line each."""
+    """Return the metrics' own notes: those of masks in one line, the others a line each."""
     of_masks = (*comparison.of_table(HEADLINE_TABLE), *comparison.of_table(MORE_TABLE))
     joined = "; ".join(dict.fromkeys(note for metric in of_masks for note in metric.notes))
     others = [metric for metric in comparison.metrics if metric not in of_masks]

@@ -1,4 +1,4 @@
-"""What is chosen before the test split is looked at: thresholds, and options such as a width."""
+"""Choices made before the test split is looked at: thresholds, and options such as a width."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wordlight.comparisons.store.cells import Score
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What the calibration split chose for a row: ``miou`` is what it reached there.
+    """The calibration split's choice for a row: ``miou`` is what it reached there.
 
     Where nothing had to be chosen, there are no thresholds, and ``miou`` is nan.
     """
@@ -35,7 +35,7 @@ class Choice:
 
     @property
     def threshold(self) -> float:
-        """Where its normalised maps are cut; nan where that wasn't chosen."""
+        """The threshold of its normalised maps; nan where that wasn't chosen."""
         return math.nan if self.thresholds is None else self.thresholds.normalised
 
 
@@ -66,8 +66,8 @@ def choose(row: Row, scores: Sequence[Sequence[Score]]) -> Choice:
 
 
 def tells(scores: Iterable[Score]) -> bool:
-    """Whether a headline word is among what was scored, so that there is something to choose on:
-    a cell without one holds nothing but what its maps cost."""
+    """Return whether a headline word is among what was scored, so that there is something to choose
+    on: a cell without one holds nothing but what its maps cost."""
     return any(score.metric == NORMALISED_CURVE[0] for score in scores)
 
 
@@ -94,7 +94,7 @@ def _best(curves: Mapping[str, Sequence[float]], who: str) -> tuple[Thresholds, 
 
 
 def nothing_to_choose_on(what: str) -> str:
-    """What is said where no calibration image has a headline word."""
+    """Return the message for rows where no calibration image has a headline word."""
     return (
         f"no word to choose {what} on: no calibration image shows two of the objects that were "
         "asked for; take more calibration images, or a model that follows such prompts better"

@@ -1,4 +1,4 @@
-"""Where a row's maps come from: a live method, or files that were made elsewhere."""
+"""Sources of a row's maps: a live method, or files that were made elsewhere."""
 
 from __future__ import annotations
 

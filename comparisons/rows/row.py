@@ -83,7 +83,7 @@ class Row:
         return source.attributor if isinstance(source, LiveMaps) else None
 
     def shows(self, method: str) -> bool:
-        """Whether its maps are those of the method of this name, each word its own."""
+        """Return whether its maps are those of the method of this name, each word its own."""
         return not self.shuffled and self.method is not None and self.method.name == method
 
     def on_framework(self) -> Row:
@@ -275,7 +275,7 @@ def _named(backend: Backend, name: str, steps: int, *, every_step: bool) -> list
 def _calibrated(
     backend: Backend, method: str, name: str, options: Mapping[str, Any]
 ) -> tuple[Variant, ...]:
-    """What the calibration split chooses from for a row of this name."""
+    """Return the variants from which the calibration split chooses for a row of this name."""
     option, values = CALIBRATED[method]
     return tuple(
         Variant(
@@ -408,7 +408,8 @@ def check_steps(who: str, steps: Steps, count: int) -> None:
 
 
 def step_options(kind: type[TextImageAttributor], steps: int) -> dict[str, Any]:
-    """What has a method look at so many steps: nothing for one that looks at none by itself."""
+    """Return the options by which a method looks at this many steps: none for one that looks at
+    none by itself."""
     return {"steps": steps} if "steps" in options_of(kind) else {}
 
 

@@ -80,7 +80,7 @@ class MaskMaps(AttributionMaps):
 
 
 class SegmenterMaps(MapSource):
-    """What a segmenter finds of each word; nothing where it has no class for the word, as the
+    """A segmenter's masks as maps of the words; nothing where it has no class for the word, as the
     paper of origin counts it (arXiv 2210.04885)."""
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -101,7 +101,7 @@ class SegmenterMaps(MapSource):
 
 
 def mask_maker(masks: str | Segmenter | None, device: str | None) -> SegmenterAnnotator | None:
-    """What makes the masks of images that have none; raises SegmenterLoadError."""
+    """Return a maker of masks for images that have none; raises SegmenterLoadError."""
     if masks is None:
         return None
     loaded = load_segmenter(masks, device=device) if isinstance(masks, str) else masks

@@ -73,7 +73,8 @@ def mean_over_words(samples: Sequence[str], values: Sequence[float], *, seed: in
 
 @lru_cache(maxsize=1)
 def _draws(images: int, rows: int, seed: int, chunk: int) -> npt.NDArray[np.uint16]:
-    """How often each image is drawn, ``(rows, images)``; every metric of a table asks for the same.
+    """Return the number of times that each image is drawn, ``(rows, images)``; every metric of a
+    table asks for the same.
 
     SciPy's bootstrap would draw anew for each, and hold all draws of many images at once.
     """

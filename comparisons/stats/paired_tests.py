@@ -1,4 +1,4 @@
-"""Which methods differ on the same images: paired tests, corrected for how many there are."""
+"""Tests of which methods differ on the same images: paired, corrected for how many there are."""
 
 from __future__ import annotations
 

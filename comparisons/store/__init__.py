@@ -1,1 +1,1 @@
-"""What a run keeps on disk: cells, failures, settings, and the lock of the folder."""
+"""The files of a run: cells, failures, settings, and the lock of the folder."""

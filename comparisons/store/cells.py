@@ -79,7 +79,7 @@ class Cell:
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def lacking(self, wanted: Mapping[str, str]) -> set[str]:
-        """Which of the metrics it wasn't judged by."""
+        """Return the metrics that it wasn't judged by."""
         return {name for name, identity in wanted.items() if self.metrics.get(name) != identity}
 
     def of(self, wanted: Mapping[str, str]) -> list[Score]:
@@ -123,12 +123,12 @@ class CellFolder:
     run: str = ""
 
     def cell_path(self, sample: str, method: str) -> Path:
-        """Where a cell's scores are."""
+        """Return the path of a cell's scores."""
         name = f"{check_name(method)}.parquet"
         return self.root / "cells" / self.framework / sample / name
 
     def maps_path(self, sample: str, method: str) -> Path:
-        """Where the maps are that a cell's scores are of."""
+        """Return the path of the maps that a cell's scores are of."""
         name = f"{check_name(method)}.safetensors"
         return self.root / "maps" / self.framework / sample / name
 
@@ -163,7 +163,7 @@ class CellFolder:
 
 
 def count_cells(root: Path) -> int:
-    """How many cells of a run are finished."""
+    """Return the number of a run's finished cells."""
     return sum(1 for _ in (root / "cells").glob("*/*/*.parquet"))
 
 
@@ -221,8 +221,8 @@ def read_scores(path: Path, run: str = "", metric: str | None = None) -> list[Sc
 def _read(
     path: Path, run: str = "", metric: str | None = None
 ) -> tuple[list[Score], Mapping[bytes, bytes]]:
-    """What ``read_scores`` says, and what the file says of the scores: both of one reading, since
-    Parquet keeps its metadata twice and a checksum is of one of them."""
+    """Return the scores of ``read_scores``, and what the file says of them: both of one reading,
+    since Parquet keeps its metadata twice and a checksum is of one of them."""
     try:
         if metric is None:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()

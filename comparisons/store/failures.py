@@ -25,7 +25,7 @@ class Failure:
 
     @classmethod
     def of(cls, framework: str, sample: str, method: str, error: BaseException) -> Failure:
-        """What an exception says."""
+        """Return a record of an exception."""
         trace = "".join(traceback.format_exception(error))
         name = type(error).__name__
         return cls(framework, sample, method, name, " ".join(str(error).split()), trace)
@@ -41,7 +41,7 @@ def record(root: Path, failure: Failure) -> None:
 
 
 def is_recorded(root: Path, framework: str, sample: str, method: str) -> bool:
-    """Whether this cell failed before."""
+    """Return whether this cell failed before."""
     return _path(root, framework, sample, method).exists()
 
 

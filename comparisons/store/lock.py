@@ -55,7 +55,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def is_locked(root: Path) -> bool:
-    """Whether a process is running in the folder now."""
+    """Return whether a process is running in the folder now."""
     if not (root / _OWNER).exists():
         return False
     lock = FileLock(root / _LOCK, timeout=0)

@@ -1,4 +1,4 @@
-"""What a run was asked for, beside its results, so that other settings never mix with them."""
+"""The settings of a run, kept beside its results, so that other settings never mix with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings_hash(settings: Settings) -> str:
 
 
 def holds_same_run(folder: Path, settings: Settings) -> bool:
-    """Whether ``folder`` holds a run with exactly these settings (True), or none (False).
+    """Return whether ``folder`` holds a run with exactly these settings (True), or none (False).
 
     Raises ValueError when it holds one with other settings, naming what differs, or parts of a run
     without settings, or when its settings can't be read.

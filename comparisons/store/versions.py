@@ -1,4 +1,4 @@
-"""Which releases a result was made with, and a method is of."""
+"""The releases that a result was made with, and that a method is of."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def _own_source(kind: type) -> str:
 
 
 def _is_unreleased(module: str) -> bool:
-    """Whether a module is neither Python's, nor this package's, nor installed as a release is: one
-    that is installed to be edited lies where it is edited."""
+    """Return whether a module is neither Python's, nor this package's, nor installed as a release
+    is: one that is installed to be edited lies where it is edited."""
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names - {"__main__"} or package == "wordlight":
         return False

@@ -39,7 +39,7 @@ class Annotator(Protocol):
 
     @property
     def identity(self) -> str:
-        """What tells its masks from another's."""
+        """A text that differs where its masks do."""
         ...
 
     def annotate(
@@ -103,7 +103,7 @@ class DatasetImages(ImageSet):
 
     @property
     def n(self) -> int:
-        """How many items."""
+        """The number of items."""
         return len(self.listed)
 
     @cached_property

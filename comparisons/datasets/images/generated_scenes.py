@@ -23,7 +23,7 @@ BATCH = 8
 
 
 class GeneratedScenes(ImageSet):
-    """What a backend draws of a split's first ``n`` prompts, with the masks found in it.
+    """A backend's images of a split's first ``n`` prompts, with the masks found in them.
 
     Any text-to-image model that follows such prompts will do: masks come from the pixels alone.
 
@@ -74,7 +74,7 @@ class GeneratedScenes(ImageSet):
 
     @cached_property
     def scenes(self) -> tuple[Any, ...]:
-        """What each image was asked to show."""
+        """The scene that each image was asked to show."""
         return tuple(self.scene(index) for index in range(self.n))
 
     @cached_property
@@ -91,7 +91,7 @@ class GeneratedScenes(ImageSet):
         return f"{self.data.name}, version {self.data.version}{other}"
 
     def scene(self, index: int) -> Any:
-        """What an image was asked to show."""
+        """Return the scene that an image was asked to show."""
         return self.data.rendered(self.split, index).scene
 
     def make(self, start: int, folder: Path) -> None:

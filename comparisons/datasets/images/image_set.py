@@ -65,15 +65,16 @@ class ImageSet(ABC):
         return range(start, min(start + self.batch, len(self)))
 
     def lacking(self, start: int, folder: Path) -> int:
-        """How many images of a batch the folder doesn't hold."""
+        """Return the number of images of a batch that the folder doesn't hold."""
         return sum(not self.path(index, folder).exists() for index in self.batch_from(start))
 
     def label(self, index: int) -> dict[str, str] | None:
-        """What an image's file says that it was kept for; None where it may be of any run."""
+        """Return the label in an image's file, of what it was kept for; None where it may be of any
+        run."""
         return {"run": self.run, "sample": self.samples[index]} if self.run else None
 
     def path(self, index: int, folder: Path) -> Path:
-        """Where an image is kept."""
+        """Return the path of an image's file."""
         return folder / f"{self.samples[index]}.safetensors"
 
     def stream(
@@ -101,16 +102,17 @@ class ImageSet(ABC):
     def items(
         self, folder: Path, on_image: Callable[[], object] = lambda: None
     ) -> list[DatasetItem]:
-        """What ``stream`` gives, all at once."""
+        """Return the items of ``stream``, all at once."""
         return list(self.stream(folder, on_image))
 
     @property
     def given(self) -> bool:
-        """Whether the images were given, and not drawn by the model."""
+        """True if the images were given, and not drawn by the model."""
         return False
 
     def may_leave_out(self, sample: str) -> bool:
-        """Whether an image may turn out to be left out, as far as that is known beforehand."""
+        """Return whether an image may turn out to be left out, as far as that is known
+        beforehand."""
         return False
 
     @property

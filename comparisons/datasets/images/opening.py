@@ -1,4 +1,4 @@
-"""Where a comparison's images come from: drawn for it, or of a data set."""
+"""Sources of a comparison's images: drawn for it, or of a data set."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def open_data(
 
 
 def data_settings(tuning: ImageSet, test: ImageSet) -> Any:
-    """What a run's settings say of its images, as plain data."""
+    """Return a run's settings of its images, as plain data."""
     of_test = test.identity()
     return of_test if isinstance(of_test, str) else {"calibration": tuning.identity(), **of_test}
 
 
 def describe(images: ImageSet, left_out: int = 0) -> str | None:
-    """What a table calls a data set of which so many images were left out; None for images that
-    the model draws of the test split's prompts."""
+    """Return a table's name of a data set of which this many images were left out; None for images
+    that the model draws of the test split's prompts."""
     if isinstance(images, DatasetImages):
         how = "seen" if images.origin == "as given" else images.origin
         more = f", {left_out} more left out" if left_out else ""
@@ -124,7 +124,7 @@ def describe(images: ImageSet, left_out: int = 0) -> str | None:
 
 
 def headline_words(images: ImageSet) -> str:
-    """What the words of a table's headline are."""
+    """Return the name of the words in a table's headline."""
     if not isinstance(images, DatasetImages):
         return "shape nouns in images of two or more objects"
     if images.dataset.one_object:

@@ -25,7 +25,7 @@ class Line:
 
 
 def kind_name(kind: str) -> str:
-    """What a reader calls a kind of word."""
+    """Return a reader's name for a kind of word."""
     return "headline words" if kind == HEADLINE else OTHER_ROWS.get(kind, kind)
 
 

@@ -161,7 +161,7 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _key(value: float) -> str:
-    """What a column is sorted by; "" for what stands last."""
+    """Return the key that a column is sorted by; "" for what stands last."""
     return "" if math.isnan(value) else repr(float(value))
 
 
