@@ -24,6 +24,7 @@ from wordlight.backends.things import segment as things_segment
 class PromptedData:
     """Prompts with known pictures.
 
+    ``version`` is that of the prompts and pictures, ``masks`` that of the masks that are found.
     ``rendered`` gives the picture of a split and an index; ``segment`` finds what an image shows,
     and ``follow`` says how well that follows a scene's prompt. ``questions`` are the kinds of
     questions that it answers, each with what they are asked of; ``words`` are all that a prompt can
@@ -32,6 +33,7 @@ class PromptedData:
 
     name: str
     version: int
+    masks: int
     splits: tuple[str, ...]
     questions: Mapping[str, str]
     words: frozenset[str]
@@ -50,6 +52,7 @@ _RELATIONS = "relations (left of, right of, above, below) that hold"
 SCENES = PromptedData(
     name="scenes",
     version=scenes_grammar.DATA_VERSION,
+    masks=scenes_segment.MASKS_VERSION,
     splits=scenes_grammar.SPLITS,
     questions={
         "colour": "objects asked for that are there in their colour",
@@ -65,6 +68,7 @@ SCENES = PromptedData(
 THINGS = PromptedData(
     name="things",
     version=things_grammar.DATA_VERSION,
+    masks=things_segment.MASKS_VERSION,
     splits=things_grammar.SPLITS,
     questions={
         "thing": "things asked for that are there",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,19 @@ from wordlight.backends.prompts import Mask, union, word_masks
 from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SHAPES, Group, Scene
 from wordlight.backends.scenes.render import signed_distance
 
+#: Goes up with every change of the masks that are found: a run knows which ones it was judged by.
+MASKS_VERSION = 2
 #: Fewest pixels of an object; the smallest that is ever rendered has 40.
 MIN_AREA = 16
 #: A shape that fits no outline this well (intersection over union) is called unclear.
 MIN_FIT = 0.6
 #: A second colour within one connected blob counts from this share of its pixels on.
-_SECOND_COLOUR = 0.25
+_SECOND_COLOUR = 0.12
+#: Two colours of a blob are two objects where they are this far apart, as a share of how far they
+#: are in the palette: 0.5 and more where two were drawn, 0.13 and less in one of a blended colour.
+_APART = 0.3
+#: An object's own colour is that of its pixels from this quantile on, by their share of it.
+_INNER = 0.7
 
 Pixels = npt.NDArray[np.float64]
 
@@ -122,43 +130,74 @@ def _split_blob(
         core = blob
     votes = np.bincount(nearest[core], minlength=len(COLOURS) + 1)
     votes[0] = 0
-    strong = [int(c) for c in np.flatnonzero(votes >= _SECOND_COLOUR * votes.sum())]
-    if not strong or not votes.sum():
+    if not votes.any():
         return []
+    strong = [int(c) for c in np.flatnonzero(votes >= _SECOND_COLOUR * votes.sum())]
+    if len(strong) > 1 and not _are_apart(pixels[core], nearest[core], strong):
+        strong = [_nearest_hue(np.median(pixels[core & (nearest > 0)], axis=0), strong)]
     objects = []
     for colour in strong:
         own = blob
         if len(strong) > 1:
-            palette = np.array([tuple(COLOURS.values())[c - 1] for c in strong], float)
+            palette = np.array([_palette(c) for c in strong])
             own = blob & (_distances(pixels, palette).argmin(-1) == strong.index(colour))
         parts, count = ndimage.label(own)
         for label in range(1, count + 1):
             part = parts == label
             if part.sum() < MIN_AREA:
                 continue
-            mask = _refine(pixels, part, colour, nearest, ground_colour, len(strong) > 1)
+            mask = _refine(pixels, part, colour, ground_colour, len(strong) > 1)
             if mask.sum() >= MIN_AREA:
                 objects.append(_describe(mask, tuple(COLOURS)[colour - 1]))
     return objects
 
 
-def _refine(
-    pixels: Pixels,
-    part: Mask,
-    colour: int,
-    nearest: npt.NDArray[np.intp],
-    ground_colour: Pixels,
-    shared: bool,
-) -> Mask:
+def _palette(number: int) -> Pixels:
+    """A colour by its number, counted from 1."""
+    return np.array(tuple(COLOURS.values())[number - 1], float)
+
+
+def _nearest_hue(pixel: Pixels, colours: list[int]) -> int:
+    """The one of some colours whose hue comes nearest, however dark or pale the pixel is."""
+    return min(colours, key=lambda colour: abs(np.angle(_hue(pixel) / _hue(_palette(colour)))))
+
+
+def _hue(pixel: Pixels) -> complex:
+    """A pixel in the plane across the gray axis: its angle is its hue."""
+    red, green, blue = pixel
+    return complex(2 * red - green - blue, np.sqrt(3) * (green - blue))
+
+
+def _are_apart(pixels: Pixels, nearest: npt.NDArray[np.intp], colours: list[int]) -> bool:
+    """Whether pixels of several colours are of several objects, and not of one blended colour.
+
+    A model may draw an orange that is half yellow: its pixels scatter about the middle between the
+    two, and lie on either side of it by chance. Those of two objects lie about each colour.
+    """
+    means = [np.median(pixels[nearest == colour], axis=0) for colour in colours]
+    return all(
+        float(np.linalg.norm(one - other))
+        >= _APART * float(np.linalg.norm(_palette(a) - _palette(b)))
+        for (a, one), (b, other) in combinations(zip(colours, means, strict=True), 2)
+    )
+
+
+def _refine(pixels: Pixels, part: Mask, colour: int, ground_colour: Pixels, shared: bool) -> Mask:
     """Put the edge where a pixel is half object, half ground; mixed colours mislead a palette."""
-    own = pixels[part & (nearest == colour)]
-    if not len(own):
-        return part
-    towards = np.median(own, axis=0) - ground_colour
-    share = (pixels - ground_colour) @ towards / (towards @ towards)
+    share = _share(pixels, _palette(colour), ground_colour)
+    # What is drawn may be darker or paler than the palette; blends at its edge must not count.
+    inner = part & (share >= np.quantile(share[part], _INNER))
+    share = _share(pixels, np.median(pixels[inner], axis=0), ground_colour)
     region = part if shared else ndimage.binary_dilation(part, iterations=1)
     refined: Mask = region & (share > 0.5)
     return refined
+
+
+def _share(pixels: Pixels, colour: Pixels, ground_colour: Pixels) -> Pixels:
+    """How far each pixel lies on the way from the ground to a colour: 0 to 1 for a blend."""
+    towards = colour - ground_colour
+    share: Pixels = (pixels - ground_colour) @ towards / (towards @ towards)
+    return share
 
 
 @cache

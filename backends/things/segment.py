@@ -26,6 +26,8 @@ WEIGHTS = Path(__file__).with_name("segmenter.safetensors")
 CLASSES = (*GROUNDS, *NOUNS)
 GROUND_ID = {name: CLASSES.index(name) for name in GROUNDS}
 NOUN_ID = {name: CLASSES.index(name) for name in NOUNS}
+#: Goes up with every change of the masks that are found, its weights included.
+MASKS_VERSION = 1
 #: Fewest pixels of a thing.
 MIN_AREA = 12
 #: A second noun within one connected blob counts from this share of its pixels on.

@@ -88,7 +88,7 @@ class GeneratedScenes(ImageSet):
 
     def identity(self) -> Any:
         other = "" if self.split in ("calibration", "test") else f", {self.split}"
-        return f"{self.data.name}, version {self.data.version}{other}"
+        return f"{self.data.name}, version {self.data.version}, masks {self.data.masks}{other}"
 
     def scene(self, index: int) -> Any:
         """Return the scene that an image was asked to show."""
