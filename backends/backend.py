@@ -275,10 +275,12 @@ class Backend(ABC):
         """
         if trajectory.framework != self.framework or trajectory.weights is None:
             return
-        own = self.weights
-        if own is None or own.partition(":")[0] != trajectory.weights.partition(":")[0]:
+        if self.weights is None:
             return
-        if own != trajectory.weights:
+        # The precision, what makes maps, and what draws images of latents.
+        dtype, own, *_ = self.weights.split(":")
+        its_dtype, its, *_ = trajectory.weights.split(":")
+        if own != its and dtype == its_dtype:
             raise ValueError(
                 f"the run was made by {trajectory.model_id!r} with other weights or adapters than "
                 f"{self.model_id!r} has now: explain it with those, or say that another model's "

@@ -163,8 +163,12 @@ class TorchBackend(Backend):
 
     @property
     def weights(self) -> str | None:
-        parts = (self.model.module, self.pipe.text_encoder)
-        return None if self._random else fingerprint(part for part in parts if part is not None)
+        if self._random:
+            return None
+        names = ("text_encoder", *(f"text_encoder_{number}" for number in range(2, 5)), "vae")
+        *encoders, vae = (getattr(self.pipe, name, None) for name in names)
+        makers = [one for one in (self.model.module, *encoders) if one is not None]
+        return fingerprint(makers, () if vae is None else (vae,))
 
     @property
     def layers(self) -> tuple[Layer, ...]:

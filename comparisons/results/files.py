@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ from wordlight.comparisons.results.grid import GetMaps, draw_grid
 from wordlight.comparisons.results.table import notes
 from wordlight.comparisons.runs.image_words import Survey, write_words
 from wordlight.comparisons.store.cells import Score, count_cells, write_results
+from wordlight.comparisons.store.json_file import file_digest, write_json
 from wordlight.comparisons.store.versions import installed_versions
 
 
@@ -48,8 +48,8 @@ def write_reports(
     if comparison.facts.words:
         write_atomically(out / "grid.png", draw_grid(comparison, items, maps))
     # Last: with it a run is finished.
-    summary = json.dumps(_summary(comparison), indent=2) + "\n"
-    write_atomically(out / "summary.json", summary.encode())
+    digests = {name: file_digest(out / name) for name in ("results.parquet", "words.parquet")}
+    write_json(out / "summary.json", {**_summary(comparison), "files": digests}, indent=2)
 
 
 def _summary(comparison: Comparison) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ import pyarrow.parquet as pq
 from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.store.cells import check_name
+from wordlight.comparisons.store.json_file import file_digest, read_json
+from wordlight.comparisons.store.settings_file import read_settings
 
 #: Beside the results: the command that made them, where a command did.
 COMMAND = "command.txt"
@@ -101,13 +102,12 @@ class FinishedRun:
         for name in ("settings.json", "summary.json", "results.parquet", "words.parquet"):
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} holds no finished run: there is no {name} in it")
-        settings = _json(folder / "settings.json").get("settings")
-        summary = _json(folder / "summary.json")
-        if not isinstance(settings, dict):
-            raise ValueError(f"{folder / 'settings.json'} says nothing of settings")
+        settings, _ = read_settings(folder)
+        summary = read_json(folder / "summary.json")
         try:
             metrics = tuple(dict.fromkeys(str(one["metric"]) for one in summary["headline"]))
             facts = {str(name): dict(about) for name, about in summary["metrics"].items()}
+            digests = {str(name): str(digest) for name, digest in summary["files"].items()}
             main = _main(metrics, summary["tests"])
             rows = _rows(summary, main, bool(facts[main]["higher_is_better"]))
             summary = {
@@ -121,6 +121,9 @@ class FinishedRun:
                 f"{folder / 'summary.json'} is no summary of this release ({error!r}): {_AGAIN}"
             ) from None
         command = folder / COMMAND
+        for name, digest in digests.items():
+            if file_digest(folder / name) != digest:
+                raise ValueError(f"{folder / name} was changed since its summary: {_AGAIN}")
         scores, words = _scores(folder)
         return cls(
             folder=folder,
@@ -151,16 +154,6 @@ class FinishedRun:
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise ValueError(f"{self.folder} names a file outside itself: {'/'.join(parts)!r}")
         return path
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} is damaged: it holds no object")
-    return data
 
 
 def _main(metrics: Sequence[str], tests: Mapping[str, Any]) -> str:

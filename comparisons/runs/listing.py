@@ -16,6 +16,7 @@ from wordlight.comparisons.runs.image_words import Survey
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.store import failures
 from wordlight.comparisons.store.cells import count_cells, read_scores
+from wordlight.comparisons.store.json_file import read_json
 from wordlight.comparisons.store.lock import is_locked
 from wordlight.comparisons.store.settings_file import NAME, Settings, differences, read_settings
 
@@ -109,7 +110,7 @@ def _concluded_with(folder: Path, planned: Any) -> int | None:
     """How many cells a run had when its tables were made (as many as were planned, where they don't
     say); None where there are no tables, or where some cells had failed."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         return None if summary["failed"] else int(summary.get("cells", planned))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

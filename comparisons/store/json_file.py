@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.backends.arrays_file import write_atomically
-from wordlight.backends.regular_files import read_json_file
+from wordlight.backends.regular_files import open_regular, read_json_file
 from wordlight.comparisons.store.cells import DamagedFileError
 
 _CHECKSUM = "checksum"
@@ -34,9 +34,19 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DamagedFileError(path, f"{path} is damaged ({error})") from None
     if not isinstance(data, dict):
         raise DamagedFileError(path, f"{path} is damaged: it holds no object")
-    if data.pop(_CHECKSUM, None) != checksum(data):
+    if _CHECKSUM not in data:
+        raise DamagedFileError(
+            path, f"{path} has no checksum: it is damaged, or of an earlier release"
+        )
+    if data.pop(_CHECKSUM) != checksum(data):
         raise DamagedFileError(path, f"{path} is damaged: its checksum is of other contents")
     return data
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes; raises OSError for one that can't be read."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checksum(data: Any) -> str:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.regular_files import read_json_file
 from wordlight.comparisons.store.cells import run_of_cell
+from wordlight.comparisons.store.json_file import checksum, write_json
 from wordlight.comparisons.store.versions import installed_versions
 
 NAME = "settings.json"
@@ -72,13 +72,15 @@ def read_settings(folder: Path) -> tuple[Settings, dict[str, Any]]:
     try:
         there = read_json_file(path)
         held, held_hash, about = there["settings"], there["hash"], there.get("about", {})
+        # Files of earlier releases have a hash of the settings alone.
+        told = there.pop("checksum", None)
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no run: it has no {NAME}") from None
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): {_AGAIN}") from None
-    if held_hash != settings_hash(held):
+    if held_hash != settings_hash(held) or told not in (None, checksum(there)):
         raise ValueError(f"{path} was changed: {_AGAIN}")
     return held, about
 
@@ -92,8 +94,7 @@ def write_settings(folder: Path, settings: Settings, **about: Any) -> None:
         "settings": settings,
         "about": {"started": started, "versions": installed_versions(), **about},
     }
-    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-    write_atomically(folder / NAME, text.encode())
+    write_json(folder / NAME, data, indent=2)
 
 
 def restore_settings(folder: Path, settings: Settings, **about: Any) -> None:
@@ -115,8 +116,9 @@ def change_about(folder: Path, **changes: Any) -> None:
     """Change what stands beside the settings, by atomic rename; the settings stay."""
     path = folder / NAME
     data = read_json_file(path)
+    data.pop("checksum", None)
     data["about"] |= changes
-    write_atomically(path, f"{json.dumps(data, indent=2, sort_keys=True)}\n".encode())
+    write_json(path, data, indent=2)
 
 
 def forget_settings(folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import astuple
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +23,8 @@ from wordlight.comparisons.results.finished_run import FinishedRun
 from wordlight.comparisons.results.html import write_report
 from wordlight.comparisons.results.html.breakdowns import by_split, by_word
 from wordlight.comparisons.results.html.cases import find_cases
+from wordlight.comparisons.store.json_file import file_digest, write_json
+from wordlight.comparisons.store.settings_file import read_settings, write_settings
 
 HOSTILE = '<script>document.title="taken"</script><img src="https://example.com/x.png">"\'&amp;'
 
@@ -46,22 +50,42 @@ def folder(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+def seal(folder: Path, summary: dict | None = None) -> None:
+    """Write the checksums anew, as if a run had left these very files."""
+    if summary is None:
+        summary = json.loads((folder / "summary.json").read_text())
+    summary.pop("checksum")
+    summary["files"] = {name: file_digest(folder / name) for name in summary["files"]}
+    write_json(folder / "summary.json", summary)
+
+
 def hostile(folder: Path) -> None:
     """Put markup wherever a run keeps text of others."""
     words = pq.read_table(folder / "words.parquet")
     prompts = pa.array([HOSTILE] * len(words))
     place = words.schema.get_field_index("prompt")
     pq.write_table(words.set_column(place, "prompt", prompts), folder / "words.parquet")
-    for name in ("summary.json", "settings.json"):
-        data = json.loads((folder / name).read_text())
-        if name == "summary.json":
-            data["notes"].append(HOSTILE)
-            data["versions"]["numpy"] = HOSTILE
-            data["rows"]["planted"]["label"] = HOSTILE
-        else:
-            data["settings"]["model"] = HOSTILE
-        (folder / name).write_text(json.dumps(data))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["notes"].append(HOSTILE)
+    summary["versions"]["numpy"] = HOSTILE
+    summary["rows"]["planted"]["label"] = HOSTILE
+    seal(folder, summary)
+    settings, _ = read_settings(folder)
+    write_settings(folder, {**settings, "model": HOSTILE})
     (folder / "command.txt").write_text(HOSTILE)
+
+
+def spoil_words(folder: Path, spoil: Callable[[], object]) -> None:
+    """Change results as nobody but a program with checksums of its own could."""
+    spoil()
+    seal(folder)
+
+
+def flip_a_digit(path: Path) -> None:
+    """As a disk that fails does: the file stays good JSON."""
+    text = path.read_text()
+    place = next(m.start() for m in re.finditer(r"(?<=: )[1-9]", text))
+    path.write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
 
 
 def without_score(folder: Path, method: str) -> None:
@@ -70,7 +94,7 @@ def without_score(folder: Path, method: str) -> None:
     for one in summary["headline"]:
         if (one["method"], one["metric"]) == (method, "miou@best"):
             one.update(mean=None, low=None, high=None, n=0, rank=None, tied=None, groups=None)
-    (folder / "summary.json").write_text(json.dumps(summary))
+    seal(folder, summary)
 
 
 class Parsed(HTMLParser):
@@ -208,7 +232,7 @@ def test_failed_cells_and_ranks_are_shown(folder):
     summary = json.loads((folder / "summary.json").read_text())
     assert "failed cell" not in parsed(folder / "report.html").shown
     summary["failed"] = ["planted of scenes-test-0000 (fake): MemoryError: <b>none</b> left"]
-    (folder / "summary.json").write_text(json.dumps(summary))
+    seal(folder, summary)
     shown = parsed(write_report(folder)).shown
     assert "1 failed cell\n" in shown
     assert "MemoryError: <b>none</b> left" in shown
@@ -225,7 +249,7 @@ def test_each_frameworks_maps_are_its_own(folder):
     assert {row.framework for row in run.rows} == {"fake"}
     summary = json.loads((folder / "summary.json").read_text())
     summary["rows"]["planted"]["framework"] = "other"
-    (folder / "summary.json").write_text(json.dumps(summary))
+    seal(folder, summary)
     # There are no maps of that framework, and the first one's aren't taken for them.
     missing = {c.row.name: bool(c.missing) for c in find_cases(FinishedRun.read(folder))}
     assert missing == {"planted": True, "complement": False}
@@ -256,11 +280,16 @@ def test_text_of_others_stays_text(folder):
     [
         (lambda f: (f / "summary.json").unlink(), "holds no finished run: there is no summary"),
         (lambda f: (f / "summary.json").write_text("{"), "summary.json is damaged"),
-        (lambda f: (f / "summary.json").write_text("{}"), "no summary of this release"),
-        (lambda f: (f / "words.parquet").write_bytes(b"PAR1"), "are damaged"),
-        (lambda f: rename_samples(f, "../../elsewhere"), "can't name a method"),
-        (lambda f: put_mask(f, b"GIF89a"), "is no PNG"),
-        (lambda f: shrink_masks(f), "and the mask of"),
+        (lambda f: (f / "summary.json").write_text("{}"), "summary.json has no checksum"),
+        (lambda f: write_json(f / "summary.json", {}), "no summary of this release"),
+        (lambda f: flip_a_digit(f / "summary.json"), "summary.json is damaged: its checksum"),
+        (lambda f: flip_a_digit(f / "settings.json"), "settings.json was changed"),
+        (lambda f: (f / "words.parquet").write_bytes(b"PAR1"), "words.parquet was changed since"),
+        (lambda f: spoil_words(f, lambda: (f / "words.parquet").write_bytes(b"PAR1")), "damaged"),
+        (lambda f: rename_samples(f, "../../elsewhere"), "results.parquet was changed since"),
+        (lambda f: spoil_words(f, lambda: rename_samples(f, "../../x")), "can't name a method"),
+        (lambda f: spoil_words(f, lambda: put_mask(f, b"GIF89a")), "is no PNG"),
+        (lambda f: spoil_words(f, lambda: shrink_masks(f)), "and the mask of"),
     ],
 )
 def test_a_spoiled_run_is_refused_in_one_line(folder, capsys, spoil, message):
