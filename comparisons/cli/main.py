@@ -31,8 +31,8 @@ wordlight's own (WORDLIGHT_DEBUG=1 shows where it was raised); 130 where it was 
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(*, with_studies: bool = True) -> argparse.ArgumentParser:
+    """The parser of all commands; the studies' own are made where they are wanted."""
     import wordlight
     from wordlight.comparisons.cli import (
         app,
@@ -68,11 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
         methods,
         metrics,
         models,
-        study,
         app,
         completion,
     ):
         command.add_to(commands)
+    study.add_to(commands, with_studies=with_studies)
     return parser
 
 
@@ -99,9 +99,10 @@ def _run(argv: Sequence[str] | None) -> int:
     # Imports take seconds, in which a command can be stopped too.
     from wordlight.comparisons.cli.warned import warnings_as_lines
 
-    arguments = build_parser().parse_args(argv)
+    typed = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser(with_studies="study" in typed[:1]).parse_args(typed)
     # What was typed, for commands that keep it with their results.
-    arguments.command_line = ["wordlight", *(sys.argv[1:] if argv is None else argv)]
+    arguments.command_line = ["wordlight", *typed]
     with warnings_as_lines():
         status: int | None = arguments.run(arguments)
     return status or 0

@@ -28,11 +28,13 @@ from wordlight.backends.scenes.grammar import (
 from wordlight.backends.scenes.segment import Segmentation, segment
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.metrics.shown_map import ShownMap
+from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.influence import pixel_change
 from wordlight.comparisons.studies.relations import overlaps
-from wordlight.comparisons.studies.results import estimate_data
-from wordlight.comparisons.studies.texts import draw, method_for
+from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
+from wordlight.comparisons.studies.texts import THE_PAPER, WordStudy, draw, method_for
 
 #: Where maps are cut.
 THRESHOLD = 0.4
@@ -72,6 +74,10 @@ class EntanglementStudy:
             if (found.name, found.condition) == (name, condition):
                 return found.estimate
         raise KeyError(f"no {name!r} of {condition!r} here")
+
+    @property
+    def text(self) -> str:
+        return table(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
@@ -341,3 +347,67 @@ def _mask(word_map: WordMap) -> Mask:
 
 def _is_there(group: Group, found: Segmentation) -> bool:
     return any((o.colour, o.shape) == (group.colour, group.shape) for o in found.objects)
+
+
+def table(found: EntanglementStudy) -> str:
+    """The study as text."""
+
+    def rows(findings: tuple[Finding, ...], what: str) -> str:
+        lines = [[what, "n", "mean [95 %]"]]
+        lines += [
+            [f"{f.name}: {f.condition}", str(f.estimate.n), estimate_text(f.estimate)]
+            for f in findings
+        ]
+        return aligned(lines)
+
+    return "\n".join(
+        [
+            f"{found.method} on {counted(found.images, 'prompt')} drawn by {found.model}",
+            "",
+            rows(found.cohyponyms, "cohyponyms"),
+            "",
+            rows(found.adjectives, "adjectives"),
+            "",
+            *notes(
+                f"masks of maps: where they are at least {THRESHOLD:g}, once they run from 0 to 1",
+                "loss: of the share drawn right, object by object, from the same noise",
+                "change: mean over pixels, from black to white 1; at the same noise, but for the "
+                "rows that say otherwise",
+                "objects without numbers of adjectives, since the image doesn't show them or the "
+                f"other one: {found.dropped} of {2 * found.images}",
+                f"paper: {THE_PAPER}: the presence of cohyponyms worsens generation by 9 %, and "
+                "descriptive adjectives attend too broadly (Stable Diffusion)",
+            ),
+        ]
+    )
+
+
+@options
+class Entanglement(WordStudy):
+    """The study as a command."""
+
+    name = "entanglement"
+    line = "whether words get into each other's way: cohyponyms, adjectives"
+    epilog = """\
+Two experiments after the paper of DAAM, on prompts of two coloured shapes, each with controls
+drawn from the same noise. Cohyponyms: do the maps of two nouns of one kind (circle, square)
+overlap, and is each drawn worse than alone, or than beside another of its own shape? Adjectives:
+how much of a colour word's map lies outside its object, and what moves in the rest of the image
+when another colour takes its place? Intervals are 95 %, by bootstrap over prompts.
+
+The model must draw coloured shapes: what it drew is found by their colours.
+
+example:
+  wordlight study entanglement -n 16 -o out/entanglement
+"""
+
+    def find(self) -> EntanglementStudy:
+        with self.bar("drawing prompts", self.n, "prompts") as bar:
+            return study_entanglement(
+                self.load(),
+                n=self.n,
+                method=self.method,
+                steps=self.steps,
+                seed=self.seed,
+                on_image=bar.update,
+            )

@@ -2,74 +2,144 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from wordlight.attribution.methods.controls import Center
-from wordlight.backends.backend import Backend
 from wordlight.comparisons.results.comparison import Comparison
 from wordlight.comparisons.results.table import metric_notes, model_tables, of_model
-from wordlight.comparisons.results.text_tables import aligned
-from wordlight.comparisons.rows.row import DEFAULT_METHODS, SHUFFLED, Method
+from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.rows.row import DEFAULT_METHODS, SHUFFLED
 from wordlight.comparisons.runner import compare
+from wordlight.comparisons.runs.options import (
+    PATH,
+    TEXTS,
+    called_with,
+    number,
+    option,
+    options,
+    whole,
+)
+from wordlight.comparisons.runs.plan import Arguments
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA
 from wordlight.comparisons.store.cells import COST_METRICS
-from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.results import estimate_data, write_study
+from wordlight.comparisons.studies.study import number_of
 
 NAME = "faithfulness"
 #: What can be asked for, in the order of the tables.
 GROUPS = ("order", "removal", "infidelity", "sensitivity")
 #: Whose options they are.
 _OPTIONS = {"infidelity": ("sets",), "sensitivity": ("perturbations", "radius")}
+_NUMBERS = ("steps", "calibration", "sets", "perturbations", "radius", "seed")
 _WIDTH = 104
 
 
-@dataclass(frozen=True)
-class FaithfulnessOptions:
-    """How it is measured.
+@options
+class Faithfulness(Arguments):
+    """The study as a command: a comparison by its metrics, with options for them."""
 
-    Attributes:
-        steps: evenly spaced denoising steps, of methods and metrics alike.
-        calibration: on how many images of the calibration split the centre's width is chosen.
-        sets: random sets of words an image, for infidelity.
-        perturbations, radius: how many other embeddings an image, for sensitivity, and how far at
-            most, as a share of the embeddings' root mean square.
-        seed: of the images' noise, the sets, the perturbations and the resampling.
+    name: ClassVar[str] = NAME
+    line: ClassVar[str] = "whether methods' maps say what the model does without a word"
+    epilog: ClassVar[str] = """\
+Judges maps by the model, and not by masks:
 
-    Raises:
-        ValueError: a number that can't be.
-    """
+  order        deletion and insertion: words go out (in) in the order of their scores for an
+               object's region; the area under what is left of the target there, as a share.
+               Deletion is better the lower, insertion the higher.
+  removal      does a word's map lie where the image changes when it is drawn without the word,
+               from the same noise? Rank correlation, and the IoU of both, cut at 0.4. The method
+               regeneration is that change itself: a reference, and not ranked.
+  infidelity   random sets of words: do their maps add up, at each pixel, to what changes when they
+               are taken out? The squared error as a share of what maps of zeros have; the lower
+               the better. Signed maps are taken as they are, others at the scale that suits them
+               best; @best-scale does so for all.
+  sensitivity  how far maps move when the embeddings are changed a little; the lower the better, but
+               controls that look at no model have 0. Not measured for methods that read the text.
 
-    steps: int = 4
-    calibration: int = 16
-    sets: int = 16
-    perturbations: int = 2
-    radius: float = 0.02
-    seed: int = 0
+It is `wordlight compare --metrics faithfulness` with tables of its own, and takes the same data,
+budget, maps, frameworks and workers. Controls stand beside the methods; shuffled-word gives each
+word the map of a word of another object. Letters mark what can't be told apart. With --out, a study
+that was stopped goes on where it was.
+
+examples:
+  wordlight study faithfulness -n 8 -o out/faithfulness
+  wordlight study faithfulness --method occlusion --method center --metric infidelity
+"""
+    left_out: ClassVar[tuple[str, ...]] = ("metrics",)
+
+    groups: Sequence[str] = option(
+        replace(TEXTS, flag={"action": "append", "choices": GROUPS}),
+        "what is measured, repeatable (default: everything)",
+        default=GROUPS,
+        flags=("--metric",),
+    )
+    n: int = number_of("images", 8)
+    steps: int = option(
+        whole(1),
+        "evenly spaced denoising steps, of methods and metrics alike",
+        default=4,
+        metavar="N",
+        identity=True,
+    )
+    sets: int = option(
+        whole(1), "random sets of words an image, for infidelity", default=16, metavar="N"
+    )
+    perturbations: int = option(
+        whole(1), "other embeddings an image, for sensitivity", default=2, metavar="N"
+    )
+    radius: float = option(
+        replace(number(), strict=False),
+        "how far these are at most, in root mean squares of the embeddings",
+        default=0.02,
+        metavar="R",
+    )
+    out: str | Path | None = option(  # type: ignore[assignment]  # none is kept for None
+        PATH,
+        "keep the run there (cells, maps, images, tables, a page), with the numbers "
+        f"({NAME}.json) and the tables ({NAME}.txt) of the study",
+        default=None,
+        flags=("-o", "--out"),
+        metavar="FOLDER",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("steps", "calibration", "sets", "perturbations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        super().__post_init__()
         if not 0 < self.radius < math.inf:
             raise ValueError(f"radius must be above 0, not {self.radius}")
-
-    def metrics(self, groups: Iterable[str]) -> list[Mapping[str, Any]]:
-        """Some groups of metrics, as ``compare`` takes them; raises ValueError for an unknown
-        one."""
-        wanted = set(groups)
-        if unknown := sorted(wanted - set(GROUPS)):
+        if unknown := sorted(set(self.groups) - set(GROUPS)):
             raise ValueError(f"no metric {unknown[0]!r}; there are {', '.join(GROUPS)}")
+
+    @classmethod
+    def asked(cls, arguments: argparse.Namespace, *, progress: bool, command: str) -> Self:
+        """The study that a command line asks for; ``command`` is what was typed."""
+        return cls(**cls.typed(arguments), progress=progress, command=command)
+
+    @property
+    def chosen(self) -> list[Mapping[str, Any]]:
+        """The metrics, as ``compare`` takes them."""
         return [
             {"metric": group, **{name: getattr(self, name) for name in _OPTIONS.get(group, ())}}
             for group in GROUPS
-            if group in wanted
+            if group in self.groups
         ]
+
+    def run(self) -> FaithfulnessStudy:
+        """Do the study, and write what was found into its folder, if it has one."""
+        kept = self.out
+        with tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as out:
+            found = _found(self, Path(out))
+        if kept is not None:
+            write_study(Path(kept), NAME, found.to_json(), found.text)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +147,7 @@ class FaithfulnessStudy:
     """A comparison by these metrics, as the study prints it."""
 
     comparison: Comparison
-    options: FaithfulnessOptions
+    options: Faithfulness
 
     @property
     def width(self) -> float | None:
@@ -93,7 +163,7 @@ class FaithfulnessStudy:
             "model": found.facts.model_id,
             "images": found.facts.n,
             "words": found.facts.words,
-            "options": asdict(self.options),
+            "options": {name: getattr(self.options, name) for name in _NUMBERS},
             "center_width": self.width,
             "rows": [
                 {
@@ -125,7 +195,8 @@ class FaithfulnessStudy:
         found, options = self.comparison, self.options
         facts = found.facts
         title = (
-            f"Do maps say what the model does? {facts.n} test images drawn by {facts.model_id}, "
+            f"Do maps say what the model does? {counted(facts.n, 'test image')} drawn by "
+            f"{facts.model_id}, "
             f"{facts.words} shape nouns in images of two or more objects"
         )
         parts = [fill(title, _WIDTH)]
@@ -165,47 +236,34 @@ def _filled(text: str) -> str:
     return fill(text, _WIDTH, subsequent_indent="  ")
 
 
-def study_faithfulness(
-    model: Backend | str | Sequence[Backend] = "scenes",
-    methods: Sequence[Method] | None = None,
-    *,
-    out: str | Path,
-    n: int = 8,
-    groups: Iterable[str] = GROUPS,
-    options: FaithfulnessOptions | None = None,
-    **further: Any,
-) -> FaithfulnessStudy:
+def _found(asked: Faithfulness, out: Path) -> FaithfulnessStudy:
+    wanted = DEFAULT_METHODS if asked.methods is None else asked.methods
+    given = {one.name: getattr(asked, one.name) for one in fields(Arguments)}
+    given |= {"metrics": asked.chosen, "out": out}
+    if not isinstance(wanted, str | Mapping):
+        # With options, even none, a name is one row: DAAM over all steps isn't added.
+        given["methods"] = [
+            {"method": one} if isinstance(one, str) and one != SHUFFLED else one for one in wanted
+        ]
+    return FaithfulnessStudy(compare(**given), asked)
+
+
+@called_with(Faithfulness)
+def study_faithfulness(asked: Faithfulness) -> FaithfulnessStudy:
     """Hold methods' maps against what the model does without words, and from other embeddings:
     ``compare`` with the metrics of faithfulness.
 
     Args:
-        model: as ``compare`` takes it.
-        methods: as ``compare`` takes them; each of the default ones for None. ``"shuffled-word"``
-            adds a row of other words' maps for each that is no control. A row of DAAM over all
-            steps isn't added.
-        out: the folder of cells, maps and images.
-        n: how many images.
-        groups: what is measured, of ``GROUPS``.
-        options: how.
-        further: arguments of ``compare``.
+        groups: what is measured: ``"order"``, ``"removal"``, ``"infidelity"``, ``"sensitivity"``.
+        sets: random sets of words an image, for infidelity.
+        perturbations, radius: how many other embeddings an image, for sensitivity, and how far at
+            most, as a share of the embeddings' root mean square.
+        out: the folder of cells, maps and images; none is kept for None.
+
+    The other arguments are those of ``compare``.
 
     Raises:
         ValueError: as ``compare`` does; an unknown group.
         MissingCapabilityError: a backend that can't take words out or draw anew.
     """
-    options = options or FaithfulnessOptions()
-    metrics = options.metrics(groups)
-    wanted = DEFAULT_METHODS if methods is None else methods
-    found = compare(
-        model,
-        # With options, even none, a name is one row.
-        [{"method": one} if isinstance(one, str) and one != SHUFFLED else one for one in wanted],
-        out=out,
-        n=n,
-        metrics=metrics,
-        steps=options.steps,
-        calibration=options.calibration,
-        seed=options.seed,
-        **further,
-    )
-    return FaithfulnessStudy(found, options)
+    return asked.run()

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from wordlight.backends.backend import Backend
-from wordlight.backends.prompted_data import SCENES, PromptedData
+from wordlight.backends.prompted_data import DATA, SCENES, PromptedData
+from wordlight.backends.prompts import check_split
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
+from wordlight.comparisons.results.text_tables import counted
+from wordlight.comparisons.runs.options import TEXT, one_of, option, options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
-from wordlight.comparisons.studies.sheet import Drawing
+from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.sheet import Drawing, write_sheet
+from wordlight.comparisons.studies.study import Study, number_of, seed_of
 
 
 @dataclass(frozen=True)
 class FollowingStudy:
-    """Shares of right answers by kind, and what was drawn."""
+    """Shares of right answers by kind of question, and what was drawn.
 
+    ``questions`` says of each kind what was asked, ``of`` what was drawn by whom.
+    """
+
+    of: str
+    questions: Mapping[str, str]
     shares: dict[str, Estimate]
     drawings: tuple[Drawing, ...]
+
+    @property
+    def text(self) -> str:
+        lines = [f"{self.of}:", ""]
+        for kind, one in self.shares.items():
+            share = f"{one.mean:6.1%}" if one.n else "     -"
+            if not math.isnan(one.low):
+                share += f"  [{one.low:.1%}, {one.high:.1%}]"
+            lines.append(f"{kind:9} {share}  of {one.n:4} {self.questions[kind]}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {kind: estimate_data(one) for kind, one in self.shares.items()}
 
 
 def study_following(
@@ -65,4 +91,39 @@ def study_following(
     shares = {
         kind: mean_over_words(asked_in[kind], answers[kind], seed=seed) for kind in data.questions
     }
-    return FollowingStudy(shares, tuple(drawings))
+    of = f"{backend.model_id}, {counted(n, 'prompt')} of the {split} split"
+    return FollowingStudy(of, data.questions, shares, tuple(drawings))
+
+
+@options
+class Following(Study):
+    """The study as a command."""
+
+    name = "following"
+    line = "how well a model draws what known prompts ask for"
+
+    n: int = number_of("prompts", 200)
+    data: str = option(
+        one_of(*DATA),
+        "whose prompts: of coloured shapes (scenes, the default) or of real nouns (things)",
+        default="scenes",
+    )
+    split: str = option(TEXT, "the prompts' split (default: test)", default="test")
+    seed: int = seed_of()
+
+    def find(self) -> FollowingStudy:
+        data = DATA[self.data]
+        check_split(self.split, data.splits)
+        backend = self.load()
+        with self.bar("drawing images", self.n, "images") as bar:
+            return study_following(
+                backend,
+                n=self.n,
+                split=self.split,
+                seed=self.seed,
+                data=data,
+                on_image=bar.update,
+            )
+
+    def write(self, out: Path, found: FollowingStudy) -> None:
+        write_sheet(out / "sheet.png", found.drawings[:64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,18 @@ from wordlight.attribution.methods.noise_difference import without
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.shown_map import ShownMap
+from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
-from wordlight.comparisons.studies.results import estimate_data
-from wordlight.comparisons.studies.texts import StudyTexts, draw, method_for, place_words
+from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
+from wordlight.comparisons.studies.texts import (
+    THE_PAPER,
+    StudyTexts,
+    TextStudy,
+    draw,
+    method_for,
+    place_words,
+)
 
 #: Where the paper's first version cuts a map that runs from 0 to 1.
 THRESHOLD = 0.4
@@ -97,6 +107,10 @@ class InfluenceStudy:
         if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
             return np.nan, len(pairs)
         return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic), len(pairs)
+
+    @property
+    def text(self) -> str:
+        return table(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
@@ -249,3 +263,94 @@ def pixel_change(
     difference = (one.astype(np.float64) - other) / 255.0
     away: npt.NDArray[np.float64] = np.sqrt(np.square(difference).mean(axis=-1))
     return away
+
+
+def table(found: InfluenceStudy) -> str:
+    """The study as text."""
+
+    lines = [
+        [
+            "part of speech",
+            "words",
+            f"share >= {THRESHOLD:g} [95 %]",
+            "paper",
+            "taken out",
+            "pixels changed [95 %]",
+            "mean change [95 %]",
+        ]
+    ]
+    for one in found.classes:
+        lines.append(
+            [
+                one.tag,
+                str(one.spread.n),
+                estimate_text(one.spread),
+                "-" if one.paper is None else f"{one.paper:.3f}",
+                f"{one.words_out:.1f}" if one.changed.n else "-",
+                estimate_text(one.changed),
+                estimate_text(one.change),
+            ]
+        )
+    changed, change = (estimate_text(estimate) for estimate in found.other_noise)
+    lines.append(["(other noise)", "-", "-", "-", "0.0", changed, change])
+    with_paper, of_paper = found.rank_correlation("spread", "paper")
+    with_fact, of_fact = found.rank_correlation("spread", "changed")
+    return "\n".join(
+        [
+            f"{found.method} on {counted(found.images, 'image')} by {found.model} ({found.source})",
+            "",
+            aligned(lines, extra=1),
+            "",
+            *notes(
+                f"share >= {THRESHOLD:g}: of pixels, where a word's map is at least so high, once "
+                "it runs from 0 to 1",
+                "taken out: all words of the class, as many as stand there on average",
+                f"pixels changed: by more than {CHANGED:g} of the way from black to white, at the "
+                "same noise",
+                "other noise: the whole prompt drawn once more from other noise, to compare with",
+                f"paper: {THE_PAPER}v1; Stable Diffusion 1.4 on captions of COCO",
+                f"rank correlation of the shares with the paper's: {_signed(with_paper)} over "
+                f"{of_paper} parts of speech; with pixels changed: {_signed(with_fact)} over "
+                f"{of_fact}",
+                f"{counted(found.not_placed, 'word')} without a map of their own"
+                if found.not_placed
+                else "",
+            ),
+        ]
+    )
+
+
+def _signed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.2f}"
+
+
+@options
+class Influence(TextStudy):
+    """The study as a command."""
+
+    name = "influence"
+    line = "how much of an image words of each part of speech take up"
+    epilog = """\
+Two answers for each part of speech, which need not agree. How far its words' maps spread: the
+share of pixels at 0.4 or more once a map runs from 0 to 1, averaged over words, as in the first
+version of the paper of DAAM, whose figures stand beside (another model, other prompts). And what
+its words do: how much of the image changes when all of them are taken out of the prompt and it is
+drawn again from the same noise. Intervals are 95 %, by bootstrap over images.
+
+examples:
+  wordlight study influence -n 16 -o out/influence
+  wordlight study influence --model path/to/model --conllu captions.conllu -n 100 -o out/influence
+"""
+
+    def find(self) -> InfluenceStudy:
+        backend = self.load()
+        texts = self.texts(backend)
+        with self.bar("taking words out", len(texts), "images") as bar:
+            return study_influence(
+                backend,
+                texts,
+                method=self.method,
+                steps=self.steps,
+                seed=self.seed,
+                on_image=bar.update,
+            )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,11 @@ from wordlight.comparisons.metrics.overlap import iou_at
 from wordlight.comparisons.metrics.segmentation import THRESHOLD_GRID
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.figures import figure_png
+from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.runs.options import PATH, option, options, whole
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
-from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.results import estimate_data, estimate_text
+from wordlight.comparisons.studies.study import Study, number_of, seed_of
 
 #: A layer's name, or a control's, and a step's number; None for all of them, as DAAM averages them.
 Place = tuple[str | None, int | None]
@@ -80,6 +85,10 @@ class LayersStudy:
         """The best place as the calibration images tell it, with what it reaches on the others."""
         places = [score for score in self.scores if score.layer not in CONTROLS]
         return max(places, key=lambda score: score.tuning)
+
+    @property
+    def text(self) -> str:
+        return table(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -268,3 +277,95 @@ def short(layer: str | None) -> str:
     for long in ("attentions.", "transformer_blocks.", ".attn2", "_blocks", "_block"):
         layer = layer.replace(long, "")
     return layer
+
+
+def table(found: LayersStudy) -> str:
+    """The layers over all steps and at their best step, as text; below them all layers together and
+    the controls."""
+
+    best_place = found.best
+    lines = [["layer", "over all steps [95 %]", "best step", "there [95 %]"]]
+    for layer in (*found.layers, None, *found.controls):
+        steps = [s for s in found.scores if s.layer == layer and s.step is not None]
+        best = max(steps, key=lambda score: score.tuning)
+        lines.append(
+            [
+                short(layer),
+                estimate_text(found.at(layer, None).miou),
+                f"t = {found.timesteps[best.step or 0]:.0f}",
+                estimate_text(best.miou),
+            ]
+        )
+    return "\n".join(
+        [
+            f"DAAM's mIoU on {counted(found.images, 'image')} by {found.model}, by layer, over "
+            f"{found.at(None, None).miou.n} words",
+            "",
+            aligned(lines, extra=1 + len(found.controls)),
+            "",
+            "thresholds and best steps were chosen on "
+            f"{counted(found.calibration, 'calibration image')}; the best place there is",
+            f"{short(best_place.layer)} at "
+            + (
+                "all steps"
+                if best_place.step is None
+                else f"t = {found.timesteps[best_place.step]:.0f}"
+            )
+            + f", with {estimate_text(best_place.miou)} on the others",
+            "(guidance-norm): how far the whole prompt pushes, the same map for every word",
+            "(shuffled-word): all layers' map of a word of another object",
+        ]
+    )
+
+
+@options
+class Layers(Study):
+    """The study as a command."""
+
+    name = "layers"
+    line = "which layer's attention, at which step, does best"
+    epilog = """\
+DAAM averages the cross-attention of all layers and steps. This judges each layer at each step by
+itself, on the words that a comparison's headline is over, each cut at the threshold that is best
+for it on the calibration images. The best place is chosen there too; its score is of the others.
+Two controls stand beside them: guidance-norm, how far the whole prompt pushes a pixel, the same for
+every word, and shuffled-word, all layers' map of a word of another object.
+
+examples:
+  wordlight study layers -n 100 --calibration 50 -o out/layers
+  wordlight study layers -n 32 --calibration 16 --images out/compare/samples -o out/layers
+"""
+
+    n: int = number_of("test images", 32)
+    calibration: int = option(
+        whole(1),
+        "images on which thresholds and the best place are chosen",
+        default=32,
+        metavar="N",
+    )
+    seed: int = seed_of()
+    images: Path | None = option(
+        PATH,
+        "keep the images there, or take those that are there already, such as a comparison's "
+        "samples/ (default: draw them and keep none)",
+        default=None,
+        metavar="FOLDER",
+    )
+
+    def find(self) -> LayersStudy:
+        backend, kept = self.load(), self.images
+        with (
+            tempfile.TemporaryDirectory() if kept is None else nullcontext(kept) as folder,
+            self.bar("judging layers", self.calibration + self.n, "images") as bar,
+        ):
+            return study_layers(
+                backend,
+                Path(folder),
+                calibration=self.calibration,
+                n=self.n,
+                seed=self.seed,
+                on_image=bar.update,
+            )
+
+    def write(self, out: Path, found: LayersStudy) -> None:
+        draw_layers(found, out / "layers.png")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,16 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
+from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.rows.row import SHUFFLED, step_options
+from wordlight.comparisons.runs.options import TEXTS, option, options
+from wordlight.comparisons.studies.study import (
+    Study,
+    methods_named,
+    number_of,
+    seed_of,
+    steps_looked_at,
+)
 
 Floats = npt.NDArray[np.floating]
 
@@ -67,6 +76,26 @@ class Parity:
     images: int
     differences: tuple[Difference, ...]
     left_out: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        images = counted(self.images, "image")
+        title = f"{self.model}, {images}: differences between maps on torch and on flax"
+        left_out = [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        table = [HEADINGS, *rows(self)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
+        lines = []
+        for row in table:
+            cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+            lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+        return "\n".join([title, "", *lines, *left_out])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; infinite numbers, of a map of zeros that isn't met by zeros, are null."""
+        data = asdict(self)
+        for one in data["differences"]:
+            one |= {k: None for k, v in one.items() if isinstance(v, float) and not np.isfinite(v)}
+        return data
 
 
 def runnable(
@@ -219,17 +248,8 @@ def rows(parity: Parity) -> list[tuple[str, ...]]:
     ]
 
 
-def as_json(parity: Parity) -> str:
-    """The numbers as JSON; infinite ones, of a map of zeros that isn't met by zeros, as null."""
-    data = asdict(parity)
-    for one in data["differences"]:
-        one |= {k: None for k, v in one.items() if isinstance(v, float) and not np.isfinite(v)}
-    return json.dumps(data, indent=2, allow_nan=False)
-
-
 def write_parity(folder: Path, parity: Parity) -> None:
-    """The numbers as ``parity.json``, and ``parity.html``: one page that needs no other file."""
-    write_atomically(folder / "parity.json", (as_json(parity) + "\n").encode())
+    """Write ``parity.html``: one page that needs no other file."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -238,6 +258,53 @@ def write_parity(folder: Path, parity: Parity) -> None:
         parity=parity, headings=HEADINGS, rows=rows(parity), style=Markup(style)
     )
     write_atomically(folder / "parity.html", page.encode("utf-8", "replace"))
+
+
+@options
+class ParityOptions(Study):
+    """The study as a command."""
+
+    name = "parity"
+    line = "how far apart PyTorch's and Flax's maps of the same images are, method by method"
+    left_out = ("framework",)
+    epilog = """\
+Images are sampled on PyTorch; both frameworks then explain the same latents, so that what differs
+is the computation alone. Columns: the largest and the median difference between the maps' values,
+in the maps' own units, and the same relative to the largest value of an image's maps on PyTorch. In
+float32 on a CPU, relative differences of the order of 1e-6 to 1e-4 are rounding.
+
+examples:
+  wordlight study parity scenes --method daam --method occlusion --steps 2 -o out/parity
+  wordlight study parity path/to/sd-1.5 --scheduler ddim --prompt "a dog and a cat" -o out/parity
+"""
+
+    method: Sequence[str] | None = methods_named("every installed one that both can run")
+    prompt: Sequence[str] | None = option(
+        TEXTS,
+        "what images show, once or more (default: coloured shapes, as scenes draws)",
+        default=None,
+        metavar="TEXT",
+    )
+    n: int = number_of("images", 2)
+    steps: int = steps_looked_at()
+    seed: int = seed_of()
+
+    def find(self) -> Parity:
+        one, two = self.load("torch"), self.load("flax")
+        runnable((one, two), self.method)  # before anything is drawn
+        with self.bar("comparing maps", None, "steps") as bar:
+            return study_parity(
+                (one, two),
+                self.method,
+                prompts=self.prompt,
+                n=self.n,
+                steps=self.steps,
+                seed=self.seed,
+                on_cell=bar.update,
+            )
+
+    def write(self, out: Path, found: Parity) -> None:
+        write_parity(out, found)
 
 
 _PAGE = """\

@@ -14,8 +14,17 @@ from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.results.finished_run import FinishedRun
+from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.runs.options import PATH, option, options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
-from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.results import estimate_data, estimate_text
+from wordlight.comparisons.studies.study import (
+    Study,
+    methods_named,
+    number_of,
+    seed_of,
+    steps_looked_at,
+)
 from wordlight.comparisons.studies.texts import method_for
 
 KINDS = ("<start>", "words", "punctuation", "<end>", "<pad>")
@@ -166,3 +175,77 @@ def kind_of(player: Word) -> str:
     if not player.is_text:
         return player.text
     return "words" if any(c.isalnum() for c in player.text) else "punctuation"
+
+
+@dataclass(frozen=True)
+class PositionsStudy:
+    """The shares of several methods, and of what: ``asked`` is plain data."""
+
+    model: str
+    n: int
+    asked: dict[str, Any]
+    methods: tuple[PositionShares, ...]
+
+    @property
+    def text(self) -> str:
+        lines = [["method", *KINDS, "shares of"]]
+        for one in self.methods:
+            lines.append([one.method, *(estimate_text(one.shares[k], 2) for k in KINDS), one.of])
+        title = f"{self.model}, {counted(self.n, 'image')}: shares by kind of position"
+        return f"{title}\n\n{aligned(lines)}"
+
+    def to_json(self) -> dict[str, Any]:
+        methods = [one.to_json() for one in self.methods]
+        return {"model": self.model, "n": self.n, **self.asked, "methods": methods}
+
+
+_DEFAULT = ("daam", "integrated-gradients")
+
+
+@options
+class Positions(Study):
+    """The study as a command."""
+
+    name = "positions"
+    line = "what falls to words, and what to <end> and <pad>"
+    epilog = """\
+A prompt's context has more positions than words: <start>, <end>, and <pad> for the rest. The text
+encoder writes into them too, and the denoiser reads them. This shares each method's answer out
+between the words, punctuation and those positions; a complete method's shares may be negative.
+
+examples:
+  wordlight study positions -n 32 --method daam --method shapley -o out/positions
+  wordlight study positions --run out/compare --method daam -o out/positions
+"""
+
+    method: Sequence[str] | None = methods_named(" and ".join(_DEFAULT))
+    finished: Path | None = option(
+        PATH,
+        "share out the maps that a comparison has kept there, and ask no model: -n, --steps, "
+        "--seed, --model and what belongs to it are the comparison's",
+        default=None,
+        flags=("--run",),
+        metavar="FOLDER",
+    )
+    n: int = number_of("images", 16)
+    steps: int = steps_looked_at()
+    seed: int = seed_of()
+
+    def find(self) -> PositionsStudy:
+        methods = list(dict.fromkeys(self.method or _DEFAULT))
+        if self.finished is not None:
+            with self.bar("sharing out", None, "maps") as bar:
+                model, n, found = positions_of_run(self.finished, methods, on_image=bar.update)
+            return PositionsStudy(model, n, {"run": str(self.finished)}, found)
+        backend = self.load()
+        with self.bar("sharing out", len(methods) * self.n, "maps") as bar:
+            found = study_positions(
+                backend,
+                methods,
+                n=self.n,
+                steps=self.steps,
+                seed=self.seed,
+                on_image=bar.update,
+            )
+        asked = {"steps": self.steps, "seed": self.seed}
+        return PositionsStudy(backend.model_id, self.n, asked, found)

@@ -13,10 +13,14 @@ import numpy.typing as npt
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.shown_map import ShownMap
+from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.runs.options import number, option, options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
-from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
 from wordlight.comparisons.studies.texts import (
+    THE_PAPER,
     StudyTexts,
+    TextStudy,
     draw,
     is_punctuation,
     method_for,
@@ -67,6 +71,10 @@ class RelationsStudy:
     threshold: float
     rows: tuple[RelationOverlap, ...]
     not_placed: int
+
+    @property
+    def text(self) -> str:
+        return table(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
@@ -183,3 +191,68 @@ def overlaps(dependent: Mask, head: Mask) -> tuple[float, float, float]:
         raise ValueError("an empty mask overlaps nothing")
     both = float((dependent & head).sum())
     return both / dependent.sum(), both / head.sum(), both / (dependent | head).sum()
+
+
+def table(found: RelationsStudy) -> str:
+    """The study as text."""
+
+    lines = [["relation", "pairs", "mIoD [95 %]", "mIoH [95 %]", "mIoU [95 %]", "paper mIoD/mIoH"]]
+    for row in found.rows:
+        paper = "-" if row.paper is None else f"{row.paper[0]:.3f}/{row.paper[1]:.3f}"
+        numbers = [estimate_text(one) for one in (row.iod, row.ioh, row.iou)]
+        lines.append([row.relation, str(row.iod.n), *numbers, paper])
+    return "\n".join(
+        [
+            f"{found.method} on {counted(found.images, 'image')} by {found.model} ({found.source})",
+            "",
+            aligned(lines),
+            "",
+            *notes(
+                f"maps are cut at {found.threshold:g}, once they run from 0 to 1; unrelated pairs "
+                "are counted in both roles; punctuation counts for its own relation alone",
+                f"paper: {THE_PAPER}; Stable Diffusion on captions of COCO",
+                f"{counted(found.not_placed, 'word')} without a map of their own"
+                if found.not_placed
+                else "",
+            ),
+        ]
+    )
+
+
+@options
+class Relations(TextStudy):
+    """The study as a command."""
+
+    name = "relations"
+    line = "how the maps of a head and its dependents overlap, by relation"
+    epilog = """\
+For each dependency relation how the maps of a head and of its dependent overlap: mIoD, the share
+of the dependent's mask that the head's covers; mIoH, the share of the head's that the dependent's
+covers; mIoU. Pairs of words without a relation are what to compare with. What the paper of DAAM
+found stands beside (another model, other prompts). Intervals are 95 %, by bootstrap over images.
+
+examples:
+  wordlight study relations -n 16 -o out/relations
+  wordlight study relations --model path/to/model --conllu captions.conllu -n 100 -o out/relations
+"""
+
+    threshold: float = option(
+        number(),
+        "where maps are cut, once they run from 0 to 1",
+        default=0.4,
+        metavar="T",
+    )
+
+    def find(self) -> RelationsStudy:
+        backend = self.load()
+        texts = self.texts(backend)
+        with self.bar("comparing maps", len(texts), "images") as bar:
+            return study_relations(
+                backend,
+                texts,
+                method=self.method,
+                steps=self.steps,
+                threshold=self.threshold,
+                seed=self.seed,
+                on_image=bar.update,
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
@@ -18,8 +19,18 @@ from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.results.figures import figure_png
+from wordlight.comparisons.results.text_tables import counted
+from wordlight.comparisons.rows.row import SHUFFLED
+from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
+from wordlight.comparisons.studies.study import (
+    Study,
+    methods_named,
+    number_of,
+    seed_of,
+    steps_looked_at,
+)
 from wordlight.comparisons.studies.texts import method_for
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.
@@ -120,10 +131,8 @@ def _word_maps(attributor: TextImageAttributor, trajectory: Trajectory) -> list[
     return [maps.data.values[i] for i in words]
 
 
-def write_sanity(folder: Path, cascades: Sequence[Cascade]) -> None:
-    """The numbers as ``sanity.json`` and the curves as ``sanity.png``."""
-    data = json.dumps([c.to_json() for c in cascades], indent=2, allow_nan=False) + "\n"
-    write_atomically(folder / "sanity.json", data.encode())
+def draw_sanity(path: Path, cascades: Sequence[Cascade]) -> None:
+    """Write the curves as a picture."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -143,4 +152,59 @@ def write_sanity(folder: Path, cascades: Sequence[Cascade]) -> None:
     axis.set_ylabel("rank correlation with the original maps")
     axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    write_atomically(folder / "sanity.png", figure_png(figure, dpi=120))
+    write_atomically(path, figure_png(figure, dpi=120))
+
+
+@dataclass(frozen=True)
+class SanityStudy:
+    """The cascades of several methods."""
+
+    model: str
+    images: int
+    cascades: tuple[Cascade, ...]
+
+    @property
+    def text(self) -> str:
+        images = counted(self.images, "image")
+        lines = [f"{self.model}, {images}: rank correlation with the original maps", ""]
+        for one in self.cascades:
+            last = one.similarity[-1]
+            mark = "" if one.depends_on_model else "  does not depend on the model"
+            interval = "" if math.isnan(last.low) else f"[{last.low:+.2f}, {last.high:+.2f}]"
+            lines.append(f"{one.method:24} {last.mean:+.2f}  {interval}  all random{mark}")
+        return "\n".join(lines)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [one.to_json() for one in self.cascades]
+
+
+@options
+class Sanity(Study):
+    """The study as a command."""
+
+    name = "sanity"
+    line = "whether methods' maps change when the model's weights are randomised"
+
+    method: Sequence[str] | None = methods_named("all installed ones but shuffled-word")
+    n: int = number_of("images", 8)
+    steps: int = steps_looked_at()
+    seed: int = seed_of("noise and random weights")
+
+    def find(self) -> SanityStudy:
+        backend = self.load()
+        every = [name for name in registry.available() if name != SHUFFLED]
+        methods = list(dict.fromkeys(self.method or every))
+        cells = len(methods) * (1 + len(cascade_stages(backend)))
+        with self.bar("comparing maps", cells, "maps") as bar:
+            cascades = study_sanity(
+                backend,
+                methods,
+                n=self.n,
+                steps=self.steps,
+                seed=self.seed,
+                on_cell=bar.update,
+            )
+        return SanityStudy(backend.model_id, self.n, cascades)
+
+    def write(self, out: Path, found: SanityStudy) -> None:
+        draw_sanity(out / "sanity.png", found.cascades)

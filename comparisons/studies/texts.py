@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -14,12 +15,20 @@ from wordlight.attribution.words import PromptWords, Word
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken
+from wordlight.comparisons.datasets.tagged_text import (
+    TaggedText,
+    TaggedToken,
+    read_conllu,
+    tag_by_spacy,
+)
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
+from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.rows.row import check_steps, step_options
+from wordlight.comparisons.runs.options import PATH, TEXT, option, options
+from wordlight.comparisons.studies.study import Study, number_of, seed_of, steps_looked_at
 
 #: Where the original paper's figures are from.
-PAPER = "Tang et al., What the DAAM, arXiv 2210.04885"
+THE_PAPER = "Tang et al., What the DAAM, arXiv 2210.04885"
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,12 @@ def is_punctuation(token: TaggedToken) -> bool:
     return token.tag in ("PUNCT", "SYM")
 
 
+def not_placed_note(n: int) -> str:
+    """What a table says of tagged words without a map; "" for none."""
+    have = "has no map of its own" if n == 1 else "have no map of their own"
+    return f"{counted(n, 'word')} {have}" if n else ""
+
+
 def method_for(backend: Backend, name: str, steps: int) -> TextImageAttributor:
     """Return a registered method that looks at some evenly spaced steps.
 
@@ -109,3 +124,62 @@ def method_for(backend: Backend, name: str, steps: int) -> TextImageAttributor:
     chosen = step_options(kind, steps)
     check_steps(name, chosen.get("steps"), backend.denoising_steps())
     return kind(backend, **chosen)
+
+
+@options
+class WordStudy(Study):
+    """What every study of words takes."""
+
+    method: str = option(
+        TEXT,
+        "whose maps (default: daam); `wordlight methods` lists them",
+        default="daam",
+        metavar="NAME",
+    )
+    n: int = number_of("prompts", 16)
+    steps: int = steps_looked_at()
+    seed: int = seed_of("the images' noise and the resampling")
+
+
+@options
+class TextStudy(WordStudy):
+    """What every study of tagged texts takes: which prompts are drawn."""
+
+    conllu: Path | None = option(
+        PATH,
+        "draw the sentences of this CoNLL-U file, with the parts of speech, heads and relations "
+        "that it gives (default: prompts of scenes, tagged by their grammar)",
+        default=None,
+        metavar="FILE",
+    )
+    prompts: Path | None = option(
+        PATH,
+        "draw the lines of this text file, tagged by spaCy; needs --spacy",
+        default=None,
+        metavar="FILE",
+    )
+    spacy: str | None = option(
+        TEXT,
+        "spaCy's pipeline for --prompts, such as en_core_web_trf, installed beforehand",
+        default=None,
+        metavar="PIPELINE",
+    )
+
+    def texts(self, backend: Backend) -> StudyTexts:
+        """The texts that were asked for.
+
+        Raises ValueError for options that don't go together or texts that can't be had.
+        """
+        if self.conllu is not None and self.prompts is not None:
+            raise ValueError("give --conllu or --prompts, not both")
+        if (self.prompts is None) != (self.spacy is None):
+            raise ValueError("--prompts and --spacy go together: a file, and what tags it")
+        if self.conllu is not None:
+            return given_texts(read_conllu(self.conllu), str(self.conllu), self.n, self.seed)
+        if self.prompts is not None and self.spacy is not None:
+            lines = self.prompts.read_text("utf-8").splitlines()
+            prompts = [line.strip() for line in lines if line.strip()]
+            tagged = tag_by_spacy(prompts[: self.n], self.spacy)
+            source = f"{self.prompts}, tagged by {self.spacy}"
+            return given_texts(tagged, source, self.n, self.seed)
+        return texts_of_scenes(backend, self.n, seed=self.seed)

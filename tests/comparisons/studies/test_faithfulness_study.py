@@ -18,12 +18,12 @@ from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScen
 from wordlight.comparisons.metrics.judged import partner, shuffled_words
 from wordlight.comparisons.store.lock import locked
 from wordlight.comparisons.studies.faithfulness import (
-    FaithfulnessOptions,
+    Faithfulness,
     study_faithfulness,
 )
 
 N = 6
-OPTIONS = FaithfulnessOptions(steps=2, sets=6, perturbations=1)
+OPTIONS = {"steps": 2, "sets": 6, "perturbations": 1}
 METHODS = ["occlusion", "uniform", "random", "shuffled-word"]
 
 
@@ -47,7 +47,7 @@ class LinearScenes(FakeBackend):
 
 
 def study(backend, out, **changed):
-    asked = {"methods": METHODS, "n": N, "options": OPTIONS, "progress": False, **changed}
+    asked = {"methods": METHODS, "n": N, **OPTIONS, "progress": False, **changed}
     return study_faithfulness(backend, out=out, **asked)
 
 
@@ -148,19 +148,19 @@ def test_other_settings_and_bad_ones_are_refused(backend, folder, found, changed
     ("changed", "says"),
     [
         ({"radius": 0.0}, "radius must be above 0"),
-        ({"sets": 0}, "sets must be 1 or more"),
+        ({"sets": 0}, "sets must be a whole number, 1 or more"),
     ],
 )
 def test_options_that_cannot_be(changed, says):
     with pytest.raises(ValueError, match=says):
-        FaithfulnessOptions(**changed)
+        Faithfulness(**changed)
 
 
 def test_a_metric_of_other_options_is_measured_anew_and_the_others_stay(backend, tmp_path):
     asked = {"methods": ["occlusion", "uniform"], "n": 2, "groups": ["infidelity", "sensitivity"]}
     first = study(backend, tmp_path, **asked).to_json()
     before = backend.evaluations.forward
-    other = study(backend, tmp_path, options=replace(OPTIONS, sets=2), **asked).to_json()
+    other = study(backend, tmp_path, sets=2, **asked).to_json()
     assert backend.evaluations.forward > before
     for one, two in zip(first["rows"], other["rows"], strict=True):
         assert one["metrics"]["sensitivity"] == two["metrics"]["sensitivity"]
@@ -215,8 +215,7 @@ def test_the_centres_width_is_the_one_that_a_comparison_chooses(backend, tmp_pat
     found = compare(
         backend, ["center"], out=tmp_path / "c", n=N, calibration=8, progress=False
     ).choices["center"]  # fmt: skip
-    options = replace(OPTIONS, calibration=8)
-    asked = {"methods": ["center", "uniform"], "groups": ["order"], "options": options}
+    asked = {"methods": ["center", "uniform"], "groups": ["order"], "calibration": 8}
     study_of = study(backend, tmp_path / "out", **asked)
     assert study_of.width == found.variant.options["width"]
     cell = found.variant.cell
@@ -224,7 +223,7 @@ def test_the_centres_width_is_the_one_that_a_comparison_chooses(backend, tmp_pat
     assert kept.provenance.settings["width"] == study_of.width
     assert study(backend, tmp_path / "out", **asked).text == study_of.text
     with pytest.raises(ValueError, match=r"calibration was 8, now 4"):
-        study(backend, tmp_path / "out", **{**asked, "options": replace(options, calibration=4)})
+        study(backend, tmp_path / "out", **{**asked, "calibration": 4})
 
 
 def test_without_two_objects_no_width_can_be_chosen(tmp_path):

@@ -1,1 +1,0 @@
-"""Studies of words, one a module: ``add_to`` adds its parser, whose ``run`` does it."""
