@@ -193,7 +193,7 @@ def run(arguments: argparse.Namespace) -> None:
     backend = options.load()
     attributors = [registry.construct(backend, name, chosen) for name, chosen in asked]
     for attributor in attributors:
-        check_steps(attributor.name, attributor.steps, backend.denoising_steps())
+        check_steps(attributor.name, attributor.steps, backend)
     tokens = backend.tokenize(arguments.prompt)
     shown = _shown(PromptWords.of(tokens), arguments.word)
     players: list[WordKey] | None = None

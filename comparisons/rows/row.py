@@ -399,10 +399,16 @@ def check_methods(methods: Methods | None, steps: int, sampling_steps: int | Non
             check_steps(name, seen, 2 * sampling_steps)
 
 
-def check_steps(who: str, steps: Steps, count: int) -> None:
-    """Raise ValueError, with the row's name, for steps that images of ``count`` steps lack."""
+def check_steps(who: str, steps: Steps, drawn: Backend | int) -> None:
+    """Raise ValueError, with the row's name, for steps that images lack.
+
+    ``drawn`` is how many steps they have, or the backend that draws them; one that doesn't say in
+    how many is believed.
+    """
     try:
-        step_indices(steps, count)
+        step_indices(steps, drawn if isinstance(drawn, int) else drawn.denoising_steps())
+    except NotImplementedError:
+        return
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from None
 

@@ -85,10 +85,9 @@ class Bench:
         references = dict.fromkeys(m.reference for m in self.metrics if m.reference)
         every = with_references((*rows, *with_framework), self.backends, references)
         self.rows = tuple(sorted(every, key=lambda row: row.extra))
-        count = first.denoising_steps()
         for row in self.rows:
-            check_steps(row.label, None if row.method is None else row.method.steps, count)
-        check_steps("steps", plan.steps, count)
+            check_steps(row.label, None if row.method is None else row.method.steps, first)
+        check_steps("steps", plan.steps, first)
 
     @property
     def sets(self) -> tuple[ImageSet, ImageSet]:

@@ -122,7 +122,7 @@ def method_for(backend: Backend, name: str, steps: int) -> TextImageAttributor:
     """
     kind = registry.get(name)
     chosen = step_options(kind, steps)
-    check_steps(name, chosen.get("steps"), backend.denoising_steps())
+    check_steps(name, chosen.get("steps"), backend)
     return kind(backend, **chosen)
 
 
