@@ -48,7 +48,9 @@ def _of_argparse(one: Option) -> dict[str, Any]:
     if isinstance(one.default, int | float) and not isinstance(one.default, bool):
         told += f" (default: {one.default:g})"
     metavar = {} if one.metavar is None else {"metavar": one.metavar}
-    how = {"dest": one.name, "default": argparse.SUPPRESS, "help": told}
+    how: dict[str, Any] = {"default": argparse.SUPPRESS, "help": told}
+    if one.flags[0].startswith("-"):
+        how["dest"] = one.name
     return {**how, **metavar, **one.kind.flag}
 
 

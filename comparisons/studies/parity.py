@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.rows.row import SHUFFLED, step_options
-from wordlight.comparisons.runs.options import TEXTS, option, options
+from wordlight.comparisons.runs.options import TEXT, TEXTS, option, options
 from wordlight.comparisons.studies.study import (
     Study,
     methods_named,
@@ -278,6 +278,13 @@ examples:
   wordlight study parity path/to/sd-1.5 --scheduler ddim --prompt "a dog and a cat" -o out/parity
 """
 
+    model: str = option(
+        replace(TEXT, flag={"nargs": "?"}),
+        "as for --model of other commands: a folder, a Hub id, or scenes (default)",
+        default="scenes",
+        flags=("model",),
+        metavar="MODEL",
+    )
     method: Sequence[str] | None = methods_named("every installed one that both can run")
     prompt: Sequence[str] | None = option(
         TEXTS,
