@@ -331,7 +331,7 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
 
     @property
     def shares(self) -> dict[MapKey, float]:
-        """What share of the whole each player has, by the player's key; they add up to 1.
+        """Return each player's share of the whole, by the player's key; they add up to 1.
 
         Of attention the whole is what all tokens together get, over the image and whatever axes
         were kept: how much goes to ``<pad>``, ``<template>`` and the like, and what is left for

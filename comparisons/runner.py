@@ -338,7 +338,7 @@ class _Run:
             yield item
 
     def _finished(self) -> int:
-        """How many cells there are already."""
+        """Return the number of cells that there are already."""
         found = 0
         for images, kind in ((self.bench.calibration, True), (self.bench.test, False)):
             for row in self.bench.rows:
@@ -354,8 +354,8 @@ class _Run:
         return found
 
     def _choose(self) -> tuple[dict[str, Choice], dict[Row, str]]:
-        """What the calibration split says, and the rows for which it has no word to choose on, each
-        with why."""
+        """Return the calibration split's choices, and the rows for which it has no word to choose
+        on, each with why."""
         choices: dict[str, Choice] = {}
         lost: dict[Row, str] = {}
         samples = self.bench.calibration.samples

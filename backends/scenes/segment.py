@@ -169,7 +169,7 @@ def _hue(pixel: Pixels) -> complex:
 
 
 def _are_apart(pixels: Pixels, nearest: npt.NDArray[np.intp], colours: list[int]) -> bool:
-    """Whether pixels of several colours are of several objects, and not of one blended colour.
+    """Return whether pixels of several colours are of several objects, not of one blended colour.
 
     A model may draw an orange that is half yellow: its pixels scatter about the middle between the
     two, and lie on either side of it by chance. Those of two objects lie about each colour.
@@ -194,7 +194,7 @@ def _refine(pixels: Pixels, part: Mask, colour: int, ground_colour: Pixels, shar
 
 
 def _share(pixels: Pixels, colour: Pixels, ground_colour: Pixels) -> Pixels:
-    """How far each pixel lies on the way from the ground to a colour: 0 to 1 for a blend."""
+    """Return each pixel's place on the way from the ground to a colour: 0 to 1 for a blend."""
     towards = colour - ground_colour
     share: Pixels = (pixels - ground_colour) @ towards / (towards @ towards)
     return share

@@ -79,7 +79,11 @@ def build_app(workshop: Workshop, folder: Path | None = None) -> gr.Blocks:
                     cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
                 status = gr.HTML(_status("Ready."), elem_id="status")
                 files = gr.File(
-                    label="Download", file_count="multiple", visible=False, elem_id="files"
+                    label="Download",
+                    file_count="multiple",
+                    visible=False,
+                    interactive=False,
+                    elem_id="files",
                 )
             with gr.Column(scale=2, min_width=480):
                 viewer = gr.HTML(elem_id="viewer")

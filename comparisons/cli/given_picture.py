@@ -36,7 +36,7 @@ class GivenPicture:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> GivenPicture | None:
-        """What ``--image`` names; None where it isn't given.
+        """Return the picture that ``--image`` names; None where it isn't given.
 
         Raises ValueError for a file that is no picture, and for options of drawing beside it.
         """
@@ -69,7 +69,7 @@ class GivenPicture:
         return facts.size_of(self.height or fitting(height), self.width or fitting(width))
 
     def trajectory(self, backend: Backend, prompt: str, *, seed: int) -> Trajectory:
-        """What the model is asked about: the picture with noise, as the model sees it."""
+        """Return the trajectory of the picture: with noise, as the model sees it."""
         image = resized_image(self.pixels, self.seen_size(backend.sampling))
         (trajectory,) = backend.invert([image], [prompt], seed=seed)
         return trajectory

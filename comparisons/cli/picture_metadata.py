@@ -31,7 +31,7 @@ class PictureMetadataError(ValueError):
 
 @dataclass(frozen=True)
 class PictureMetadata:
-    """What a picture was drawn from.
+    """The prompt and settings that a picture was drawn from.
 
     Attributes:
         prompt: the words, without the markup of emphasis and networks.

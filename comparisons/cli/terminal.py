@@ -1,4 +1,4 @@
-"""What is printed, made harmless: texts of files and models may hold a terminal's commands."""
+"""Output made harmless: texts of files and models may hold a terminal's commands."""
 
 from __future__ import annotations
 

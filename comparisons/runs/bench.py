@@ -112,7 +112,7 @@ class Bench:
         return next(one for one in self.backends if one.framework == framework)
 
     def metrics_of(self, row: Row) -> tuple[Metric, ...]:
-        """What a row is judged by: all, but for rows that are here for some metrics' sake."""
+        """Return a row's metrics: all, but for rows that are here for some metrics' sake."""
         if not row.reference:
             return self.metrics
         kin = {group for one in self.metrics if row.shows(one.reference) for group in one.groups}
@@ -127,21 +127,22 @@ class Bench:
         )
 
     def cuts(self, row: Row) -> bool:
-        """Whether a row's maps are cut at thresholds, which the calibration split chooses."""
+        """Return whether a row's maps are cut at thresholds, which the calibration split
+        chooses."""
         return any("thresholds" in metric.needs for metric in self.metrics_of(row))
 
     def calibrates(self, row: Row) -> bool:
-        """Whether there is something to choose for a row."""
+        """Return whether there is something to choose for a row."""
         return self.cuts(row) or len(row.variants) > 1
 
     @property
     def calibrating(self) -> bool:
-        """Whether the calibration split is looked at."""
+        """True if the calibration split is looked at."""
         return any(map(self.calibrates, self.rows))
 
     @property
     def cells(self) -> int:
-        """How many cells the run has."""
+        """The number of cells that the run has."""
         variants = sum(len(row.variants) for row in self.rows if self.calibrates(row))
         return variants * len(self.calibration) + len(self.rows) * len(self.test)
 

@@ -1,4 +1,4 @@
-"""What is known of an image of the test split before any method is looked at: a small file each.
+"""Facts about an image of the test split before any method is looked at: a small file each.
 
 So the table can be made of a hundred thousand images without opening one of them again.
 """
@@ -132,7 +132,7 @@ class Survey:
         )
 
     def holds(self, metrics: Iterable[Metric], thresholds: Thresholds | None) -> bool:
-        """Whether the ceiling was measured by all of these, at these thresholds."""
+        """Return whether the ceiling was measured by all of these, at these thresholds."""
         if thresholds is not None and self.choice != astuple(thresholds):
             return False
         return all(self.metrics.get(one.name) == registry.identity(one) for one in metrics)
@@ -169,7 +169,7 @@ class Survey:
 
 
 def survey_path(root: Path, sample: str) -> Path:
-    """Where an image's survey is."""
+    """Return the path of an image's survey."""
     return root / FOLDER / f"{sample}.json"
 
 

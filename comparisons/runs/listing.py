@@ -72,7 +72,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def read_run(folder: Path) -> RunInfo:
-    """What a folder says of its run; raises ValueError where it holds none, or a damaged one."""
+    """Return a folder's run; raises ValueError where it holds none, or a damaged one."""
     settings, about = read_settings(folder)
     made = count_cells(folder)
     failed = sum(1 for _ in (folder / failures.FOLDER).glob("*/*/*.json"))
@@ -107,8 +107,8 @@ def read_run(folder: Path) -> RunInfo:
 
 
 def _concluded_with(folder: Path, planned: Any) -> int | None:
-    """How many cells a run had when its tables were made (as many as were planned, where they don't
-    say); None where there are no tables, or where some cells had failed."""
+    """Return the number of a run's cells when its tables were made (as many as were planned, where
+    they don't say); None where there are no tables, or where some cells had failed."""
     try:
         summary = read_json(folder / "summary.json")
         return None if summary["failed"] else int(summary.get("cells", planned))
@@ -138,7 +138,7 @@ class MethodDifference:
 
 @dataclass(frozen=True)
 class RunsDifference:
-    """How two runs differ: settings, images, and the rows that both have.
+    """The difference of two runs: settings, images, and the rows that both have.
 
     ``same_images`` says how many images both were judged on, pixel for pixel.
     """
@@ -155,7 +155,7 @@ class RunsDifference:
 
 
 def compare_runs(first: Path, second: Path) -> RunsDifference:
-    """How the second run differs from the first.
+    """Return the difference of the second run from the first.
 
     Intervals are bootstrapped over the images that both have, with both runs' scores of an image
     drawn together.

@@ -60,7 +60,7 @@ def _as_it_is(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Kind:
-    """What values an option takes, typed and in a file.
+    """The values that an option takes, typed and in a file.
 
     Attributes:
         says: what a file's value must be, such as "a whole number, 1 or more".
@@ -295,7 +295,7 @@ def called_with(
 
 @options
 class Options:
-    """What every class of options can do."""
+    """The base class of options."""
 
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
@@ -323,7 +323,7 @@ class Options:
 
 @options
 class ModelOptions(Options):
-    """Which model, and how it draws."""
+    """The choice of a model, and of how it draws."""
 
     model: Any = option(
         TEXT,
@@ -388,5 +388,5 @@ class ModelOptions(Options):
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
-        """What a command line gave."""
+        """Return the options of a command line."""
         return cls(**cls.typed(arguments))

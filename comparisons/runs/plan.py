@@ -1,4 +1,4 @@
-"""What ``compare`` takes, each argument said once: signature, flags, run files and identity."""
+"""The arguments of ``compare``, each said once: signature, flags, run files and identity."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Plan(ModelOptions):
 
     @property
     def by_name(self) -> bool:
-        """Whether another process can do it too: models and methods are named, not given."""
+        """True if another process can do it too: models and methods are named, not given."""
         methods = self.methods or ()
         given = methods.values() if isinstance(methods, Mapping) else methods
         objects = any(isinstance(one, TextImageAttributor) for one in given)
@@ -204,7 +204,7 @@ class Plan(ModelOptions):
         return given
 
     def written(self) -> dict[str, Any]:
-        """What a run file says of it, for models and methods that are named."""
+        """Return the content of a run file, for models and methods that are named."""
         values = {one.key: (one.kind, getattr(self, one.name)) for one in options_of(Plan)}
         found = {key: kind.write(v) for key, (kind, v) in values.items() if v is not None}
         if self.maps:
@@ -257,7 +257,7 @@ class Arguments(Plan):
     command: str | None = None
 
     def make_executor(self, bench: Bench, root: Path) -> Executor:
-        """What does the work; raises ValueError for options that it doesn't take."""
+        """Return the executor; raises ValueError for options that it doesn't take."""
         from wordlight.comparisons.runs.executors.choice import make_executor
 
         make = self.executor
@@ -267,5 +267,5 @@ class Arguments(Plan):
 
     @property
     def plan(self) -> Plan:
-        """What changes the results, by itself."""
+        """The part that changes the results, by itself."""
         return Plan(**{one.name: getattr(self, one.name) for one in dataclasses.fields(Plan)})

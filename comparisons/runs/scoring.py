@@ -41,13 +41,14 @@ def identities(metrics: Iterable[Metric]) -> dict[str, str]:
 
 
 def choice_of(variant: Variant, thresholds: Thresholds | None) -> tuple[str | float, ...]:
-    """What tells a test cell from one that was judged at what had been chosen before: cells of the
-    calibration split that failed are tried again, and another choice may come of them."""
+    """Return a digest that tells a test cell from one that was judged at what had been chosen
+    before: cells of the calibration split that failed are tried again, and another choice may come
+    of them."""
     return (variant.cell, *(astuple(thresholds) if thresholds is not None else ()))
 
 
 def still_holds(cell: Cell, choice: Sequence[str | float]) -> bool:
-    """Whether a cell was judged at this choice, as far as both of them chose."""
+    """Return whether a cell was judged at this choice, as far as both of them chose."""
     both = min(len(cell.choice), len(choice))
     return cell.choice[:both] == tuple(choice[:both])
 

@@ -41,8 +41,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the calibration split chose for a row: the number of its variant, and thresholds where
-    its maps are cut."""
+    """The calibration split's choice for a row: the number of its variant, and thresholds where its
+    maps are cut."""
 
     variant: int
     thresholds: Thresholds | None
@@ -79,7 +79,7 @@ class Task:
 
 @dataclass
 class Done:
-    """What became of a task: how many images or cells weren't there before, cells that failed in
+    """The outcome of a task: how many images or cells weren't there before, cells that failed in
     it, damaged files that were made again, and images that were left out, each with why."""
 
     task: Task
@@ -110,12 +110,12 @@ class CellTask:
 
     @property
     def wanted(self) -> Mapping[str, str]:
-        """What the finished cell holds: metrics with their identities."""
+        """The content of the finished cell: metrics with their identities."""
         return CURVE if self.metrics is None else identities(self.metrics)
 
     @property
     def choice(self) -> tuple[str | float, ...]:
-        """What it is judged at; nothing on the calibration split."""
+        """The choice that it is judged at; nothing on the calibration split."""
         return () if self.metrics is None else choice_of(self.variant, self.thresholds)
 
 
@@ -319,7 +319,7 @@ class _Kept:
         return self._item[0]
 
     def model(self, cells: CellFolder, item: DatasetItem) -> ModelWithoutWords:
-        """What metrics may ask the model of a framework about the image: once for all rows."""
+        """Return a framework's model as metrics may ask it about the image: one for all rows."""
         if self._model is None:
             bench = self.worker.bench
 

@@ -1,4 +1,4 @@
-"""Whether words get into each other's way: cohyponyms, and adjectives that spread.
+"""A study of words that get into each other's way: cohyponyms, and adjectives that spread.
 
 On images of two coloured shapes, found by their colours, with controls from the same noise.
 """
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class EntanglementStudy:
-    """What was found: of two nouns of one kind, and of colour adjectives.
+    """The findings: of two nouns of one kind, and of colour adjectives.
 
     ``dropped`` objects aren't in the numbers of adjectives: what was drawn shows no such object, or
     not the other one.
@@ -328,8 +328,8 @@ class _Adjectives(_Values):
 
 
 def share_outside(word_map: WordMap, mask: Mask) -> float:
-    """How much of a map's positive part lies outside a mask, 0 to 1; of a map without one, as of an
-    even map."""
+    """Return the share of a map's positive part that lies outside a mask, 0 to 1; of a map without
+    one, as of an even map."""
     values = np.maximum(word_map.resized().astype(np.float64), 0)
     total = values.sum()
     return float(values[~mask].sum() / total) if total > 0 else float(1 - mask.mean())

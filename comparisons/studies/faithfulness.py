@@ -1,4 +1,4 @@
-"""Whether maps say what the model does: a comparison by the metrics of faithfulness."""
+"""A study of whether maps say what the model does: a comparison by the metrics of faithfulness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a model follows its prompts, judged by the segmenter."""
+"""A study of how well a model follows its prompts, judged by the segmenter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of an image the words of each part of speech take up, in maps and in fact."""
+"""A study of how much of an image the words of each part of speech take up, in maps and in fact."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ClassInfluence:
 
 @dataclass(frozen=True)
 class InfluenceStudy:
-    """What was found.
+    """The findings.
 
     Attributes:
         classes: by spread, the largest first.
@@ -258,8 +258,8 @@ def image_change(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> tu
 def pixel_change(
     one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float64]:
-    """How far each pixel's colour has moved, ``(height, width)``: 0 for not at all, 1 for from
-    black to white."""
+    """Return the change of each pixel's colour, ``(height, width)``: 0 for none, 1 for from black
+    to white."""
     difference = (one.astype(np.float64) - other) / 255.0
     away: npt.NDArray[np.float64] = np.sqrt(np.square(difference).mean(axis=-1))
     return away

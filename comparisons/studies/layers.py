@@ -1,4 +1,4 @@
-"""Which cross-attention layer, at which denoising step, finds the objects best?"""
+"""A study of which cross-attention layer finds the objects best, and at which denoising step."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class LayersStudy:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """Which of ``CONTROLS`` could be scored."""
+        """Those of ``CONTROLS`` that could be scored."""
         return tuple(one for one in CONTROLS if any(s.layer == one for s in self.scores))
 
     @property

@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far apart the maps of one method at one step are, over all images, players and pixels.
+    """The difference of one method's maps at one step, over all images, players and pixels.
 
     Attributes:
         method: its name.
@@ -57,7 +57,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the study found.
+    """The findings of the study.
 
     Attributes:
         model, revision: its name, and what stands for its weights.

@@ -1,4 +1,5 @@
-"""How much of a method's answer falls to the words, and how much to positions that are no word."""
+"""A study of how much of a method's answer falls to the words, and how much to positions that are
+no word."""
 
 from __future__ import annotations
 
@@ -171,7 +172,7 @@ def shares(maps: AttributionMaps) -> dict[str, float]:
 
 
 def kind_of(player: Word) -> str:
-    """Which of ``KINDS`` a player is."""
+    """Return a player's kind, one of ``KINDS``."""
     if not player.is_text:
         return player.text
     return "words" if any(c.isalnum() for c in player.text) else "punctuation"

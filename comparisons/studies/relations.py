@@ -1,4 +1,5 @@
-"""How the maps of a head and of its dependent lie to each other, by dependency relation."""
+"""A study of how the maps of a head and of its dependent lie to each other, by dependency
+relation."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ class RelationOverlap:
 
 @dataclass(frozen=True)
 class RelationsStudy:
-    """What was found: unrelated pairs, all relations, then each relation by how often it occurs."""
+    """The findings: unrelated pairs, all relations, then each relation by how often it occurs."""
 
     model: str
     method: str

@@ -1,4 +1,4 @@
-"""How studies print and write what they found."""
+"""Results of studies, printed and written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def estimate_text(estimate: Estimate, digits: int = 3) -> str:
 
 
 def notes(*texts: str) -> list[str]:
-    """What must be known about a table, in lines that stay readable; empty ones are left out."""
+    """Return notes on a table, in lines that stay readable; empty ones are left out."""
     return [fill(text, 100, subsequent_indent="  ") for text in texts if text]
 
 

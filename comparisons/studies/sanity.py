@@ -49,7 +49,7 @@ class Cascade:
 
     @property
     def depends_on_model(self) -> bool:
-        """Whether its maps change once everything is random."""
+        """True if its maps change once everything is random."""
         return self.similarity[-1].mean < UNCHANGED
 
     def to_json(self) -> dict[str, Any]:

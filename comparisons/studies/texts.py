@@ -1,4 +1,4 @@
-"""What studies of words are made on: tagged texts, drawn with seeds of their own, and mapped."""
+"""Texts for studies of words: tagged, drawn with seeds of their own, and mapped."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def place_words(text: TaggedText, words: PromptWords) -> dict[int, Word]:
 
 
 def is_punctuation(token: TaggedToken) -> bool:
-    """Whether a token is a mark and no word."""
+    """Return whether a token is a mark and no word."""
     return token.tag in ("PUNCT", "SYM")
 
 

@@ -1,4 +1,4 @@
-"""Where the tasks of a run are done: in this process, or on the machines of a Ray cluster."""
+"""Executors of a run's tasks: in this process, or on the machines of a Ray cluster."""
 
 from wordlight.comparisons.runs.executors.choice import make_executor
 from wordlight.comparisons.runs.executors.executor import Executor, InProcess, WorkersWarning

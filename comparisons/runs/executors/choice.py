@@ -18,7 +18,7 @@ def make_executor(
     workers: int | None = None,
     address: str | None = None,
 ) -> MakeExecutor:
-    """What ``compare(executor=...)`` takes.
+    """Make an executor of what ``compare(executor=...)`` takes.
 
     Args:
         name: ``"local"``, in this process; ``"ray"``, by workers on a Ray cluster.

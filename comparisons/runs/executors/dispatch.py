@@ -1,4 +1,4 @@
-"""Which worker does which task: back-pressure, and tasks of lost workers given to others."""
+"""Dispatch of tasks to workers: back-pressure, and tasks of lost workers given to others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Dispatch(Generic[Task, Worker]):
         self._held[worker] = []
 
     def assign(self) -> Iterator[tuple[Worker, Task]]:
-        """What to hand out now, the idlest worker first."""
+        """Return the tasks to hand out now, the idlest worker first."""
         while self._held:
             worker = min(self._held, key=lambda one: len(self._held[one]))
             if len(self._held[worker]) >= self._ahead:
@@ -78,12 +78,12 @@ class Dispatch(Generic[Task, Worker]):
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self._held)
 
     @property
     def busy(self) -> bool:
-        """Whether some worker has a task."""
+        """True if some worker has a task."""
         return any(self._held.values())
 
     def _next(self) -> Task | None:

@@ -272,7 +272,7 @@ def _warn(text: str) -> None:
 
 
 def _got(ref: Any) -> Any:
-    """What a worker answered, or what it raised."""
+    """Return a worker's answer, or raise what it raised."""
     try:
         return ray.get(ref)
     except RayActorError:
@@ -283,9 +283,9 @@ def _got(ref: Any) -> Any:
 
 
 def _resources(workers: int | None) -> tuple[dict[str, Any], int]:
-    """What each worker takes of its machine, and for how many there is room now: one a GPU, else
-    one a TPU host; else one a machine with all its cores, or as many as are wanted, which share
-    them."""
+    """Return the share of its machine that each worker takes, and the number for which there is
+    room now: one a GPU, else one a TPU host; else one a machine with all its cores, or as many as
+    are wanted, which share them."""
     cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if gpus := int(cluster.get("GPU", 0)):
         return {"num_gpus": 1}, gpus
