@@ -23,15 +23,22 @@ class AttentionParts:
         scores: ``(rows, heads, places, keys)``, masked.
         values: ``(rows, heads, keys, width)``.
         projection: of the heads' outputs to the layer's, ``(heads, width, channels)``.
+        shares, outputs: the probabilities of these keys and A·V at each place, ``(rows, heads,
+            places, width)``, where the softmax runs over more keys than these; ``values`` is None
+            then.
     """
 
     scores: Any
     values: Any
     projection: Any
+    shares: Any = None
+    outputs: Any = None
 
     @property
     def probabilities(self) -> Any:
         """The softmax over keys."""
+        if self.shares is not None:
+            return self.shares
         xp = array_namespace(self.scores)
         powers = xp.exp(self.scores - xp.max(self.scores, axis=-1, keepdims=True))
         return powers / xp.sum(powers, axis=-1, keepdims=True)
@@ -44,7 +51,7 @@ class AttentionParts:
             xp = array_namespace(self.scores)
             # A masked key has none.
             return xp.where(xp.isfinite(self.scores), self.scores, xp.zeros_like(self.scores))
-        outputs = self.probabilities @ self.values
+        outputs = self.probabilities @ self.values if self.outputs is None else self.outputs
         if measure == "weighted-heads":
             return self.probabilities * self._head_weights(outputs)
         if measure == "output-cosine":

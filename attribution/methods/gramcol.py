@@ -36,9 +36,9 @@ class GramCol(ByStream):
     latent grid. So a place is high for a word when it is more like that word's best place than like
     the best places of others; below zero it is less so.
 
-    The paper has it for joint attention of images and videos. Here it is of cross-attention, whose
-    outputs mix the values of the text alone; ours are the ``"cosine"`` in place of the product, and
-    that all layers and heads count alike.
+    The paper has it for joint attention of images and videos. In cross-attention outputs mix the
+    values of the text alone; ours are the ``"cosine"`` in place of the product, and that all layers
+    and heads count alike.
 
     Cost at a step: one forward pass; the maps of all heads are held, on their own grids.
 

@@ -417,7 +417,6 @@ _NOT_OF_TRANSFORMERS = {
         "invert",
         "decode",
         "encode_from",
-        "attention_measures",
         "randomized",
     )
 }
@@ -654,6 +653,7 @@ FAMILIES: tuple[Denoiser, ...] = (
             "denoise_jvp": "experts are chosen place by place, which has no forward-mode rule",
             "attention_vjp": "Llama's tokens stand in two places among its keys",
             "attention_keys": "Llama's tokens stand in two places among its keys",
+            "attention_measures": "Llama's tokens stand in two places among its keys",
         },
     ),
 )

@@ -194,6 +194,9 @@ class AttentionTap:
         layout = now.layout
         if not self._query.wants_grid(layout.grid, layout.latent_grid):
             return None
+        if self._query.measure != "probabilities":
+            self._receive(call.name, layout.grid, self._measured_columns(now, call))
+            return None
         output, lse = with_denominators(call)
         parts = []
         for row in range(now.count)[now.rows]:
@@ -203,6 +206,33 @@ class AttentionTap:
             parts.append(layout.by_position(columns) if self._query.kind == "cross" else columns)
         self._receive(call.name, layout.grid, torch.stack(parts))
         return output
+
+    def _measured_columns(self, now: _Pass, call: AttentionCall) -> torch.Tensor:
+        """Another measure of the text's columns, or the picture's, of a softmax over both."""
+        kind, layout = self._query.kind, now.layout
+        rows = []
+        for row in range(now.count)[now.rows]:
+            alone = call.row(row)
+            assert alone.query is not None
+            assert alone.key is not None
+            wide = torch.promote_types(alone.query.dtype, torch.float32)
+            _, picture = layout.of_row(row)
+            keys = layout.keys_of_row(row, kind)
+            products = alone.products(slice(0, 1), alone.key[:, :, keys])
+            scores = alone.masked(products, slice(None), range(call.keys)[keys])[:, :, picture]
+            projection = None
+            if self._query.measure == "weighted-heads":
+                projection = _projection(call, int(scores.shape[1])).to(wide)
+            parts = AttentionParts(
+                scores,
+                None,
+                projection,
+                shares=alone.columns(0, picture, keys, None)[None],
+                outputs=alone.attended()[:, :, picture].to(wide),
+            )
+            measured = parts.measured(self._query.measure, kind)[0]
+            rows.append(layout.by_position(measured) if kind == "cross" else measured)
+        return torch.stack(rows)
 
     def _grid(self, now: _Pass, name: str, places: int) -> tuple[int, int]:
         if self._model.family.feature_maps:
