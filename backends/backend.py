@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from wordlight.backends.vocabulary import warn_of_unknown_words
 
 #: Steps whose maps are held at once where each is wanted by itself, and their pairs of places.
 _STEPS_AT_ONCE, _PAIRS_AT_ONCE = 8, 2**20
+#: How a given image is brought to noise.
+Inversion = Literal["noising", "ddim"]
 #: An array of the backend's framework; methods handle it through array-api-compat.
 Array = Any
 
@@ -234,11 +236,25 @@ class Backend(ABC):
         *,
         seed: int = 0,
         steps: int | None = None,
+        by: Inversion = "noising",
+        n_refine: int = 0,
     ) -> list[Trajectory]:
-        """Trajectories of given images ``(height, width, 3)`` uint8, by adding noise to them.
+        """Trajectories of given images ``(height, width, 3)`` uint8.
 
-        At each timestep the image's latents are noised with one and the same draw of noise; image
-        number k has seed ``seed + k``.
+        A transformer's pipeline is run once an image, to learn the times and what else it tells its
+        denoiser.
+
+        Args:
+            images, prompts: one prompt an image.
+            seed: of the noise; image number k has seed ``seed + k``.
+            steps: as the model recommends where None.
+            by: ``"noising"``: at each timestep the image's latents are noised with one and the same
+                draw of noise. ``"ddim"``: from the clean latents on, each step of the deterministic
+                sampler is undone with the noise that the denoiser predicts for the prompt, without
+                guidance (Song et al. 2021; of flow matching it is Euler's method backwards). A step
+                costs a row of the denoiser.
+            n_refine: how often each such step is repeated with the noise that is predicted where it
+                ended; the more, the nearer sampling comes back to the image.
 
         Raises:
             ValueError: images that are not ``(height, width, 3)`` uint8 or of a size that the
@@ -255,10 +271,35 @@ class Backend(ABC):
             facts.size_of(*image.shape[:2])
         for prompt in dict.fromkeys(prompts):
             warn_of_unknown_words(self.model_id, prompt)
-        return [
+        if by not in get_args(Inversion):
+            raise ValueError(
+                f"by must be {' or '.join(map(repr, get_args(Inversion)))}, not {by!r}"
+            )
+        if n_refine < 0 or (n_refine and by == "noising"):
+            raise ValueError("n_refine must be 0 or more, and is of by='ddim' alone")
+        noised = [
             self._invert(image, prompt, seed=s, steps=count)
             for image, prompt, s in zip(images, prompts, seeds, strict=True)
         ]
+        return noised if by == "noising" else [self._ddim(one, n_refine) for one in noised]
+
+    def _ddim(self, trajectory: Trajectory, n_refine: int) -> Trajectory:
+        """The trajectory of an image with the latents from which DDIM comes to it."""
+        embeddings = self.asarray(trajectory.embeddings[None])
+        latents = np.empty_like(trajectory.latents)
+        with self.no_gradients():
+            before, (alpha, sigma) = self.encode_image(trajectory.image), (1.0, 0.0)
+            for step in reversed(range(trajectory.steps)):
+                time = float(trajectory.timesteps[step])
+                told = Conditioning(embeddings, self.told(trajectory, step))
+                level, seen = self.noise_level(time), before
+                for _ in range(1 + n_refine):
+                    noise = self.denoise(seen, time, told)
+                    clean = (before - sigma * noise) / alpha
+                    seen = level[0] * clean + level[1] * noise
+                latents[step] = self.to_numpy(seen)[0]
+                before, (alpha, sigma) = seen, level
+        return replace(trajectory, latents=latents, noise_source="ddim")
 
     @abstractmethod
     def asarray(self, array: npt.ArrayLike) -> Array:

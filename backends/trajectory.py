@@ -73,7 +73,8 @@ class Trajectory:
         added: further conditioning by name (pooled embeddings, time ids), ``(...)`` without batch.
         empty_added, negative_added: the same of the empty and the negative prompt.
         not_replayable: why a replay from the latents would differ from the run, or None.
-        noise_source: ``"sampled"`` or ``"noising"`` (an image that was given).
+        noise_source: ``"sampled"``, or how an image that was given came to noise: ``"noising"``,
+            ``"ddim"``.
         step_added: further conditioning that was another at each step, ``(steps, ...)`` each.
         encoded_otherwise: how the embeddings came about, where the run was not simply given words
             (``"prompt_embeds"``, ``"clip_skip"``); None for words.

@@ -9,13 +9,14 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
@@ -24,6 +25,7 @@ from wordlight.backends.progress import tell
 from wordlight.backends.sampling import SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
+from wordlight.backends.torch.autoencoding import decoded, encoded
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.concepts import (
     CarriedCall,
@@ -141,7 +143,7 @@ class TorchBackend(Backend):
         return {
             "concept_attention": lambda: self.model.family.joint,
             "encode_from": lambda: takes_input_embeddings(pipe),
-            "decode": lambda: isinstance(pipe.vae, AutoencoderKL),
+            "decode": lambda: hasattr(pipe.vae, "decode"),
             "randomized": lambda: None not in parts and can_be_randomized(parts),
         }
 
@@ -210,7 +212,16 @@ class TorchBackend(Backend):
             train_steps=int(self.pipe.scheduler.config.num_train_timesteps),
             height=int(height) * scale,
             width=int(width) * scale,
+            multiple=8 if self.model.family.feature_maps else scale * self._patch,
         )
+
+    @property
+    def _patch(self) -> int:
+        """How many latents a side make a place of a transformer."""
+        if self.model.family.packed:
+            return 2
+        patch = getattr(self.model.config, "patch_size", None) or 2
+        return int(patch[-1] if isinstance(patch, (tuple, list)) else patch)
 
     def denoising_steps(self, steps: int | None = None) -> int:
         count = super().denoising_steps(steps)
@@ -232,6 +243,7 @@ class TorchBackend(Backend):
         negative_prompt: str | None,
         images_per_prompt: int,
         size: tuple[int, int],
+        exact_size: bool = False,
     ) -> list[Trajectory]:
         # All images of one call are one batch.
         takes = inspect.signature(self.pipe.__call__).parameters
@@ -251,6 +263,9 @@ class TorchBackend(Backend):
             asked["callback_on_step_end"] = functools.partial(_tell_step, steps)
         if self.model.family.feature_maps:
             asked["latents"] = self._initial_latents(seeds, size)
+        if exact_size and "use_resolution_binning" in takes:
+            # Draws another size, and brings the picture to the one that was asked for.
+            asked["use_resolution_binning"] = False
         asked |= self.model.family.as_given(self.pipe)
         if negative_prompt is not None:
             if "negative_prompt" not in takes:
@@ -269,7 +284,7 @@ class TorchBackend(Backend):
         """Raises ValueError for a pipeline that draws from more than words."""
         more = "call it yourself, inside wordlight.trace(pipe)"
         wanted = [n for n in ("image", "control_image", "mask_image") if n in takes]
-        if wanted:
+        if wanted and type(self.pipe).__name__ not in self.model.family.words_are_enough:
             raise ValueError(f"a {type(self.pipe).__name__} takes more than a prompt: {more}")
         if getattr(self.model.config, "encoder_hid_dim_type", None) == "ip_image_proj":
             raise ValueError(f"the pipeline has an IP-Adapter, which wants an image: {more}")
@@ -285,6 +300,8 @@ class TorchBackend(Backend):
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
         clean = self._encode_image(image)
+        if not self.model.family.feature_maps:
+            return self._noised_run(image, clean, prompt, seed, steps)
         noise = self.asarray(np.random.default_rng(seed).standard_normal(clean.shape, np.float32))
         self.pipe.scheduler.set_timesteps(steps)
         # Schedulers of higher order name some timesteps twice.
@@ -311,13 +328,37 @@ class TorchBackend(Backend):
             weights=self.weights,
         )
 
+    def _noised_run(
+        self, image: npt.NDArray[np.uint8], clean: torch.Tensor, prompt: str, seed: int, steps: int
+    ) -> Trajectory:
+        """A run of the pipeline, whose steps tell times and conditioning, with the latents of a
+        given image under noise in the place of its own."""
+        (run,) = self._sample(
+            [prompt],
+            seeds=[seed],
+            steps=steps,
+            guidance_scale=self._guidance_scale,
+            negative_prompt=None,
+            images_per_prompt=1,
+            size=(int(image.shape[0]), int(image.shape[1])),
+            exact_size=True,
+        )
+        if run.latents.shape[1:] != tuple(clean.shape[1:]):
+            raise ValueError(
+                f"{type(self.pipe).__name__} draws latents of {run.latents.shape[1:]} at this "
+                f"size, and its autoencoder makes {tuple(clean.shape[1:])} of the image"
+            )
+        shape = tuple(clean.shape)
+        noise = self.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+        levels = [self.noise_level(float(time)) for time in run.timesteps]
+        latents = torch.cat([alpha * clean + sigma * noise for alpha, sigma in levels])
+        return replace(
+            run, latents=self.to_numpy(latents), image=image, seed=seed, noise_source="noising"
+        )
+
     def _encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
         pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
-        with torch.no_grad():
-            clean = self.pipe.vae.encode(pixels.to(self.pipe.vae.dtype)).latent_dist.mode()
-        config = self.pipe.vae.config
-        shifted = clean.to(pixels.dtype) - (getattr(config, "shift_factor", None) or 0.0)
-        return shifted * config.scaling_factor
+        return encoded(self.pipe.vae, pixels, packed=self.model.family.packed)
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
         sigma = self.model.family.sigma
@@ -344,9 +385,7 @@ class TorchBackend(Backend):
 
     def _decode(self, latents: Array) -> Array:
         # The autoencoder may have another precision than the denoiser.
-        vae = self.pipe.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift).sample
+        pixels = decoded(self.pipe.vae, latents)
         return pixels.to(torch.promote_types(pixels.dtype, torch.float32)) / 2 + 0.5
 
     def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:

@@ -93,6 +93,9 @@ class Denoiser:
             module and ``told``; the argument ``text`` itself where None.
         told_text: the arguments that such embeddings go in by, of module and embeddings; the one
             argument ``text`` where None.
+        words_are_enough: names of the pipelines' classes that take a picture, too, and draw as well
+            without one.
+        packed: whether squares of 2 x 2 latents are packed into channels.
         without_rows: arguments whose arrays have no axis for rows.
         layers: the modules that attend, by name, in the order of their calls.
         joint: whether one softmax runs over text and picture.
@@ -129,6 +132,8 @@ class Denoiser:
     told_time: Callable[[float, torch.Tensor], Any]
     read_text: Callable[[Any, Told], Any] | None = None
     told_text: Callable[[Any, torch.Tensor], Told] | None = None
+    words_are_enough: frozenset[str] = frozenset()
+    packed: bool = False
     without_rows: frozenset[str] = frozenset()
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
     joint: bool = True

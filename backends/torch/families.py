@@ -414,8 +414,6 @@ def _pushes_from_empty(pipe: Any) -> bool:
 _NOT_OF_TRANSFORMERS = {
     name: f"{name} isn't known of transformers"
     for name in (
-        "invert",
-        "decode",
         "encode_from",
         "randomized",
     )
@@ -436,6 +434,7 @@ _SD_3 = Denoiser(
 )
 _FLUX = Denoiser(
     name="Flux.1",
+    packed=True,
     classes=("FluxTransformer2DModel",),
     layout=_text_first,
     unpack=_from_tokens,
@@ -478,6 +477,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         _FLUX,
         name="Flux.2",
         classes=("Flux2Transformer2DModel",),
+        words_are_enough=frozenset(("Flux2Pipeline", "Flux2KleinPipeline")),
         layers=layers_named(r"(single_)?transformer_blocks\.\d+\.attn"),
     ),
     replace(_FLUX, name="Chroma", classes=("ChromaTransformer2DModel",)),
@@ -569,7 +569,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         two_calls=True,
         lacks=_NOT_OF_TRANSFORMERS
         | dict.fromkeys(
-            ("denoise", "denoise_jvp", "denoise_vjp", "attention_vjp"),
+            ("denoise", "denoise_jvp", "denoise_vjp", "attention_vjp", "invert"),
             "the noise level can't be told from the timestep that the denoiser is given",
         ),
     ),

@@ -9,7 +9,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.film import by_step, save_film
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords, Word, WordKey
+from wordlight.backends.backend import Inversion
 from wordlight.backends.loading import default_framework
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
@@ -89,6 +90,12 @@ def add_to(commands: Commands) -> None:
             "turned as its EXIF says, and shown to the model at about the size that it draws; "
             "without PROMPT, the one that AUTOMATIC1111's web UI or ComfyUI wrote into the file"
         ),
+    )
+    parser.add_argument(
+        "--inversion",
+        choices=get_args(Inversion),
+        help="how noise comes to the picture: drawn (noising, the default), or by the sampler's "
+        "steps undone one by one (ddim)",
     )
     parser.add_argument(
         "--method",

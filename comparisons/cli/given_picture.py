@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.maps import WordMap
-from wordlight.backends.backend import Backend
+from wordlight.backends.backend import Backend, Inversion
 from wordlight.backends.sampling import SamplingFacts
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.files import read_image
@@ -28,11 +28,13 @@ class GivenPicture:
     Attributes:
         pixels: ``(height, width, 3)`` uint8.
         height, width: what the model is to see it at; None to choose.
+        inversion: how noise comes to it; see ``Backend.invert``.
     """
 
     pixels: npt.NDArray[np.uint8]
     height: int | None = None
     width: int | None = None
+    inversion: Inversion = "noising"
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> GivenPicture | None:
@@ -41,12 +43,15 @@ class GivenPicture:
         Raises ValueError for a file that is no picture, and for options of drawing beside it.
         """
         if arguments.image is None:
+            if getattr(arguments, "inversion", None) is not None:
+                raise ValueError("--inversion is of a given picture: say which with --image")
             return None
         for name, option in _OF_DRAWING.items():
             if getattr(arguments, name, None) is not None:
                 raise ValueError(f"{option} is of drawing: leave it out where --image is given")
         pixels = read_image(Path(arguments.image))
-        return cls(pixels, arguments.height, arguments.width)
+        chosen: Inversion = getattr(arguments, "inversion", None) or "noising"
+        return cls(pixels, arguments.height, arguments.width, chosen)
 
     def seen_size(self, facts: SamplingFacts) -> tuple[int, int]:
         """Height and width that the model sees it at: as it is shaped, with about as many pixels as
@@ -71,7 +76,7 @@ class GivenPicture:
     def trajectory(self, backend: Backend, prompt: str, *, seed: int) -> Trajectory:
         """Return the trajectory of the picture: with noise, as the model sees it."""
         image = resized_image(self.pixels, self.seen_size(backend.sampling))
-        (trajectory,) = backend.invert([image], [prompt], seed=seed)
+        (trajectory,) = backend.invert([image], [prompt], seed=seed, by=self.inversion)
         return trajectory
 
     def at_own_size(self, word_map: WordMap) -> WordMap:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -202,3 +204,45 @@ def test_hooks_and_counts() -> None:
     assert heard == [(n, k) for n in ("fine", "coarse") for k in ("cross", "self")]
     model.attention(trajectory, AttentionQuery(), (0,))
     assert model.evaluations == Evaluations(forward=2)
+
+
+def test_ddim_inversion_comes_back_to_the_image() -> None:
+    """Refined until it stands still, each step is what the sampler's step would undo."""
+    model = ToyModel()
+    image = model.sample("a red circle", seed=0).image
+    before = model.evaluations.forward
+    (run,) = model.invert([image], ["a red circle"], by="ddim", n_refine=400, steps=4)
+    assert model.evaluations.forward - before == 4 * 401
+    assert run.noise_source == "ddim"
+    x = run.latents[0][None]
+    for step, time in enumerate(run.timesteps):
+        assert np.allclose(x[0], run.latents[step], atol=1e-6)
+        noise = model.denoise(x, float(time), Conditioning(run.embeddings[None]))
+        alpha, sigma = model.noise_level(float(time))
+        last = step + 1 == run.steps
+        after = (1.0, 0.0) if last else model.noise_level(float(run.timesteps[step + 1]))
+        x = after[0] * (x - sigma * noise) / alpha + after[1] * noise
+    assert np.allclose(x, model.encode_image(image), atol=1e-6)
+    # Without refinement it comes near.
+    (rough,) = model.invert([image], ["a red circle"], by="ddim", steps=4)
+    assert np.abs(rough.latents - run.latents).max() > 0
+
+
+def test_ddim_inversion_on_paper() -> None:
+    """Noise that is 1 everywhere: x at a level is α·clean + σ."""
+
+    class Ones(ToyModel):
+        def _denoise(self, latents: Any, timestep: float, conditioning: Conditioning) -> Any:
+            return np.ones_like(latents)
+
+    model = Ones()
+    image = model.sample("a red circle", seed=0).image
+    (run,) = model.invert([image], ["a red circle"], by="ddim")
+    clean = model.encode_image(image)[0]
+    for latents, time in zip(run.latents, run.timesteps, strict=True):
+        alpha, sigma = model.noise_level(float(time))
+        assert np.allclose(latents, alpha * clean + sigma)
+    with pytest.raises(ValueError, match="by must be 'noising' or 'ddim', not 'ddpm'"):
+        model.invert([image], ["a red circle"], by="ddpm")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="n_refine must be 0 or more, and is of by='ddim' alone"):
+        model.invert([image], ["a red circle"], n_refine=2)
