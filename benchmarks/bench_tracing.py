@@ -1,6 +1,7 @@
 """What tracing costs: time against the same sampling untraced, and memory held.
 
-Ratios within one run on one machine; the rounds alternate, so that both see the same load.
+Ratios within one run on one machine: of CPU seconds on a CPU, of the time between two waits for the
+device on a GPU. Each round takes all ways in an order drawn anew, so that none is always first.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import random
 import statistics
 import time
 import warnings
@@ -17,7 +19,6 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from wordlight.attribution import DAAM
 from wordlight.backends import trace
 from wordlight.backends.scenes.tokenizer import BOS_ID, EOS_ID, build_tokenizer, vocabulary
 
@@ -72,22 +73,69 @@ def narrow_pipeline() -> StableDiffusionPipeline:
     return pipe
 
 
-def sample(pipe: StableDiffusionPipeline, steps: int, side: int) -> Any:
+def sample(
+    pipe: StableDiffusionPipeline, steps: int, side: int, images: int = 1, output: str = "pil"
+) -> Any:
     generator = torch.Generator().manual_seed(0)
     return pipe(
-        PROMPT, num_inference_steps=steps, height=side, width=side, generator=generator
+        PROMPT,
+        num_inference_steps=steps,
+        height=side,
+        width=side,
+        num_images_per_prompt=images,
+        generator=generator,
+        output_type=output,
     ).images
 
 
-def seconds(pipe: StableDiffusionPipeline, traced: bool, steps: int) -> float:
-    started = time.perf_counter()
-    if traced:
-        with trace(pipe) as record:
-            sample(pipe, steps, 256)
-        DAAM.from_trace(record)
-    else:
-        sample(pipe, steps, 256)
-    return time.perf_counter() - started
+#: The ways to draw that a round compares with each other.
+WAYS = ("untraced", "traced", "traced, maps included")
+
+
+def draw(pipe: StableDiffusionPipeline, way: str, sizes: tuple[int, int, int], output: str) -> None:
+    """Draw in one of ``WAYS``; sizes are steps, side in pixels and number of images."""
+    steps, side, images = sizes
+    if way == "untraced":
+        sample(pipe, steps, side, images, output)
+        return
+    with trace(pipe) as record:
+        sample(pipe, steps, side, images, output)
+    if way != "traced":
+        _ = [means.means for means in record.attention]
+
+
+def seconds(pipe: StableDiffusionPipeline, way: str, sizes: Any, output: str) -> float:
+    """Seconds of the CPU, or of the wall where a GPU works."""
+    on_gpu = pipe.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    if on_gpu:
+        torch.cuda.synchronize()
+    started = clock()
+    draw(pipe, way, sizes, output)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - started
+
+
+def ratios(
+    pipe: StableDiffusionPipeline, sizes: tuple[int, int, int], output: str, rounds: int
+) -> dict[str, float]:
+    """Median over rounds of each way's time against the untraced one's, with the spread."""
+    for way in WAYS:
+        draw(pipe, way, (1, *sizes[1:]), output)
+    order = random.Random(0)
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        taken = {way: seconds(pipe, way, sizes, output) for way in order.sample(WAYS, k=len(WAYS))}
+        for way in WAYS[1:]:
+            found[way].append(taken[way] / taken["untraced"])
+        found["untraced"].append(taken["untraced"])
+    told = {"untraced seconds": round(statistics.median(found.pop("untraced")), 2)}
+    for way, values in found.items():
+        told[way] = round(statistics.median(values), 3)
+        told[f"{way}, lowest"] = round(min(values), 3)
+        told[f"{way}, highest"] = round(max(values), 3)
+    return told
 
 
 def live_tensor_bytes() -> int:
@@ -116,40 +164,43 @@ def held(pipe: StableDiffusionPipeline, steps: int, side: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (5)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds (7)")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps a round (10)")
+    parser.add_argument("--side", type=int, default=256, help="pixels (256)")
+    parser.add_argument("--images", type=int, default=1, help="in a batch (1)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    pipe = narrow_pipeline()
-    for traced in (False, True):
-        seconds(pipe, traced, 1)
-    ratios, plain = [], []
-    for _ in range(options.rounds):
-        untraced, traced_time = (
-            seconds(pipe, False, options.steps),
-            seconds(pipe, True, options.steps),
-        )
-        ratios.append(traced_time / untraced)
-        plain.append(untraced)
-    short, long = held(pipe, 10, 256), held(pipe, 50, 256)
-    result = {
-        "traced/untraced": round(statistics.median(ratios), 3),
-        "lowest": round(min(ratios), 3),
-        "highest": round(max(ratios), 3),
-        "rounds": options.rounds,
-        "untraced seconds": round(statistics.median(plain), 2),
+    torch.set_num_threads(options.threads)
+    pipe = narrow_pipeline().to(options.device)
+    if options.dtype != "float32":
+        pipe = pipe.to(getattr(torch, options.dtype))
+    sizes = (options.steps, options.side, options.images)
+    result: dict[str, Any] = {
+        f"output {output}": ratios(pipe, sizes, output, options.rounds)
+        for output in ("pil", "latent")
+    }
+    result |= {
         "held bytes, 512 px": held(pipe, 2, 512),
-        "held bytes, 256 px, 10 steps": short,
-        "held bytes, 256 px, 50 steps": long,
-        "threads": torch.get_num_threads(),
+        "held bytes, 256 px, 10 steps": held(pipe, 10, 256),
+        "held bytes, 256 px, 50 steps": held(pipe, 50, 256),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
+        **vars(options),
     }
     if options.json:
         print(json.dumps(result))
         return
     print("Tracing, on a narrow UNet with Stable Diffusion 1.5's blocks and heads:")
     for name, value in result.items():
-        print(f"  {name:30} {value}")
+        if isinstance(value, dict):
+            print(f"  {name}")
+            for inner, number in value.items():
+                print(f"    {inner:30} {number}")
+        else:
+            print(f"  {name:32} {value}")
 
 
 if __name__ == "__main__":
