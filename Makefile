@@ -13,7 +13,7 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all methods leaderboard findings studies test test-all bench lint format clean
+.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all methods leaderboard findings studies test test-all test-gpu bench lint format clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -127,7 +127,12 @@ test: lint ## lint, and all tests but the slow ones
 	$(PYTEST)
 
 test-all: lint ## lint, and all tests
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "not gpu"
+
+# $DEVICE is "cuda" where it isn't given; "cpu" tries the tests themselves.
+DEVICE := cuda
+test-gpu: install ## what only a GPU shows, on $DEVICE
+	WORDLIGHT_DEVICE=$(DEVICE) $(BIN)/pytest -m gpu tests/backends/torch/test_gpu.py
 
 # The notebooks are run for it: some minutes on one core.
 docs: install ## build the site into out/site; a broken link ends it

@@ -100,6 +100,21 @@ def load(
     return backend
 
 
+def loaded(model: Backend | str | Path, device: str | None, dtype: str | None) -> Backend:
+    """Return a model that is loaded already as it is, any other loaded on a device in a precision.
+
+    Raises TypeError where a loaded one is to be elsewhere, and as ``load`` does.
+    """
+    if not isinstance(model, Backend):
+        return load(model, device=device, dtype=dtype)
+    if device is not None or dtype is not None:
+        raise TypeError(
+            f"{model!r} is loaded already: give the model's name or folder to have it on a device "
+            "or in a precision"
+        )
+    return model
+
+
 @overload
 def trace(
     pipe: Backend, query: AttentionQuery | None = None, *, prompts: Sequence[str] | None = None

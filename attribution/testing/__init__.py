@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.testing import checks as testing_checks
 from wordlight.attribution.testing.specimens import Specimens
 from wordlight.attribution.testing.subject import Subject
 from wordlight.backends.backend import Backend
+from wordlight.backends.loading import loaded
 from wordlight.backends.trajectory import Trajectory
 
 #: A class of attributor, or anything else that makes one on a backend.
@@ -53,7 +55,9 @@ def check_attributor(
     make: Make,
     trajectories: Sequence[Trajectory] | None = None,
     *,
-    backend: Backend | None = None,
+    backend: Backend | str | Path | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Check that a method keeps to the rules of ``TextImageAttributor``.
 
@@ -64,13 +68,15 @@ def check_attributor(
         make: a class of attributor, or a function from backend to attributor (to set options).
         trajectories: of images of the backend; what they don't show (a repeated word, a word of
             several tokens, ...) is drawn.
-        backend: a real model to check on.
+        backend: a real model to check on; a name or a folder is loaded for it.
+        device, dtype: where and in which precision a name or folder is loaded.
 
     Raises:
         AssertionError: the first check that fails, with what is wrong and what would be right.
         MissingCapabilityError: the backend hasn't what the method needs.
         ValueError: the backend can't draw, and a trajectory is lacking.
     """
-    subject = Subject(make, Specimens(backend, trajectories))
+    model = None if backend is None else loaded(backend, device, dtype)
+    subject = Subject(make, Specimens(model, trajectories))
     for examine in testing_checks.CHECKS:
         examine(subject)

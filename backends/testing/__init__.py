@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from wordlight.backends.backend import Backend
+from wordlight.backends.loading import loaded
 from wordlight.backends.testing import checks as testing_checks
 from wordlight.backends.testing.subject import Subject
 from wordlight.backends.trajectory import Trajectory
@@ -44,10 +46,12 @@ def backend_checks() -> tuple[Check, ...]:
 
 
 def check_backend(
-    backend: Backend,
+    backend: Backend | str | Path,
     trajectory: Trajectory | None = None,
     *,
     size: tuple[int, int] | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Check that a backend's primitives are what methods take them for.
 
@@ -57,16 +61,19 @@ def check_backend(
     drowns them.
 
     Args:
-        backend: any model; it is as before afterwards, but for its counters.
+        backend: any model; it is as before afterwards, but for its counters. A name or a folder is
+            loaded for it.
         trajectory: an image of its own, of two steps or more and with guidance: needed where it
             can't ``sample``.
         size: height and width in pixels of the images that are drawn. Where None, the model's own
             height and half of its width, so that the two can't be mixed up.
 
+        device, dtype: where and in which precision a name or folder is loaded.
+
     Raises:
         AssertionError: the first check that fails, with what is wrong and what would be right.
         ValueError: the backend can't draw, and no trajectory was given.
     """
-    subject = Subject(backend, trajectory, size)
+    subject = Subject(loaded(backend, device, dtype), trajectory, size)
     for examine in testing_checks.CHECKS:
         examine(subject)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.backends.testing import broken
+from wordlight.attribution import DAAM
+from wordlight.attribution.testing import check_attributor
 from wordlight.attribution.testing.model import ToyModel
-from wordlight.backends import load
+from wordlight.backends import load, loading
 from wordlight.backends.backend import Backend
 from wordlight.backends.testing import Check, backend_checks, check_backend
 
@@ -114,6 +116,24 @@ def test_checks_one_by_one(check: Check) -> None:
 
 def test_the_embedded_model_on_torch() -> None:
     check_backend(load("scenes"))
+
+
+def test_a_model_by_name_on_a_device_in_a_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def load_toy(model: str, **where: object) -> Backend:
+        asked.append((model, where))
+        return ToyModel()
+
+    monkeypatch.setattr(loading, "load", load_toy)
+    check_backend("scenes", device="cpu", dtype="float64")
+    check_attributor(DAAM, backend="scenes", device="cpu", dtype="bfloat16")
+    assert asked == [
+        ("scenes", {"device": "cpu", "dtype": "float64"}),
+        ("scenes", {"device": "cpu", "dtype": "bfloat16"}),
+    ]
+    with pytest.raises(TypeError, match="is loaded already: give the model's name"):
+        check_backend(ToyModel(), dtype="float16")
 
 
 def test_backends_that_have_little() -> None:
