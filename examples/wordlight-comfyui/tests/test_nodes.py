@@ -46,6 +46,13 @@ def call(nodes, name, **inputs):
     return given
 
 
+def test_methods_that_explain_something_can_be_chosen(nodes):
+    (methods, options) = nodes["WordlightExplain"].INPUT_TYPES()["required"]["method"]
+    assert options["default"] in methods
+    assert "occlusion" in methods
+    assert not {"uniform", "shuffled-word"} & set(methods)
+
+
 def test_each_node_keeps_comfyuis_contract(nodes):
     import wordlight_comfyui
 

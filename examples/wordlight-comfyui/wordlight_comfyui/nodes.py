@@ -41,7 +41,7 @@ class Explain:
                 "image": ("IMAGE",),
                 "prompt": ("STRING", {"multiline": True, "default": ""}),
                 "model": ("STRING", {"default": "scenes"}),
-                "method": (sorted(registry.available()), {"default": "daam"}),
+                "method": (_methods(), {"default": "daam"}),
                 "steps": ("INT", {"default": 20, "min": 1, "max": 200}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**32 - 1}),
             }
@@ -166,6 +166,11 @@ class Mask:
         found = _map_of(maps, word)
         values = found.normalised() if soft else found.mask(threshold)
         return (torch.from_numpy(np.array(values, dtype=np.float32))[None],)
+
+
+def _methods() -> list[str]:
+    """The methods of the registry, but for controls, which explain nothing."""
+    return sorted(n for n, kind in registry.available().items() if kind.family != "control")
 
 
 def _map_of(maps: AttributionMaps, word: str) -> WordMap:
