@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.batches import BatchLimits, join_rows
-from wordlight.backends.sampling import SamplingFacts, check_image, check_prompts, seeds_of
+from wordlight.backends.sampling import (
+    SamplingFacts,
+    check_image,
+    check_prompts,
+    refuse_others,
+    seeds_of,
+)
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
@@ -180,6 +186,7 @@ class Backend(ABC):
         images_per_prompt: int = 1,
         height: int | None = None,
         width: int | None = None,
+        **others: Any,
     ) -> Trajectory | list[Trajectory]:
         """Run the real pipeline and record what it went through.
 
@@ -195,12 +202,14 @@ class Backend(ABC):
             height, width: in pixels; the model's own size where None.
 
         Raises:
+            TypeError: an argument of another name; the right one is said.
             ValueError: an empty prompt, a size the model can't draw, a bad number.
             PromptTooLongError: a prompt that the context can't hold.
 
         Warns:
             UnknownWordsWarning: words that the model was never trained on, where that is known.
         """
+        refuse_others(others)
         self.require(frozenset({"sample"}), "sample")
         asked = [prompts] if isinstance(prompts, str) else list(prompts)
         check_prompts(asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,29 @@ class SamplingFacts:
                     f"{name} must be a positive multiple of {self.multiple} pixels, not {value}"
                 )
         return chosen
+
+
+#: What pipelines call the arguments of ``Backend.sample``.
+_IN_PIPELINES = {
+    "prompt": "prompts",
+    "num_inference_steps": "steps",
+    "num_images_per_prompt": "images_per_prompt",
+    "guidance": "guidance_scale",
+    "generator": "seed",
+}
+
+
+#: The arguments themselves.
+_TAKEN = (*dict.fromkeys(_IN_PIPELINES.values()), "negative_prompt", "height", "width")
+
+
+def refuse_others(others: Mapping[str, Any]) -> None:
+    """Raise TypeError for an argument that ``sample`` doesn't take, with the right one."""
+    for name, value in others.items():
+        ours = _IN_PIPELINES.get(name)
+        shown = repr(value) if isinstance(value, str | int | float) else "..."
+        right = f"say {ours}={shown}" if ours else f"it takes {', '.join(_TAKEN)}"
+        raise TypeError(f"sample takes no {name}: {right}")
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

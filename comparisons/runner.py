@@ -69,6 +69,7 @@ from wordlight.comparisons.store.settings_file import (
     settings_hash,
     write_settings,
 )
+from wordlight.comparisons.wording import counted
 
 
 class RunWarning(UserWarning):
@@ -398,7 +399,8 @@ class _Run:
             for name in names
         )
         if failed:
-            return f"no word is left to choose its threshold on: {failed} calibration cells failed"
+            cells = counted(failed, "calibration cell")
+            return f"no word is left to choose its threshold on: {cells} failed"
         return (
             "no word to choose its threshold on: no calibration image shows another object, whose "
             "map it would take"

@@ -39,6 +39,7 @@ from wordlight.comparisons.rows.row import check_steps
 from wordlight.comparisons.runs.options import ModelOptions, method_options, whole_number
 from wordlight.comparisons.store.output_folder import written_at_once
 from wordlight.comparisons.store.owned_files import OwnedFiles
+from wordlight.comparisons.wording import counted
 
 _EPILOG = """\
 In the output folder: viewer.html (a page to look at all of it with, in a browser, without
@@ -244,7 +245,7 @@ def run(arguments: argparse.Namespace) -> None:
         Image.fromarray(trajectory.image).save(partial / IMAGE)
         for attributor, of_method in zip(attributors, names, strict=True):
             effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"
-            say(f"asking {attributor.name}{effort} about {len(shown)} words")
+            say(f"asking {attributor.name}{effort} about {counted(len(shown), 'word')}")
             # Some methods take minutes over all steps.
             loud = not arguments.quiet
             if arguments.film:

@@ -19,6 +19,7 @@ from wordlight.comparisons.cli.arguments import (
     add_output,
 )
 from wordlight.comparisons.runs.plan import Arguments
+from wordlight.comparisons.wording import counted
 
 if TYPE_CHECKING:
     from wordlight.comparisons.results.comparison import Comparison
@@ -100,7 +101,8 @@ def status_of(comparison: Comparison) -> int:
     if not comparison.failures:
         return 0
     print(
-        f"wordlight: {len(comparison.failures)} cells failed, the first: {comparison.failures[0]}",
+        f"wordlight: {counted(len(comparison.failures), 'cell')} failed, the first: "
+        f"{comparison.failures[0]}",
         file=sys.stderr,
     )
     return FAILED

@@ -18,6 +18,7 @@ from wordlight.comparisons.cli.arguments import (
     add_seed,
 )
 from wordlight.comparisons.runs.options import ModelOptions
+from wordlight.comparisons.wording import counted
 
 _MAKE_EPILOG = """\
 Writes a folder an image: prompt.txt, output.png, seed.txt. Annotated, it has <word>.gt.png too,
@@ -124,7 +125,7 @@ def run_make(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(facts))
     else:
-        print(f"{made.there} images in {arguments.out}, {made.drawn} of them drawn now")
+        print(f"{counted(made.there, 'image')} in {arguments.out}, {made.drawn} of them drawn now")
 
 
 def run_check(arguments: argparse.Namespace) -> None:
@@ -162,7 +163,8 @@ def run_check(arguments: argparse.Namespace) -> None:
         return
     kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(words.items())) or "none"
     print(
-        f"{dataset.format}: {items} items, {bare} of them without masks; words with a mask: "
+        f"{dataset.format}: {counted(items, 'item')}, {bare} of them without masks; words with "
+        f"a mask: "
         f"{kinds}; skipped: {len(dataset.skipped)}; for calibration {splits['calibration']}, "
         f"to test on {splits['test']}"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wordlight.comparisons.cli.arguments import Commands, add_command
+from wordlight.comparisons.wording import counted
 
 if TYPE_CHECKING:
     from wordlight.comparisons.stats.intervals import Estimate
@@ -85,7 +86,8 @@ def _show(arguments: argparse.Namespace) -> None:
         print(json.dumps({**run.to_json(), "table": table, "failures": failed}, indent=2))
         return
     folder, started, model, images, state, rows = one_line(run)
-    print(f"{folder}: {state}\nstarted {started} on {model}, {images} images; rows: {rows}")
+    on = f"{model}, {counted(int(images), 'image')}"
+    print(f"{folder}: {state}\nstarted {started} on {on}; rows: {rows}")
     print("\nversions: " + ", ".join(f"{name} {v}" for name, v in run.versions.items()))
     print(f"\nsettings:\n{dump(run.settings)}")
     if failed:

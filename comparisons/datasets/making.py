@@ -23,6 +23,7 @@ from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken, 
 from wordlight.comparisons.store.lock import locked
 from wordlight.comparisons.store.output_folder import claimed
 from wordlight.comparisons.store.settings_file import holds_same_run, write_settings
+from wordlight.comparisons.wording import counted
 
 #: What Unreal-Gen replaces.
 REPLACED = ("NOUN", "ADJ")
@@ -165,7 +166,7 @@ def make(
     if n < 1 or seed < 0:
         raise ValueError(f"n must be 1 or more and the seed 0 or more, not {n} and {seed}")
     if len(captions) < n:
-        raise ValueError(f"there are captions for {len(captions)} images, not {n}")
+        raise ValueError(f"there are captions for {counted(len(captions), 'image')}, not {n}")
     root = Path(out)
     settings = {**_settings(captions, backend, seed, kind), **(drawn_with or {})}
     drawn, left_out, there = 0, [], 0
@@ -194,7 +195,8 @@ def make(
             on_image()
     if there < n:
         raise ValueError(
-            f"the model can read captions for {there} images, not for {n}; {len(left_out)} were "
+            f"the model can read captions for {counted(there, 'image')}, not for {n}; "
+            f"{len(left_out)} were "
             f"left out, the first of them {left_out[0]}"
         )
     return Made(there, drawn, tuple(left_out))

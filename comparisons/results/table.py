@@ -25,6 +25,7 @@ from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA, Standing
 from wordlight.comparisons.store.cells import PEAK_BYTES
+from wordlight.comparisons.wording import counted
 
 #: No value: nothing was scored, or maps from elsewhere don't say what they cost.
 NONE = "-"
@@ -304,7 +305,8 @@ def _failed(comparison: Comparison) -> str:
     )
     lost = f"; nothing was left of {', '.join(comparison.lost)}" if comparison.lost else ""
     return (
-        f"{len(comparison.failures)} cells failed, whose images are left out of their rows: "
+        f"{counted(len(comparison.failures), 'cell')} failed, whose images are left out of "
+        f"their rows: "
         f"{', '.join(f'{label} {count}' for label, count in counts.items())}{lost}; "
         "the same command tries them again"
     )
@@ -319,8 +321,8 @@ def _told_apart(comparison: Comparison) -> str:
     images = max(test.images for test in tests)
     line = (
         "rows that share a group's letter are tied: their mIoU@best can't be told apart (paired "
-        f"sign-flip permutation tests over {_count(images, 'image')}, Holm's correction over "
-        f"{_count(len(tests), 'pair')}, {ALPHA:.0%} family-wise); a rank is one more than the "
+        f"sign-flip permutation tests over {counted(images, 'image')}, Holm's correction over "
+        f"{counted(len(tests), 'pair')}, {ALPHA:.0%} family-wise); a rank is one more than the "
         "number of rows that are better"
     )
     if len(tests) * 2.0 ** (1 - images) > ALPHA:
@@ -348,7 +350,7 @@ def _title(comparison: Comparison) -> str:
     if not first_of(comparison):
         question = "Do maps say what the model does?"
     return (
-        f"{question} {_count(facts.n, 'test image')} {images} {facts.model_id}"
+        f"{question} {counted(facts.n, 'test image')} {images} {facts.model_id}"
         f"{revision} ({facts.framework}), {facts.words} {facts.headline}"
     )
 
@@ -370,7 +372,7 @@ def _chosen(comparison: Comparison) -> list[str]:
     ceiling = f", ceiling {comparison.ceiling_threshold:g}" if cut else ""
     what = "thresholds, chosen" if cut else "chosen"
     return [
-        f"{what} on {_count(comparison.facts.calibration, 'calibration image')}: "
+        f"{what} on {counted(comparison.facts.calibration, 'calibration image')}: "
         f"{', '.join(parts)}{ceiling}"
     ]
 
@@ -399,10 +401,6 @@ def _place_by(comparison: Comparison, row: Row, metric: Metric) -> tuple[bool, f
 
 def _place(standing: Standing | None) -> str:
     return NONE if standing is None else f"{standing} ({standing.groups})"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -18,11 +18,6 @@ _LATEX = {
 }
 
 
-def counted(n: int, what: str) -> str:
-    """Return how many there are: ``1 image``, ``2 images``."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
 def aligned(lines: Lines, extra: int = 0) -> str:
     """Columns in line; the last ``extra`` lines stand below a rule of their own."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]

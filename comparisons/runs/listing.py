@@ -238,7 +238,8 @@ def _without_nan(value: Any) -> Any:
 def one_line(run: RunInfo) -> list[str]:
     """A run as a line of a table: see ``COLUMNS``."""
     of = "" if run.cells is None else f" of {run.cells}"
-    state = run.state if run.state == "finished" else f"{run.state}: {run.made}{of} cells"
+    cells = "cell" if run.cells == 1 else "cells"
+    state = run.state if run.state == "finished" else f"{run.state}: {run.made}{of} {cells}"
     if run.failed:
         state += f", {run.failed} failed"
     shown = ", ".join(run.methods[:4]) + (

@@ -28,13 +28,14 @@ from wordlight.backends.scenes.grammar import (
 from wordlight.backends.scenes.segment import Segmentation, segment
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.influence import pixel_change
 from wordlight.comparisons.studies.relations import overlaps
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
 from wordlight.comparisons.studies.texts import THE_PAPER, WordStudy, draw, method_for
+from wordlight.comparisons.wording import counted
 
 #: Where maps are cut.
 THRESHOLD = 0.4

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 from wordlight.attribution.methods.controls import Center
 from wordlight.comparisons.results.comparison import Comparison
 from wordlight.comparisons.results.table import metric_notes, model_tables, of_model
-from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.rows.row import DEFAULT_METHODS, SHUFFLED
 from wordlight.comparisons.runner import compare
 from wordlight.comparisons.runs.options import (
@@ -33,6 +33,7 @@ from wordlight.comparisons.stats.paired_tests import ALPHA
 from wordlight.comparisons.store.cells import COST_METRICS
 from wordlight.comparisons.studies.results import estimate_data, write_study
 from wordlight.comparisons.studies.study import number_of
+from wordlight.comparisons.wording import counted
 
 NAME = "faithfulness"
 #: What can be asked for, in the order of the tables.
@@ -226,7 +227,8 @@ class FaithfulnessStudy:
         notes += [f"{name}: not measured: {why}" for name, why in facts.not_measured]
         if found.failures:
             notes.append(
-                f"{len(found.failures)} cells failed, whose images are left out of their rows; the "
+                f"{counted(len(found.failures), 'cell')} failed, whose images are left out of "
+                f"their rows; the "
                 "same command tries them again"
             )
         return "\n".join([*parts, "", *map(_filled, notes)])

@@ -12,12 +12,12 @@ from wordlight.backends.backend import Backend
 from wordlight.backends.prompted_data import DATA, SCENES, PromptedData
 from wordlight.backends.prompts import check_split
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
-from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.runs.options import TEXT, one_of, option, options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 from wordlight.comparisons.studies.sheet import Drawing, write_sheet
 from wordlight.comparisons.studies.study import Study, number_of, seed_of
+from wordlight.comparisons.wording import counted
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from wordlight.attribution.methods.noise_difference import without
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
@@ -27,6 +27,7 @@ from wordlight.comparisons.studies.texts import (
     method_for,
     place_words,
 )
+from wordlight.comparisons.wording import counted
 
 #: Where the paper's first version cuts a map that runs from 0 to 1.
 THRESHOLD = 0.4

@@ -26,11 +26,12 @@ from wordlight.comparisons.metrics.overlap import iou_at
 from wordlight.comparisons.metrics.segmentation import THRESHOLD_GRID
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.figures import figure_png
-from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import PATH, option, options, whole
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text
 from wordlight.comparisons.studies.study import Study, number_of, seed_of
+from wordlight.comparisons.wording import counted
 
 #: A layer's name, or a control's, and a step's number; None for all of them, as DAAM averages them.
 Place = tuple[str | None, int | None]

@@ -19,7 +19,6 @@ from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
-from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.rows.row import SHUFFLED, step_options
 from wordlight.comparisons.runs.options import TEXT, TEXTS, option, options
 from wordlight.comparisons.studies.study import (
@@ -29,6 +28,7 @@ from wordlight.comparisons.studies.study import (
     seed_of,
     steps_looked_at,
 )
+from wordlight.comparisons.wording import counted
 
 Floats = npt.NDArray[np.floating]
 

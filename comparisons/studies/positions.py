@@ -15,7 +15,7 @@ from wordlight.attribution.words import Word
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.results.finished_run import FinishedRun
-from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import PATH, option, options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text
@@ -27,6 +27,7 @@ from wordlight.comparisons.studies.study import (
     steps_looked_at,
 )
 from wordlight.comparisons.studies.texts import method_for
+from wordlight.comparisons.wording import counted
 
 KINDS = ("<start>", "words", "punctuation", "<end>", "<pad>")
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.shown_map import ShownMap
-from wordlight.comparisons.results.text_tables import aligned, counted
+from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import number, option, options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
@@ -27,6 +27,7 @@ from wordlight.comparisons.studies.texts import (
     method_for,
     place_words,
 )
+from wordlight.comparisons.wording import counted
 
 #: Rows over many relations; what they are called in results.
 UNRELATED, RELATED = "(unrelated pairs)", "(all relations)"

@@ -19,7 +19,6 @@ from wordlight.backends.trajectory import FloatArray, Trajectory
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.metrics.rank_correlation import rank_correlation
 from wordlight.comparisons.results.figures import figure_png
-from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.rows.row import SHUFFLED
 from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
@@ -32,6 +31,7 @@ from wordlight.comparisons.studies.study import (
     steps_looked_at,
 )
 from wordlight.comparisons.studies.texts import method_for
+from wordlight.comparisons.wording import counted
 
 #: The stage of ``Backend.stages`` that is no part of the denoiser.
 TEXT_ENCODER = "text_encoder"

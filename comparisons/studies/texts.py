@@ -22,10 +22,10 @@ from wordlight.comparisons.datasets.tagged_text import (
     tag_by_spacy,
 )
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
-from wordlight.comparisons.results.text_tables import counted
 from wordlight.comparisons.rows.row import check_steps, step_options
 from wordlight.comparisons.runs.options import PATH, TEXT, option, options
 from wordlight.comparisons.studies.study import Study, number_of, seed_of, steps_looked_at
+from wordlight.comparisons.wording import counted
 
 #: Where the original paper's figures are from.
 THE_PAPER = "Tang et al., What the DAAM, arXiv 2210.04885"

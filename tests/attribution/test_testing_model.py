@@ -145,6 +145,14 @@ def test_sampling(model: ToyModel) -> None:
     assert means[0].values.shape == (16, 3, 4)
 
 
+def test_arguments_that_pipelines_call_otherwise(model: ToyModel) -> None:
+    given: dict[str, Any] = {"num_inference_steps": 4}
+    with pytest.raises(TypeError, match="sample takes no num_inference_steps: say steps=4"):
+        model.sample("a dog", **given)
+    with pytest.raises(TypeError, match="sample takes no eta: it takes prompts, steps, "):
+        model.sample("a dog", eta=1.0)
+
+
 def test_drawing_with_other_numbers_than_recommended() -> None:
     model = ToyModel()
     recommended = model.sampling

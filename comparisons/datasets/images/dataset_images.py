@@ -26,6 +26,7 @@ from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.item import Category, DatasetItem
 from wordlight.comparisons.datasets.judged import judged_item, resized_image
 from wordlight.comparisons.store.cells import DamagedFileError
+from wordlight.comparisons.wording import counted
 
 #: The share of the items that thresholds are chosen on, where a data set has no splits of its own.
 CALIBRATION_SHARE = 0.25
@@ -96,7 +97,7 @@ class DatasetImages(ImageSet):
         there = split_of_listing(dataset.listing, split)
         if len(there) < n:
             raise ValueError(
-                f"the {split} split of {dataset.root} has {len(there)} images of "
+                f"the {split} split of {dataset.root} has {counted(len(there), 'image')} of "
                 f"{len(dataset.listing)}, not {n}: ask for fewer"
             )
         self.listed = there[:n]
@@ -309,7 +310,8 @@ def _check_one_kind(dataset: Dataset) -> None:
     given = len(dataset.listing) - len(drawn)
     if drawn and given:
         raise DatasetError(
-            f"{dataset.root} has {given} items with an image and {len(drawn)} with a prompt alone, "
+            f"{dataset.root} has {counted(given, 'item')} with an image and {len(drawn)} with a "
+            f"prompt alone, "
             f"such as {drawn[0]}: given and drawn images never share a table; give an image to all "
             "or to none of them, as two data sets, or have all of them drawn, with redraw"
         )

@@ -16,6 +16,7 @@ from wordlight.comparisons.datasets.images.dataset_images import (
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.opening import open_dataset, parse
+from wordlight.comparisons.wording import counted
 
 SCENES = "scenes"
 
@@ -101,7 +102,8 @@ def open_data(
     advice = ", ".join(f"{_FLAGS[s]}={there[s]}" for s in short)
     command = " ".join(f"{'-n' if s == 'test' else '--calibration'} {there[s]}" for s in short)
     raise DatasetError(
-        f"{dataset.root} has {len(dataset.listing)} images ({have}), too few for {asked}: take "
+        f"{dataset.root} has {counted(len(dataset.listing), 'image')} ({have}), too few for "
+        f"{asked}: take "
         f"{advice} ({command})"
         + ("" if all(there.values()) else ", and more images: both splits need one at least")
     )

@@ -20,6 +20,7 @@ from wordlight.comparisons.results.html.breakdowns import MOST_WORDS, by_split, 
 from wordlight.comparisons.results.html.cases import find_cases
 from wordlight.comparisons.results.html.cost_plot import cost_plot
 from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.wording import counted
 
 NAME = "report.html"
 _NONE = "–"
@@ -71,7 +72,7 @@ def _render(run: FinishedRun) -> str:
         style=Markup((here / "page.css").read_text("utf-8") + resource("viewer.css")),
         script=Markup(script),
         script_hash=script_hash(script),
-        images=len(set(run.words.column("sample").to_pylist())),
+        images=counted(len(set(run.words.column("sample").to_pylist())), "image"),
     )
 
 

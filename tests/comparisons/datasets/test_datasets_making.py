@@ -317,14 +317,14 @@ def test_the_command_makes_and_checks_a_set_with_the_embedded_model(
     command = ["data", "make", "unreal-gen", "--captions", str(captions_file), "--quiet", "-n"]
     common = ["--tags", str(tags_file), "-o", str(out)]
     assert main([*command, "1", *common]) == 0
-    assert capsys.readouterr().out == f"1 images in {out}, 1 of them drawn now\n"
+    assert capsys.readouterr().out == f"1 image in {out}, 1 of them drawn now\n"
     assert main([*command, "1", *common, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"images": 1, "drawn": 0, "left_out": 0}
     (folder,) = (path for path in out.iterdir() if path.is_dir())
     with Image.open(folder / "output.png") as image:
         assert image.size == (64, 64)
     assert main(["data", "check", f"coco-gen:{out},unannotated=yes", "--quiet"]) == 0
-    assert "1 items, 1 of them without masks" in capsys.readouterr().out
+    assert "1 item, 1 of them without masks" in capsys.readouterr().out
     shutil.copytree(folder, out / "7")
     (out / "7/prompt.txt").unlink()
     check = ["data", "check", f"coco-gen:{out},unannotated=yes", "--quiet"]

@@ -170,8 +170,8 @@ def test_the_exit_status_says_so(backend, tmp_path, monkeypatch, capsys):
     command += ["--method", "brittle", "--method", "uniform"]
     assert main(command) == 1
     told = capsys.readouterr()
-    assert "1 cells failed" in told.out
-    assert told.err.startswith("wordlight: 1 cells failed, the first: brittle of scenes-test-0001")
+    assert "1 cell failed" in told.out
+    assert told.err.startswith("wordlight: 1 cell failed, the first: brittle of scenes-test-0001")
     monkeypatch.setattr(Brittle, "broken", frozenset())
     assert main(command) == 0
 
