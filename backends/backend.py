@@ -548,8 +548,8 @@ class Backend(ABC):
         return False
 
     def rows_for_words(self, trajectory: Trajectory, n_tokens: int) -> int:
-        """The rows of the denoiser that so many tokens of words beside the prompt take at a step,
-        besides the run's own, where they go through it."""
+        """Return the number of the denoiser's rows that ``n_tokens`` tokens of words beside the
+        prompt take at a step, besides the run's own, where they go through it."""
         return 1 if n_tokens else 0
 
     def concept_attention(

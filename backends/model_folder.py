@@ -154,8 +154,10 @@ def _has_vocabulary(place: Path) -> bool:
 
 
 def _check_size(path: Path, config: Any, weights: int) -> None:
-    """Raises ModelLoadError for sizes that no file of so many bytes can be the weights of: building
-    such a network takes the machine's memory before its weights are looked at."""
+    """Raise ModelLoadError for sizes whose weights can't be a file of ``weights`` bytes.
+
+    Building such a network takes the machine's memory before its weights are looked at.
+    """
     for key, value in _numbers(config):
         layers = "layer" in key or "block" in key
         if value > (_MOST_LAYERS if layers else max(weights, 10_000)):

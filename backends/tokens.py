@@ -135,7 +135,7 @@ class Tokens:
         return replace(joined, streams=(), cut_at=min(cuts, default=None))
 
     def cut(self, length: int) -> Tokens:
-        """The first tokens, at most so many; ``cut_at`` is where text was lost."""
+        """Return the first ``length`` tokens at most; ``cut_at`` is where text was lost."""
         lost = [i for i in self.positions("text") if i >= length]
         kept = self.at(range(min(length, len(self))))
         return replace(kept, cut_at=self.offsets[lost[0]][0]) if lost else kept

@@ -57,7 +57,7 @@ class AttentionSums:
         return made
 
     def counted(self, times: int) -> AttentionSums:
-        """The same sums, of so many times as many maps."""
+        """Return the same sums, of ``times`` times as many maps."""
         made = AttentionSums()
         made.sums = dict(self.sums)
         made.counts = {key: count * times for key, count in self.counts.items()}

@@ -57,7 +57,7 @@ _NOISE = (
 
 @dataclass(frozen=True, eq=False)
 class StepTable:
-    """A run of so many steps: float64, one entry a step.
+    """A run's coefficients: float64, one entry a step.
 
     At each step the denoiser sees ``scale · x`` and gives ``out``; then ``x`` becomes
     ``keep · x + add · out``. The first ``x`` is ``start`` times standard normal noise.
@@ -135,7 +135,10 @@ class Schedule:
         return product**0.5, (1.0 - product) ** 0.5
 
     def table(self, steps: int) -> StepTable:
-        """A run of so many steps; raises ValueError where they would leave the training's range."""
+        """Return a run of ``steps`` steps.
+
+        Raises ValueError where they would leave the training's range.
+        """
         times = self._timesteps(steps)
         if times.max() > self.train_steps - 1:
             raise ValueError(

@@ -20,7 +20,7 @@ def draw_ground(name: str, size: int, rng: np.random.Generator) -> Image:
 
 
 def noise(size: int, cells_y: int, cells_x: int, rng: np.random.Generator) -> Noise:
-    """Return smooth noise, ``(size, size)``, -1 to 1, with so many cells down and across."""
+    """Return smooth noise, ``(size, size)``, -1 to 1, of ``cells_y`` by ``cells_x`` cells."""
     values = rng.uniform(-1.0, 1.0, (cells_y + 1, cells_x + 1))
     return _between(cells_y, size) @ values @ _between(cells_x, size).T
 

@@ -28,7 +28,7 @@ def encode_by_running(
 
 
 def lengthened(embeddings: torch.Tensor, length: int) -> torch.Tensor:
-    """Embeddings ``(positions, channels)`` with so many positions, the last one repeated."""
+    """Return embeddings ``(length, channels)``, the last position repeated where need be."""
     more = (
         embeddings[-1:].expand(length - len(embeddings), -1) if length > len(embeddings) else None
     )

@@ -55,7 +55,7 @@ def inside(root: Path, name: str) -> Path:
 
 
 def read_text(path: Path, most: int = _LONGEST_PROMPT) -> str:
-    """A text in UTF-8 of at most so many bytes, without the blanks around it.
+    """Return a text in UTF-8 of at most ``most`` bytes, without the blanks around it.
 
     Raises DatasetError where it isn't one.
     """
