@@ -8,9 +8,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What `make demo` runs, in one place.
 DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 
-# One thread a worker: two workers on two cores, and results that don't depend on the machine. A
-# file's tests stay together, since they share what they have trained or loaded.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# One thread a worker: two workers on two cores, and results that don't depend on the machine. Each
+# worker gets half of the tests in their order, so that a file's share what they have trained or
+# loaded, and takes over some of the other's at the end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all methods leaderboard findings studies test test-all test-gpu bench lint format clean

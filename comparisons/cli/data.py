@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.cli.arguments import (
     Commands,
@@ -19,6 +20,9 @@ from wordlight.comparisons.cli.arguments import (
 )
 from wordlight.comparisons.runs.options import ModelOptions
 from wordlight.comparisons.wording import counted
+
+#: Doubtful masks that are named; more are counted.
+_MOST_NAMED = 10
 
 _MAKE_EPILOG = """\
 Writes a folder an image: prompt.txt, output.png, seed.txt. Annotated, it has <word>.gt.png too,
@@ -36,7 +40,9 @@ examples:
 
 _CHECK_EPILOG = """\
 Says how many items there are and which split each is of, how many words have a mask, and what is
-malformed. Formats, told by the layout where they aren't said (see docs/datasets.md):
+malformed, and warns of masks that cover nearly all or nothing of an image. --sheet shows the images
+with their masks, which is how a wrong channel, palette or size is seen. Formats, told by the layout
+where they aren't said (see docs/datasets.md):
 
   coco:FOLDER[,subset=val2017][,kind=instances|stuff|panoptic]
   coco-gen:FOLDER[,words=all|coco80][,unannotated=yes]
@@ -48,7 +54,7 @@ malformed. Formats, told by the layout where they aren't said (see docs/datasets
 coco, coco-gen and folder take spacy=PIPELINE or tags=FILE (CoNLL-U): only nouns are scored then.
 
 examples:
-  wordlight data check my-images
+  wordlight data check my-images --sheet sheet.png
   wordlight data check coco:coco2017,kind=panoptic --skip-malformed
 """
 
@@ -79,6 +85,9 @@ def add_to(commands: Commands) -> None:
     check.add_argument("data", metavar="DATA", help="FORMAT:PATH, or a path; see docs/datasets.md")
     check.add_argument(
         "--skip-malformed", action="store_true", help="count what is malformed, and go on"
+    )
+    check.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="write the first images with their masks, a PNG"
     )
     add_output(check, bars="progress bar")
     check.set_defaults(run=run_check)
@@ -132,9 +141,14 @@ def run_check(arguments: argparse.Namespace) -> None:
     """Read every item, and say what there is."""
     from wordlight.comparisons.datasets import open_dataset
     from wordlight.comparisons.datasets.images.dataset_images import split_of_listing
+    from wordlight.comparisons.results.contact_sheet import ContactSheet, doubtful_masks
 
+    if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
+        raise ValueError(f"the sheet is a PNG: call it {arguments.sheet.with_suffix('.png')}")
     dataset = open_dataset(arguments.data, on_error="skip" if arguments.skip_malformed else "raise")
     words: Counter[str] = Counter()
+    doubtful: list[str] = []
+    sheet = ContactSheet()
     items = bare = 0
     total = len(dataset)
     splits = {
@@ -146,9 +160,17 @@ def run_check(arguments: argparse.Namespace) -> None:
             continue
         items += 1
         bare += item.annotations is None
+        doubtful += doubtful_masks(item)
+        sheet.add(item)
         words.update(annotation.category for annotation in item.annotations or ())
     for reason in dataset.skipped.values():
         print(f"wordlight: skipped: {reason}", file=sys.stderr)
+    for line in doubtful[:_MOST_NAMED]:
+        print(f"wordlight: warning: {line}", file=sys.stderr)
+    if len(doubtful) > _MOST_NAMED:
+        print(f"wordlight: warning: {len(doubtful) - _MOST_NAMED} more such", file=sys.stderr)
+    if arguments.sheet is not None:
+        write_atomically(arguments.sheet, sheet.png())
     facts = {
         "format": dataset.format,
         "listed": total,
@@ -157,6 +179,7 @@ def run_check(arguments: argparse.Namespace) -> None:
         "without_masks": bare,
         "words": dict(words),
         "skipped": len(dataset.skipped),
+        "doubtful_masks": len(doubtful),
     }
     if arguments.json:
         print(json.dumps(facts))
@@ -166,5 +189,5 @@ def run_check(arguments: argparse.Namespace) -> None:
         f"{dataset.format}: {counted(items, 'item')}, {bare} of them without masks; words with "
         f"a mask: "
         f"{kinds}; skipped: {len(dataset.skipped)}; for calibration {splits['calibration']}, "
-        f"to test on {splits['test']}"
+        f"to test on {splits['test']}" + (f"; doubtful masks: {len(doubtful)}" if words else "")
     )

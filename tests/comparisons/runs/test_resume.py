@@ -144,8 +144,9 @@ def kill_after(pid: int, folder: Path, files: float) -> None:
         pass
 
 
-def test_killed_at_twenty_random_moments(launcher, tmp_path):
-    kill_at_random(launcher, tmp_path, 20, "fakes")
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(launcher, tmp_path, kills):
+    kill_at_random(launcher, tmp_path, kills, "fakes")
 
 
 def test_killed_before_each_and_every_file(launcher, tmp_path):
