@@ -417,7 +417,7 @@ class _Run:
         surveys = Surveys(root, bench.test.samples, self.worker.run)
         rows = tuple(row for row in bench.rows if row.name in choices)
         results, other, tests = summarise(rows, bench, self._scores, surveys)
-        ceiling, other_ceiling = summarise_ceiling(bench.of_masks, surveys, plan.seed)
+        ceiling, other_ceiling = summarise_ceiling(bench.of_masks, surveys)
         judged = sum(1 for _ in surveys)
         trajectory = next(self._items(bench.test)).trajectory
         comparison = Comparison(

@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
         "diff",
         "two runs: the settings that differ, and each method's difference",
         "Differences of the headline mIoU are the second run's less the first's, over the images "
-        "that\nboth were judged on, with a paired 95 % bootstrap interval over images.",
+        "that\nboth were judged on, with a paired 95 % t interval over images.",
     )
     diff.add_argument("first", type=Path, help="the folder of a run")
     diff.add_argument("second", type=Path, help="the folder of another")

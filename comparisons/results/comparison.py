@@ -234,7 +234,7 @@ def summarise(
     other: dict[str, list[Result]] = {kind: [] for kind in OTHER_ROWS}
     values: dict[str, dict[str, _Values]] = {m.name: {} for m in bench.metrics if m.ranked}
     for row in rows:
-        found = _Means(seed)
+        found = _Means()
         for survey in surveys:
             kinds = survey.kinds()
             for one in scores(row, survey.sample):
@@ -295,10 +295,10 @@ def is_reference(row: Row, metric: Metric) -> bool:
 
 
 def summarise_ceiling(
-    metrics: Sequence[Metric], surveys: Iterable[Survey], seed: int
+    metrics: Sequence[Metric], surveys: Iterable[Survey]
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """The ceiling of every metric over headline words, and of mIoU by kind of other words."""
-    found = _Means(seed)
+    found = _Means()
     for survey in surveys:
         for word in survey.words:
             for metric, value in word.ceiling.items():
@@ -312,8 +312,7 @@ def summarise_ceiling(
 class _Means:
     """One row's metrics by kind of word."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self) -> None:
         self._of: dict[tuple[str, str], list[tuple[str, float]]] = {}
 
     def add(self, kind: str, metric: str, sample: str, value: float) -> None:
@@ -322,4 +321,4 @@ class _Means:
     def mean(self, kind: str, metric: str) -> Estimate:
         # In one order, so that sums are to the bit the same, whatever order cells came in.
         values = sorted(self._of.get((kind, metric), ()))
-        return mean_over_words([s for s, _ in values], [v for _, v in values], seed=self._seed)
+        return mean_over_words([s for s, _ in values], [v for _, v in values])

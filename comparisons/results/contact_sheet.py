@@ -21,6 +21,8 @@ from wordlight.comparisons.results.figures import figure_png
 MOST_SHOWN = 48
 #: Shares of an image above and below which a mask is more likely a mistake than an object.
 NEARLY_ALL, NEARLY_NOTHING = 0.95, 0.0005
+#: The same of ground and stuff, such as the sky.
+NEARLY_EVERYTHING = 0.999
 
 _COLUMNS = 6
 _TILE = 2.0  # inches
@@ -37,12 +39,15 @@ def word_of(prompt: str, one: Annotation) -> str:
 
 
 def doubtful_masks(item: AnnotatedImage) -> list[str]:
-    """What is odd about an item's masks: nearly all or nearly nothing of the image, a line each."""
+    """What is odd about an item's masks: nearly all or nearly nothing of the image, a line each.
+
+    Ground and stuff, such as the sky, may be nearly all of an image.
+    """
     said = []
     for one in item.annotations or ():
         share = float(one.mask.mean())
         what = f"{item.sample}: the mask of {word_of(item.prompt, one)!r} covers"
-        if share > NEARLY_ALL:
+        if share > (NEARLY_ALL if one.category == "object" else NEARLY_EVERYTHING):
             said.append(f"{what} {share:.1%} of the image: is it the background, or inverted?")
         elif share < NEARLY_NOTHING:
             pixels = int(one.mask.sum())
@@ -56,7 +61,7 @@ class _Tile:
 
     title: str
     picture: npt.NDArray[np.uint8]
-    words: tuple[tuple[str, npt.NDArray[np.float64]], ...]
+    words: tuple[tuple[str, str], ...]
 
 
 class ContactSheet:
@@ -94,12 +99,13 @@ def _tile_of(item: AnnotatedImage, image: npt.NDArray[np.uint8]) -> _Tile:
     picture = _small(image, Image.Resampling.LANCZOS).astype(float)
     words = []
     for number, one in enumerate(item.annotations or ()):
-        colour = np.array(_COLOURS[number % len(_COLOURS)], float)
+        rgb = _COLOURS[number % len(_COLOURS)]
+        colour = np.array(rgb, float)
         mask = _small(one.mask.astype(np.uint8) * 255, Image.Resampling.BOX) >= 128
         picture[mask] = 0.6 * picture[mask] + 0.4 * colour
         picture[mask & ~ndimage.binary_erosion(mask, iterations=2)] = colour
         name = textwrap.shorten(word_of(item.prompt, one), 24, placeholder="...")
-        words.append((f"{name} {one.mask.mean():.1%}", colour))
+        words.append((f"{name} {one.mask.mean():.1%}", "#{:02x}{:02x}{:02x}".format(*rgb)))
     title = "\n".join([item.sample[:34], *textwrap.wrap(item.prompt, 38)[:2]])
     return _Tile(title, picture.round().astype(np.uint8), tuple(words))
 
@@ -111,11 +117,11 @@ def _draw(place: Axes, tile: _Tile) -> None:
     if not tile.words:
         return
     legend = place.legend(
-        handles=[Patch(color=colour / 255, label=text) for text, colour in tile.words],
-        fontsize=6,
-        ncols=2,
+        handles=[Patch(color=colour, label=text) for text, colour in tile.words],
         loc="upper center",
         bbox_to_anchor=(0.5, -0.01),
+        fontsize=6,
+        ncols=2,
         frameon=False,
     )
     for text in legend.get_texts():

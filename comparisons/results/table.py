@@ -200,7 +200,7 @@ def notes(comparison: Comparison) -> list[str]:
         "from 0"
         + (", but for rows that say otherwise" if any(e.extra for e in comparison.rows) else ""),
         *metric_notes(comparison),
-        "intervals: bootstrap over images; forward-eq. and seconds are a mean image's, all words"
+        "intervals: t over images; forward-eq. and seconds are a mean image's, all words"
         + (
             "; peak memory is the device's, the model included"
             if _tells_peak(comparison)

@@ -157,8 +157,7 @@ class RunsDifference:
 def compare_runs(first: Path, second: Path) -> RunsDifference:
     """Return the difference of the second run from the first.
 
-    Intervals are bootstrapped over the images that both have, with both runs' scores of an image
-    drawn together.
+    Intervals are of the paired differences, over the images that both have.
 
     Raises ValueError where a folder holds no run, or one without results.
     """
@@ -172,7 +171,6 @@ def compare_runs(first: Path, second: Path) -> RunsDifference:
     }
     one, two = _headline(first), _headline(second)
     methods = []
-    seed = int(settings.get("seed", 0))
     for method in one:
         if method not in two:
             continue
@@ -181,9 +179,9 @@ def compare_runs(first: Path, second: Path) -> RunsDifference:
         methods.append(
             MethodDifference(
                 method,
-                _mean(one[method], seed),
-                _mean(two[method], seed),
-                mean_over_words([key[0] for key in both], paired, seed=seed) if both else None,
+                _mean(one[method]),
+                _mean(two[method]),
+                mean_over_words([key[0] for key in both], paired) if both else None,
             )
         )
     only = (
@@ -197,9 +195,9 @@ def compare_runs(first: Path, second: Path) -> RunsDifference:
 _Key = tuple[str, str, int]
 
 
-def _mean(values: dict[_Key, float], seed: int) -> Estimate:
+def _mean(values: dict[_Key, float]) -> Estimate:
     keys = sorted(values)
-    return mean_over_words([key[0] for key in keys], [values[key] for key in keys], seed=seed)
+    return mean_over_words([key[0] for key in keys], [values[key] for key in keys])
 
 
 def _surveys(folder: Path) -> dict[str, str]:

@@ -145,7 +145,7 @@ def study_entanglement(
         n: how many prompts.
         method: the name of a registered method.
         steps: how many evenly spaced steps it looks at.
-        seed: of prompts, noise and the resampling.
+        seed: of prompts and noise.
         on_image: called with how many prompts are done.
 
     Raises:
@@ -186,8 +186,8 @@ def study_entanglement(
         images=n,
         steps=steps,
         seed=seed,
-        cohyponyms=nouns.found(seed),
-        adjectives=adjectives.found(seed),
+        cohyponyms=nouns.found(),
+        adjectives=adjectives.found(),
         dropped=adjectives.dropped,
     )
 
@@ -227,8 +227,8 @@ class _Values:
             samples.append(sample)
             there.append(float(value))
 
-    def get(self, name: str, condition: str, seed: int) -> Finding:
-        estimate = mean_over_words(*self._values.get((name, condition), ([], [])), seed=seed)
+    def get(self, name: str, condition: str) -> Finding:
+        estimate = mean_over_words(*self._values.get((name, condition), ([], [])))
         return Finding(name, condition, estimate)
 
 
@@ -265,13 +265,13 @@ class _Nouns(_Values):
             self.put(LOSS, FROM_ALONE, sample, [float(of_alone) - of_together])
             self.put(LOSS, FROM_SAME, sample, [float(of_same) - of_together])
 
-    def found(self, seed: int) -> tuple[Finding, ...]:
+    def found(self) -> tuple[Finding, ...]:
         wanted = [
             *((OVERLAP, condition) for condition in (COHYPONYMS, SAME_NOUN, WITH_GROUND)),
             *((RIGHT, condition) for condition in (ALONE, SAME_NOUN, COHYPONYMS)),
             *((LOSS, condition) for condition in (FROM_ALONE, FROM_SAME)),
         ]
-        return tuple(self.get(*one, seed) for one in wanted)
+        return tuple(self.get(*one) for one in wanted)
 
 
 class _Adjectives(_Values):
@@ -315,7 +315,7 @@ class _Adjectives(_Values):
                 if ground.any():
                     self.put(ON_GROUND, condition, sample, [moved[ground].mean()])
 
-    def found(self, seed: int) -> tuple[Finding, ...]:
+    def found(self) -> tuple[Finding, ...]:
         wanted = [
             *((OUTSIDE, condition) for condition in (ADJECTIVE, NOUN, EVEN)),
             *((MASK_OUTSIDE, condition) for condition in (ADJECTIVE, NOUN)),
@@ -325,7 +325,7 @@ class _Adjectives(_Values):
                 for condition in (REPLACED, FULL_STOP, OTHER_NOISE)
             ),
         ]
-        return tuple(self.get(*one, seed) for one in wanted)
+        return tuple(self.get(*one) for one in wanted)
 
 
 def share_outside(word_map: WordMap, mask: Mask) -> float:
@@ -394,7 +394,7 @@ Two experiments after the paper of DAAM, on prompts of two coloured shapes, each
 drawn from the same noise. Cohyponyms: do the maps of two nouns of one kind (circle, square)
 overlap, and is each drawn worse than alone, or than beside another of its own shape? Adjectives:
 how much of a colour word's map lies outside its object, and what moves in the rest of the image
-when another colour takes its place? Intervals are 95 %, by bootstrap over prompts.
+when another colour takes its place? Intervals are 95 %, by t over prompts.
 
 The model must draw coloured shapes: what it drew is found by their colours.
 

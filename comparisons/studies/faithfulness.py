@@ -208,7 +208,7 @@ class FaithfulnessStudy:
                 parts.append(_filled(f"not measured: {', '.join(missing)}"))
         notes = [
             f"{options.steps} evenly spaced steps, of methods and metrics alike; intervals: "
-            "bootstrap over images; forward-eq. and seconds are a mean image's maps, all words",
+            "t over images; forward-eq. and seconds are a mean image's maps, all words",
             "rows that share a letter can't be told apart (paired sign-flip permutation tests over "
             f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)",
             *metric_notes(found),

@@ -57,7 +57,7 @@ def study_following(
 ) -> FollowingStudy:
     """Return the shares of right answers to the questions that prompts ask.
 
-    There is one for each kind of question that the data has (``data.questions``), with a bootstrap
+    There is one for each kind of question that the data has (``data.questions``), with a t
     interval over images.
 
     Args:
@@ -88,9 +88,7 @@ def study_following(
                 answers[kind] += [1.0] * right + [0.0] * (asked - right)
                 asked_in[kind] += [scenes.sample_name(index)] * asked
         on_image(len(drawn))
-    shares = {
-        kind: mean_over_words(asked_in[kind], answers[kind], seed=seed) for kind in data.questions
-    }
+    shares = {kind: mean_over_words(asked_in[kind], answers[kind]) for kind in data.questions}
     of = f"{backend.model_id}, {counted(n, 'prompt')} of the {split} split"
     return FollowingStudy(of, data.questions, shares, tuple(drawings))
 

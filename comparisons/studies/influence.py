@@ -159,7 +159,7 @@ def study_influence(
         texts: tagged prompts.
         method: the name of a registered method.
         steps: how many evenly spaced steps it looks at.
-        seed: of the resampling and of the other noise.
+        seed: of the other noise.
         on_image: called with how many images are done.
 
     Raises:
@@ -223,10 +223,10 @@ def study_influence(
         names, shares, means = changes.get(tag, ([], [], []))
         return ClassInfluence(
             tag=tag,
-            spread=mean_over_words(*spread[tag], seed=seed),
+            spread=mean_over_words(*spread[tag]),
             words_out=float(np.mean(words_out[tag])) if tag in words_out else 0.0,
-            changed=mean_over_words(names, shares, seed=seed),
-            change=mean_over_words(names, means, seed=seed),
+            changed=mean_over_words(names, shares),
+            change=mean_over_words(names, means),
             paper=PAPER_SPREAD.get(tag),
         )
 
@@ -240,8 +240,8 @@ def study_influence(
         seed=seed,
         classes=tuple(classes),
         other_noise=(
-            mean_over_words(noise_samples, [share for share, _ in noise], seed=seed),
-            mean_over_words(noise_samples, [mean for _, mean in noise], seed=seed),
+            mean_over_words(noise_samples, [share for share, _ in noise]),
+            mean_over_words(noise_samples, [mean for _, mean in noise]),
         ),
         not_placed=not_placed,
     )
@@ -336,7 +336,7 @@ Two answers for each part of speech, which need not agree. How far its words' ma
 share of pixels at 0.4 or more once a map runs from 0 to 1, averaged over words, as in the first
 version of the paper of DAAM, whose figures stand beside (another model, other prompts). And what
 its words do: how much of the image changes when all of them are taken out of the prompt and it is
-drawn again from the same noise. Intervals are 95 %, by bootstrap over images.
+drawn again from the same noise. Intervals are 95 %, by t over images.
 
 examples:
   wordlight study influence -n 16 -o out/influence

@@ -154,7 +154,7 @@ def study_layers(
             continue  # No calibration image had a word to take another object's map of.
         curve = thresholds[layer, step]
         chosen = int(np.argmax(curve))
-        miou = mean_over_words([s for s, _ in found], [c[chosen] for _, c in found], seed=seed)
+        miou = mean_over_words([s for s, _ in found], [c[chosen] for _, c in found])
         tuned = float(curve[chosen])
         scores.append(PlaceScore(layer, step, THRESHOLD_GRID[chosen], tuned, miou))
     return LayersStudy(backend.model_id, calibration, n, seed, timesteps, tuple(scores))

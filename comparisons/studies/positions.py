@@ -96,7 +96,7 @@ def study_positions(
             name,
             _SHARED[attributors[name].merge],
             {
-                kind: mean_over_words(scenes.samples, [one[kind] for one in images], seed=seed)
+                kind: mean_over_words(scenes.samples, [one[kind] for one in images])
                 for kind in KINDS
             },
         )
@@ -140,15 +140,11 @@ def positions_of_run(
             merge = maps.merge
             images.append(shares(maps))
             on_image(1)
-        seed = int(run.summary.get("seed", 0))
         found.append(
             PositionShares(
                 name,
                 _SHARED[merge],
-                {
-                    kind: mean_over_words(samples, [one[kind] for one in images], seed=seed)
-                    for kind in KINDS
-                },
+                {kind: mean_over_words(samples, [one[kind] for one in images]) for kind in KINDS},
             )
         )
     return str(run.settings.get("model", "")), len(samples), tuple(found)

@@ -121,7 +121,7 @@ def study_relations(
         method: the name of a registered method.
         steps: how many evenly spaced steps it looks at.
         threshold: where maps are cut, between 0 and 1.
-        seed: of the resampling.
+        seed: of the texts' images, kept with the result.
         on_image: called with how many images are done.
 
     Raises:
@@ -164,7 +164,7 @@ def study_relations(
     def row(relation: str) -> RelationOverlap:
         samples = [pair[0] for pair in found[relation]]
         iod, ioh, iou = (
-            mean_over_words(samples, [float(pair[k]) for pair in found[relation]], seed=seed)
+            mean_over_words(samples, [float(pair[k]) for pair in found[relation]])
             for k in (1, 2, 3)
         )
         return RelationOverlap(relation, iod, ioh, iou, PAPER.get(relation))
@@ -231,7 +231,7 @@ class Relations(TextStudy):
 For each dependency relation how the maps of a head and of its dependent overlap: mIoD, the share
 of the dependent's mask that the head's covers; mIoH, the share of the head's that the dependent's
 covers; mIoU. Pairs of words without a relation are what to compare with. What the paper of DAAM
-found stands beside (another model, other prompts). Intervals are 95 %, by bootstrap over images.
+found stands beside (another model, other prompts). Intervals are 95 %, by t over images.
 
 examples:
   wordlight study relations -n 16 -o out/relations

@@ -76,7 +76,7 @@ def study_sanity(
     ones (Adebayo et al. 2018, arXiv 1810.03292).
 
     Images, latents and prompt embeddings stay those of the trained model; similarity is Spearman's
-    rank correlation over the latent grid, averaged over the prompts' words, with a bootstrap
+    rank correlation over the latent grid, averaged over the prompts' words, with a t
     interval over images. Maps that are equal have 1; a map that became constant has 0.
 
     Args:
@@ -114,7 +114,7 @@ def study_sanity(
                 pairs = zip(samples, originals[name], found, strict=True)
                 values = sorted((s, rank_correlation(one, other)) for s, one, other in pairs)
                 of_samples, alike = zip(*values, strict=True)
-                similarity[name].append(mean_over_words(of_samples, alike, seed=seed))
+                similarity[name].append(mean_over_words(of_samples, alike))
                 on_cell(1)
     return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
 

@@ -40,9 +40,7 @@ def by_split(run: FinishedRun) -> dict[str, dict[str, Estimate]]:
             own = of_split.filter(pc.field("method") == row.name)
             samples, values = own.column("sample").to_pylist(), own.column("value").to_pylist()
             # As the run itself resampled.
-            found[split][row.name] = mean_over_words(
-                samples, values, seed=int(run.summary.get("seed", 0))
-            )
+            found[split][row.name] = mean_over_words(samples, values)
     return found
 
 
