@@ -117,8 +117,10 @@ def _said(error: Exception) -> int:
     if isinstance(error, ValueError | KeyError | OSError | MissingCapabilityError):
         print(f"wordlight: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
+    file = _file_of(error)
+    at_hand = f"at {file}, " if file else ""
     print(
-        f"wordlight: error: {type(error).__name__}: {_one_line(error)} (raised in "
+        f"wordlight: error: {type(error).__name__}: {_one_line(error)} ({at_hand}raised in "
         f"{_place_of(error)}; {DEBUG}=1 shows how it came there)",
         file=sys.stderr,
     )
@@ -130,6 +132,15 @@ def _one_line(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     line = " ".join(text.split()) or type(error).__name__
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
+
+
+def _file_of(error: Exception) -> Path | None:
+    """The file that was being looked at, as the innermost call that has a path knows it."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        for value in reversed(list(frame.f_locals.values())):
+            if isinstance(value, Path) and value.is_file():
+                return value
+    return None
 
 
 def _place_of(error: Exception) -> str:

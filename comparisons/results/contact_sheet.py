@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ NEARLY_ALL, NEARLY_NOTHING = 0.95, 0.0005
 NEARLY_EVERYTHING = 0.999
 
 _COLUMNS = 6
+#: A mask of more than this share of an image is outlined alone: its tint would hide the image.
+_TINTED = 0.5
 _TILE = 2.0  # inches
 _PIXELS = 256
 _COLOURS = ((0, 114, 178), (230, 159, 0), (204, 121, 167), (86, 180, 233), (0, 158, 115))
@@ -98,16 +101,27 @@ class ContactSheet:
 def _tile_of(item: AnnotatedImage, image: npt.NDArray[np.uint8]) -> _Tile:
     picture = _small(image, Image.Resampling.LANCZOS).astype(float)
     words = []
-    for number, one in enumerate(item.annotations or ()):
+    for number, together in enumerate(_by_mask(item.annotations or ())):
         rgb = _COLOURS[number % len(_COLOURS)]
         colour = np.array(rgb, float)
-        mask = _small(one.mask.astype(np.uint8) * 255, Image.Resampling.BOX) >= 128
-        picture[mask] = 0.6 * picture[mask] + 0.4 * colour
+        whole = together[0].mask
+        mask = _small(whole.astype(np.uint8) * 255, Image.Resampling.BOX) >= 128
+        if whole.mean() < _TINTED:
+            picture[mask] = 0.6 * picture[mask] + 0.4 * colour
         picture[mask & ~ndimage.binary_erosion(mask, iterations=2)] = colour
-        name = textwrap.shorten(word_of(item.prompt, one), 24, placeholder="...")
-        words.append((f"{name} {one.mask.mean():.1%}", "#{:02x}{:02x}{:02x}".format(*rgb)))
+        names = ", ".join(word_of(item.prompt, one) for one in together)
+        name = textwrap.shorten(names, 34, placeholder="...")
+        words.append((f"{name} {whole.mean():.1%}", "#{:02x}{:02x}{:02x}".format(*rgb)))
     title = "\n".join([item.sample[:34], *textwrap.wrap(item.prompt, 38)[:2]])
     return _Tile(title, picture.round().astype(np.uint8), tuple(words))
+
+
+def _by_mask(annotations: Sequence[Annotation]) -> list[list[Annotation]]:
+    """Words of the same mask together: those of a noun phrase."""
+    found: dict[bytes, list[Annotation]] = {}
+    for one in annotations:
+        found.setdefault(np.packbits(one.mask).tobytes(), []).append(one)
+    return list(found.values())
 
 
 def _draw(place: Axes, tile: _Tile) -> None:
@@ -121,7 +135,6 @@ def _draw(place: Axes, tile: _Tile) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, -0.01),
         fontsize=6,
-        ncols=2,
         frameon=False,
     )
     for text in legend.get_texts():

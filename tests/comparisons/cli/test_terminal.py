@@ -67,6 +67,23 @@ def test_every_error_is_one_line(error, status, said, capsys, monkeypatch):
         assert "Traceback" in capsys.readouterr().err
 
 
+def test_an_error_of_our_own_names_the_file_at_hand(capsys, monkeypatch, tmp_path):
+    other, bad = tmp_path / "other.json", tmp_path / "items.jsonl"
+    other.touch()
+    bad.touch()
+
+    def read(path):
+        raise TypeError("no")
+
+    def fail(_, folder=tmp_path, settings=other):
+        read(bad)
+
+    monkeypatch.setattr(methods, "run", fail)
+    monkeypatch.delenv("WORDLIGHT_DEBUG", raising=False)
+    assert command_line.main(["methods"]) == 70
+    assert f"TypeError: no (at {bad}, raised in" in capsys.readouterr().err
+
+
 def test_a_prompt_that_is_no_text(capsys, tmp_path):
     for typed in (["\udcff"], ["a", "--negative-prompt", "\udcff"]):
         arguments = ["attribute", *typed, "--quiet", "-o", str(tmp_path / "o")]
