@@ -46,8 +46,14 @@ class ShownMap:
 
     @cached_property
     def raw(self) -> Map:
-        """The map as it is, ``(height, width)``."""
-        return self._map.resized()
+        """The map as it is, ``(height, width)``.
+
+        Raises ValueError for a map with NaN or infinity, which metrics would score as something.
+        """
+        values = self._map.resized()
+        if not np.isfinite(values).all():
+            raise ValueError(f"the map of {self._map.word.text!r} has numbers that aren't finite")
+        return values
 
     @cached_property
     def normalised(self) -> Map:

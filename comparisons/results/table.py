@@ -260,8 +260,8 @@ def _ceiling(comparison: Comparison) -> list[str]:
     )
     values = ", ".join(f"{m.shown} {_value(comparison.ceiling[m.name], m)}" for m in shown)
     return [
-        f"ceiling (the true mask reduced to the latent grid and back): {values}"
-        + (f"; mIoU@best of {others}" if others else "")
+        "ceiling (the true mask on the latent grid and back; a map made for the score alone can do "
+        f"better): {values}" + (f"; mIoU@best of {others}" if others else "")
     ]
 
 
