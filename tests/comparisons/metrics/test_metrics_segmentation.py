@@ -323,3 +323,13 @@ def test_one_that_is_undefined_is_left_out():
     whole = np.ones(SIZE, bool)
     assert "auroc" not in score(word_map(np.eye(*SIZE)), whole)
     assert "ap" in score(word_map(np.eye(*SIZE)), whole)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_map_that_is_not_finite_is_refused_and_not_scored(bad):
+    values = np.ones((4, 4), np.float32)
+    values[1, 2] = bad
+    word = Word("dog", 0, 3, (1,))
+    shown = ShownMap(WordMap(word, values, False, np.zeros((8, 8, 3), np.uint8)))
+    with pytest.raises(ValueError, match="the map of 'dog' has numbers that aren't finite"):
+        shown.raw  # noqa: B018
