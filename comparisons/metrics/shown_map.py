@@ -50,10 +50,9 @@ class ShownMap:
 
         Raises ValueError for a map with NaN or infinity, which metrics would score as something.
         """
-        values = self._map.resized()
-        if not np.isfinite(values).all():
+        if not np.isfinite(self._map.values).all():
             raise ValueError(f"the map of {self._map.word.text!r} has numbers that aren't finite")
-        return values
+        return self._map.resized()
 
     @cached_property
     def normalised(self) -> Map:
