@@ -479,14 +479,15 @@ def test_a_picture_is_drawn_as_it_was_asked_for(tmp_path, capsys, monkeypatch):
     assert provenance.forward == 5
     capsys.readouterr()
     for flag, value, says in (
-        ("--guidance", "-1", "must be 0 or more"),
-        ("--guidance", "nan", "must be 0 or more"),
+        ("--guidance", "much", "'much' is no number"),
         ("--sampling-steps", "0", "must be 1 or more"),
         ("--dtype", "float8", "invalid choice"),
     ):
         with pytest.raises(SystemExit, match="2"):
             main([*ask, flag, value])
         assert says in capsys.readouterr().err
+    for value in ("-1", "nan", "inf"):
+        assert "guidance must be a number, 0 or more" in refused(capsys, *ask, "--guidance", value)
     assert "steps must be 1 to 1000" in refused(capsys, *ask, "--sampling-steps", "1001")
 
 

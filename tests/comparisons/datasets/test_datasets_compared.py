@@ -478,7 +478,7 @@ def test_images_that_are_drawn_again_must_come_out_the_same(tmp_path):
         ("scenes,train=test", {}, "no option 'train'"),
         ("scenes", {"redraw": True}, "nothing to redraw"),
         ("{set}", {"n": 9}, r"1 for calibration and 3 for test\), too few for n 9"),
-        ("{set}", {"calibration": 0}, "at least one image of the calibration split"),
+        ("{set}", {"calibration": 0}, "calibration must be a whole number, 1 or more"),
         ("nowhere", {}, "there is no data set at nowhere"),
     ],
 )
