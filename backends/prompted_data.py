@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ class PromptedData:
     ``rendered`` gives the picture of a split and an index; ``segment`` finds what an image shows,
     and ``follow`` says how well that follows a scene's prompt. ``questions`` are the kinds of
     questions that it answers, each with what they are asked of; ``words`` are all that a prompt can
-    have.
+    have, ``colours`` those of them that name a colour, and ``noun`` is the kind of its nouns.
     """
 
     name: str
@@ -37,6 +37,8 @@ class PromptedData:
     splits: tuple[str, ...]
     questions: Mapping[str, str]
     words: frozenset[str]
+    colours: frozenset[str]
+    noun: Literal["shape-noun", "object"]
     rendered: Callable[[str, int], Any]
     segment: Callable[[npt.NDArray[np.uint8]], Any]
     follow: Callable[[Any, Any], Following]
@@ -61,6 +63,8 @@ SCENES = PromptedData(
         "relation": _RELATIONS,
     },
     words=scenes_grammar.vocabulary(),
+    colours=frozenset(scenes_grammar.COLOURS),
+    noun="shape-noun",
     rendered=scenes_render.rendered,
     segment=scenes_segment.segment,
     follow=scenes_following.follow,
@@ -77,6 +81,8 @@ THINGS = PromptedData(
         "ground": "grounds that are the one asked for",
     },
     words=things_grammar.vocabulary(),
+    colours=frozenset(things_grammar.COLOURS),
+    noun="object",
     rendered=things_render.rendered,
     segment=things_segment.segment,
     follow=things_following.follow,

@@ -48,7 +48,7 @@ where they aren't said (see docs/datasets.md):
   coco-gen:FOLDER[,words=all|coco80][,unannotated=yes]
   folder:FOLDER                      items.jsonl or .parquet files, images and masks of your own
   imagenet-segmentation:FILE,names=FILE[,prompt=TEMPLATE]
-  rendered-scenes[,test=SPLIT]
+  rendered-scenes[,test=SPLIT], rendered-things[,test=SPLIT]
   voc:FOLDER[,subset=val][,prompt=TEMPLATE][,classes=FILE]
 
 coco, coco-gen and folder take spacy=PIPELINE or tags=FILE (CoNLL-U): only nouns are scored then.

@@ -1,13 +1,12 @@
-"""Rendered pictures of the prompts of ``scenes``, with exact masks."""
+"""Rendered pictures of the prompts of ``scenes`` and ``things``, with exact masks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from wordlight.backends.scenes.grammar import DATA_VERSION, SPLITS
-from wordlight.backends.scenes.render import rendered
+from wordlight.backends.prompted_data import SCENES, THINGS, PromptedData
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
     Annotation,
@@ -15,7 +14,7 @@ from wordlight.comparisons.datasets.dataset import (
     Listed,
     OnError,
 )
-from wordlight.comparisons.datasets.scenes import category_of
+from wordlight.comparisons.datasets.scenes import described
 
 #: How many pictures of each split there are.
 COUNT = 1000
@@ -32,10 +31,12 @@ class RenderedScenes(Dataset):
 
     format = "rendered-scenes"
     placeless = True
+    data: ClassVar[PromptedData] = SCENES
 
     def __init__(self, *, test: str = "test", on_error: OnError = "raise") -> None:
-        if test not in SPLITS or test == "calibration":
-            others = ", ".join(split for split in SPLITS if split != "calibration")
+        splits = self.data.splits
+        if test not in splits or test == "calibration":
+            others = ", ".join(split for split in splits if split != "calibration")
             raise ValueError(f"the test split must be one of {others}, not {test!r}")
         super().__init__(Path("."), on_error=on_error)
         self.root = Path(self.format)
@@ -53,17 +54,29 @@ class RenderedScenes(Dataset):
 
     def _read(self, sample: str) -> AnnotatedImage:
         split, _, index = sample.removeprefix("rendered-").rpartition("-")
-        drawn = rendered(split, int(index))
+        drawn = self.data.rendered(split, int(index))
         masks = drawn.word_masks()
         annotations = tuple(
-            Annotation(slice(word.start, word.stop), masks[place], category)
-            for place, word in enumerate(drawn.scene.words)
-            if (category := category_of(word)) is not None and masks[place].any()
+            Annotation(place, masks[index], category)
+            for index, place, category in described(drawn.scene.words, self.data)
+            if masks[index].any()
         )
         return AnnotatedImage(sample, drawn.scene.prompt, drawn.image, annotations)
 
     def _record(self, sample: str) -> Any:
-        return DATA_VERSION
+        return self.data.version
 
     def _files(self, sample: str) -> Iterable[Path]:
         return ()
+
+
+class RenderedThings(RenderedScenes):
+    """The same of ``things``: pictures of real nouns, for any model that takes an image.
+
+    Args:
+        test: the split that is tested on: ``"test"``, ``"look-alikes"``, ``"unseen-pairs"`` or
+            ``"unseen-style"`` among others.
+    """
+
+    format = "rendered-things"
+    data: ClassVar[PromptedData] = THINGS

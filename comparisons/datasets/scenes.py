@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from wordlight.attribution.words import PromptWords
-from wordlight.backends.prompts import GROUND, SIZES, TaggedWord
-from wordlight.backends.scenes.grammar import COLOURS, Scene
-from wordlight.backends.scenes.segment import segment
+from wordlight.backends.prompted_data import SCENES, PromptedData
+from wordlight.backends.prompts import GROUND, SIZES, AskedScene, TaggedWord
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.item import Category, DatasetItem, Mask, ScoredWord
 
 
-def scene_item(sample: str, split: str, scene: Scene, trajectory: Trajectory) -> DatasetItem:
-    """Find the masks in a generated image of a scene's prompt.
+def scene_item(
+    sample: str,
+    split: str,
+    scene: AskedScene,
+    trajectory: Trajectory,
+    data: PromptedData = SCENES,
+) -> DatasetItem:
+    """Find the masks in a generated image of a scene's prompt, by the segmenter of its data.
 
     Words for which the segmenter finds no mask are dropped, by that rule alone: no method is
     looked at. Determiners, prepositions and the like describe nothing drawn and aren't counted.
@@ -26,40 +33,63 @@ def scene_item(sample: str, split: str, scene: Scene, trajectory: Trajectory) ->
             f"{trajectory.prompt!r}"
         )
     words = PromptWords.of(trajectory.tokens)
-    masks = segment(trajectory.image).word_masks(scene)
+    masks = data.segment(trajectory.image).word_masks(scene)
     several = _several_objects(scene, masks)
     scored: list[ScoredWord] = []
     dropped: list[Category] = []
-    for index, tagged in enumerate(scene.words):
-        category = category_of(tagged)
-        if category is None or tagged.referent is None:
-            continue
+    for index, place, category in described(scene.words, data):
         mask = masks.get(index)
         if mask is None or not mask.any():
             dropped.append(category)
             continue
-        word = words.find(slice(tagged.start, tagged.stop))
-        headline = category == "shape-noun" and several
-        scored.append(ScoredWord(word, category, tagged.referent, mask, headline))
+        referent = scene.words[index].referent
+        assert referent is not None
+        headline = category == data.noun and several
+        scored.append(ScoredWord(words.find(place), category, referent, mask, headline))
     return DatasetItem(sample, split, trajectory, tuple(scored), tuple(dropped))
 
 
-def category_of(word: TaggedWord) -> Category | None:
+def described(
+    words: Sequence[TaggedWord], data: PromptedData
+) -> Iterator[tuple[int, slice, Category]]:
+    """Yield what of a prompt describes something drawn: a word's index, its characters, its kind.
+
+    A noun of several words (``hot dog``) is one.
+    """
+    for index, word in enumerate(words):
+        category = _category_of(word, data)
+        if category is None:
+            continue
+        if category == data.noun and index and _same_noun(words[index - 1], word):
+            continue
+        stop = word.stop
+        for other in words[index + 1 :]:
+            if category != data.noun or not _same_noun(word, other):
+                break
+            stop = other.stop
+        yield index, slice(word.start, stop), category
+
+
+def _same_noun(one: TaggedWord, other: TaggedWord) -> bool:
+    return one.tag == other.tag == "NOUN" and one.referent == other.referent
+
+
+def _category_of(word: TaggedWord, data: PromptedData) -> Category | None:
     """Return a word's kind; None for one that describes nothing drawn, and for determiners."""
     if word.referent is None or word.tag == "DET":
         return None
     if word.referent == GROUND:
         return "ground"
     if word.tag == "NOUN":
-        return "shape-noun"
+        return data.noun
     if word.tag == "NUM":
         return "number"
-    if word.text in COLOURS:
+    if word.text in data.colours:
         return "colour"
     return "size" if word.text in SIZES else None
 
 
-def _several_objects(scene: Scene, masks: dict[int, Mask]) -> bool:
+def _several_objects(scene: AskedScene, masks: dict[int, Mask]) -> bool:
     found = {
         word.referent: masks[index]
         for index, word in enumerate(scene.words)

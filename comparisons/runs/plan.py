@@ -80,8 +80,8 @@ class Plan(ModelOptions):
     )
     data: str | Path | Dataset = option(
         TEXT,
-        "what to judge on: scenes (default; the model draws), scenes,test=SPLIT, "
-        "rendered-scenes, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
+        "what to judge on: scenes (default) or things (the model draws), scenes,test=SPLIT, "
+        "rendered-scenes, rendered-things, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
         "imagenet-segmentation, voc; see docs/datasets.md)",
         default="scenes",
         metavar="DATA",

@@ -109,7 +109,8 @@ class GeneratedScenes(ImageSet):
             trajectory = Trajectory.load(path, self.label(index))
         except FileFormatError as error:
             raise DamagedFileError(path, str(error)) from None
-        return scene_item(self.sample_name(index), self.split, self.scene(index), trajectory)
+        name, scene = self.sample_name(index), self.scene(index)
+        return scene_item(name, self.split, scene, trajectory, self.data)
 
     def draw(self, start: int) -> tuple[Trajectory, ...]:
         """One batch, from image number ``start`` on."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.backends.backend import Backend
+from wordlight.backends.prompted_data import DATA, SCENES, PromptedData
 from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
 from wordlight.comparisons.datasets.images.dataset_images import (
     Annotator,
@@ -17,8 +18,6 @@ from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScen
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.opening import open_dataset, parse
 from wordlight.comparisons.wording import counted
-
-SCENES = "scenes"
 
 
 def open_images(
@@ -35,7 +34,7 @@ def open_images(
     """The calibration images and the test images.
 
     Args:
-        data: ``"scenes"`` (images that the model draws of the scenes' prompts; with
+        data: ``"scenes"`` or ``"things"`` (images that the model draws of their prompts; with
             ``"scenes,test=SPLIT"`` those of another split are tested on), or a data set, see
             ``open_dataset``.
         backend: the model.
@@ -46,21 +45,22 @@ def open_images(
     Raises:
         ValueError: no such data set or split, or too few images in it.
     """
-    options = _scenes_options(data)
-    if options is not None:
+    drawn = _drawn(data)
+    if drawn is not None:
+        asked, options = drawn
         if unknown := sorted(options.keys() - {"test"}):
-            raise DatasetError(f"scenes have no option {unknown[0]!r}; they have: test")
+            raise DatasetError(f"{asked.name} have no option {unknown[0]!r}; they have: test")
         if segmenter is not None or redraw or on_error != "raise":
             raise ValueError(
-                "scenes are drawn anew, and their masks found by their own segmenter: there is "
-                "nothing to redraw, to skip, or to segment"
+                f"{asked.name} are drawn anew, and their masks found by their own segmenter: there "
+                "is nothing to redraw, to skip, or to segment"
             )
         split = options.get("test", "test")
         if split == "calibration":
             raise DatasetError("the calibration split can't be tested on")
         return (
-            GeneratedScenes(backend, "calibration", calibration, seed),
-            GeneratedScenes(backend, split, n, seed),
+            GeneratedScenes(backend, "calibration", calibration, seed, asked),
+            GeneratedScenes(backend, split, n, seed, asked),
         )
     dataset = open_dataset(data, on_error=on_error)
 
@@ -72,10 +72,10 @@ def open_images(
     return images("calibration", calibration), images("test", n)
 
 
-def _scenes_options(data: str | Path | Dataset) -> dict[str, str] | None:
-    """The options of ``scenes``; None for a data set."""
+def _drawn(data: str | Path | Dataset) -> tuple[PromptedData, dict[str, str]] | None:
+    """The prompts that are drawn anew, and the options; None for a data set."""
     name, place, options = parse(data) if isinstance(data, str) else (None, "", {})
-    return options if name is None and place == SCENES else None
+    return (DATA[place], options) if name is None and place in DATA else None
 
 
 #: What asks for how many images of a split.
@@ -86,11 +86,11 @@ def open_data(
     data: str | Path | Dataset, on_error: OnError, counts: Mapping[str, int]
 ) -> str | Path | Dataset:
     """The data set, opened, so that what is wrong with it is said before a model is loaded; scenes
-    as they are named.
+    and things as they are named.
 
     Raises DatasetError where a data set has fewer images of a split than are asked for.
     """
-    if _scenes_options(data) is not None:
+    if _drawn(data) is not None:
         return data
     dataset = open_dataset(data, on_error=on_error)
     there = {split: len(split_of_listing(dataset.listing, split)) for split in counts}
@@ -117,18 +117,23 @@ def data_settings(tuning: ImageSet, test: ImageSet) -> Any:
 
 def describe(images: ImageSet, left_out: int = 0) -> str | None:
     """Return a table's name of a data set of which this many images were left out; None for images
-    that the model draws of the test split's prompts."""
+    that the model draws of the scenes' test split."""
     if isinstance(images, DatasetImages):
         how = "seen" if images.origin == "as given" else images.origin
         more = f", {left_out} more left out" if left_out else ""
         return f"{images.dataset.title}{more}, {how}"
-    return None if images.split == "test" else f"{SCENES} ({images.split}), drawn"
+    if not isinstance(images, GeneratedScenes):
+        return f"{images.split}, drawn"
+    if images.split == "test":
+        return None if images.data is SCENES else f"{images.data.name}, drawn"
+    return f"{images.data.name} ({images.split}), drawn"
 
 
 def headline_words(images: ImageSet) -> str:
     """Return the name of the words in a table's headline."""
-    if not isinstance(images, DatasetImages):
+    shapes = isinstance(images, GeneratedScenes) and images.data.noun == "shape-noun"
+    if shapes:
         return "shape nouns in images of two or more objects"
-    if images.dataset.one_object:
+    if isinstance(images, DatasetImages) and images.dataset.one_object:
         return "names of the one object that each image shows"
     return "objects' names in images of two or more objects"

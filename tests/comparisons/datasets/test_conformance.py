@@ -39,8 +39,9 @@ class Two(Dataset):
         return ()
 
 
-def test_rendered_scenes_and_a_data_set_of_ones_own_pass() -> None:
+def test_rendered_pictures_and_a_data_set_of_ones_own_pass() -> None:
     check_dataset(open_dataset("rendered-scenes"), n=3)
+    check_dataset(open_dataset("rendered-things,test=look-alikes"), n=3)
     check_dataset(Two())
 
 
@@ -77,7 +78,8 @@ def test_what_is_wrong_is_found(methods, says) -> None:
 
 def test_formats_are_known_by_name_and_told_by_their_own_layout(tmp_path) -> None:
     assert set(formats()) == {
-        "coco", "coco-gen", "folder", "imagenet-segmentation", "rendered-scenes", "voc",
+        "coco", "coco-gen", "folder", "imagenet-segmentation", "rendered-scenes",
+        "rendered-things", "voc",
     }  # fmt: skip
     with pytest.raises(DatasetError, match="no data set format 'coc'; did you mean coco"):
         open_dataset(f"coc:{tmp_path}")

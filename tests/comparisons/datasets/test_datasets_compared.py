@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from tests.comparisons import dataset_files as files
 from tests.comparisons.fakes import CONTEXT, STEPS, FakeBackend, tokenize
 from wordlight.attribution.methods.controls import Uniform
+from wordlight.backends.prompted_data import SCENES
 from wordlight.backends.scenes.grammar import SPLITS, split_of
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.trajectory import Trajectory
@@ -22,7 +23,7 @@ from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed,
 from wordlight.comparisons.datasets.images.dataset_images import DatasetImages, split_of_listing
 from wordlight.comparisons.datasets.images.opening import describe, open_images
 from wordlight.comparisons.datasets.judged import judged_item, resized_mask
-from wordlight.comparisons.datasets.scenes import category_of
+from wordlight.comparisons.datasets.scenes import described
 from wordlight.comparisons.results import grid
 from wordlight.comparisons.results.html import write_report
 from wordlight.comparisons.runs.listing import read_run
@@ -387,8 +388,8 @@ def test_a_comparison_on_rendered_scenes(tmp_path):
     shares = [
         one.word_masks()[place].mean()
         for one in (rendered("unseen-pairs", index) for index in range(12))
-        for place, word in enumerate(one.scene.words)
-        if len(one.scene.groups) > 1 and category_of(word) == "shape-noun"
+        for place, _, kind in described(one.scene.words, SCENES)
+        if len(one.scene.groups) > 1 and kind == "shape-noun"
     ]
     assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(np.mean(shares))
     assert found.estimate("uniform", "miou@0.4").n == len(shares)

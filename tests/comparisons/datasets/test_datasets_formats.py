@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.comparisons import dataset_files as files
 from tests.comparisons.dataset_files import CAT, DOG, SKY, picture
+from wordlight.backends.prompted_data import THINGS
 from wordlight.backends.scenes.render import rendered
 from wordlight.comparisons.datasets import DatasetError, open_dataset
 
@@ -200,6 +201,24 @@ def test_rendered_scenes_have_the_renderers_own_masks():
     for one in item.annotations:
         np.testing.assert_array_equal(one.mask, by_start[one.place.start])
     assert {one.split for one in dataset.listing} == {"calibration", "test"}
+
+
+def test_rendered_things_have_nouns_as_objects():
+    """``a large hot dog, a tie and a panda in front of a brick wall.``"""
+    item = open_dataset("rendered-things").read("rendered-test-0002")
+    drawn = THINGS.rendered("test", 2)
+    np.testing.assert_array_equal(item.image, drawn.image)
+    masks = {drawn.scene.words[i].start: mask for i, mask in drawn.word_masks().items()}
+    for one in item.annotations:
+        np.testing.assert_array_equal(one.mask, masks[one.place.start])
+    assert [(item.prompt[one.place], one.category) for one in item.annotations] == [
+        ("large", "size"),
+        ("hot dog", "object"),
+        ("tie", "object"),
+        ("panda", "object"),
+        ("brick", "ground"),
+        ("wall", "ground"),
+    ]
 
 
 def test_items_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
