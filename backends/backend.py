@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.batches import BatchLimits, join_rows
+from wordlight.backends.embedded import WORD_TEMPLATE, WORD_TEMPLATES
 from wordlight.backends.sampling import (
     SamplingFacts,
     check_image,
@@ -540,6 +541,11 @@ class Backend(ABC):
                         if mean.step == step
                     )
                 )
+
+    @property
+    def word_template(self) -> str:
+        """A text to encode a word in, at ``{word}``, such as the model's text encoder has read."""
+        return WORD_TEMPLATES.get(self.model_id, WORD_TEMPLATE)
 
     @property
     def carries_words(self) -> bool:

@@ -13,3 +13,11 @@ EMBEDDED = {"scenes": SCENES, "scenes-b": SCENES.with_name("model-b")}
 RECOMMENDED: dict[str, dict[str, Any]] = {
     name: {"steps": 20, "guidance_scale": 3.0} for name in EMBEDDED
 }
+
+#: What to write a single word in, for a text encoder that has read little else, by model.
+WORD_TEMPLATES = {
+    "scenes": "a {word} on a white background",
+    "scenes-b": "a {word} on a white background",
+}
+#: The same for CLIP, and what has read as much (Radford et al. 2021, section 3.1.4).
+WORD_TEMPLATE = "a photo of a {word}"

@@ -25,7 +25,8 @@ class EncodedWords(ByStream):
     Args:
         context: in what text a word is encoded: one with ``{word}``, and perhaps ``{prompt}``, in
             it, or a name of ``CONTEXTS``. With ``"prompt"`` the prompt's words keep the embeddings
-            that they have there.
+            that they have there. ``"model"`` is the template that suits the model's text encoder
+            (``Backend.word_template``).
 
     Raises:
         ValueError: a context without ``{word}``.
@@ -35,11 +36,12 @@ class EncodedWords(ByStream):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._template = str(CONTEXTS.get(self.context, self.context))
+        names = {**CONTEXTS, "model": self.backend.word_template}
+        self._template = str(names.get(self.context, self.context))
         others = set(re.findall(r"{.*?}", self._template)) - {"{word}", "{prompt}"}
         if self._template.count("{word}") != 1 or others:
             raise ValueError(
-                f"context must be {' or '.join(map(repr, CONTEXTS))}, or a text with '{{word}}' "
+                f"context must be {' or '.join(map(repr, names))}, or a text with '{{word}}' "
                 f"once and perhaps '{{prompt}}' in it, not {self.context!r}"
             )
 

@@ -50,7 +50,8 @@ class OpenVocabulary(EncodedWords):
             it. ``"alone"`` is ``"{word}"``, the word as the whole text; ``"appended"`` is
             ``"{prompt} {word}"``, so that it hears of the others. With ``"prompt"`` the prompt's
             words keep the embeddings that they have there, so that their maps are DAAM's, and
-            others are encoded as ``"a {word}"``.
+            others are encoded as ``"a {word}"``. ``"model"`` takes the template that suits the
+            model's text encoder: ``"a photo of a {word}"`` for CLIP's.
         scores: ``"share"`` of the softmax, or ``"raw"``: QKᵀ·scale as OVAM takes it, which may be
             below zero.
         layers: names, or beginnings of names, of the layers that count; all where None.

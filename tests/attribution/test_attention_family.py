@@ -514,6 +514,20 @@ def test_raw_scores_are_queries_times_keys() -> None:
     check_attributor(lambda b: OpenVocabulary(b, scores="raw", context="prompt"))
 
 
+def test_the_models_own_template() -> None:
+    """CLIP's where nothing else is known; the embedded model's own, whose encoder reads scenes."""
+    model = ToyModel()
+    trajectory = model.sample("a red circle", seed=0)
+    own = OpenVocabulary(model, context="model").attribute(trajectory, ["dog"])
+    photo = OpenVocabulary(model, context="a photo of a {word}").attribute(trajectory, ["dog"])
+    assert (np.asarray(own["dog"]) == np.asarray(photo["dog"])).all()
+    model.model_id = "scenes"
+    own = OpenVocabulary(model, context="model").attribute(trajectory, ["dog"])
+    scene = "a {word} on a white background"
+    wanted = OpenVocabulary(model, context=scene).attribute(trajectory, ["dog"])
+    assert (np.asarray(own["dog"]) == np.asarray(wanted["dog"])).all()
+
+
 def test_any_word_in_any_context() -> None:
     backend = AttentionToy()
     alone = OpenVocabulary(backend, context="alone").attribute(

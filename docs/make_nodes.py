@@ -1,0 +1,136 @@
+"""Measures integrated gradients by its number of nodes, and writes the page's table.
+
+    python docs/make_nodes.py -n 24
+
+Truth are the maps with 64 nodes, on images of the validation split. Takes some minutes an image on
+a core; ``--out table.md`` writes elsewhere than into docs/methods/integrated-gradients.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wordlight import load
+from wordlight.attribution import DAAM, InputXGradient, IntegratedGradients, Occlusion
+from wordlight.attribution.attributor import TextImageAttributor
+from wordlight.attribution.maps import AttributionMaps
+from wordlight.backends.backend import Backend
+from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
+from wordlight.comparisons.datasets.item import DatasetItem, ScoredWord
+from wordlight.comparisons.datasets.scenes import scene_item
+from wordlight.comparisons.metrics.segmentation import threshold_curve
+
+from pages import fill  # isort: skip
+
+#: The numbers of nodes that are tried, and that which the others are held against.
+NODES, TRUTH = (2, 4, 8, 16), 64
+#: How many evenly spaced steps are looked at.
+STEPS = 4
+
+
+def items_of(backend: Backend, n: int) -> Iterable[DatasetItem]:
+    """Draw the first images of the validation split, with the masks found in them."""
+    images = GeneratedScenes(backend, "validation", n)
+    for start in range(0, n, images.batch):
+        for index, drawn in zip(images.batch_from(start), images.draw(start), strict=True):
+            name = images.sample_name(index)
+            yield scene_item(name, images.split, images.scene(index), drawn)
+
+
+def error(maps: AttributionMaps, truth: AttributionMaps) -> float:
+    """Return Σ|difference| over Σ|truth|, of all words and pixels."""
+    own, other = maps.data.values.astype(float), truth.data.values.astype(float)
+    return float(np.abs(own - other).sum() / np.abs(other).sum())
+
+
+class Curves:
+    """IoU by threshold of every word of a row, for the mean at the threshold that does best."""
+
+    def __init__(self) -> None:
+        self._found: defaultdict[str, list[float]] = defaultdict(list)
+
+    def add(self, maps: AttributionMaps, words: Iterable[ScoredWord]) -> None:
+        """Take in the scored nouns of an image."""
+        for word in words:
+            for name, value in threshold_curve(maps[word.word], word.mask).items():
+                if "abs" not in name:
+                    self._found[name].append(value)
+
+    @property
+    def best(self) -> float:
+        """The mean over words at the best threshold."""
+        return max((float(np.mean(values)) for values in self._found.values()), default=np.nan)
+
+    @property
+    def n_words(self) -> int:
+        """How many words were scored."""
+        return len(next(iter(self._found.values()), ()))
+
+
+def measured(backend: Backend, n: int) -> str:
+    """Return the table, with the rows' order among other methods below it."""
+    rows: dict[str, TextImageAttributor] = {
+        f"{count} nodes": IntegratedGradients(backend, steps=STEPS, n_steps=count)
+        for count in (*NODES, TRUTH)
+    }
+    others = {kind.name: kind(backend, steps=STEPS) for kind in (DAAM, InputXGradient, Occlusion)}
+    curves = {name: Curves() for name in (*rows, *others)}
+    errors: defaultdict[str, list[float]] = defaultdict(list)
+    costs: defaultdict[str, list[int]] = defaultdict(list)
+    for item in tqdm(items_of(backend, n), total=n, unit="image"):
+        nouns = [word for word in item.words if word.category == "shape-noun"]
+        found = {name: method.attribute(item.trajectory) for name, method in rows.items()}
+        for name, maps in found.items():
+            errors[name].append(error(maps, found[f"{TRUTH} nodes"]))
+            costs[name].append(maps.provenance.forward_equivalents)
+            curves[name].add(maps, nouns)
+        for name, method in others.items():
+            curves[name].add(method.attribute(item.trajectory), nouns)
+    lines = ["| nodes | error | mIoU@best | forward-equivalents |", "|---|---|---|---|"]
+    lines += [
+        f"| {name.removesuffix(' nodes')} | {np.mean(errors[name]):.2%} | {curves[name].best:.3f} "
+        f"| {np.mean(costs[name]):.0f} |"
+        for name in rows
+    ]
+    orders = {name: order_with(name, curves, list(others)) for name in rows}
+    kept = [count for count in NODES if orders[f"{count} nodes"] == orders[f"{TRUTH} nodes"]]
+    least = f"{min(kept)} keep it" if kept else "none of the others keeps it"
+    truth, n_words = orders[f"{TRUTH} nodes"], curves["daam"].n_words
+    lines += [
+        "",
+        f"Error: Σ|difference| over Σ|map| from {TRUTH} nodes. mIoU@best of {n_words} shape nouns in "
+        f"{n} images of the validation split, each row at its own best threshold there, {STEPS} "
+        f"steps. With {TRUTH} nodes the order is {truth}; {least}.",
+    ]
+    return "\n".join(lines)
+
+
+def order_with(row: str, curves: dict[str, Curves], others: list[str]) -> str:
+    """Return the names of a row and other methods by mIoU, the best first."""
+    names = sorted((row, *others), key=lambda name: -curves[name].best)
+    return " > ".join("integrated-gradients" if name == row else name for name in names)
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("-n", type=int, default=24, help="images (default: 24)")
+    parser.add_argument("--model", default="scenes", help="(default: scenes)")
+    parser.add_argument("--out", type=Path, help="a file of its own for the table")
+    options = parser.parse_args()
+    table = measured(load(options.model), options.n)
+    if options.out is None:
+        fill(Path(__file__).parent / "methods" / "integrated-gradients.md", "nodes", table)
+    else:
+        options.out.write_text(table + "\n", "utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
