@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from pages import fill
 from tqdm import tqdm
 
 from wordlight import load
@@ -25,8 +26,6 @@ from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScen
 from wordlight.comparisons.datasets.item import DatasetItem, ScoredWord
 from wordlight.comparisons.datasets.scenes import scene_item
 from wordlight.comparisons.metrics.segmentation import threshold_curve
-
-from pages import fill  # isort: skip
 
 #: The numbers of nodes that are tried, and that which the others are held against.
 NODES, TRUTH = (2, 4, 8, 16), 64
@@ -104,8 +103,8 @@ def measured(backend: Backend, n: int) -> str:
     truth, n_words = orders[f"{TRUTH} nodes"], curves["daam"].n_words
     lines += [
         "",
-        f"Error: Σ|difference| over Σ|map| from {TRUTH} nodes. mIoU@best of {n_words} shape nouns in "
-        f"{n} images of the validation split, each row at its own best threshold there, {STEPS} "
+        f"Error: Σ|difference| over Σ|map| from {TRUTH} nodes. mIoU@best of {n_words} shape nouns "
+        f"in {n} images of the validation split, each row at its own best threshold there, {STEPS} "
         f"steps. With {TRUTH} nodes the order is {truth}; {least}.",
     ]
     return "\n".join(lines)
