@@ -38,7 +38,12 @@ from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.noise import NoiseLevels
-from wordlight.backends.torch.randomizing import can_be_randomized, random_weights, stages_of
+from wordlight.backends.torch.randomizing import (
+    can_be_randomized,
+    random_weights,
+    stages_of,
+    stages_of_transformer,
+)
 from wordlight.backends.torch.recorder import PipelineRecorder
 from wordlight.backends.torch.reverse_mode import attention_gradients, embedding_gradient
 from wordlight.backends.torch.taps import AttentionTap
@@ -139,12 +144,12 @@ class TorchBackend(Backend):
     def _perhaps(self) -> dict[str, Callable[[], bool]]:
         """Capabilities that some models of a family lack, with a test of each."""
         pipe = self.pipe
-        parts = (self.model.module, pipe.text_encoder)
+        parts = (self.model.module, *self._text_encoders)
         return {
             "concept_attention": lambda: self.model.family.joint,
             "encode_from": lambda: takes_input_embeddings(pipe),
             "decode": lambda: hasattr(pipe.vae, "decode"),
-            "randomized": lambda: None not in parts and can_be_randomized(parts),
+            "randomized": lambda: bool(self._text_encoders) and can_be_randomized(parts),
         }
 
     def require(self, needs: frozenset[str], who: str) -> None:
@@ -608,11 +613,26 @@ class TorchBackend(Backend):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return tuple(stages_of(self.model.module, self.pipe.text_encoder))
+        return tuple(self._stages)
+
+    @property
+    def _text_encoders(self) -> list[torch.nn.Module]:
+        """The pipeline's text encoders; of a UNet the first, whose words trajectories have."""
+        if self.model.family.feature_maps:
+            return [] if self.pipe.text_encoder is None else [self.pipe.text_encoder]
+        parts = self.pipe.components
+        found = [parts[name] for name in sorted(parts) if name.startswith("text_encoder")]
+        return [one for one in found if isinstance(one, torch.nn.Module)]
+
+    @property
+    def _stages(self) -> dict[str, tuple[torch.nn.Module, ...]]:
+        if self.model.family.feature_maps:
+            return stages_of(self.model.module, self.pipe.text_encoder)
+        return stages_of_transformer(self.model.module, self._text_encoders)
 
     @contextmanager
     def _randomized(self, stages: tuple[str, ...], seed: int) -> Iterator[None]:
-        parts = stages_of(self.model.module, self.pipe.text_encoder)
+        parts = self._stages
         with random_weights([part for stage in stages for part in parts[stage]], seed):
             self._random = True
             try:

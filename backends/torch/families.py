@@ -410,13 +410,9 @@ def _pushes_from_empty(pipe: Any) -> bool:
     return not _added_to_unet(pipe)
 
 
-#: Transformers are asked by their pipelines, whose latents and pixels are packed in many ways.
+#: What no pipeline of a transformer gives.
 _NOT_OF_TRANSFORMERS = {
-    name: f"{name} isn't known of transformers"
-    for name in (
-        "encode_from",
-        "randomized",
-    )
+    "encode_from": "only CLIP's text encoder by itself is run from its input embeddings on"
 }
 _TEXT_IS_ONLY_ATTENDED_TO = {"concept_attention": "its text doesn't attend to the picture"}
 _SD_3 = Denoiser(

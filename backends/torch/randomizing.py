@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -31,6 +32,32 @@ def stages_of(
     return {name: tuple(parts) for name, parts in stages.items()}
 
 
+#: What the modules that make a transformer's output are called.
+_OUTPUT = re.compile(r"(^|_)(out|final)(_|$)")
+
+
+def stages_of_transformer(
+    transformer: torch.nn.Module, text_encoders: Sequence[torch.nn.Module]
+) -> dict[str, tuple[torch.nn.Module, ...]]:
+    """The parts of a transformer, from the output down to the input, its text encoders last.
+
+    ``"output"`` are its last norm and projection; then each block by its name; ``"input"`` all that
+    is left of it. Together they are every weight of all models.
+    """
+    left = dict(transformer.named_children())
+    outputs = [left.pop(name) for name in list(left) if _OUTPUT.search(name)]
+    stages: dict[str, list[torch.nn.Module]] = {"output": outputs}
+    lists = [n for n, part in left.items() if isinstance(part, torch.nn.ModuleList) and len(part)]
+    for name in reversed(lists):
+        blocks = list(left.pop(name).children())
+        for index in reversed(range(len(blocks))):
+            stages[f"{name}.{index}"] = [blocks[index]]
+    own = torch.nn.ParameterList(transformer.parameters(recurse=False))
+    stages["input"] = [*left.values(), *([own] if len(own) else [])]
+    stages["text_encoder"] = list(text_encoders)
+    return {name: tuple(parts) for name, parts in stages.items()}
+
+
 def can_be_randomized(parts: Sequence[torch.nn.Module]) -> bool:
     """Return whether the framework knows how to draw every weight of some modules."""
     try:
@@ -44,6 +71,7 @@ def can_be_randomized(parts: Sequence[torch.nn.Module]) -> bool:
 def random_weights(parts: Sequence[torch.nn.Module], seed: int) -> Iterator[None]:
     """Every weight in some modules drawn anew by its layer's ``reset_parameters``.
 
+    Layers of diffusers and transformers that have none are drawn as their library does.
     They are drawn in float32 on the CPU, one layer after the other, so that they depend on the seed
     and on the layers before alone, not on device or precision. Buffers stay. The trained weights
     are kept aside and put back, the very same memory.
@@ -83,8 +111,31 @@ def _drawn(layer: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
         for name, weight in layer._parameters.items()
     }
     twin._buffers, twin._modules = copy.deepcopy((layer._buffers, layer._modules))
-    twin.reset_parameters()  # type: ignore[operator]
+    if callable(getattr(twin, "reset_parameters", None)):
+        twin.reset_parameters()  # type: ignore[operator]
+    else:
+        _reset(twin)
     return [(name, weight.detach()) for name, weight in twin.named_parameters(recurse=False)]
+
+
+def _reset(layer: torch.nn.Module) -> None:
+    """Draw weights that their library initialises from outside the layer: a norm's weights are
+    ones and its biases zeros, all else is normal with the standard deviation that it had."""
+    is_norm = "Norm" in type(layer).__name__
+    for name, weight in layer.named_parameters(recurse=False):
+        if is_norm and weight.ndim == 1:
+            torch.nn.init.constant_(weight, 0.0 if "bias" in name else 1.0)
+        else:
+            deviation = float(weight.detach().std(unbiased=False))
+            torch.nn.init.normal_(weight, std=deviation or 0.02)
+
+
+def _is_known(layer: torch.nn.Module) -> bool:
+    """Whether a layer's weights can be drawn."""
+    if callable(getattr(layer, "reset_parameters", None)):
+        return True
+    library = type(layer).__module__.partition(".")[0]
+    return library in ("diffusers", "transformers") or isinstance(layer, torch.nn.ParameterList)
 
 
 def _layers(parts: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
@@ -96,7 +147,7 @@ def _layers(parts: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
             if not weights:
                 continue
             what = f"{type(layer).__name__} {name!r}"
-            if not callable(getattr(layer, "reset_parameters", None)):
+            if not _is_known(layer):
                 raise ValueError(f"{what} has no reset_parameters: it can't be randomised")
             if any(weight.is_meta for weight in weights.values()):
                 raise ValueError(f"{what} is offloaded: its weights can't be randomised")
