@@ -45,7 +45,7 @@ def encoded(vae: Any, pixels: torch.Tensor, *, packed: bool) -> torch.Tensor:
 
 
 def has_frames(vae: Any) -> bool:
-    """Whether it is an autoencoder of videos: ``(rows, channels, frames, height, width)``."""
+    """True if it is an autoencoder of videos: ``(rows, channels, frames, height, width)``."""
     return any(isinstance(module, torch.nn.Conv3d) for module in vae.modules())
 
 
@@ -56,7 +56,7 @@ def _unpacked(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def _moments(vae: Any, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What an autoencoder's latents are shifted by and scaled with: mean and deviation."""
+    """Return the mean and deviation by which an autoencoder's latents are shifted and scaled."""
     config = vae.config
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         each = (config.latents_mean, config.latents_std)

@@ -222,7 +222,7 @@ class TorchBackend(Backend):
 
     @property
     def _patch(self) -> int:
-        """How many latents a side make a place of a transformer."""
+        """The number of latents a side that make a place of a transformer."""
         if self.model.family.packed:
             return 2
         patch = getattr(self.model.config, "patch_size", None) or 2

@@ -42,7 +42,7 @@ def word_of(prompt: str, one: Annotation) -> str:
 
 
 def doubtful_masks(item: AnnotatedImage) -> list[str]:
-    """What is odd about an item's masks: nearly all or nearly nothing of the image, a line each.
+    """Return remarks on an item's masks, a line each: nearly all or nearly nothing of the image.
 
     Ground and stuff, such as the sky, may be nearly all of an image.
     """

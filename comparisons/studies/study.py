@@ -1,4 +1,4 @@
-"""What every study is: its options are fields, ``find`` does it, ``run`` writes what was found."""
+"""The base of studies: options are fields, ``find`` does it, ``run`` writes what was found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wordlight.comparisons.studies.results import write_study
 
 
 class Found(Protocol):
-    """What a study found."""
+    """The findings of a study."""
 
     @property
     def text(self) -> str:

@@ -108,7 +108,7 @@ def is_punctuation(token: TaggedToken) -> bool:
 
 
 def not_placed_note(n: int) -> str:
-    """What a table says of tagged words without a map; "" for none."""
+    """Return a table's note on tagged words without a map; "" for none."""
     have = "has no map of its own" if n == 1 else "have no map of their own"
     return f"{counted(n, 'word')} {have}" if n else ""
 
@@ -128,7 +128,7 @@ def method_for(backend: Backend, name: str, steps: int) -> TextImageAttributor:
 
 @options
 class WordStudy(Study):
-    """What every study of words takes."""
+    """The options of every study of words."""
 
     method: str = option(
         TEXT,
@@ -143,7 +143,7 @@ class WordStudy(Study):
 
 @options
 class TextStudy(WordStudy):
-    """What every study of tagged texts takes: which prompts are drawn."""
+    """The options of every study of tagged texts: the prompts that are drawn."""
 
     conllu: Path | None = option(
         PATH,
