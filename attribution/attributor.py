@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal, Self, dataclass_transform, overload
 import numpy as np
 
 from wordlight.attribution.maps import AttributionMaps, Merge, Provenance
-from wordlight.attribution.options import step_set, whole
+from wordlight.attribution.options import one_of, step_set, whole
 from wordlight.attribution.question import Answer, ConvergenceDelta, Question, Size
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import PromptWords, Word, WordKey
-from wordlight.backends.backend import Backend, Evaluations
+from wordlight.backends.backend import Backend, Evaluations, MissingCapabilityError
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -80,7 +80,9 @@ class _OptionsAsFields:
 
 #: What a class says of itself; never an option, however it is annotated.
 _FACTS = frozenset(
-    "name family needs paper signed merge by_token takes_targets effort additive".split()
+    (
+        "name family needs paper signed merge by_token takes_targets takes_videos effort additive"
+    ).split()
 )
 
 
@@ -110,6 +112,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             exactly the merge of its words' maps.
         takes_targets: whether it explains a pixel target against a baseline, so that others can be
             asked for.
+        takes_videos: whether it explains videos, by maps ``(frame, y, x)``.
         effort: the option, a whole number, with which the cost grows; None for a fixed cost.
     """
 
@@ -121,6 +124,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
     merge: ClassVar[Merge] = "mean"
     by_token: ClassVar[bool] = False
     takes_targets: ClassVar[bool] = False
+    takes_videos: ClassVar[bool] = False
     effort: ClassVar[str | None] = None
 
     backend: Backend = field(kw_only=False)
@@ -132,7 +136,11 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                 f"{self.name} is constructed on a backend, such as load('scenes') gives, not on "
                 f"{_briefly(self.backend)}"
             )
-        self.backend.require(self.needs, self.name)
+        try:
+            self.backend.require(self.needs, self.name)
+        except MissingCapabilityError as error:
+            names = ", ".join(_methods_for(self.backend)) or "none"
+            raise MissingCapabilityError(f"{error}; methods that work with it: {names}") from None
         self.steps = step_set(self.steps)
 
     def __repr__(self) -> str:
@@ -243,6 +251,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         budget: int | None = None,
+        words_of: str = "prompt",
         **options: Any,
     ) -> AttributionMaps: ...
 
@@ -258,6 +267,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         budget: int | None = None,
+        words_of: str = "prompt",
         **options: Any,
     ) -> list[AttributionMaps]: ...
 
@@ -273,6 +283,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         budget: int | None = None,
+        words_of: str = "prompt",
         **options: Any,
     ) -> tuple[AttributionMaps, ConvergenceDelta]: ...
 
@@ -288,6 +299,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         budget: int | None = None,
+        words_of: str = "prompt",
         **options: Any,
     ) -> list[tuple[AttributionMaps, ConvergenceDelta]]: ...
 
@@ -302,6 +314,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         budget: int | None = None,
+        words_of: str = "prompt",
         **options: Any,
     ) -> Any:
         """Maps over the image of each word.
@@ -321,6 +334,8 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             show_progress: show how many steps are done.
             budget: the most that an image may cost, in forward-equivalents; the effort option
                 (``n_steps``, ``probes``, ``n_samples``, ...) is set to the most that fits.
+            words_of: ``"prompt"``, or ``"negative"``: the words are those of the negative prompt,
+                and what is explained is its half of the guidance (``Trajectory.of_negative``).
             options: the constructor's options (``n_steps``, ``method``, ``steps``, ...), changed
                 for this call alone.
 
@@ -338,6 +353,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             "return_convergence_delta": return_convergence_delta,
             "internal_batch_size": internal_batch_size,
             "show_progress": show_progress,
+            "words_of": words_of,
         }
         if options:
             if budget is not None and self.effort in options:
@@ -351,10 +367,14 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                     f"and backend.invert give such), not about {trajectory!r}"
                 )
             return [self.attribute(one, words, budget=budget, **common) for one in trajectory]
+        if words_of != "prompt":
+            trajectory = trajectory_of(trajectory, words_of)
         if budget is not None:
             fitted = self.within_budget(budget, self.size_of(trajectory, words))
-            return fitted.attribute(trajectory, words, **common)
+            return fitted.attribute(trajectory, words, **{**common, "words_of": "prompt"})
         self._check_request(baselines, target, return_convergence_delta, internal_batch_size)
+        if trajectory.is_video:
+            self._check_videos(target)
         trajectory = self._seen(trajectory)
         question = Question(
             trajectory=trajectory,
@@ -380,7 +400,12 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         asked = question.target.settings() if self.takes_targets else {}
         provenance = Provenance(
             method=self.name,
-            settings={**self.settings(), "baselines": baselines, **asked},
+            settings={
+                **self.settings(),
+                "baselines": baselines,
+                **asked,
+                **said_of(trajectory),
+            },
             model_id=self.backend.model_id,
             revision=self.backend.revision,
             framework=self.backend.framework,
@@ -423,9 +448,42 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         if internal_batch_size is not None:
             whole("internal_batch_size", internal_batch_size)
 
+    def _check_videos(self, target: PixelTarget | None) -> None:
+        """Raises ValueError where this method, or the target, is of single images alone."""
+        if not self.takes_videos:
+            raise ValueError(
+                f"{self.name} explains single images, and this is a video: ask daam, or a method "
+                "that explains the prediction step by step, such as occlusion or input-x-gradient"
+            )
+        if target is not None and not target.takes_videos:
+            raise ValueError(f"the target {target.name} is of single images, and this is a video")
+
     @abstractmethod
     def _attribute(self, question: Question) -> Answer:
         """One map a player, in the players' order."""
+
+
+def _methods_for(backend: Backend) -> list[str]:
+    """The names of the installed methods that a backend has enough for."""
+    from wordlight.attribution.registry import available
+
+    return [name for name, method in available().items() if method.needs <= backend.capabilities]
+
+
+def said_of(trajectory: Trajectory) -> dict[str, Any]:
+    """What maps' settings say of a run: of a video how many frames its maps have, and whose words
+    they are where those aren't the prompt's."""
+    said: dict[str, Any] = {"frames": trajectory.places[0]} if trajectory.is_video else {}
+    if trajectory.words_of != "prompt":
+        said["words_of"] = trajectory.words_of
+    return said
+
+
+def trajectory_of(trajectory: Trajectory, words_of: str) -> Trajectory:
+    """A run with the words that are asked about; raises ValueError for an unknown choice, and as
+    ``Trajectory.of_negative`` does."""
+    one_of("words_of", words_of, ("prompt", "negative"))
+    return trajectory if words_of == trajectory.words_of else trajectory.of_negative()
 
 
 def _too_dear(method: TextImageAttributor, least: int, budget: int, how: str) -> str:

@@ -71,10 +71,14 @@ def _together(each: Sequence[Provenance], steps: list[int]) -> Provenance:
 
 
 def frames(maps: AttributionMaps, key: MapKey, opacity: float = 0.65) -> list[Image.Image]:
-    """One overlay a step of a word's map, all on one scale, with the step's number.
+    """One overlay a step of a word's map, all on one scale, with the step's number; of a video one
+    overlay a frame.
 
     Raises ValueError for maps whose steps weren't kept apart, KeyError for a word without a map.
     """
+    if maps.is_video:
+        word_map = maps[key]
+        return [word_map.overlay(opacity, frame=frame) for frame in range(len(maps.image))]
     if "step" not in maps.data.dims:
         raise ValueError(
             "the maps' steps weren't kept apart: use wordlight.attribution.film.by_step, or "
@@ -98,7 +102,8 @@ def frames(maps: AttributionMaps, key: MapKey, opacity: float = 0.65) -> list[Im
 def save_film(
     maps: AttributionMaps, key: MapKey, path: str | Path, *, milliseconds: int = 180
 ) -> Path:
-    """Write a word's map step by step as an animated GIF, and return its path.
+    """Write a word's map step by step, of a video frame by frame, as an animated GIF, and return
+    its path.
 
     Raises as ``frames`` does.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from wordlight.attribution.resize import resize
+from wordlight.attribution.resize import frames_behind, resize_places
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 from wordlight.backends.tokens import Tokens
@@ -64,9 +64,12 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class WordMap:
-    """One word's map; ``numpy.asarray`` of it is the array, ``(y, x)`` float32.
+    """One word's map; ``numpy.asarray`` of it is the array, ``(y, x)`` float32, of a video
+    ``(frame, y, x)``.
 
-    The array is on the latent grid; ``resized``, ``mask`` and ``overlay`` bring it to the image.
+    The array is on the latent grid, which has fewer frames than a video; ``resized``, ``mask`` and
+    ``overlay`` bring it to the image, and each of a video's frames has the map of the latent frame
+    that it was decoded from (``resize.frames_behind``).
     """
 
     word: Word
@@ -81,12 +84,22 @@ class WordMap:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height and width of the latent grid."""
+        """Height and width of the latent grid, of a video behind the number of its frames."""
         return self.values.shape
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is of a video."""
+        return self.values.ndim == 3
+
+    @property
+    def _size(self) -> tuple[int, ...]:
+        """The image's height and width, behind a video's number of frames."""
+        return self.image.shape[:-1]
 
     def resized(self) -> npt.NDArray[np.float32]:
         """The map at the image's size, bicubic."""
-        return resize(self.values, self.image.shape[:2]).astype(np.float32)
+        return resize_places(self.values, self._size).astype(np.float32)
 
     @property
     def blank(self) -> bool:
@@ -101,7 +114,7 @@ class WordMap:
     def normalised(self) -> npt.NDArray[np.float32]:
         """The map at the image's size, from 0 (least) to 1 (most); all zeros for a blank map."""
         if self.blank:
-            return np.zeros(self.image.shape[:2], np.float32)
+            return np.zeros(self._size, np.float32)
         return normalise(self.resized(), signed=self.signed)
 
     def mask(self, threshold: float = 0.4) -> npt.NDArray[np.bool_]:
@@ -116,14 +129,24 @@ class WordMap:
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"a threshold lies between 0 and 1, not at {threshold}")
         if self.blank:
-            return np.zeros(self.image.shape[:2], np.bool_)
+            return np.zeros(self._size, np.bool_)
         return self.normalised() >= threshold
 
-    def overlay(self, opacity: float = 0.65) -> Image:
-        """The image with this map laid over it."""
+    def overlay(self, opacity: float = 0.65, *, frame: int | None = None) -> Image:
+        """The image with this map laid over it; of a video one ``frame``, the middle one if None.
+
+        Raises ValueError for a frame of what is no video, or one that it hasn't.
+        """
         from wordlight.attribution.pictures import overlay
 
-        return overlay(self.image, self.normalised(), opacity)
+        if not self.is_video:
+            if frame is not None:
+                raise ValueError(f"frame={frame}, but this is a map of one image")
+            return overlay(self.image, self.normalised(), opacity)
+        chosen = len(self.image) // 2 if frame is None else frame
+        if not 0 <= chosen < len(self.image):
+            raise ValueError(f"no frame {chosen}: the video has {len(self.image)}, counted from 0")
+        return overlay(self.image[chosen], self.normalised()[chosen], opacity)
 
     def to_html(self, path: str | Path) -> Path:
         """Write a page that shows the map, without need of a network, and return its path."""
@@ -173,14 +196,15 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
     the text occurs several times), and ``key in maps`` says whether ``maps[key]`` has an answer.
 
     ``data`` is the labelled array, ``(word, y, x)`` on the latent grid, with ``step``, ``layer``
-    and ``head`` before ``y`` where the method kept them; ``numpy.asarray(maps)`` is its values.
+    and ``head`` before ``y`` where the method kept them; ``numpy.asarray(maps)`` is its values. Of
+    a video there is an axis ``frame`` right before ``y``, of the latents' frames.
 
     Args:
-        data: dimensions ``word``, then any of ``step``, ``layer``, ``head``, then ``y``, ``x``;
-            one entry a player.
+        data: dimensions ``word``, then any of ``step``, ``layer``, ``head``, of a video ``frame``,
+            then ``y``, ``x``; one entry a player.
         players: what each entry along ``word`` is, in order.
         tokens: the prompt as the encoder saw it.
-        image: ``(height, width, 3)`` uint8.
+        image: ``(height, width, 3)`` uint8; of a video ``(frames, height, width, 3)``.
         merge: how maps of several tokens become one.
         signed: whether values below zero speak against the word.
         provenance: where the maps come from.
@@ -202,15 +226,20 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
     ) -> None:
         if data.dims[0] != "word" or data.dims[-2:] != ("y", "x"):
             raise ValueError(f"dimensions must be (word, ..., y, x), not {data.dims}")
-        if unknown := set(data.dims[1:-2]) - {"step", "layer", "head"}:
+        video = data.dims[-3] == "frame"
+        if unknown := set(data.dims[1 : -3 if video else -2]) - {"step", "layer", "head"}:
             raise ValueError(f"unknown dimensions {sorted(map(str, unknown))}")
         if data.sizes["word"] != len(players):
             raise ValueError(f"{data.sizes['word']} maps for {len(players)} players")
         check_numbers("maps", data.values)
-        check_image(image)
+        check_image(image, video=video)
+        self.is_video = video
         if merge not in get_args(Merge):
             raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, not {merge!r}")
-        self.data = data.astype(np.float32).assign_coords(word=[p.text for p in players])
+        labels: dict[str, Any] = {"word": [p.text for p in players]}
+        if video:
+            labels["frame"] = list(range(data.sizes["frame"]))
+        self.data = data.astype(np.float32).assign_coords(labels)
         self.players = tuple(players)
         self.tokens = tokens
         self.image = image
@@ -317,7 +346,7 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
             there = ", ".join(p.text for p in self.players)
             raise KeyError(f"{word.text!r} has no map of its own here; there are {there}")
         stack = self.data.values[parts].astype(np.float64)
-        extra = tuple(range(1, stack.ndim - 2))
+        extra = tuple(range(1, 1 + len(self.kept_axes)))
         if extra:
             stack = stack.mean(axis=extra)
         if self.merge == "mean":
@@ -375,12 +404,15 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
         return "\n".join(lines)
 
     def select(self, **labels: Any) -> AttributionMaps:
-        """The maps at one ``step=``, ``layer=`` or ``head=``, where those were kept.
+        """The maps at one ``step=``, ``layer=`` or ``head=``, where those were kept, or at one
+        ``frame=`` of a video's latents, with the first image decoded from it.
 
         Raises KeyError for an axis or a label that isn't there.
         """
         try:
             data = self.data.sel(**labels)
+            if "frame" in labels and not isinstance(labels["frame"], (int, np.integer)):
+                raise ValueError("one frame at a time")
         except (KeyError, ValueError) as error:
             axes = {str(d): self.data.coords[d].values.tolist() for d in self.data.dims[1:-2]}
             raise KeyError(f"can't select {labels}; kept axes are {axes}") from error
@@ -388,11 +420,28 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
             data.drop_vars(list(labels)),
             self.players,
             self.tokens,
-            self.image,
+            self.frame_images[labels["frame"]] if "frame" in labels else self.image,
             merge=self.merge,
             signed=self.signed,
             provenance=self.provenance,
         )
+
+    @property
+    def kept_axes(self) -> tuple[str, ...]:
+        """Which of ``"step"``, ``"layer"``, ``"head"`` were kept apart."""
+        return tuple(str(axis) for axis in self.data.dims[1:-2] if axis != "frame")
+
+    @property
+    def frame_images(self) -> npt.NDArray[np.uint8]:
+        """Of a video the first image decoded from each latent frame.
+
+        Raises ValueError for maps of a single image.
+        """
+        if not self.is_video:
+            raise ValueError("these maps are of a single image, and have no frames")
+        n_latent = self.data.sizes["frame"]
+        behind = frames_behind(n_latent, len(self.image))
+        return self.image[[behind.index(frame) for frame in range(n_latent)]]
 
     def to_html(self, path: str | Path) -> Path:
         """Write a page to look at all maps with, and return its path.
@@ -426,7 +475,7 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
         ``label`` says what it is kept for, and has to be said again to read it for that.
         """
         extra = [str(d) for d in self.data.dims[1:-2]]
-        facts = {
+        facts: dict[str, Any] = {
             "tokens": self.tokens.to_json(),
             "players": [
                 # A group's parts come last; other words have none, and no place for them.

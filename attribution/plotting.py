@@ -52,6 +52,8 @@ def plot(
 ) -> PaperFigure:
     """Draw the image and a map of each word in one row, or in several where there are many.
 
+    Of a video a row is a frame, of evenly spaced ones where there are more than four.
+
     Args:
         maps: of one image.
         words: what to show; every word of the prompt where None.
@@ -62,6 +64,8 @@ def plot(
         ValueError: no words, or an opacity outside 0..1.
     """
     keys = list(maps.words if words is None else words)
+    if maps.is_video:
+        return plot_grid(_frames_of(maps), keys, opacity=opacity)
     cells = [_Cell(maps.image), *(_Cell(maps.image, maps[key]) for key in keys)]
     if len(cells) == 1:
         raise ValueError("there are no words to plot")
@@ -89,7 +93,7 @@ def plot_grid(
         ValueError: no maps, no words, or an opacity outside 0..1.
     """
     if isinstance(maps, AttributionMaps):
-        maps = [maps]
+        maps = _frames_of(maps) if maps.is_video else [maps]
     if isinstance(maps, Mapping):
         labels, each = list(maps), list(maps.values())
     else:
@@ -101,6 +105,13 @@ def plot_grid(
     if not rows or max(map(len, rows)) == 1:
         raise ValueError("there is nothing to plot: no maps, or no words")
     return _draw(rows, labels, opacity)
+
+
+def _frames_of(maps: AttributionMaps) -> dict[str, AttributionMaps]:
+    """Some of a video's latent frames, by what their rows are called."""
+    n_frames = maps.data.sizes["frame"]
+    shown = sorted({round(k * (n_frames - 1) / 3) for k in range(4)})
+    return {f"frame {frame}": maps.select(frame=frame) for frame in shown}
 
 
 class _Cell:

@@ -98,7 +98,7 @@ class ConvergenceDelta:
     averaged.
 
     Attributes:
-        values: Σ over players - (f(E) - f(E°)), ``(step, y, x)``.
+        values: Σ over players - (f(E) - f(E°)), ``(step, [frame,] y, x)``.
         target: f(E) - f(E°), ``(step, y, x)``.
     """
 
@@ -114,16 +114,21 @@ class ConvergenceDelta:
     @property
     def relative(self) -> npt.NDArray[np.float64]:
         """Completeness error of each step: Σ_yx |values| / Σ_yx |target|."""
-        wrong, whole = np.abs(self.values).sum((1, 2)), np.abs(self.target).sum((1, 2))
+        wrong, whole = (_each_step(x).sum(1) for x in (self.values, self.target))
         shares: npt.NDArray[np.float64] = wrong / np.maximum(whole, 1e-300)
         return shares
 
     @property
     def maximum(self) -> npt.NDArray[np.float64]:
         """The largest error of a pixel at each step, relative to the largest target."""
-        wrong, whole = np.abs(self.values).max((1, 2)), np.abs(self.target).max((1, 2))
+        wrong, whole = (_each_step(x).max(1) for x in (self.values, self.target))
         shares: npt.NDArray[np.float64] = wrong / np.maximum(whole, 1e-300)
         return shares
+
+
+def _each_step(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Absolute values ``(step, places)``."""
+    return np.abs(values).reshape(len(values), -1)
 
 
 @dataclass(frozen=True, eq=False)

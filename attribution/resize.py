@@ -51,6 +51,25 @@ def resize(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
     return (down @ maps.astype(np.float64) @ across.T).astype(maps.dtype)
 
 
+def resize_places(maps: FloatArray, size: tuple[int, ...]) -> FloatArray:
+    """Bring maps ``([frames,] y, x)`` to ``size``, ``([frames,] height, width)``: bicubic within a
+    frame, and a frame of ``size`` has the map of the frame that it was decoded from."""
+    within = resize(maps, (size[-2], size[-1]))
+    return within if len(size) == 2 else within[list(frames_behind(len(maps), size[0]))]
+
+
+def frames_behind(n_latent: int, n_frames: int) -> tuple[int, ...]:
+    """Which of a video's latent frames each of its frames is decoded from.
+
+    Where the first latent frame can be one frame and every other one equally many (Wan, LTX), it
+    is so; else each has an equal part of the video.
+    """
+    each, rest = divmod(n_frames - 1, max(n_latent - 1, 1))
+    if n_latent > 1 and each and not rest:
+        return tuple(-(-frame // each) for frame in range(n_frames))
+    return tuple(frame * n_latent // n_frames for frame in range(n_frames))
+
+
 def average_down(maps: FloatArray, size: tuple[int, int]) -> FloatArray:
     """Mean over the pixels that each target pixel covers, for the last two axes.
 

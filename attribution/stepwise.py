@@ -40,6 +40,7 @@ class StepwiseAttributor(TextImageAttributor):
     signed: ClassVar[bool] = True
     merge: ClassVar[Merge] = "sum"
     takes_targets: ClassVar[bool] = True
+    takes_videos: ClassVar[bool] = True
     additive: ClassVar[bool] = True
 
     step_weighting: StepWeighting = "epsilon"
@@ -86,7 +87,8 @@ class StepwiseAttributor(TextImageAttributor):
             shared = np.stack([m.sum(0, dtype=np.float64) for m in maps])
             delta = ConvergenceDelta(shared - target, target)
         averaged = average_steps(maps, totals, self.step_weighting)
-        return Answer(xr.DataArray(averaged, dims=("word", "y", "x")), delta)
+        dims = ("word", *question.trajectory.place_axes)
+        return Answer(xr.DataArray(averaged, dims=dims), delta)
 
     @abstractmethod
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:

@@ -62,6 +62,7 @@ class PixelTarget(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
+    takes_videos: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, predictions: Predictions) -> StepTarget:
@@ -80,6 +81,7 @@ class Guidance(PixelTarget):
     """
 
     name: ClassVar[str] = "guidance"
+    takes_videos: ClassVar[bool] = True
 
     def prepare(self, predictions: Predictions) -> StepTarget:
         xp = array_namespace(predictions.full)
@@ -107,6 +109,7 @@ class PredictionNorm(PixelTarget):
     """The norm of the prediction above the baseline's: f = ‖ε‖ - ‖ε(E°)‖ over the channels."""
 
     name: ClassVar[str] = "prediction-norm"
+    takes_videos: ClassVar[bool] = True
 
     def prepare(self, predictions: Predictions) -> StepTarget:
         return _Norm(_norm(predictions.empty))

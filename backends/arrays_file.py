@@ -42,7 +42,8 @@ def write_arrays(
 
     Raises OSError when the folder can't be written.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # Unlike ascontiguousarray it leaves an array without axes as it is.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     said = {"kind": kind, "version": version, "facts": facts, "label": dict(label or {})}
     # As it reads back, where tuples are lists.
     said = json.loads(json.dumps(said))

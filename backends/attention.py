@@ -65,12 +65,12 @@ class AttentionQuery:
         asked = self.layers is None or any(_begins(name, start) for start in self.layers)
         return asked and not any(_begins(name, start) for start in self.without_layers)
 
-    def wants_grid(self, grid: tuple[int, int], latent_grid: tuple[int, int]) -> bool:
-        """Return whether a layer with this grid is asked for."""
+    def wants_grid(self, grid: Sequence[int], latent_grid: Sequence[int]) -> bool:
+        """Return whether a layer with this grid, ``([frames,] height, width)``, is asked for."""
         if self.factors is None:
             return True
         # Odd sides are rounded on the way down, so the factor is told from both sides together.
-        pixels = latent_grid[0] * latent_grid[1] / (grid[0] * grid[1])
+        pixels = latent_grid[-2] * latent_grid[-1] / (grid[-2] * grid[-1])
         return 2 ** round(math.log2(pixels) / 2) in self.factors
 
     def check(self, layers: Iterable[Layer]) -> None:
@@ -192,7 +192,8 @@ def _begins(name: str, start: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class AttentionMean:
-    """The mean of ``count`` maps of one grid: ``values`` is ``(tokens, height, width)`` float32.
+    """The mean of ``count`` maps of one grid: ``values`` is ``(tokens, height, width)`` float32, of
+    a video ``(tokens, frames, height, width)``.
 
     Of self-attention it is ``(places, height, width)``, with a map of each place of the grid as
     key, row by row: ``values[k, y, x]`` is what the query at (y, x) gives to place k, so that they

@@ -129,12 +129,20 @@ class Backend(ABC):
             f"{self.framework} on {self.device}, {self.dtype}>"
         )
 
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Why this model has not some of the primitives, where that can be said."""
+        return {}
+
     def require(self, needs: frozenset[str], who: str) -> None:
         """Raises MissingCapabilityError when ``who`` needs what this backend hasn't."""
         if missing := sorted(needs - self.capabilities):
+            reasons = dict.fromkeys(self.lacks[name] for name in missing if name in self.lacks)
+            why = f": {'; '.join(reasons)}" if reasons else ""
             raise MissingCapabilityError(
                 f"{who} needs {', '.join(missing)}, which the {self.framework} backend of "
-                f"{self.model_id} doesn't give (it gives {', '.join(sorted(self.capabilities))})"
+                f"{self.model_id} doesn't give{why} (it gives "
+                f"{', '.join(sorted(self.capabilities))})"
             )
 
     @abstractmethod
@@ -233,7 +241,11 @@ class Backend(ABC):
         return made[0] if isinstance(prompts, str) and images_per_prompt == 1 else made
 
     def trace(
-        self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
+        self,
+        query: AttentionQuery | None = None,
+        prompts: Sequence[str] | None = None,
+        *,
+        negative: bool = False,
     ) -> Trace:
         """Trace what is sampled inside a ``with`` block; see ``wordlight.backends.trace``."""
         self.require(frozenset({"trace"}), "trace")

@@ -117,13 +117,21 @@ def loaded(model: Backend | str | Path, device: str | None, dtype: str | None) -
 
 @overload
 def trace(
-    pipe: Backend, query: AttentionQuery | None = None, *, prompts: Sequence[str] | None = None
+    pipe: Backend,
+    query: AttentionQuery | None = None,
+    *,
+    prompts: Sequence[str] | None = None,
+    negative: bool = False,
 ) -> Trace: ...
 
 
 @overload
 def trace(
-    pipe: Any, query: AttentionQuery | None = None, *, prompts: Sequence[str] | None = None
+    pipe: Any,
+    query: AttentionQuery | None = None,
+    *,
+    prompts: Sequence[str] | None = None,
+    negative: bool = False,
 ) -> Tracing: ...
 
 
@@ -132,6 +140,7 @@ def trace(
     query: AttentionQuery | None = None,
     *,
     prompts: Sequence[str] | None = None,
+    negative: bool = False,
 ) -> Trace:
     """Trace any call of a diffusers pipeline, or of a backend's ``sample``, without changing what
     it draws.
@@ -152,12 +161,15 @@ def trace(
             Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need
             cross-attention.
         prompts: the words, where the pipeline is given embeddings instead.
+        negative: whether attention to the negative prompt is averaged too, for
+            ``DAAM.from_trace(trace, words_of="negative")``.
 
     Raises:
         ModelLoadError: not a backend, and PyTorch isn't installed.
     """
     if isinstance(pipe, Backend):
-        return pipe.trace(query, prompts)
+        # Backends of others may know nothing of it.
+        return pipe.trace(query, prompts, **({"negative": True} if negative else {}))
     try:
         from wordlight.backends.torch.backend import TorchBackend
     except ImportError as error:
@@ -165,7 +177,7 @@ def trace(
             f"a {type(pipe).__name__} is no backend, and {_not_installed('torch', error)}; "
             "without PyTorch, trace a backend: `with trace(load('scenes')) as traced:`"
         ) from None
-    return TorchBackend(pipe).trace(query, prompts)
+    return TorchBackend(pipe).trace(query, prompts, negative=negative)
 
 
 def _not_installed(framework: str, error: ImportError) -> str:

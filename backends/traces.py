@@ -36,5 +36,16 @@ class Trace(ABC):
     def attention(self) -> tuple[AttentionMeans, ...]:
         """The averaged cross-attention of each image, in the same order."""
 
+    @property
+    def negative_attention(self) -> tuple[AttentionMeans, ...]:
+        """The same to the negative prompt, where that was asked for.
+
+        Raises ValueError where it wasn't, or where the run had no negative branch.
+        """
+        raise ValueError(
+            "this trace looked at the prompt's words alone: make it by trace(pipe, negative=True), "
+            "or replay a trajectory, DAAM(backend).attribute(trajectory, words_of='negative')"
+        )
+
     def check_words(self, image: int) -> None:  # noqa: B027 - most traces have one prompt a run
         """Raise ValueError where an image's attention isn't all to the words of its trajectory."""

@@ -7,11 +7,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,17 +44,28 @@ def check_numbers(name: str, array: npt.NDArray[Any]) -> None:
         raise ValueError(f"{name} must be finite numbers of at most {_LARGEST:g}")
 
 
-def check_image(image: npt.NDArray[Any]) -> None:
-    """Raises ValueError for what is no image of ``(height, width, 3)`` uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+def check_image(image: npt.NDArray[Any], *, video: bool = False) -> None:
+    """Raises ValueError for what is no image of ``(height, width, 3)`` uint8, or no video, which
+    has an axis for frames before these."""
+    if video:
+        if image.ndim != 4 or image.shape[3] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"a video must be (frames, height, width, 3) uint8, not {image.shape} {image.dtype}"
+            )
+    elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
             f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
         )
 
 
+def still_of(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The image itself; of a video its middle frame."""
+    return image[len(image) // 2] if image.ndim == 4 else image
+
+
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One image's way through the denoiser, as numpy arrays.
+    """One image's, or one video's, way through the denoiser, as numpy arrays.
 
     Attributes:
         prompt: the words that were asked for.
@@ -63,9 +74,12 @@ class Trajectory:
         empty_embeddings: the same of the empty prompt, the default baseline.
         negative_embeddings: the same of the negative prompt, or None where there was none.
         timesteps: ``(steps,)``, from noise to image.
-        latents: what the denoiser saw before each step, ``(steps, channels, height, width)``:
-            scaled as the scheduler scales its input.
-        image: ``(height, width, 3)`` uint8.
+        latents: what the denoiser saw before each step, ``(steps, channels, height, width)``, of a
+            video ``(steps, channels, frames, height, width)``: scaled as the scheduler scales its
+            input.
+        image: ``(height, width, 3)`` uint8; of a video ``(frames, height, width, 3)``, with more
+            frames than the latents. May be given as a function that makes it, which is called when
+            it is first read: a pipeline that gave latents has decoded none.
         seed: of the initial noise; None where a traced pipeline drew it itself.
         guidance_scale: 1.0 means no guidance.
         model_id, revision: what made it.
@@ -73,6 +87,8 @@ class Trajectory:
         added: further conditioning by name (pooled embeddings, time ids), ``(...)`` without batch.
         empty_added, negative_added: the same of the empty and the negative prompt.
         not_replayable: why a replay from the latents would differ from the run, or None.
+        negative_tokens: the negative prompt as the text encoder saw it, where there is one.
+        words_of: which text the words are of: ``"prompt"``, or ``"negative"`` (``of_negative``).
         noise_source: ``"sampled"``, or how an image that was given came to noise: ``"noising"``,
             ``"ddim"``.
         step_added: further conditioning that was another at each step, ``(steps, ...)`` each.
@@ -104,11 +120,14 @@ class Trajectory:
     step_added: dict[str, FloatArray] = field(default_factory=dict)
     weights: str | None = None
     encoded_otherwise: str | None = None
+    negative_tokens: Tokens | None = None
+    words_of: str = "prompt"
 
     def __post_init__(self) -> None:
-        if self.latents.ndim != 4 or len(self.latents) != len(self.timesteps):
+        if self.latents.ndim not in (4, 5) or len(self.latents) != len(self.timesteps):
             raise ValueError(
-                "latents must be (steps, channels, height, width) with one entry a timestep, not "
+                "latents must be (steps, channels, height, width), of a video (steps, channels, "
+                "frames, height, width), with one entry a timestep, not "
                 f"{self.latents.shape} for {len(self.timesteps)} timesteps"
             )
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.tokens):
@@ -116,11 +135,29 @@ class Trajectory:
                 f"embeddings must be (tokens, channels) for {len(self.tokens)} tokens, not "
                 f"{self.embeddings.shape}"
             )
-        check_image(self.image)
+        given: Any = vars(self)["image"]
+        if callable(given):
+            object.__setattr__(self, "_make_image", given)
+            object.__delattr__(self, "image")
+        else:
+            check_image(given, video=self.is_video)
         for name, array in self._numbers():
             check_numbers(name, array)
+        if self.words_of not in ("prompt", "negative"):
+            raise ValueError(f"words_of must be 'prompt' or 'negative', not {self.words_of!r}")
         if not math.isfinite(self.guidance_scale):
             raise ValueError(f"the guidance scale must be a number, not {self.guidance_scale}")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Of what isn't there: the image, until it is read.
+            if name != "image" or "_make_image" not in vars(self):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            made = vars(self)["_make_image"]()
+            check_image(made, video=self.is_video)
+            object.__setattr__(self, "image", made)
+            return made
 
     def _numbers(self) -> Iterator[tuple[str, FloatArray]]:
         """Every array of floating numbers, by name."""
@@ -129,13 +166,51 @@ class Trajectory:
         if self.negative_embeddings is not None:
             yield "negative_embeddings", self.negative_embeddings
         for group in _ADDED:
-            for name, array in getattr(self, group).items():
+            # In one order, however they were read.
+            for name, array in sorted(getattr(self, group).items()):
                 yield f"{group}.{name}", array
 
     @property
     def steps(self) -> int:
         """The number of the denoiser's calls: some schedulers call it more than once a step."""
         return len(self.timesteps)
+
+    def of_negative(self) -> Trajectory:
+        """The same run as its negative prompt's half of the guidance saw it.
+
+        Its words, embeddings and whatever else the denoiser was told are the negative prompt's, so
+        that methods explain where those words are looked at, and what they do to the prediction.
+
+        Raises ValueError where there was no such half, or no word in it.
+        """
+        if self.negative_embeddings is None:
+            raise ValueError(
+                "there is no negative branch: the image was made without classifier-free guidance "
+                "(a guidance scale that is an input of the model, as of Flux.1 dev, has none)"
+            )
+        if not (self.negative_prompt or "").strip():
+            raise ValueError("the negative prompt is empty: there are no words of it")
+        if self.negative_tokens is None:
+            raise ValueError(
+                "the tokens of the negative prompt aren't known: the run was given embeddings, or "
+                "was recorded by an earlier version; draw it again"
+            )
+        changed = "what its denoiser was told besides changed from step to step, and was kept of "
+        return replace(
+            self,
+            prompt=self.negative_prompt or "",
+            tokens=self.negative_tokens,
+            embeddings=self.negative_embeddings,
+            added={**self.added, **self.negative_added},
+            step_added={},
+            not_replayable=self.not_replayable
+            or (f"{changed}the prompt alone" if self.step_added else None),
+            negative_embeddings=None,
+            negative_prompt=None,
+            negative_tokens=None,
+            negative_added={},
+            words_of="negative",
+        )
 
     def check_replayable(self) -> None:
         """Raises ValueError where a replay from the latents would not be the run that was."""
@@ -152,7 +227,23 @@ class Trajectory:
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of the latents."""
-        return int(self.latents.shape[2]), int(self.latents.shape[3])
+        return int(self.latents.shape[-2]), int(self.latents.shape[-1])
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is of a video."""
+        return self.latents.ndim == 5
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Height and width of the latents, of a video behind its number of frames: the shape of a
+        map."""
+        return tuple(int(side) for side in self.latents.shape[2:])
+
+    @property
+    def place_axes(self) -> tuple[str, ...]:
+        """The names of these axes."""
+        return ("frame", "y", "x") if self.is_video else ("y", "x")
 
     def at_steps(self, steps: int | Sequence[int] | None) -> tuple[int, ...]:
         """Step indices: all for None, ``steps`` evenly spaced ones for a number.
@@ -165,8 +256,8 @@ class Trajectory:
     def _repr_html_(self) -> str:
         """The image and what it was drawn with, for a notebook."""
         buffer = BytesIO()
-        Image.fromarray(self.image).save(buffer, format="png")
-        height, width = self.image.shape[:2]
+        Image.fromarray(still_of(self.image)).save(buffer, format="png")
+        height, width = self.image.shape[-3:-1]
         facts = {
             "model": self.model_id,
             "framework": self.framework,
@@ -175,6 +266,7 @@ class Trajectory:
             "guidance": f"{self.guidance_scale:g}",
             "negative prompt": self.negative_prompt,
             "pixels": f"{width} x {height}",
+            "frames": len(self.image) if self.is_video else None,
         }
         said = " · ".join(f"{name} {fact}" for name, fact in facts.items() if fact is not None)
         return (
@@ -211,6 +303,8 @@ class Trajectory:
         for group in _ADDED:
             arrays |= {f"{group}.{name}": v for name, v in getattr(self, group).items()}
         facts = {name: getattr(self, name) for name in _FACTS} | {"tokens": self.tokens.to_json()}
+        if self.negative_tokens is not None:
+            facts["negative_tokens"] = self.negative_tokens.to_json()
         write_arrays(Path(path), _KIND, _VERSION, arrays, facts, label)
 
     @classmethod
@@ -228,6 +322,8 @@ class Trajectory:
                 added[group][own] = arrays.pop(name)
         try:
             tokens = Tokens.from_json(facts.pop("tokens"))
+            if "negative_tokens" in facts:
+                facts["negative_tokens"] = Tokens.from_json(facts["negative_tokens"])
             fields: dict[str, Any] = {**arrays, **facts, **added}
             return cls(tokens=tokens, **fields)
         except (KeyError, TypeError, ValueError) as error:
@@ -247,6 +343,7 @@ _FACTS = (
     "noise_source",
     "weights",
     "encoded_otherwise",
+    "words_of",
 )
 
 

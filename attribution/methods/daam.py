@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 import xarray as xr
 
-from wordlight.attribution.attributor import Steps, partition
+from wordlight.attribution.attributor import Steps, partition, said_of, trajectory_of
 from wordlight.attribution.maps import AttributionMaps, Provenance
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
 from wordlight.attribution.methods.by_stream import ByStream
@@ -62,6 +62,7 @@ class DAAM(ByStream):
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     by_token: ClassVar[bool] = True
+    takes_videos: ClassVar[bool] = True
     paper: ClassVar[str] = "Tang et al. 2022, arXiv 2210.04885"
 
     layers: Sequence[str] | None = None
@@ -115,6 +116,7 @@ class DAAM(ByStream):
         clamp: Clamp = "mean",
         relative_to: RelativeTo | None = None,
         stream: str | None = None,
+        words_of: str = "prompt",
     ) -> AttributionMaps:
         """Maps from the attention that was averaged while a traced pipeline ran.
 
@@ -125,6 +127,8 @@ class DAAM(ByStream):
             keep: which of the axes that the trace kept stay apart; all where None.
             clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
             relative_to, stream: as above.
+            words_of: ``"negative"`` for the negative prompt's words, of a trace that looked at them
+                (``trace(pipe, negative=True)``).
 
         Raises:
             IndexError: no such image, or several and none named.
@@ -158,12 +162,13 @@ class DAAM(ByStream):
         if not set(kept) <= set(trace.query.keep):
             raise ValueError(f"the trace kept {trace.query.keep}, not {kept}")
         trace.check_words(image or 0)
-        trajectory = trajectories[image or 0]
+        trajectory = trajectory_of(trajectories[image or 0], words_of)
+        attention = trace.attention if words_of == "prompt" else trace.negative_attention
         if stream is not None:
             trajectory = replace(trajectory, tokens=trajectory.tokens.only(stream))
         players = partition(PromptWords.of(trajectory.tokens), words)
         data = _combine(
-            trace.attention[image or 0],
+            attention[image or 0],
             trajectory,
             players,
             kept,
@@ -179,6 +184,7 @@ class DAAM(ByStream):
                 "stream": stream,
                 "steps": None,
                 "traced": True,
+                **said_of(trajectory),
             },
             model_id=trajectory.model_id,
             revision=trajectory.revision,
@@ -229,7 +235,8 @@ def _combine(
     """Upscale to the latent grid, average with the number of maps as weight, clamp, divide,
     merge."""
     axes = [axis for axis in AXES if axis in keep]
-    maps, labels = average_on_grid(means, trajectory.grid, axes, clamp_each=clamp == "per-map")
-    divided = divide_attention(maps.clip(0), trajectory.tokens, relative_to)
-    merged = merge_words(divided, players)
-    return xr.DataArray(merged, dims=("word", *axes, "y", "x"), coords=labels)
+    maps, labels = average_on_grid(means, trajectory.places, axes, clamp_each=clamp == "per-map")
+    n_sides = len(trajectory.places)
+    divided = divide_attention(maps.clip(0), trajectory.tokens, relative_to, n_sides)
+    merged = merge_words(divided, players, n_sides)
+    return xr.DataArray(merged, dims=("word", *axes, *trajectory.place_axes), coords=labels)

@@ -63,6 +63,11 @@ class Regeneration(TextImageAttributor):
             for index, player in enumerate(players)
             if player.is_text and (prompt := without(trajectory.prompt, player))
         }
+        if trajectory.words_of != "prompt":
+            raise ValueError(
+                f"{self.name} draws without a word of the prompt, and these are the negative "
+                "prompt's: ask another method"
+            )
         whole = trajectory.image
         if prompts and trajectory.revision != self.backend.revision:
             whole = self._drawn(trajectory, trajectory.prompt)

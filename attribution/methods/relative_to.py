@@ -28,7 +28,9 @@ def check_relative_to(relative_to: object) -> RelativeTo | None:
     return None if relative_to is None else one_of("relative_to", relative_to, get_args(RelativeTo))
 
 
-def divide_attention(maps: Maps, tokens: Tokens, relative_to: RelativeTo | None) -> Maps:
+def divide_attention(
+    maps: Maps, tokens: Tokens, relative_to: RelativeTo | None, n_sides: int = 2
+) -> Maps:
     """Divide attention maps by the attention to a reference, pixel by pixel.
 
     With ``"start"`` and ``"special"`` each quotient is then divided by its maximum over the image,
@@ -39,6 +41,7 @@ def divide_attention(maps: Maps, tokens: Tokens, relative_to: RelativeTo | None)
         maps: ``(..., tokens, y, x)``.
         tokens: of the prompt.
         relative_to: the reference; None leaves the maps as they are.
+        n_sides: 3 where frames come before ``y``; a video is one image then.
 
     Returns:
         Quotients of the same shape.
@@ -55,10 +58,11 @@ def divide_attention(maps: Maps, tokens: Tokens, relative_to: RelativeTo | None)
             f"relative_to={relative_to!r} divides by the attention to {relative_to} positions, and "
             f"this prompt has none: its positions are {there}"
         )
-    reference = maps[..., positions, :, :].sum(axis=-3, keepdims=True)
-    mean = reference.mean(axis=(-2, -1), keepdims=True)
+    sides = tuple(range(-n_sides, 0))
+    reference = np.take(maps, positions, -1 - n_sides).sum(axis=-1 - n_sides, keepdims=True)
+    mean = reference.mean(axis=sides, keepdims=True)
     quotients: Maps = maps / np.maximum(reference, np.maximum(_LEAST * mean, 1e-30))
     if relative_to != "words":
-        highest = quotients.max(axis=(-2, -1), keepdims=True)
+        highest = quotients.max(axis=sides, keepdims=True)
         quotients = quotients / np.where(highest > 0, highest, 1.0)
     return quotients

@@ -454,6 +454,9 @@ class ToyModel(Backend):
                     empty_embeddings=ends[2],
                     negative_embeddings=ends[1] if pushed else None,
                     negative_prompt=negative_prompt,
+                    negative_tokens=self.tokenize(negative_prompt)
+                    if pushed and negative_prompt
+                    else None,
                     timesteps=times,
                     latents=np.stack(seen),
                     image=self._image(x),

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wordlight.attribution.maps import AttributionMaps, WordMap
-from wordlight.attribution.resize import average_down
+from wordlight.attribution.resize import average_down, frames_behind
 from wordlight.attribution.viewer.packing import data_uri, pack_maps, pack_mask
 from wordlight.attribution.words import Word
+from wordlight.backends.trajectory import still_of
 from wordlight.backends.vocabulary import unknown_words_sentence
 
 Maps = npt.NDArray[np.float32]
@@ -32,6 +33,7 @@ class Panel:
         players: what there is a map of.
         maps: ``(player, y, x)``.
         image: ``(height, width, 3)`` uint8.
+        frames: of a video the image of each latent frame, ``(frame, height, width, 3)``.
         signed: whether values below zero speak against a word.
         facts: what is said below the label, by name.
         axes: the labels along each axis that was kept, by its name.
@@ -51,6 +53,7 @@ class Panel:
     axes: Mapping[str, list[Any]] = field(default_factory=dict)
     apart: Maps | None = None
     masks: Mapping[Word, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    frames: npt.NDArray[np.uint8] | None = None
     negative: bool = False
     warning: str = ""
 
@@ -67,8 +70,9 @@ class Panel:
             label=maps.provenance.method if label is None else label,
             prompt=maps.prompt,
             players=maps.players,
-            maps=np.stack([np.asarray(maps.at(player)) for player in maps.players]),
-            image=maps.image,
+            maps=np.stack([_flat(maps.at(player)) for player in maps.players]),
+            image=still_of(maps.image),
+            frames=maps.frame_images if maps.is_video else None,
             signed=maps.signed,
             facts=_facts(maps),
             axes={axis: maps.data.coords[axis].values.tolist() for axis in extra},
@@ -83,8 +87,23 @@ class Panel:
         """A panel of one word's map alone."""
         text = word_map.word.text
         alone = Word(text, 0, len(text), word_map.word.tokens or (0,))
-        maps = np.asarray(word_map)[None]
-        return cls("", text, (alone,), maps, word_map.image, word_map.signed)
+        maps = _flat(word_map)[None]
+        image, signed = word_map.image, word_map.signed
+        if not word_map.is_video:
+            return cls("", text, (alone,), maps, image, signed)
+        behind = frames_behind(len(word_map.values), len(image))
+        labels = list(range(len(word_map.values)))
+        return cls(
+            "",
+            text,
+            (alone,),
+            maps,
+            still_of(image),
+            signed,
+            axes={"frame": labels},
+            apart=np.asarray(word_map)[None],
+            frames=image[[behind.index(frame) for frame in labels]],
+        )
 
     def plain(self, longest: int | None = None, *, with_image: bool = True) -> dict[str, Any]:
         """Everything but the players, as JSON has it; images are reduced to ``longest`` pixels."""
@@ -97,6 +116,9 @@ class Panel:
                 "source": data_uri(self.image, longest) if with_image else None,
                 "height": height,
                 "width": width,
+                "frames": []
+                if self.frames is None
+                else [data_uri(frame, longest) for frame in self.frames],
             },
             "maps": pack_maps(self.maps),
             "axes": [
@@ -106,6 +128,12 @@ class Panel:
             "apart": None if self.apart is None else _pack_apart(self.apart),
             "masks": {self.players.index(word): pack_mask(m) for word, m in self.masks.items()},
         }
+
+
+def _flat(word_map: WordMap) -> Maps:
+    """A map ``(y, x)``; of a video the mean of its frames."""
+    values = np.asarray(word_map)
+    return values.mean(axis=0) if word_map.is_video else values
 
 
 def _facts(maps: AttributionMaps) -> dict[str, str]:

@@ -191,7 +191,7 @@
         class: "wl-stage", tabindex: 0, role: "application", "aria-describedby": `${id}-keys`,
         "aria-label": `${this.label ? `${this.label}: ` : ""}the image. Arrow keys rank the words at a pixel`,
         style: `aspect-ratio: ${this.image.width} / ${this.image.height}`,
-      }, make("img", {
+      }, this.picture = make("img", {
         src: this.image.source || this.viewer.image, alt: `Image of the ${this.viewer.text}`,
         class: Math.max(this.image.width, this.image.height) < LEAST_SIDE / 2 ? "wl-few" : null,
       }), this.canvas, this.marks, this.labels);
@@ -262,6 +262,13 @@
         return label === undefined ? -1 : axis.labels.indexOf(label);
       });
       return wanted.some((index) => index >= 0) ? wanted : null;
+    }
+
+    // A video's image is that of the chosen frame, or its middle one.
+    turn() {
+      const axis = this.axes.find((one) => one.name === "frame");
+      const source = this.image.frames[axis ? axis.labels.indexOf(this.viewer.at.frame) : -1] || this.image.source || this.viewer.image;
+      if (this.picture.getAttribute("src") !== source) this.picture.src = source;
     }
 
     // The map of a player on its own grid.
@@ -339,6 +346,7 @@
       const words = (viewer.hover === null ? viewer.pins : [viewer.hover]);
       const maps = words.filter((w) => player(w) !== null).map((w) => ({ word: w, player: player(w) }));
       const shown = maps.map((one) => ({ ...one, ...this.shown(one.player), colour: viewer.colour(one.word) }));
+      this.turn();
       this.element.classList.toggle("wl-lit", words.length > 0);
       this.element.classList.toggle("wl-several", viewer.hover === null);
       this.paint(shown);
@@ -649,7 +657,10 @@
           else this.at[name] = labels[index - 1];
         };
         const title = name[0].toUpperCase() + name.slice(1);
-        const slider = this.slider(name, title, { min: 0, max: labels.length, value: 0 }, choose,
+        // A video is looked at from its first frame on.
+        const first = name === "frame" ? 1 : 0;
+        choose(first);
+        const slider = this.slider(name, title, { min: 0, max: labels.length, value: first }, choose,
           (index) => index ? labels[index - 1] : "mean");
         if (name !== "step" && name !== "frame") return [slider];
         const input = slider.querySelector("input");

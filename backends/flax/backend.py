@@ -207,6 +207,7 @@ class FlaxBackend(Backend):
         away = {
             "negative_embeddings": from_.embeddings[0],
             "negative_added": _row(from_.added, 0),
+            "negative_tokens": self.tokenize(negative_prompt) if negative_prompt else None,
         }
         made = [
             self._trajectory(
@@ -258,7 +259,11 @@ class FlaxBackend(Backend):
         return Told(self._place.rows(embeddings), added)
 
     def trace(
-        self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
+        self,
+        query: AttentionQuery | None = None,
+        prompts: Sequence[str] | None = None,
+        *,
+        negative: bool = False,
     ) -> Tracing:
         """Trace what is sampled inside a ``with`` block; see ``wordlight.backends.trace``.
 
@@ -266,8 +271,14 @@ class FlaxBackend(Backend):
         program: another one compiles anew.
 
         Raises:
-            ValueError: layers or heads that the model hasn't; ``prompts``, which ``sample`` knows.
+            ValueError: layers or heads that the model hasn't; ``prompts``, which ``sample`` knows;
+                ``negative``, which is replayed.
         """
+        if negative:
+            raise ValueError(
+                "on Flax a run averages the prompt's attention alone; that to the negative prompt "
+                "is replayed: DAAM(backend).attribute(trajectory, words_of='negative')"
+            )
         if prompts is not None:
             raise ValueError("prompts are for a pipeline that is given embeddings; sample has them")
         chosen = query or AttentionQuery()

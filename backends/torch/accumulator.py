@@ -13,7 +13,7 @@ from wordlight.backends.attention import AttentionMean, AttentionMeans, Attentio
 
 @dataclass(frozen=True)
 class _Key:
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     step: int | None
     layer: str | None
     head: int | None
@@ -31,12 +31,12 @@ class AttentionAccumulator:
         self._sums: dict[_Key, torch.Tensor] = {}
         self._counts: dict[_Key, int] = {}
 
-    def add(self, layer: str, step: int, grid: tuple[int, int], probs: torch.Tensor) -> None:
+    def add(self, layer: str, step: int, grid: tuple[int, ...], probs: torch.Tensor) -> None:
         """Take in the probabilities ``(images, heads, places, keys)`` of one layer and step."""
         self._add(layer, step, grid, probs, 1)
 
     def add_steps(
-        self, layer: str, steps: Sequence[int], grid: tuple[int, int], probs: torch.Tensor
+        self, layer: str, steps: Sequence[int], grid: tuple[int, ...], probs: torch.Tensor
     ) -> None:
         """Take in one image's probabilities of several steps, ``(steps, heads, places, keys)``."""
         if "step" in self.query.keep:
@@ -46,7 +46,7 @@ class AttentionAccumulator:
             self._add(layer, steps[0], grid, probs.sum(0, keepdim=True), len(steps))
 
     def _add(
-        self, layer: str, step: int, grid: tuple[int, int], probs: torch.Tensor, n_steps: int
+        self, layer: str, step: int, grid: tuple[int, ...], probs: torch.Tensor, n_steps: int
     ) -> None:
         heads = self.query.heads
         if heads is not None:

@@ -65,7 +65,7 @@ class FeatureGrid:
 
     def __init__(self) -> None:
         self.thread: int | None = None
-        self.now: tuple[int, int] | None = None
+        self.now: tuple[int, ...] | None = None
         self._handles: list[RemovableHandle] = []
 
     def listen(self, unet: torch.nn.Module) -> None:
@@ -80,7 +80,7 @@ class FeatureGrid:
         while self._handles:
             self._handles.pop().remove()
 
-    def of(self, name: str, places: int) -> tuple[int, int]:
+    def of(self, name: str, places: int) -> tuple[int, ...]:
         """The grid of a layer; raises ValueError where its places are not one a feature."""
         assert self.now is not None
         height, width = self.now

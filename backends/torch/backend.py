@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,6 +152,10 @@ class TorchBackend(Backend):
             "decode": lambda: hasattr(pipe.vae, "decode"),
             "randomized": lambda: bool(self._text_encoders) and can_be_randomized(parts),
         }
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        return self.model.family.lacks
 
     def require(self, needs: frozenset[str], who: str) -> None:
         # Only what is asked for is looked at: some of it goes through all of a model's modules.
@@ -466,7 +471,7 @@ class TorchBackend(Backend):
     ) -> AttentionMeans:
         accumulator, now = AttentionAccumulator(query), steps[:0]
 
-        def receive(layer: str, grid: tuple[int, int], probs: torch.Tensor) -> None:
+        def receive(layer: str, grid: tuple[int, ...], probs: torch.Tensor) -> None:
             accumulator.add_steps(layer, now, grid, probs)
 
         own = self.asarray(trajectory.embeddings[None])
@@ -573,7 +578,7 @@ class TorchBackend(Backend):
         """The mean of a measure of layers through which words are carried, in a second row."""
         accumulator, model, step = AttentionAccumulator(query), self.model, 0
 
-        def receive(layer: str, grid: tuple[int, int], call: CarriedCall) -> None:
+        def receive(layer: str, grid: tuple[int, ...], call: CarriedCall) -> None:
             accumulator.add(layer, step, grid, measured(call))
 
         rows = 1 + self.rows_for_words(trajectory, len(words))
@@ -662,17 +667,21 @@ class TorchBackend(Backend):
         return torch.no_grad()
 
     def trace(
-        self, query: AttentionQuery | None = None, prompts: Sequence[str] | None = None
+        self,
+        query: AttentionQuery | None = None,
+        prompts: Sequence[str] | None = None,
+        *,
+        negative: bool = False,
     ) -> Tracing:
         """Trace whatever is done with the pipeline inside a ``with`` block."""
-        return Tracing(self, query or AttentionQuery(), prompts)
+        return Tracing(self, query or AttentionQuery(), prompts, negative=negative)
 
 
 def steps_together(trajectory: Trajectory, query: AttentionQuery) -> int:
     """Return how many steps of a run one pass replays, each a row of the batch."""
     if any(name[-1] in NOT_BY_ROW for name in trajectory.step_added):
         return 1
-    places = trajectory.grid[0] * trajectory.grid[1]
+    places = math.prod(trajectory.places)
     size = places if query.kind == "cross" else places**2
     most = _MOST_PLACES if query.kind == "cross" else _MOST_PAIRS
     return min(max(most // size, 1), _MOST_STEPS)

@@ -122,7 +122,7 @@ class CarriedCall:
 
 
 #: Takes a layer's name, its grid and its attention.
-ReceiveCarried = Callable[[str, tuple[int, int], CarriedCall], None]
+ReceiveCarried = Callable[[str, tuple[int, ...], CarriedCall], None]
 
 
 class ConceptRows:

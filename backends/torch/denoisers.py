@@ -21,8 +21,8 @@ class Layout:
     """The places of text and picture in one pass of a denoiser.
 
     Attributes:
-        grid: height and width of the picture's places; of the latents, where layers have grids of
-            their own.
+        grid: height and width of the picture's places, of a video behind the number of frames; of
+            the latents, where layers have grids of their own.
         text: the positions of the text among an attention's keys, the same in all rows, or row by
             row.
         picture: those of the picture among its queries, and in joint attention its keys, likewise.
@@ -35,12 +35,12 @@ class Layout:
         again: how many of the text's last positions stand among the keys once more, right behind.
     """
 
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     text: slice | tuple[slice, ...]
     picture: slice | tuple[slice, ...]
     length: int
     positions: int
-    latent_grid: tuple[int, int]
+    latent_grid: tuple[int, ...]
     picture_keys: slice | None = None
     again: int = 0
 
@@ -80,7 +80,8 @@ class Denoiser:
         latents, time, text: the arguments that latents, timestep and text embeddings go in by.
         more_text: further arguments that text embeddings go in by.
         layout: where text and picture stand, of module and ``told``.
-        unpack: the picture's latents ``(rows, channels, height, width)``, of module and ``told``.
+        unpack: the picture's latents ``(rows, channels, height, width)``, of a video with an axis
+            for frames before the height, of module and ``told``.
         pack: the argument that such latents go in by, of module, latents and ``told``.
         besides: what must be recorded of the latents' argument beside the picture's latents
             (pictures to refer to), of module and ``told``.
@@ -113,6 +114,7 @@ class Denoiser:
             pipeline.
         empty_is_negative: whether a pipeline that is given no negative prompt pushes away from the
             empty prompt.
+        refused: why a pipeline of this family can't be traced, or None, of the pipeline.
         lacks: primitives that models of this family can't give, with the reason.
     """
 
@@ -146,4 +148,5 @@ class Denoiser:
     added_names: Callable[[Any], frozenset[str]] = lambda _pipe: frozenset()
     as_given: Callable[[Any], Told] = lambda _pipe: {}
     empty_is_negative: Callable[[Any], bool] = lambda _pipe: False
+    refused: Callable[[Any], str | None] = lambda _pipe: None
     lacks: Mapping[str, str] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from wordlight.backends.torch.model import Model
 _STANDARD = (AttnProcessor, SlicedAttnProcessor, XFormersAttnProcessor)
 
 #: Takes a layer's name, grid and probabilities ``(rows, heads, places, keys)``; gives those to use.
-Look = Callable[[str, tuple[int, int], torch.Tensor], torch.Tensor]
+Look = Callable[[str, tuple[int, ...], torch.Tensor], torch.Tensor]
 
 
 class StandardProcessors:
@@ -70,7 +70,7 @@ class ExplicitAttention:
         self._features = FeatureGrid()
         self._calls = AttentionCalls(self._wanted, self._see)
         self._standard = StandardProcessors(self._wanted)
-        self._grids: dict[str, tuple[int, int]] = {}
+        self._grids: dict[str, tuple[int, ...]] = {}
 
     def __enter__(self) -> ExplicitAttention:
         try:
@@ -104,7 +104,7 @@ class ExplicitAttention:
             return used.reshape(call.probs.shape).to(call.probs.dtype)
         return call.explicit(lambda probs: self._look(name, self._grid(name, probs), probs))
 
-    def _grid(self, name: str, probs: torch.Tensor) -> tuple[int, int]:
+    def _grid(self, name: str, probs: torch.Tensor) -> tuple[int, ...]:
         if not self._model.family.feature_maps and self._layout is not None:
             return self._layout.grid
         # Gradient checkpointing computes a layer again on the way back, from within.

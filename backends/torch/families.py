@@ -173,6 +173,50 @@ def _turned_tokens(module: Any, output: Any, told: Told) -> torch.Tensor:
     return -_output_tokens(module, output, told)
 
 
+# Videos, whose places have frames before height and width.
+
+
+def _video_patches(module: Any, latents: torch.Tensor) -> tuple[int, ...]:
+    """Frames, height and width of the places of latents with such axes."""
+    sides = zip(latents.shape[-3:], module.config.patch_size, strict=True)
+    return tuple(int(side) // int(patch) for side, patch in sides)
+
+
+def _video_cross(module: Any, told: Told) -> Layout:
+    latents, length = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
+    grid = _video_patches(module, latents)
+    latent_grid = tuple(int(side) for side in latents.shape[-3:])
+    return Layout(grid, slice(0, length), slice(None), length, length, latent_grid)
+
+
+def _told_frames(told: Told) -> tuple[int, int, int]:
+    """Frames, height and width, as the denoiser is told them."""
+    return int(told["num_frames"]), int(told["height"]), int(told["width"])
+
+
+def _told_cross(_module: Any, told: Told) -> Layout:
+    grid, length = _told_frames(told), int(told["encoder_hidden_states"].shape[1])
+    return Layout(grid, slice(0, length), slice(None), length, length, grid)
+
+
+def _from_told_frames(_module: Any, told: Told) -> torch.Tensor:
+    return _in_frames(told["hidden_states"], told)
+
+
+def _in_frames(tokens: torch.Tensor, told: Told) -> torch.Tensor:
+    places: torch.Tensor = tokens.transpose(1, 2).unflatten(2, _told_frames(told))
+    return places
+
+
+def _two_denoisers(pipe: Any) -> str | None:
+    if getattr(pipe, "transformer_2", None) is None:
+        return None
+    return (
+        "it has a second denoiser for the steps of little noise (Wan 2.2), whose attention isn't "
+        "looked at, so that maps would be of the first steps alone"
+    )
+
+
 # Families of one.
 
 
@@ -415,6 +459,10 @@ _NOT_OF_TRANSFORMERS = {
     "encode_from": "only CLIP's text encoder by itself is run from its input embeddings on"
 }
 _TEXT_IS_ONLY_ATTENDED_TO = {"concept_attention": "its text doesn't attend to the picture"}
+_NOT_OF_VIDEOS = _NOT_OF_TRANSFORMERS | {
+    "sample": "how many frames a video has is said to its pipeline: call that inside "
+    "wordlight.trace(pipe)"
+}
 _SD_3 = Denoiser(
     name="Stable Diffusion 3",
     classes=("SD3Transformer2DModel",),
@@ -619,6 +667,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         _FLUX,
         name="Krea 2",
         classes=("Krea2Transformer2DModel",),
+        shared=frozenset(("position_ids",)),
         read_text=_layers_side_by_side,
         told_text=_layers_apart,
         layers=layers_named(r"transformer_blocks\.\d+\.attn"),
@@ -651,5 +700,35 @@ FAMILIES: tuple[Denoiser, ...] = (
             "attention_keys": "Llama's tokens stand in two places among its keys",
             "attention_measures": "Llama's tokens stand in two places among its keys",
         },
+    ),
+    Denoiser(
+        name="Wan 2.1",
+        classes=("WanTransformer3DModel",),
+        layout=_video_cross,
+        unpack=_own("hidden_states"),
+        pack=_whole,
+        read=_output,
+        told_time=_a_row_exact,
+        layers=layers_named(r"blocks\.\d+\.attn2", r"blocks\.\d+\.attn1"),
+        joint=False,
+        two_calls=True,
+        sigma=lambda _module, timestep: timestep / 1000,
+        encode=encode_by_running,
+        refused=_two_denoisers,
+        lacks=_NOT_OF_VIDEOS,
+    ),
+    Denoiser(
+        name="LTX Video",
+        classes=("LTXVideoTransformer3DModel",),
+        layout=_told_cross,
+        unpack=_from_told_frames,
+        pack=_to_tokens,
+        read=lambda _module, output, told: _in_frames(output, told),
+        told_time=_a_row_exact,
+        layers=layers_named(r"transformer_blocks\.\d+\.attn2", r"transformer_blocks\.\d+\.attn1"),
+        joint=False,
+        sigma=lambda _module, timestep: timestep / 1000,
+        encode=encode_by_running,
+        lacks=_NOT_OF_VIDEOS,
     ),
 )

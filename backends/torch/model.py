@@ -39,6 +39,8 @@ class Model:
                 continue
             seen = type(uncompiled(module)).__name__
             if inner_module(module, family.classes) is not None:
+                if (why := family.refused(pipe)) is not None:
+                    raise ValueError(f"this {type(pipe).__name__} is not supported: {why}")
                 return cls(pipe, family)
         what = f"its denoiser is a {seen}" if seen else "it has no unet and no transformer"
         raise ValueError(

@@ -35,9 +35,11 @@ class Call:
         prompts, negative_prompts, images_per_prompt: the words, where it was given words.
         latents, timesteps: what the denoiser was told at each of its calls.
         embeddings, negative_embeddings: the text's, at the first.
+        accumulator, negative_accumulator: of the attention to either.
         moved: whether a later call was told other embeddings; tensors are read when it is asked.
         added: what else it was told at the first call, and ``step_added`` at each, where that
             changed.
+        negative_added: what the negative prompt's rows were told at the first.
         rows: the rows of all of the denoiser's calls.
         fault: why the call can't be explained, or None.
         not_replayable: why a replay would be another run, or None.
@@ -54,6 +56,8 @@ class Call:
     timesteps: list[Any] = field(default_factory=list)
     embeddings: torch.Tensor | None = None
     negative_embeddings: torch.Tensor | None = None
+    negative_added: dict[str, Any] = field(default_factory=dict)
+    negative_accumulator: AttentionAccumulator | None = None
     moved: list[torch.Tensor] = field(default_factory=list)
     added: dict[str, Any] = field(default_factory=dict)
     step_added: dict[str, list[torch.Tensor]] = field(default_factory=dict)
@@ -97,6 +101,17 @@ class Call:
             has_rows = name.strip("+").partition(".")[0] not in without_rows
             self._add(name, value, rows, count if has_rows else -1)
         self._last = told
+
+    def add_negative(
+        self, embeddings: torch.Tensor, told: dict[str, Any], rows: slice, count: int
+    ) -> None:
+        """Take in what the negative prompt's rows were told at the first call."""
+        self.negative_embeddings = embeddings
+        for name, value in told.items():
+            if not isinstance(value, torch.Tensor):
+                self.negative_added[f"{name}="] = value
+            elif value.ndim > 0 and value.shape[0] == count and not name.endswith("*"):
+                self.negative_added[name] = value.detach()[rows].clone()
 
     def _add(self, name: str, value: Any, rows: slice, count: int) -> None:
         if not isinstance(value, torch.Tensor):
@@ -150,6 +165,7 @@ class PipelineRecorder:
         query: the attention that is averaged, if any.
         finish: called with each whole call when it ends, for what must be asked of the pipeline as
             it is then.
+        negative: whether the attention to the negative prompt is averaged too.
 
     Raises:
         ValueError: a pipeline whose denoiser is of no known family, or a query that it has no
@@ -161,8 +177,11 @@ class PipelineRecorder:
         pipe: Any,
         query: AttentionQuery | None,
         finish: Callable[[Call], None] | None = None,
+        *,
+        negative: bool = False,
     ) -> None:
         self.pipe = pipe
+        self._negative = negative
         self.calls: list[Call] = []
         self._query = query
         self._finish = finish
@@ -187,6 +206,8 @@ class PipelineRecorder:
     def began(self, arguments: dict[str, Any]) -> None:
         accumulator = AttentionAccumulator(self._query) if self._query is not None else None
         call = Call(accumulator, arguments)
+        if self._query is not None and self._negative:
+            call.negative_accumulator = AttentionAccumulator(self._query)
         self.calls.append(call)
         running = _Running(self.pipe, call, self._query, self._is_innermost)
         self._running.append(running)
@@ -260,6 +281,8 @@ class _Running:
         self._stack = ExitStack()
         self._listening = False
         self._latents: Any = None
+        #: Whose attention the parts of the rows that the tap shows are.
+        self._receivers: list[tuple[AttentionAccumulator, slice]] = []
 
     def open(self) -> None:
         """Read the arguments and put the hooks in place."""
@@ -301,7 +324,8 @@ class _Running:
         if negative is not None and len(negative) == 1:
             negative = negative * len(call.prompts or [])
         call.negative_prompts = negative
-        call.images_per_prompt = int(arguments.get("num_images_per_prompt") or 1)
+        per_prompt = (arguments.get(f"num_{what}_per_prompt") for what in ("images", "videos"))
+        call.images_per_prompt = int(next(filter(None, per_prompt), 1))
         if arguments.get("padding_mask_crop") is not None:
             raise ValueError(
                 "the pipeline draws a crop and pastes it into the picture (padding_mask_crop), so "
@@ -343,8 +367,14 @@ class _Running:
             return
         if family.two_calls and self._is_of_negative(told):
             call.rows += count
+            everything = slice(0, count)
             if call.negative_embeddings is None:
-                call.negative_embeddings = _stacked(self._model.text(told), slice(None))
+                texts = _stacked(self._model.text(told), everything)
+                call.add_negative(texts, self._recorded(told), everything, count)
+            if self._tap is not None and call.negative_accumulator is not None:
+                self._receivers = [(call.negative_accumulator, slice(None))]
+                self._tap.begin(told, count, everything)
+                self._listening = True
             return
         conditional, negative = self._rows(count)
         texts = self._model.text(told)
@@ -353,7 +383,8 @@ class _Running:
             call.guidance_scale = float(1.0 if scale is None else scale)
             call.embeddings = _stacked(texts, conditional)
             if negative is not None and _alike(texts[negative]):
-                call.negative_embeddings = _stacked(texts, negative)
+                away = _stacked(texts, negative)
+                call.add_negative(away, self._recorded(told), negative, count)
         elif not same(call._given, given):
             own = _stacked(texts, conditional)
             alike = own.shape == call.embeddings.shape
@@ -368,9 +399,31 @@ class _Running:
             call.add_step(told_besides, conditional, count, family.without_rows)
         except NotRecordableError as error:
             call.not_replayable = str(error)
+        if isinstance(time, torch.Tensor) and time.ndim > 1 and bool((time != time[0, 0]).any()):
+            call.not_replayable = "the timestep was another from place to place"
         if self._tap is not None:
-            self._tap.begin(told, count, conditional)
+            self._tap.begin(told, count, self._received(conditional, negative))
         self._listening = True
+
+    def _recorded(self, told: Told) -> dict[str, Any]:
+        """What a pass is told besides; nothing where that can't be recorded."""
+        assert self._model is not None
+        try:
+            return self._model.recorded(told)
+        except NotRecordableError:
+            return {}
+
+    def _received(self, conditional: slice, negative: slice | None) -> slice:
+        """The rows of a pass that are looked at, and whose each of them is."""
+        call = self.call
+        assert call.accumulator is not None
+        if negative is None or call.negative_accumulator is None:
+            self._receivers = [(call.accumulator, slice(None))]
+            return conditional
+        first = min(conditional.start, negative.start)
+        both = [(call.accumulator, conditional), (call.negative_accumulator, negative)]
+        self._receivers = [(sums, slice(r.start - first, r.stop - first)) for sums, r in both]
+        return slice(first, max(conditional.stop, negative.stop))
 
     def _is_of_negative(self, told: Told) -> bool:
         """Return whether a call follows one with the same latents and other text: guidance calls
@@ -406,9 +459,9 @@ class _Running:
         rows = [slice(k * wanted, (k + 1) * wanted) for k in range(groups)]
         return rows[own], None if away is None else rows[away]
 
-    def _receive(self, layer: str, grid: tuple[int, int], probs: torch.Tensor) -> None:
-        assert self.call.accumulator is not None
-        self.call.accumulator.add(layer, len(self.call.timesteps) - 1, grid, probs)
+    def _receive(self, layer: str, grid: tuple[int, ...], probs: torch.Tensor) -> None:
+        for accumulator, rows in self._receivers:
+            accumulator.add(layer, len(self.call.timesteps) - 1, grid, probs[rows])
 
 
 def _group(
@@ -446,8 +499,11 @@ def images_of(output: Any) -> Any:
     return output[0] if isinstance(output, (tuple, list)) and len(output) else output
 
 
-def as_uint8(image: Any) -> npt.NDArray[np.uint8]:
-    """A pipeline's output image (PIL, numpy or tensor) as ``(height, width, 3)`` uint8."""
+def as_uint8(image: Any, *, video: bool = False) -> npt.NDArray[np.uint8]:
+    """A pipeline's output image (PIL, numpy or tensor) as ``(height, width, 3)`` uint8; of a video,
+    which is a list or an array of such, ``(frames, height, width, 3)``."""
+    if video:
+        return np.stack([as_uint8(frame) for frame in image])
     if isinstance(image, torch.Tensor):
         image = image.detach().float().cpu().permute(1, 2, 0).numpy()
     if isinstance(image, np.ndarray):

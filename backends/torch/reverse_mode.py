@@ -39,12 +39,12 @@ def attention_gradients(
     cotangent: torch.Tensor,
     query: AttentionQuery,
     layout: Layout,
-) -> Iterator[tuple[str, tuple[int, int], torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[str, tuple[int, ...], torch.Tensor, torch.Tensor]]:
     """Name, grid, probabilities ``(rows, heads, places, keys)`` and their gradient, of each layer
     that ``query`` asks for; in joint attention of the picture's queries and the text's keys."""
-    seen: dict[str, tuple[tuple[int, int], torch.Tensor]] = {}
+    seen: dict[str, tuple[tuple[int, ...], torch.Tensor]] = {}
 
-    def look(name: str, grid: tuple[int, int], probs: torch.Tensor) -> torch.Tensor:
+    def look(name: str, grid: tuple[int, ...], probs: torch.Tensor) -> torch.Tensor:
         if query.wants_grid(grid, layout.latent_grid):
             # The first are those of the graph: checkpointing may compute a layer again.
             seen.setdefault(name, (grid, probs))

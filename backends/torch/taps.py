@@ -19,7 +19,7 @@ from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.told import Told
 
 #: Takes a layer's name, its grid and probabilities ``(rows, heads, places, keys)``.
-Receive = Callable[[str, tuple[int, int], torch.Tensor], None]
+Receive = Callable[[str, tuple[int, ...], torch.Tensor], None]
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _Pass:
     count: int
     taken: set[str]
     own: dict[str, list[torch.Tensor]]
-    grids: dict[str, tuple[int, int] | None]
+    grids: dict[str, tuple[int, ...] | None]
 
 
 class AttentionTap:
@@ -234,7 +234,7 @@ class AttentionTap:
             rows.append(layout.by_position(measured) if kind == "cross" else measured)
         return torch.stack(rows)
 
-    def _grid(self, now: _Pass, name: str, places: int) -> tuple[int, int]:
+    def _grid(self, now: _Pass, name: str, places: int) -> tuple[int, ...]:
         if self._model.family.feature_maps:
             return self._grids.of(name, places)
         return now.layout.grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,18 @@ class Tracing(Trace):
     """A context manager round any call of a pipeline; see ``wordlight.backends.trace``."""
 
     def __init__(
-        self, backend: TorchBackend, query: AttentionQuery, prompts: Sequence[str] | None
+        self,
+        backend: TorchBackend,
+        query: AttentionQuery,
+        prompts: Sequence[str] | None,
+        *,
+        negative: bool = False,
     ) -> None:
         self.query = query
+        self._negative = negative
         self._backend = backend
         self._prompts = list(prompts) if prompts is not None else None
-        self._recorder = PipelineRecorder(backend.pipe, query, self._finish)
+        self._recorder = PipelineRecorder(backend.pipe, query, self._finish, negative=negative)
         self._made: dict[int, list[Trajectory]] = {}
 
     def __enter__(self) -> Tracing:
@@ -64,6 +71,19 @@ class Tracing(Trace):
             call.accumulator.means(image)
             for call in self._whole()
             if call.accumulator is not None
+            for image in range(len(call.latents[0]))
+        )
+
+    @property
+    def negative_attention(self) -> tuple[AttentionMeans, ...]:
+        if not self._negative:
+            return super().negative_attention
+        for trajectory in self.trajectories:
+            trajectory.of_negative()
+        return tuple(
+            call.negative_accumulator.means(image)
+            for call in self._finished()
+            if call.negative_accumulator is not None
             for image in range(len(call.latents[0]))
         )
 
@@ -191,6 +211,7 @@ def trajectories_of(
     for k in range(count):
         prompt = k // call.images_per_prompt
         negative = None
+        away = call.negative_prompts[prompt] if call.negative_prompts else None
         if call.negative_embeddings is not None:
             negative = backend.to_numpy(call.negative_embeddings[k])
         made.append(
@@ -200,7 +221,9 @@ def trajectories_of(
                 embeddings=backend.to_numpy(call.embeddings[k]),
                 empty_embeddings=backend.to_numpy(call.empty_embeddings),
                 negative_embeddings=negative,
-                negative_prompt=call.negative_prompts[prompt] if call.negative_prompts else None,
+                negative_prompt=away,
+                negative_tokens=_negative_tokens(backend, call, away),
+                negative_added={n: _of_image(n, v, k) for n, v in call.negative_added.items()},
                 timesteps=np.array([_time(time) for time in call.timesteps]),
                 latents=np.stack([backend.to_numpy(latents[k]) for latents in call.latents]),
                 image=images[k],
@@ -233,29 +256,71 @@ def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> 
     )
 
 
+def _negative_tokens(backend: TorchBackend, call: Call, prompt: str | None) -> Tokens | None:
+    """The tokens of a negative prompt; None where there is no word, or it can't be told of them."""
+    if call.negative_embeddings is None or not prompt:
+        return None
+    options = {
+        name: value
+        for name, value in call.arguments.items()
+        if not name.startswith(("prompt", "negative_prompt"))
+    }
+    others = (call.arguments.get(f"negative_prompt_{number}") for number in (2, 3))
+    if any(other not in (None, prompt, [prompt]) for other in others):
+        return None
+    length = int(call.negative_embeddings.shape[1])
+    try:
+        return backend.model.family.tokens(
+            backend.pipe, prompt, allow_cut=True, options=options, length=length
+        )
+    except ValueError:
+        # Said where its words are asked for; nobody may want to.
+        return None
+
+
 def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:
-    """The pipeline's images, as ``(height, width, 3)`` uint8; of latents, decoded when asked."""
+    """The pipeline's images, as ``(height, width, 3)`` uint8; of latents, functions that decode
+    them."""
     output = images_of(call.output)
-    if isinstance(output, torch.Tensor) and call.arguments.get("output_type") == "latent":
-        images: list[Any] = list(backend.images_of(output))
+    latent = isinstance(output, torch.Tensor) and call.arguments.get("output_type") == "latent"
+    if latent:
+        images: list[Any] = [
+            functools.partial(_decoded, backend, call, output[k : k + 1])
+            for k in range(len(output))
+        ]
     else:
-        images = [as_uint8(image) for image in output]
+        video = call.latents[0].ndim == 5
+        images = [as_uint8(image, video=video) for image in output]
     if len(images) != count:
         raise ValueError(f"the pipeline gave {len(images)} images of {count} that it drew")
-    for image in images:
-        _check_frame(backend, call, image)
+    if not latent:
+        for image in images:
+            _check_frame(backend, call, image)
     return images
+
+
+def _decoded(backend: TorchBackend, call: Call, latents: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """The image of one row of the latents that a pipeline gave."""
+    if "decode" not in backend.capabilities:
+        raise ValueError(
+            f"the pipeline gave latents (output_type='latent'), and how those of "
+            f"{backend.model.family.name} are decoded isn't known here: maps lie over an image, so "
+            "let the pipeline decode it"
+        )
+    (image,) = backend.images_of(latents)
+    _check_frame(backend, call, image)
+    return image
 
 
 def _check_frame(backend: TorchBackend, call: Call, image: npt.NDArray[np.uint8]) -> None:
     """Raises ValueError where the denoiser worked on another picture than the whole image."""
-    grid = tuple(int(side) for side in call.latents[0].shape[2:])
-    steps = [image.shape[axis] / grid[axis] for axis in (0, 1)]
+    grid = tuple(int(side) for side in call.latents[0].shape[-2:])
+    steps = [pixels / places for pixels, places in zip(image.shape[-3:-1], grid, strict=True)]
     scale = getattr(backend.pipe, "vae_scale_factor", None)
     wanted = float(scale) if backend.model.family.feature_maps and scale else steps[0]
     if any(abs(step - wanted) > 0.02 * wanted for step in steps):
         raise ValueError(
-            f"{type(backend.pipe).__name__} gave an image of {image.shape[0]} x {image.shape[1]} "
+            f"{type(backend.pipe).__name__} gave an image of {image.shape[-3]} x {image.shape[-2]} "
             f"pixels, and its denoiser worked on {grid[0]} x {grid[1]} places: on views or a crop "
             "of it, so that maps can't be laid over the image"
         )

@@ -59,6 +59,7 @@ examples:
   wordlight attribute "a dog on a bench" --image photo.jpg --masks -o out/photo
   wordlight attribute --image from-comfyui.png --model path/to/model -o out/png
   wordlight attribute "a red circle" --word circle --film -o out/film
+  wordlight attribute "a dog" --negative-prompt "blurry hands" --words-of negative -o out/not
 """
 IMAGE = "image.png"
 DEFAULT_METHOD = "daam"
@@ -133,6 +134,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--negative-prompt", metavar="PROMPT", help="what guidance pushes away from"
     )
+    parser.add_argument(
+        "--words-of",
+        choices=("prompt", "negative"),
+        default="prompt",
+        help="whose words are asked about: the prompt's (default), or --negative-prompt's",
+    )
     for side in ("height", "width"):
         parser.add_argument(
             f"--{side}", type=whole_number(1), metavar="PIXELS", help="default: the model's own"
@@ -195,6 +202,7 @@ def run(arguments: argparse.Namespace) -> None:
         written = prompt_of_picture(arguments.image)
         arguments.prompt = written.prompt
         say(f"the prompt that {written.source} wrote into the picture: {written.prompt}")
+    _check_words_of(arguments)
     own = OwnedFiles(arguments.out, _LISTING, _COMMAND, _OURS)
     own.check_free([IMAGE, VIEWER])
     say(f"loading {options.model} on {options.framework or default_framework()}")
@@ -202,7 +210,9 @@ def run(arguments: argparse.Namespace) -> None:
     attributors = [registry.construct(backend, name, chosen) for name, chosen in asked]
     for attributor in attributors:
         check_steps(attributor.name, attributor.steps, backend)
-    tokens = backend.tokenize(arguments.prompt)
+    negative = arguments.words_of == "negative"
+    text = arguments.negative_prompt if negative else arguments.prompt
+    tokens = backend.tokenize(text)
     shown = _shown(PromptWords.of(tokens), arguments.word)
     players: list[WordKey] | None = None
     if arguments.word:
@@ -216,7 +226,7 @@ def run(arguments: argparse.Namespace) -> None:
             refuse_both(attributor, chosen)
         workload = Workload.of(
             backend,
-            [arguments.prompt],
+            [text],
             # A word from outside the prompt costs what takes such words nothing more.
             inside if arguments.word else None,
             guidance_scale=None if picture is None else 1.0,
@@ -242,6 +252,8 @@ def run(arguments: argparse.Namespace) -> None:
             height, width = picture.seen_size(backend.sampling)
             say(f"showing {arguments.image} to the model at {width}x{height} pixels")
             trajectory = picture.trajectory(backend, arguments.prompt, seed=arguments.seed)
+        if negative:
+            trajectory = trajectory.of_negative()
         Image.fromarray(trajectory.image).save(partial / IMAGE)
         for attributor, of_method in zip(attributors, names, strict=True):
             effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"
@@ -309,6 +321,16 @@ class _Names:
         """All of them, in the order in which they are listed."""
         by_word = (self.overlays, self.masks, self.films)
         return [*(name for names in by_word for name in names.values()), self.maps]
+
+
+def _check_words_of(arguments: argparse.Namespace) -> None:
+    """Raises ValueError where the words asked about are of a negative prompt that there isn't."""
+    if arguments.words_of != "negative":
+        return
+    if arguments.image is not None:
+        raise ValueError("--words-of negative: of a given picture there is no negative prompt")
+    if not (arguments.negative_prompt or "").strip():
+        raise ValueError("--words-of negative needs a --negative-prompt with words")
 
 
 def _shown(words: PromptWords, asked: list[str] | None) -> tuple[Word, ...]:

@@ -1,5 +1,6 @@
 """Layouts by a probe, batches, and the families that ``test_families`` leaves out, built tiny."""
 
+import math
 from functools import cache
 
 import numpy as np
@@ -17,10 +18,7 @@ from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.families import FAMILIES
 from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny, picture
 
-#: Tiny pipelines whose denoisers no family is known for: video.
-UNKNOWN = {"wan", "ltx"}
-KNOWN = [name for name in TINY if name not in UNKNOWN]
-OTHERS = [name for name in KNOWN if name not in SEEN_THERE]
+OTHERS = [name for name in TINY if name not in SEEN_THERE]
 PROMPT = "a red circle"
 #: Families that compute in float64 throughout. Others have norms, angles or a softmax in float32,
 #: whatever they are told, whose rounding a difference divides by its length.
@@ -50,7 +48,7 @@ def traced(family):
 
 def test_every_family_has_a_tiny_pipeline():
     classes = {c for family in FAMILIES for c in family.classes}
-    tiny = {type(getattr(p, "unet", None) or p.transformer).__name__ for p in map(pipe_of, KNOWN)}
+    tiny = {type(getattr(p, "unet", None) or p.transformer).__name__ for p in map(pipe_of, TINY)}
     assert classes == tiny
 
 
@@ -94,7 +92,7 @@ def _calls(backend, trajectory, embeddings, latents, step=0):
     return seen.calls
 
 
-@pytest.mark.parametrize("family", KNOWN)
+@pytest.mark.parametrize("family", TINY)
 def test_the_layout_is_what_a_probe_finds(family):
     """Keys that move with the text's embeddings are the table's text; those that move with the
     latents are none of them."""
@@ -125,7 +123,7 @@ def test_the_layout_is_what_a_probe_finds(family):
         and (
             not backend.model.family.joint
             or c["query"].shape[2] == layout.length
-            or c["query"].shape[2] == layout.grid[0] * layout.grid[1]
+            or c["query"].shape[2] == math.prod(layout.grid)
         )
     )
     own, by_text, by_latents = (calls[place]["key"][0] for calls in runs)
@@ -177,7 +175,7 @@ def _is_shown(call, layout, family):
     n_queries, n_keys = call["query"].shape[2], call["key"].shape[2]
     if family.feature_maps:
         return n_keys == layout.length
-    places = layout.grid[0] * layout.grid[1]
+    places = math.prod(layout.grid)
     return n_keys == layout.length and (n_queries == places or family.joint)
 
 
@@ -196,7 +194,7 @@ def _explicit(call, layout, joint):
     return (layout.by_position(probs[:, picture, text]) if joint else probs).numpy()
 
 
-@pytest.mark.parametrize("family", KNOWN)
+@pytest.mark.parametrize("family", TINY)
 def test_images_of_a_batch_have_the_maps_that_each_has_alone(family):
     pipe = pipe_of(family)
     prompts, seeds = ["a red circle", "a blue square"], [3, 4]
@@ -258,7 +256,7 @@ def test_forward_mode_is_the_limit_of_differences(family):
     assert min(errors) < (1e-6 if family in IN_FLOAT64 else rounding), errors
 
 
-@pytest.mark.parametrize("family", KNOWN)
+@pytest.mark.parametrize("family", TINY)
 def test_several_rows_are_predicted_as_each_by_itself(family):
     """What all rows share, such as places' numbers, is told once."""
     _, _, run = traced(family)
@@ -274,7 +272,9 @@ def test_several_rows_are_predicted_as_each_by_itself(family):
             backend.denoise(latents, time, Conditioning(row[None], told)) for row in three[:2]
         )
         added = {name: value.expand(3, *value.shape[1:]) for name, value in told.items()}
-        rows = backend.denoise(latents.expand(3, -1, -1, -1), time, Conditioning(three, added))
+        rows = backend.denoise(
+            latents.expand(3, *latents.shape[1:]), time, Conditioning(three, added)
+        )
     # Kandinsky rounds what it has rotated to bfloat16.
     rounding = 5e-2 if family == "kandinsky-5" else 1e-4
     largest = alone.abs().max().item()

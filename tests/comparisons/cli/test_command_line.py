@@ -138,6 +138,24 @@ def test_attribute_takes_words_from_outside_the_prompt(tmp_path, capsys, monkeyp
     assert "it is empty" in capsys.readouterr().err
 
 
+def test_attribute_explains_the_negative_prompts_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
+    ask = ["attribute", "a red circle", "--steps", "2", "--quiet", "--json", "-o", str(tmp_path)]
+    ask += ["--method", "daam", "--words-of", "negative"]
+    assert main([*ask, "--guidance", "5", "--negative-prompt", "a blue dog"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    (method,) = summary["methods"]
+    assert [o["word"] for o in method["overlays"]] == ["a", "blue", "dog"]
+    assert method["settings"]["words_of"] == "negative"
+    maps = AttributionMaps.load(tmp_path / "maps.safetensors")
+    assert maps.prompt == "a blue dog"
+    assert "Negative prompt" in (tmp_path / "viewer.html").read_text(encoding="utf-8")
+    assert main(ask) == 2
+    assert "needs a --negative-prompt with words" in capsys.readouterr().err
+    assert main([*ask, "--guidance", "1", "--negative-prompt", "a blue dog"]) == 2
+    assert "no negative branch" in capsys.readouterr().err
+
+
 def test_attribute_with_options_of_a_method(tmp_path, capsys):
     ask = ["attribute", PROMPT, "--quiet", "--json", "-o", str(tmp_path)]
     assert main([*ask, "--method", "random,seed=7", "--method", "center,width=0.1"]) == 0
