@@ -471,11 +471,13 @@ def _methods_for(backend: Backend) -> list[str]:
 
 
 def said_of(trajectory: Trajectory) -> dict[str, Any]:
-    """What maps' settings say of a run: of a video how many frames its maps have, and whose words
-    they are where those aren't the prompt's."""
+    """What maps' settings say of a run: of a video how many frames its maps have, whose words they
+    are where those aren't the prompt's, and whether a probe found where the words are."""
     said: dict[str, Any] = {"frames": trajectory.places[0]} if trajectory.is_video else {}
     if trajectory.words_of != "prompt":
         said["words_of"] = trajectory.words_of
+    if trajectory.layout_from != "table":
+        said["layout_from"] = trajectory.layout_from
     return said
 
 

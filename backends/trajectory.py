@@ -88,6 +88,8 @@ class Trajectory:
         empty_added, negative_added: the same of the empty and the negative prompt.
         not_replayable: why a replay from the latents would differ from the run, or None.
         negative_tokens: the negative prompt as the text encoder saw it, where there is one.
+        layout_from: how it is known where text and picture stand in the denoiser: ``"table"`` or
+            ``"probe"``.
         words_of: which text the words are of: ``"prompt"``, or ``"negative"`` (``of_negative``).
         noise_source: ``"sampled"``, or how an image that was given came to noise: ``"noising"``,
             ``"ddim"``.
@@ -122,6 +124,7 @@ class Trajectory:
     encoded_otherwise: str | None = None
     negative_tokens: Tokens | None = None
     words_of: str = "prompt"
+    layout_from: str = "table"
 
     def __post_init__(self) -> None:
         if self.latents.ndim not in (4, 5) or len(self.latents) != len(self.timesteps):
@@ -344,6 +347,7 @@ _FACTS = (
     "weights",
     "encoded_otherwise",
     "words_of",
+    "layout_from",
 )
 
 

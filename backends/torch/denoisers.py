@@ -114,6 +114,7 @@ class Denoiser:
             pipeline.
         empty_is_negative: whether a pipeline that is given no negative prompt pushes away from the
             empty prompt.
+        probed: whether it is of no table, and was found by a probe.
         refused: why a pipeline of this family can't be traced, or None, of the pipeline.
         lacks: primitives that models of this family can't give, with the reason.
     """
@@ -148,5 +149,6 @@ class Denoiser:
     added_names: Callable[[Any], frozenset[str]] = lambda _pipe: frozenset()
     as_given: Callable[[Any], Told] = lambda _pipe: {}
     empty_is_negative: Callable[[Any], bool] = lambda _pipe: False
+    probed: bool = False
     refused: Callable[[Any], str | None] = lambda _pipe: None
     lacks: Mapping[str, str] = field(default_factory=dict)

@@ -125,21 +125,30 @@ _GRIDS = {
 }
 
 
+def grid_told(told: Told) -> tuple[int, int] | None:
+    """The picture's grid, from whatever says it; None where nothing does."""
+    name = next((name for name in _GRIDS if told.get(name) is not None), None)
+    return None if name is None else _GRIDS[name](told)
+
+
 def _grid(told: Told) -> tuple[int, int]:
-    name = next(name for name in _GRIDS if told.get(name) is not None)
-    return _GRIDS[name](told)
+    grid = grid_told(told)
+    assert grid is not None
+    return grid
 
 
 def _from_tokens(_module: Any, told: Told) -> torch.Tensor:
-    return _as_grid(told["hidden_states"], _grid(told))
+    return as_grid(told["hidden_states"], _grid(told))
 
 
-def _as_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def as_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """The first picture of tokens ``(rows, places, channels)``, with rows and columns."""
     places: torch.Tensor = tokens[:, : grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
     return places
 
 
-def _to_tokens(_module: Any, latents: torch.Tensor, told: Told) -> torch.Tensor:
+def to_tokens(_module: Any, latents: torch.Tensor, told: Told) -> torch.Tensor:
+    """Latents as tokens, those of other pictures behind them."""
     tokens = latents.flatten(2).transpose(1, 2)
     others = told.pop("other_pictures", None)
     return tokens if others is None else torch.cat([tokens, others], dim=1)
@@ -152,7 +161,7 @@ def _other_pictures(_module: Any, told: Told) -> Told:
 
 
 def _output_tokens(_module: Any, output: Any, told: Told) -> torch.Tensor:
-    return _as_grid(output, _grid(told))
+    return as_grid(output, _grid(told))
 
 
 def _text_first(_module: Any, told: Told) -> Layout:
@@ -482,7 +491,7 @@ _FLUX = Denoiser(
     classes=("FluxTransformer2DModel",),
     layout=_text_first,
     unpack=_from_tokens,
-    pack=_to_tokens,
+    pack=to_tokens,
     besides=_other_pictures,
     shared=frozenset(("img_ids", "txt_ids")),
     read=_output_tokens,
@@ -722,7 +731,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         classes=("LTXVideoTransformer3DModel",),
         layout=_told_cross,
         unpack=_from_told_frames,
-        pack=_to_tokens,
+        pack=to_tokens,
         read=lambda _module, output, told: _in_frames(output, told),
         told_time=_a_row_exact,
         layers=layers_named(r"transformer_blocks\.\d+\.attn2", r"transformer_blocks\.\d+\.attn1"),

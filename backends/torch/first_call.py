@@ -35,26 +35,38 @@ def lengthened(embeddings: torch.Tensor, length: int) -> torch.Tensor:
     return embeddings[:length] if more is None else torch.cat([embeddings, more])
 
 
-@torch.no_grad()
 def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Tensor:
     from wordlight.backends.torch.model import Model
 
     model = Model.of(pipe)
-    told: dict[str, Any] = {}
+    given = {**options, **model.family.as_given(pipe)}
+    args, kwargs = first_call(pipe, model.module, prompt, given)
+    text = model.text(model.told(args, kwargs))
+    own = -1 if not model.conditional_first and len(text) > 1 else 0
+    embeddings: torch.Tensor = text[own]
+    return embeddings
+
+
+@torch.no_grad()
+def first_call(
+    pipe: Any, module: torch.nn.Module, prompt: str, options: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a pipeline's first call of its denoiser, for a prompt.
+
+    ``options`` are further arguments of the pipeline's call; those that it doesn't take are left
+    out.
+    """
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def stop(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        told.update(model.told(args, kwargs))
+        seen.append((args, kwargs))
         raise _Stop
 
     takes = inspect.signature(pipe.__call__).parameters
     given = {name: value for name, value in options.items() if name in takes}
-    given |= model.family.as_given(pipe)
-    if "use_resolution_binning" in takes:
-        # The size has nothing to do with the text.
-        given["use_resolution_binning"] = False
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
-    handle = model.module.register_forward_pre_hook(stop, with_kwargs=True)
+    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         # Its state is the caller's.
         pipe.scheduler = copy.deepcopy(scheduler)
@@ -67,7 +79,4 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
         handle.remove()
         pipe.scheduler = scheduler
         pipe.set_progress_bar_config(**bar)
-    text = model.text(told)
-    own = -1 if not model.conditional_first and len(text) > 1 else 0
-    embeddings: torch.Tensor = text[own]
-    return embeddings
+    return seen[0]

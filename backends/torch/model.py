@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from wordlight.backends.torch.attention_layers import n_heads
 from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import FAMILIES
-from wordlight.backends.torch.told import Told, flatten, unflatten
+from wordlight.backends.torch.told import Told, arguments_of, flatten, unflatten
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +41,17 @@ class Model:
                 if (why := family.refused(pipe)) is not None:
                     raise ValueError(f"this {type(pipe).__name__} is not supported: {why}")
                 return cls(pipe, family)
+        from wordlight.backends.torch.probe import ProbeError, probed
+
+        try:
+            return cls(pipe, probed(pipe))
+        except ProbeError as error:
+            why = f"; a probe found nothing either: {error}"
         what = f"its denoiser is a {seen}" if seen else "it has no unet and no transformer"
         raise ValueError(
             f"{type(pipe).__name__} is not supported: {what}, and the families known here are "
             + ", ".join(family.name for family in FAMILIES)
+            + why
         )
 
     @property
@@ -100,13 +106,7 @@ class Model:
 
     def told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
         """The arguments of one call of the denoiser, by name."""
-        signature = inspect.signature(type(self.module).forward)
-        bound = dict(signature.bind(self.module, *args, **kwargs).arguments)
-        bound.pop("self", None)
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                bound |= bound.pop(name, {})
-        return bound
+        return arguments_of(self.module, args, kwargs)
 
     @property
     def conditional_first(self) -> bool:

@@ -7,6 +7,7 @@ further conditioning that a text encoder makes.
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -85,6 +86,17 @@ def _lists(value: Any) -> Any:
         numbers = all(isinstance(inner, (int, float)) for inner in value.values())
         return (tuple if numbers else list)(_lists(inner) for inner in value.values())
     return {key: _lists(inner) for key, inner in value.items()}
+
+
+def arguments_of(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
+    """The arguments of one call of a module, by name."""
+    signature = inspect.signature(type(module).forward)
+    bound = dict(signature.bind(module, *args, **kwargs).arguments)
+    bound.pop("self", None)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            bound |= bound.pop(name, {})
+    return bound
 
 
 #: What was read of tensors, while they live: to look into one waits for the device.

@@ -222,6 +222,7 @@ def trajectories_of(
                 empty_embeddings=backend.to_numpy(call.empty_embeddings),
                 negative_embeddings=negative,
                 negative_prompt=away,
+                layout_from="probe" if backend.model.family.probed else "table",
                 negative_tokens=_negative_tokens(backend, call, away),
                 negative_added={n: _of_image(n, v, k) for n, v in call.negative_added.items()},
                 timesteps=np.array([_time(time) for time in call.timesteps]),
@@ -301,7 +302,8 @@ def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:
 
 def _decoded(backend: TorchBackend, call: Call, latents: torch.Tensor) -> npt.NDArray[np.uint8]:
     """The image of one row of the latents that a pipeline gave."""
-    if "decode" not in backend.capabilities:
+    # Places in a row are a pipeline's own way to write them.
+    if "decode" not in backend.capabilities or latents.ndim != 4:
         raise ValueError(
             f"the pipeline gave latents (output_type='latent'), and how those of "
             f"{backend.model.family.name} are decoded isn't known here: maps lie over an image, so "

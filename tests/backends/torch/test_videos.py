@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from wordlight import trace
-from wordlight.attribution import DAAM, GramCol, Occlusion, Region, SelfAttentionRefined
+from wordlight.attribution import DAAM, Occlusion, Regeneration, Region, SelfAttentionRefined
 from wordlight.attribution.film import save_film
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.resize import frames_behind
@@ -167,7 +167,7 @@ def test_what_is_of_single_images_is_refused():
     with pytest.raises(MissingCapabilityError, match=r"call that inside wordlight\.trace\(pipe\)"):
         backend.sample(PROMPT)
     with pytest.raises(MissingCapabilityError, match=r"that work with it: .*daam.*occlusion"):
-        GramCol(backend)
+        Regeneration(backend)
 
 
 def test_two_denoisers_are_refused():
