@@ -150,7 +150,10 @@ class TorchBackend(Backend):
             "concept_attention": lambda: self.model.family.joint,
             "encode_from": lambda: takes_input_embeddings(pipe),
             "decode": lambda: hasattr(pipe.vae, "decode"),
-            "randomized": lambda: bool(self._text_encoders) and can_be_randomized(parts),
+            "randomized": lambda: (
+                bool(self._text_encoders)
+                and can_be_randomized(parts, as_library=self.carries_words)
+            ),
         }
 
     @property
@@ -638,7 +641,8 @@ class TorchBackend(Backend):
     @contextmanager
     def _randomized(self, stages: tuple[str, ...], seed: int) -> Iterator[None]:
         parts = self._stages
-        with random_weights([part for stage in stages for part in parts[stage]], seed):
+        chosen = [part for stage in stages for part in parts[stage]]
+        with random_weights(chosen, seed, as_library=self.carries_words):
             self._random = True
             try:
                 yield

@@ -58,20 +58,23 @@ def stages_of_transformer(
     return {name: tuple(parts) for name, parts in stages.items()}
 
 
-def can_be_randomized(parts: Sequence[torch.nn.Module]) -> bool:
+def can_be_randomized(parts: Sequence[torch.nn.Module], *, as_library: bool = False) -> bool:
     """Return whether the framework knows how to draw every weight of some modules."""
     try:
-        _layers(parts)
+        _layers(parts, as_library)
     except ValueError:
         return False
     return True
 
 
 @contextmanager
-def random_weights(parts: Sequence[torch.nn.Module], seed: int) -> Iterator[None]:
+def random_weights(
+    parts: Sequence[torch.nn.Module], seed: int, *, as_library: bool = False
+) -> Iterator[None]:
     """Every weight in some modules drawn anew by its layer's ``reset_parameters``.
 
-    Layers of diffusers and transformers that have none are drawn as their library does.
+    With ``as_library`` layers of diffusers and transformers that have none are drawn as their
+    library does.
     They are drawn in float32 on the CPU, one layer after the other, so that they depend on the seed
     and on the layers before alone, not on device or precision. Buffers stay. The trained weights
     are kept aside and put back, the very same memory.
@@ -79,7 +82,7 @@ def random_weights(parts: Sequence[torch.nn.Module], seed: int) -> Iterator[None
     Raises ValueError, before anything is changed, for a layer that has weights and no
     ``reset_parameters``, or whose weights are elsewhere (offloaded) or no floats (quantised).
     """
-    layers = _layers(parts)
+    layers = _layers(parts, as_library)
     trained: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     generator = torch.default_generator
     state = generator.get_state()
@@ -130,15 +133,15 @@ def _reset(layer: torch.nn.Module) -> None:
             torch.nn.init.normal_(weight, std=deviation or 0.02)
 
 
-def _is_known(layer: torch.nn.Module) -> bool:
+def _is_known(layer: torch.nn.Module, as_library: bool) -> bool:
     """Whether a layer's weights can be drawn."""
-    if callable(getattr(layer, "reset_parameters", None)):
-        return True
+    if callable(getattr(layer, "reset_parameters", None)) or not as_library:
+        return callable(getattr(layer, "reset_parameters", None))
     library = type(layer).__module__.partition(".")[0]
     return library in ("diffusers", "transformers") or isinstance(layer, torch.nn.ParameterList)
 
 
-def _layers(parts: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
+def _layers(parts: Sequence[torch.nn.Module], as_library: bool) -> list[torch.nn.Module]:
     """The modules that have weights of their own, in order."""
     found = []
     for part in parts:
@@ -147,7 +150,7 @@ def _layers(parts: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
             if not weights:
                 continue
             what = f"{type(layer).__name__} {name!r}"
-            if not _is_known(layer):
+            if not _is_known(layer, as_library):
                 raise ValueError(f"{what} has no reset_parameters: it can't be randomised")
             if any(weight.is_meta for weight in weights.values()):
                 raise ValueError(f"{what} is offloaded: its weights can't be randomised")
