@@ -24,7 +24,7 @@ def test_the_start_page_shows_what_its_command_writes():
     assert 'src="viewer.html"' in start
     command = """
 ```sh
-wordlight attribute --seed 3 --steps 2 --method daam -o out/look \\
+wordlight attribute --seed 3 --sampling-steps 2 --method daam -o out/look \\
     "a red <circle>"
 ```
 """
