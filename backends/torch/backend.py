@@ -588,7 +588,8 @@ class TorchBackend(Backend):
         text = self.asarray(trajectory.embeddings[None]).repeat(rows, 1, 1)
         with as_written(model.whole), ConceptRows(model, query, receive) as seen, torch.no_grad():
             for step in steps:
-                latents = self.asarray(trajectory.latents[step][None]).repeat(rows, 1, 1, 1)
+                one = self.asarray(trajectory.latents[step][None])
+                latents = one.repeat(rows, *[1] * (one.ndim - 1))
                 time = float(trajectory.timesteps[step])
                 added = {
                     name: value.repeat(rows, *[1] * (value.ndim - 1))

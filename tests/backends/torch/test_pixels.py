@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.backends.torch.test_concepts import some
-from tests.backends.torch.test_families_tiny import KNOWN, PROMPT, pipe_of
+from tests.backends.torch.test_concepts import KNOWN, some
+from tests.backends.torch.test_families_tiny import PROMPT, pipe_of
 from wordlight import trace
 from wordlight.attribution import DAAM
 from wordlight.backends.backend import Conditioning

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.backends.torch.test_concepts import drawn, some
-from tests.backends.torch.test_families_tiny import KNOWN, pipe_of
+from tests.backends.torch.test_concepts import KNOWN, drawn, some
+from tests.backends.torch.test_families_tiny import pipe_of
 from wordlight.attribution import DAAM
 from wordlight.backends.torch.backend import TorchBackend
 
