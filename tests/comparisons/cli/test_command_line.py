@@ -140,8 +140,8 @@ def test_attribute_takes_words_from_outside_the_prompt(tmp_path, capsys, monkeyp
 
 def test_attribute_explains_the_negative_prompts_words(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
-    ask = ["attribute", "a red circle", "--steps", "2", "--quiet", "--json", "-o", str(tmp_path)]
-    ask += ["--method", "daam", "--words-of", "negative"]
+    ask = ["attribute", "a red circle", "--sampling-steps", "2", "--quiet", "--json"]
+    ask += ["-o", str(tmp_path), "--method", "daam", "--words-of", "negative"]
     assert main([*ask, "--guidance", "5", "--negative-prompt", "a blue dog"]) == 0
     summary = json.loads(capsys.readouterr().out)
     (method,) = summary["methods"]
