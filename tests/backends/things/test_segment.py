@@ -1,13 +1,15 @@
-"""What the segmenter makes of its network's output."""
+"""The segmenter: its network on numpy, what is made of its output, and exact masks."""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from wordlight.backends.prompts import GROUND
+from wordlight.backends.things.checking import check
 from wordlight.backends.things.grammar import GROUNDS, Group, Scene
 from wordlight.backends.things.nouns import NOUNS
-from wordlight.backends.things.render import SIZE
-from wordlight.backends.things.segment import CLASSES, MIN_AREA, assemble, segment
+from wordlight.backends.things.render import SIZE, render_scene, rendered
+from wordlight.backends.things.segment import CLASSES, MIN_AREA, assemble, load_weights, segment
 
 
 def output(*things, ground="sand"):
@@ -68,6 +70,43 @@ def test_words_have_the_masks_of_their_nouns():
     assert dogs.sum() == 200
     elsewhere = assemble(*output(("dog", 10, 10, 10), ground="grass")).word_masks(scene)
     assert {scene.words[place].referent for place in elsewhere} == {0}
+
+
+def test_rendered_things_are_found_and_named():
+    """As is asked of the segmenter on validation scenes, which show the styles it learned from."""
+    measured = check("validation", 100, load_weights())
+    assert measured["iou"] >= 0.80, measured
+    assert measured["class"] >= 0.90, measured
+    assert measured["ground"] >= 0.98, measured
+
+
+@pytest.mark.parametrize("split", ["unseen-pairs", "look-alikes", "unseen-style"])
+def test_things_are_named_where_pairs_or_styles_are_new(split):
+    measured = check(split, 40, load_weights())
+    assert measured["class"] >= 0.90, measured
+    assert measured["ground"] >= 0.98, measured
+
+
+def test_blurred_and_noisy_pictures_are_segmented_too():
+    rng = np.random.default_rng(0)
+    right = []
+    for index in range(40):
+        item = rendered("test", index)
+        blurred = ndimage.gaussian_filter(item.image.astype(float), (0.6, 0.6, 0))
+        noisy = np.clip(np.rint(blurred + rng.normal(0, 5, blurred.shape)), 0, 255)
+        found = segment(noisy.astype(np.uint8))
+        right += [bool(found.members(group)) for group in item.scene.groups]
+    assert np.mean(right) >= 0.8
+
+
+def test_an_empty_ground_shows_nothing():
+    rng = np.random.default_rng(0)
+    for ground in GROUNDS:
+        scene = Scene((Group(1, "small", None, "dog"),), None, ground, False)
+        item = render_scene(scene, rng)
+        found = segment(item.image)
+        assert found.ground == ground
+        assert (found.ground_mask & item.ground_mask).sum() >= 0.98 * item.ground_mask.sum()
 
 
 def test_classes_are_grounds_and_nouns():

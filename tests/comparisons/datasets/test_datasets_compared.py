@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import h5py
@@ -23,6 +24,7 @@ from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed,
 from wordlight.comparisons.datasets.images.dataset_images import DatasetImages, split_of_listing
 from wordlight.comparisons.datasets.images.opening import describe, open_images
 from wordlight.comparisons.datasets.judged import judged_item, resized_mask
+from wordlight.comparisons.datasets.rendered_scenes import RenderedScenes
 from wordlight.comparisons.datasets.scenes import described
 from wordlight.comparisons.results import grid
 from wordlight.comparisons.results.html import write_report
@@ -407,10 +409,8 @@ def test_every_split_of_scenes_is_drawn(tmp_path, split):
 
 
 def test_the_renderers_version_tells_rendered_scenes_from_others(monkeypatch):
-    from wordlight.comparisons.datasets import rendered_scenes
-
     before = open_dataset("rendered-scenes").identity(["rendered-test-0000"])
-    monkeypatch.setattr(rendered_scenes, "DATA_VERSION", 999)
+    monkeypatch.setattr(RenderedScenes, "data", replace(SCENES, version=999))
     assert open_dataset("rendered-scenes").identity(["rendered-test-0000"]) != before
 
 
@@ -477,6 +477,7 @@ def test_images_that_are_drawn_again_must_come_out_the_same(tmp_path):
         ("scenes,test=tests", {}, "no split 'tests'"),
         ("scenes,test=calibration", {}, "can't be tested on"),
         ("scenes,train=test", {}, "no option 'train'"),
+        ("things,test=tests", {}, "no split 'tests'"),
         ("scenes", {"redraw": True}, "nothing to redraw"),
         ("{set}", {"n": 9}, r"1 for calibration and 3 for test\), too few for n 9"),
         ("{set}", {"calibration": 0}, "calibration must be a whole number, 1 or more"),
