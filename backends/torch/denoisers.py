@@ -97,7 +97,6 @@ class Denoiser:
         words_are_enough: names of the pipelines' classes that take a picture, too, and draw as well
             without one.
         packed: whether squares of 2 x 2 latents are packed into channels.
-        without_rows: arguments whose arrays have no axis for rows.
         layers: the modules that attend, by name, in the order of their calls.
         joint: whether one softmax runs over text and picture.
         feature_maps: whether a layer's grid is that of its own feature map.
@@ -137,7 +136,6 @@ class Denoiser:
     told_text: Callable[[Any, torch.Tensor], Told] | None = None
     words_are_enough: frozenset[str] = frozenset()
     packed: bool = False
-    without_rows: frozenset[str] = frozenset()
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
     joint: bool = True
     feature_maps: bool = False

@@ -635,7 +635,6 @@ FAMILIES: tuple[Denoiser, ...] = (
         shared=frozenset(("visual_rope_pos", "text_rope_pos")),
         read=_to_picture,
         told_time=_a_row,
-        without_rows=frozenset(("visual_rope_pos", "text_rope_pos")),
         layers=layers_named(
             r"visual_transformer_blocks\.\d+\.cross_attention",
             r"visual_transformer_blocks\.\d+\.self_attention",

@@ -90,16 +90,12 @@ class Call:
         """True if the text's embeddings changed between steps."""
         return any(bool(changed) for changed in self.moved)
 
-    def add_step(
-        self, told: dict[str, Any], rows: slice, count: int, without_rows: frozenset[str]
-    ) -> None:
-        """Take in what the denoiser was told besides latents, time and text; the arguments named
-        last have no axis for rows."""
+    def add_step(self, told: dict[str, Any], rows: slice, count: int) -> None:
+        """Take in what the denoiser was told besides latents, time and text."""
         if self._last and set(told) != set(self._last):
             self.not_replayable = "the denoiser was told other things at different steps"
         for name, value in told.items():
-            has_rows = name.strip("+").partition(".")[0] not in without_rows
-            self._add(name, value, rows, count if has_rows else -1)
+            self._add(name, value, rows, count)
         self._last = told
 
     def add_negative(
@@ -396,7 +392,7 @@ class _Running:
         call.latents.append(latents[conditional].detach().clone())
         try:
             told_besides = self._model.recorded(told)
-            call.add_step(told_besides, conditional, count, family.without_rows)
+            call.add_step(told_besides, conditional, count)
         except NotRecordableError as error:
             call.not_replayable = str(error)
         if isinstance(time, torch.Tensor) and time.ndim > 1 and bool((time != time[0, 0]).any()):
