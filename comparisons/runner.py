@@ -425,7 +425,7 @@ class _Run:
             other=other,
             ceiling=ceiling,
             other_ceiling=other_ceiling,
-            rows=rows,
+            table_rows=rows,
             choices=dict(choices),
             ceiling_threshold=math.nan if ceiling_at is None else ceiling_at.normalised,
             tests=tests,

@@ -129,8 +129,6 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the image's noise (default: 0)"
     )
-    # Elsewhere they are those that methods look at.
-    parser.add_argument("--steps", dest="former_steps", help=argparse.SUPPRESS)
     parser.add_argument(
         "--negative-prompt", metavar="PROMPT", help="what guidance pushes away from"
     )
@@ -173,6 +171,14 @@ def add_to(commands: Commands) -> None:
         "at all is refused before any work",
     )
     add_model(parser)
+    # Its name before; elsewhere --steps are the steps that methods look at.
+    parser.add_argument(
+        "--steps",
+        dest="sampling_steps",
+        type=whole_number(1),
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
     add_output(parser, bars="messages")
     parser.set_defaults(run=run)
 
@@ -184,12 +190,6 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.quiet:
             print(message, file=sys.stderr)
 
-    if arguments.former_steps is not None:
-        raise ValueError(
-            f"say --sampling-steps {arguments.former_steps} for in how many denoising steps the "
-            "image is drawn; at which of them a method looks is its own option, as in --method "
-            "daam,steps=4"
-        )
     options = ModelOptions.of(arguments)
     asked = [method_options(text) for text in dict.fromkeys(arguments.method or [DEFAULT_METHOD])]
     methods = [name for name, _ in asked]

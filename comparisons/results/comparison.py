@@ -96,7 +96,7 @@ class Comparison:
         other: mIoU at the chosen threshold over other words, by kind of word.
         ceiling: what the latent grid alone allows, by metric, over the headline words.
         other_ceiling: the same by kind of word, at the chosen threshold.
-        rows: the rows of the table, in order.
+        table_rows: the rows of the table, in order.
         choices: what the calibration split chose, by method.
         ceiling_threshold: the same for the ceiling.
         tests: every pair of ranked methods, by the metric that it was tested on.
@@ -113,7 +113,7 @@ class Comparison:
     other: dict[str, tuple[Result, ...]]
     ceiling: dict[str, Estimate]
     other_ceiling: dict[str, Estimate]
-    rows: tuple[Row, ...]
+    table_rows: tuple[Row, ...]
     choices: dict[str, Choice]
     ceiling_threshold: float
     tests: dict[str, tuple[PairedTest, ...]]
@@ -123,6 +123,11 @@ class Comparison:
     failures: tuple[Failure, ...] = ()
     lost: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Result, ...]:
+        """``results``, by the name that they had before."""
+        return self.results
 
     def result(self, method: str, metric: str = BEST) -> Result:
         """One method's result by one metric; raises KeyError for what isn't there."""

@@ -76,7 +76,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
         "steps": list(facts.steps),
         "sampling_steps": facts.sampling_steps,
         "budget": facts.budget,
-        "methods": {row.name: row.settings() for row in comparison.rows},
+        "methods": {row.name: row.settings() for row in comparison.table_rows},
         "rows": {
             row.name: {
                 "label": row.label,
@@ -88,7 +88,7 @@ def _summary(comparison: Comparison) -> dict[str, Any]:
                 # Under which name the maps lie that its scores are of.
                 "maps": comparison.choices[row.name].variant.cell,
             }
-            for row in comparison.rows
+            for row in comparison.table_rows
         },
         "failed": [str(failure) for failure in comparison.failures],
         "notes": notes(comparison),

@@ -40,7 +40,7 @@ def draw_grid(comparison: Comparison, items: Iterable[DatasetItem], maps: GetMap
     did there: of the first image its first headline word, of the second its second, and so on.
     The white line is the word's mask; below each map stands its IoU at the method's threshold.
     """
-    rows = [row for row in comparison.rows if not (row.shuffled or row.reference)]
+    rows = [row for row in comparison.table_rows if not (row.shuffled or row.reference)]
     failed = {(one.framework, one.sample, one.method) for one in comparison.failures}
     shown = _choose(items)
     columns = 2 + len(rows)

@@ -36,7 +36,7 @@ _WIDTH = 104
 
 def plain(comparison: Comparison) -> str:
     """Aligned columns, with what must be known about them below."""
-    extra = sum(row.extra for row in comparison.rows)
+    extra = sum(row.extra for row in comparison.table_rows)
     parts = [fill(_title(comparison), _WIDTH), "", aligned(headline(comparison), extra), ""]
     for heading, lines in _further(comparison):
         parts += [f"{heading}:", "", aligned(lines, extra), ""]
@@ -54,7 +54,7 @@ def markdown(comparison: Comparison) -> str:
 
 def latex(comparison: Comparison) -> str:
     """The same, as LaTeX tables with booktabs; the notes are comments."""
-    extra = sum(row.extra for row in comparison.rows)
+    extra = sum(row.extra for row in comparison.table_rows)
     parts = [tabular(headline(comparison), _title(comparison), extra)]
     parts += [tabular(lines, heading, extra) for heading, lines in _further(comparison)]
     remarks = [f"% {line}" for note in notes(comparison) for line in note.splitlines()]
@@ -63,7 +63,7 @@ def latex(comparison: Comparison) -> str:
 
 def csv(comparison: Comparison) -> str:
     """Every estimate, a line each: the headline's and those by kind of other words."""
-    labels = {row.name: row.label for row in comparison.rows}
+    labels = {row.name: row.label for row in comparison.table_rows}
     lines = [["words", "label", *comparison.results[0].to_json()]]
     kinds = {"headline": comparison.results, **comparison.other}
     for kind, results in kinds.items():
@@ -119,7 +119,7 @@ def of_model(
     signs = {m: "higher is better" if m.higher_is_better else "lower is better" for m in metrics}
     heads = [f"{m.shown}, {signs[m]} [95 %]" for m in metrics]
     lines = [["method", *heads, *(cost.shown for cost in costs)]]
-    judged = [e for e in comparison.rows if comparison.has(e.name, first.name)]
+    judged = [e for e in comparison.table_rows if comparison.has(e.name, first.name)]
     measured = [e for e in judged if comparison.estimate(e.name, first.name).n]
     for row in sorted(measured, key=lambda row: _place_by(comparison, row, first)):
         cells = []
@@ -168,7 +168,7 @@ def headline(comparison: Comparison) -> Lines:
             line += [_place(result.standing)] * metric.ranked
         values = (_value(comparison.estimate(row.name, cost.name), cost) for cost in costs)
         lines.append([*line, *values])
-    last = len(lines) - sum(row.extra for row in comparison.rows)
+    last = len(lines) - sum(row.extra for row in comparison.table_rows)
     blank = [NONE] * (len(lines[0]) - 2)
     lines[last:last] = [[name, NOT_MEASURED, *blank] for name, _ in comparison.facts.not_measured]
     return lines
@@ -198,7 +198,11 @@ def notes(comparison: Comparison) -> list[str]:
         *_chosen(comparison),
         f"steps {', '.join(str(step) for step in facts.steps)} of {facts.sampling_steps}, counted "
         "from 0"
-        + (", but for rows that say otherwise" if any(e.extra for e in comparison.rows) else ""),
+        + (
+            ", but for rows that say otherwise"
+            if any(e.extra for e in comparison.table_rows)
+            else ""
+        ),
         *metric_notes(comparison),
         "intervals: t over images; forward-eq. and seconds are a mean image's, all words"
         + (
@@ -222,7 +226,7 @@ def notes(comparison: Comparison) -> list[str]:
     lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.unmeasured]
     if facts.budget is not None:
         lines.append(_budget(comparison, facts.budget))
-    if not any(row.family == "control" for row in comparison.rows):
+    if not any(row.family == "control" for row in comparison.table_rows):
         lines.append(
             "no controls were asked for: these numbers don't say whether a method beats a centre "
             "prior or another word's map"
@@ -270,7 +274,7 @@ def _of_model_tables(comparison: Comparison) -> list[str]:
         "rows that share a letter can't be told apart (paired sign-flip permutation tests over "
         f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)"
     ]
-    if any(row.shuffled for row in comparison.rows):
+    if any(row.shuffled for row in comparison.table_rows):
         lines.append(
             "shuffled-word gives each word the map of a word of another object, or, where a word "
             "has none, the next word's (removal leaves that one out)"
@@ -297,7 +301,7 @@ def _short(comparison: Comparison) -> list[str]:
 
 def _failed(comparison: Comparison) -> str:
     labels: dict[tuple[str, str], str] = {}
-    for row in comparison.rows:
+    for row in comparison.table_rows:
         names = [row.name, *(variant.cell for variant in row.variants if not row.shuffled)]
         labels |= {(row.framework, name): row.label for name in names}
     counts = Counter(
@@ -331,7 +335,7 @@ def _told_apart(comparison: Comparison) -> str:
 
 
 def _budget(comparison: Comparison, budget: int) -> str:
-    own = [e for e in comparison.rows if not (e.shuffled or e.reference)]
+    own = [e for e in comparison.table_rows if not (e.shuffled or e.reference)]
     live = [(e, e.method) for e in own if e.method is not None]
     chosen = [f"{e.label} {effort_of(m)}" for e, m in live if m.effort is not None]
     fixed = [e.label for e, m in live if m.effort is None]
@@ -358,7 +362,7 @@ def _title(comparison: Comparison) -> str:
 def _chosen(comparison: Comparison) -> list[str]:
     parts = []
     cut = not math.isnan(comparison.ceiling_threshold)
-    for row in comparison.rows:
+    for row in comparison.table_rows:
         choice = comparison.choices[row.name]
         options = ", ".join(f"{k} {_option(value)}" for k, value in choice.variant.options.items())
         if cut and choice.thresholds is not None:
@@ -379,7 +383,7 @@ def _chosen(comparison: Comparison) -> list[str]:
 
 def _of_masks(comparison: Comparison) -> list[Row]:
     """The rows of the tables of masks."""
-    return [row for row in comparison.rows if not row.reference]
+    return [row for row in comparison.table_rows if not row.reference]
 
 
 def _option(value: Any) -> str:

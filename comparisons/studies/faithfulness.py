@@ -159,7 +159,7 @@ class FaithfulnessStudy:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         found = self.comparison
-        rows = {row.name: row for row in found.rows}
+        rows = {row.name: row for row in found.table_rows}
         return {
             "model": found.facts.model_id,
             "images": found.facts.n,
@@ -213,7 +213,7 @@ class FaithfulnessStudy:
             f"images, Holm's correction within a metric, {ALPHA:.0%} family-wise)",
             *metric_notes(found),
         ]
-        if any(row.shuffled for row in found.rows):
+        if any(row.shuffled for row in found.table_rows):
             notes.append(
                 "shuffled-word gives each word the map of a word of another object, or, where a "
                 "word has none, the next word's (removal leaves that one out)"

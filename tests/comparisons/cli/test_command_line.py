@@ -475,11 +475,6 @@ def test_attribute_without_a_prompt_or_a_picture_is_refused(capsys):
     assert "PROMPT is missing" in refused(capsys, "attribute")
 
 
-def test_the_former_name_of_the_sampling_steps_is_refused_with_the_new_one(capsys):
-    said = refused(capsys, "attribute", PROMPT, "--method", "random", "--steps", "4")
-    assert "say --sampling-steps 4" in said
-
-
 def test_a_picture_is_drawn_as_it_was_asked_for(tmp_path, capsys, monkeypatch):
     asked = {}
 
@@ -488,13 +483,17 @@ def test_a_picture_is_drawn_as_it_was_asked_for(tmp_path, capsys, monkeypatch):
         return ToyModel()
 
     monkeypatch.setattr("wordlight.backends.loading.load", load)
-    ask = ["attribute", "a red circle", "--method", "daam", "--quiet", "-o", str(tmp_path)]
-    ask += ["--sampling-steps", "5", "--guidance", "2.5", "--dtype", "float64"]
+    ask = ["attribute", "a red circle", "--method", "daam", "--quiet", "-o"]
+    former = [*ask, str(tmp_path / "former"), "--steps", "3"]
+    ask += [str(tmp_path), "--sampling-steps", "5", "--guidance", "2.5", "--dtype", "float64"]
     assert main(ask) == 0
     assert asked["dtype"] == "float64"
     provenance = AttributionMaps.load(tmp_path / "maps.safetensors").provenance
     # One forward pass a step.
     assert provenance.forward == 5
+    # The flag's name before.
+    assert main(former) == 0
+    assert AttributionMaps.load(tmp_path / "former" / "maps.safetensors").provenance.forward == 3
     capsys.readouterr()
     for flag, value, says in (
         ("--guidance", "much", "'much' is no number"),

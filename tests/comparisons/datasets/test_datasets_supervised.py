@@ -137,7 +137,7 @@ def test_segmenters_are_rows_and_an_empty_mask_scores_nothing(tmp_path):
         assert found.estimate("blind", metric).mean == 0
         assert found.estimate("half", metric).mean == 0.5
     assert "uniform" in found.text
-    assert [entry.family for entry in found.rows if entry.name == "same"] == ["supervised"]
+    assert [entry.family for entry in found.table_rows if entry.name == "same"] == ["supervised"]
 
 
 def test_the_maker_of_the_masks_is_no_row(tmp_path):

@@ -65,7 +65,7 @@ def test_the_same_budget_for_all(backend, longest, tmp_path):
     found = run(
         backend, [*methods, "uniform", "center", "shuffled-word"], tmp_path / "out", budget=budget
     )
-    efforts = {e.name: effort_of(e.method) for e in found.rows if not e.shuffled and e.method}
+    efforts = {e.name: effort_of(e.method) for e in found.table_rows if not e.shuffled and e.method}
     assert efforts == {
         "laborious": "n_samples 3",
         "planted": "fixed cost",
@@ -73,7 +73,7 @@ def test_the_same_budget_for_all(backend, longest, tmp_path):
         "center": "fixed cost",
     }
     # The shuffled row is of the fitted method's maps.
-    (shuffled,) = [e for e in found.rows if e.name == "shuffled-word.laborious"]
+    (shuffled,) = [e for e in found.table_rows if e.name == "shuffled-word.laborious"]
     assert shuffled.method is not None
     assert shuffled.method.settings()["n_samples"] == 3
     costs = [

@@ -60,14 +60,14 @@ def test_the_place_that_finds_words_is_chosen_and_said_to_be(tmp_path) -> None:
     assert found.choices[name].variant.options == {"layers": (GOOD,), "steps": (STEP,)}
     # It finds what the ceiling finds, and isn't ranked among rows that saw no mask.
     assert found.estimate(name).mean == pytest.approx(found.ceiling["miou@best"].mean)
-    (entry,) = [one for one in found.rows if one.name == name]
+    (entry,) = [one for one in found.table_rows if one.name == name]
     assert entry.extra
     assert entry.label == "daam (layer and step chosen by masks)"
     assert not any(
         name in (test.first, test.second) for tests in found.tests.values() for test in tests
     )
     assert f"with layers {GOOD}, steps {STEP}" in " ".join(found.text.split())
-    assert f"shuffled-word.{name}" not in [one.name for one in found.rows]
+    assert f"shuffled-word.{name}" not in [one.name for one in found.table_rows]
     written = json.loads((tmp_path / "summary.json").read_text("utf-8"))
     assert written["chosen"][name]["layers"] == [GOOD]
 

@@ -124,14 +124,14 @@ def test_the_shuffled_word_of_the_true_mask_finds_nothing(finished):
     assert finished.estimate(shuffled, "miou@0.4").mean < 0.02
     # And of the complement it finds its word, with everything else.
     assert finished.estimate("shuffled-word.complement").mean > finished.estimate("complement").mean
-    labels = [entry.label for entry in finished.rows]
+    labels = [entry.label for entry in finished.table_rows]
     assert "shuffled-word (planted)" in labels
     assert not any("shuffled" in label and "uniform" in label for label in labels)
 
 
 def test_json_has_one_row_a_method_and_metric(finished, headline_words):
     rows = finished.to_json()
-    assert len(rows) == len(finished.rows) * (len(METRICS) + len(COSTS))
+    assert len(rows) == len(finished.table_rows) * (len(METRICS) + len(COSTS))
     estimate = ["framework", "method", "metric", "mean", "low", "high", "n"]
     assert list(rows[0]) == [*estimate, "rank", "tied", "groups"]
     planted = next(r for r in rows if (r["method"], r["metric"]) == ("planted", BEST))
@@ -146,13 +146,13 @@ def test_everything_is_in_the_folder(finished):
     out = finished.out
     table = pq.read_table(out / "results.parquet").to_pandas()
     assert set(table["sample"]) == {f"scenes-test-{k:04d}" for k in range(N)}
-    assert set(table["method"]) == {entry.name for entry in finished.rows}
+    assert set(table["method"]) == {entry.name for entry in finished.table_rows}
     assert set(table["metric"]) == {*METRICS, *COSTS}
     assert set(table[table["word"] == ""]["occurrence"]) == {-1}
     words = pq.read_table(out / "words.parquet").to_pandas()
     both = table.merge(words, on=["sample", "word", "occurrence"])
     best = both[(both["metric"] == BEST) & (both["kind"] == "headline")]
-    for entry in finished.rows:
+    for entry in finished.table_rows:
         mean = best[best["method"] == entry.name]["value"].mean()
         assert mean == pytest.approx(finished.estimate(entry.name).mean)
     assert (out / "table.txt").read_text().strip() == finished.text
@@ -174,7 +174,9 @@ def test_the_table_tells_what_must_be_known(finished):
     lines = text.splitlines()
     first = next(k for k, line in enumerate(lines) if line.startswith("---")) + 1
     shown = [line.split("  ")[0] for line in lines[first : first + 7]]
-    means = [finished.estimate(e.name).mean for n in shown for e in finished.rows if e.label == n]
+    means = [
+        finished.estimate(e.name).mean for n in shown for e in finished.table_rows if e.label == n
+    ]
     assert len(means) == 7
     assert means == sorted(means, reverse=True)
     assert finished.markdown.count("|---|") == 3
@@ -183,7 +185,7 @@ def test_the_table_tells_what_must_be_known(finished):
 def test_ranks_are_of_the_headline_and_say_what_is_tied(finished):
     ranked = {row["method"]: row for row in finished.to_json() if row["rank"] is not None}
     assert {row["metric"] for row in ranked.values()} == {BEST}
-    assert set(ranked) == {e.name for e in finished.rows if not e.extra}
+    assert set(ranked) == {e.name for e in finished.table_rows if not e.extra}
     # The true masks score best everywhere, but the signs of so few images can't say it of 21
     # pairs: no p is below 2 / 2**images.
     images = finished.tests[BEST][0].images
@@ -232,7 +234,7 @@ def test_the_other_formats_hold_the_same_numbers(finished):
 
 
 def test_thresholds_are_chosen_on_the_calibration_split(finished):
-    for entry in finished.rows:
+    for entry in finished.table_rows:
         folder = finished.out / "cells" / "fake"
         means = {}
         for variant in entry.variants:
@@ -302,8 +304,8 @@ def test_a_truncated_cell_stops_the_run(backend, tmp_path):
 def test_another_step_set_is_an_extra_row(backend, tmp_path):
     methods = [Planted(backend), Planted(backend, steps=4)]
     found = run(backend, methods, tmp_path, n=3, calibration=4)
-    assert [entry.name for entry in found.rows] == ["planted", "planted-all-steps"]
-    assert found.rows[1].label == "planted (all steps)"
+    assert [entry.name for entry in found.table_rows] == ["planted", "planted-all-steps"]
+    assert found.table_rows[1].label == "planted (all steps)"
     assert found.estimate("planted-all-steps", "forward-equivalents").mean == STEPS
     lines = found.text.splitlines()
     place = next(k for k, line in enumerate(lines) if line.startswith("planted (all steps)"))
@@ -314,7 +316,7 @@ def test_another_step_set_is_an_extra_row(backend, tmp_path):
 def test_attributors_by_names_of_their_own(backend, tmp_path):
     methods = {"narrow": Center(backend, width=0.1), "wide": Center(backend, width=0.5)}
     found = run(backend, methods, tmp_path, n=3, calibration=4)
-    assert [entry.name for entry in found.rows] == ["narrow", "wide"]
+    assert [entry.name for entry in found.table_rows] == ["narrow", "wide"]
     settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
     assert settings["methods"]["wide"]["width"] == 0.5
 
@@ -330,7 +332,7 @@ def maps_folder(backend, finished, tmp_path):
 
 def test_precomputed_maps_score_as_live_ones(backend, finished, maps_folder, tmp_path):
     found = run(backend, ["uniform", "shuffled-word"], tmp_path / "out", maps={"mine": maps_folder})
-    assert [e.name for e in found.rows] == ["uniform", "mine", "shuffled-word.mine"]
+    assert [e.name for e in found.table_rows] == ["uniform", "mine", "shuffled-word.mine"]
     for metric in METRICS:
         assert found.estimate("mine", metric) == finished.estimate("planted", metric)
         shuffled = found.estimate("shuffled-word.mine", metric)

@@ -110,7 +110,7 @@ def test_another_choice_judges_the_test_images_again(backend, tmp_path, monkeypa
 def test_a_row_of_which_nothing_is_left_is_not_in_the_table(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(Brittle, "broken", prompts(backend, "calibration", *range(CALIBRATION)))
     found = run(backend, [Brittle(backend, steps=4), "uniform"], tmp_path / "out")
-    assert [entry.name for entry in found.rows] == ["uniform"]
+    assert [entry.name for entry in found.table_rows] == ["uniform"]
     assert found.lost == ("brittle",)
     text = " ".join(found.text.split())
     assert "nothing was left of brittle" in text
@@ -129,7 +129,7 @@ def test_a_row_that_fails_wherever_there_is_a_headline_word_is_lost_alone(
     monkeypatch.setattr(Brittle, "broken", several)
     methods = [Brittle(backend, steps=4), "uniform"]
     found = run(backend, methods, tmp_path / "out")
-    assert [entry.name for entry in found.rows] == ["uniform"]
+    assert [entry.name for entry in found.table_rows] == ["uniform"]
     assert found.lost == ("brittle",)
     ((name, why),) = found.facts.not_measured
     assert name == "brittle"
@@ -154,7 +154,7 @@ def test_where_images_show_one_object_another_words_map_is_not_measured(tmp_path
     backend = Inverting()
     methods = [Flat(backend), "uniform", "shuffled-word"]
     found = run(backend, methods, tmp_path / "out", data=spec, n=1, calibration=1)
-    assert [entry.name for entry in found.rows] == ["flat", "uniform"]
+    assert [entry.name for entry in found.table_rows] == ["flat", "uniform"]
     assert found.lost == ("shuffled-word.flat",)
     text = " ".join(found.text.split())
     assert "shuffled-word (flat): not measured: no word to choose its threshold on" in text

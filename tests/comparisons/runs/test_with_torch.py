@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
 
 
 def test_every_default_method_has_its_row(finished):
-    names = [entry.name for entry in finished.rows]
+    names = [entry.name for entry in finished.table_rows]
     assert names == [
         *DEFAULT_METHODS[:-1],
         "shuffled-word.daam",
@@ -89,7 +89,7 @@ def test_every_default_method_has_its_row(finished):
 def test_costs_are_what_the_methods_are_known_to_cost(finished):
     cost = {
         entry.name: finished.estimate(entry.name, "forward-equivalents").mean
-        for entry in finished.rows
+        for entry in finished.table_rows
     }
     assert cost["daam"] == cost["shuffled-word.daam"] == STEPS
     assert cost["daam-all-steps"] == SAMPLING

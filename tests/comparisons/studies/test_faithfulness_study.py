@@ -170,7 +170,7 @@ def test_a_metric_of_other_options_is_measured_anew_and_the_others_stay(backend,
 def test_methods_may_have_options_and_one_that_fails_ends_nothing(backend, tmp_path):
     methods = [{"method": "shapley", "n_samples": 2}, {"method": "daam"}]
     found = study(backend, tmp_path, methods=methods[:1], n=2, groups=["order"])
-    assert [entry.name for entry in found.comparison.rows] == ["shapley"]
+    assert [entry.name for entry in found.comparison.table_rows] == ["shapley"]
 
     class Broken(Occlusion):
         name = "broken"
