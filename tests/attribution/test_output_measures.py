@@ -30,7 +30,7 @@ def test_standardising_on_paper() -> None:
     """``<start> red circle <end> <pad>`` at two pixels, in one head."""
     values = np.array([0, 1, 3, 0, 1], np.float32)[:, None, None] * np.ones((1, 1, 2), np.float32)
     values[..., 1] = 0.5
-    backend = Columns(attention=AttentionMeans((AttentionMean(values, 1),)))
+    backend = Columns(attention=AttentionMeans((AttentionMean(values, 1, step=0),)))
     trajectory = toy_trajectory("red circle", grid=(1, 2), steps=1, context=5)
     maps = GramCol(backend).attribute(trajectory)
     # At the first pixel mean 1 and deviation √1.2; at the second all tokens are alike.
@@ -41,7 +41,8 @@ def test_standardising_on_paper() -> None:
     assert np.allclose(np.asarray(words["red"]), [[-1, 0]], rtol=1e-5)
     plain = GramCol(backend, standardize=None).attribute(trajectory)
     assert np.allclose(np.asarray(plain["circle"]), [[3, 0.5]])
-    assert backend.queries[-1] == AttentionQuery(keep=("layer", "head"), measure="output-cosine")
+    kept = ("step", "layer", "head")
+    assert backend.queries[-1] == AttentionQuery(keep=kept, measure="output-cosine")
     # A prompt of one token has no other to compare with.
     one = toy_trajectory("red", grid=(1, 2), steps=1, context=5)
     assert one.tokens.kinds == toy_tokens("red", 5).kinds
