@@ -113,7 +113,7 @@ def test_concepts_at_the_end_of_the_text_give_the_same(family):
         assert np.allclose(mean.values[len(trajectory.tokens) :], own, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("family", JOINT)
+@pytest.mark.parametrize("family", some(JOINT))
 def test_the_first_layer_by_hand(family):
     """Concepts with the embeddings of the prompt's words stand where these do, so in the first
     joint layer they have the run's own queries, keys and values. With a refiner of the text before

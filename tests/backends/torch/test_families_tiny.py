@@ -29,6 +29,13 @@ FLOAT32_ALONE = {"kandinsky-5", "krea-2"}
 #: which PRX's gives two timesteps whatever the number of rows.
 OF_BATCHES = {"longcat-image": {"negative_prompt": ["", ""]}, "prx": {"guidance_scale": 1.0}}
 APART = AttentionQuery(keep=("step", "layer", "head"))
+#: One of each kind of layout, and those whose arguments are peculiar.
+QUICK = {"sd3", "flux-dev", "z-image", "lumina-2", "kandinsky-5", "pixart-sigma", "hidream"}
+
+
+def some(names):
+    """All names, those slow that show what another has shown."""
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @cache
@@ -194,7 +201,7 @@ def _explicit(call, layout, joint):
     return (layout.by_position(probs[:, picture, text]) if joint else probs).numpy()
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", some(TINY))
 def test_images_of_a_batch_have_the_maps_that_each_has_alone(family):
     pipe = pipe_of(family)
     prompts, seeds = ["a red circle", "a blue square"], [3, 4]
@@ -223,7 +230,7 @@ def test_images_of_a_batch_have_the_maps_that_each_has_alone(family):
             )
 
 
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("family", some(OTHERS))
 def test_forward_mode_is_the_limit_of_differences(family):
     """At the last step: at the first a flow-matching model's latents are all noise, whatever it
     predicts."""
@@ -256,7 +263,7 @@ def test_forward_mode_is_the_limit_of_differences(family):
     assert min(errors) < (1e-6 if family in IN_FLOAT64 else rounding), errors
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", some(TINY))
 def test_several_rows_are_predicted_as_each_by_itself(family):
     """What all rows share, such as places' numbers, is told once."""
     _, _, run = traced(family)

@@ -22,7 +22,10 @@ GUIDED = {
 }
 
 
-@pytest.mark.parametrize("family", GUIDED)
+@pytest.mark.parametrize(
+    "family",
+    [n if n in ("sd", "sd3") else pytest.param(n, marks=pytest.mark.slow) for n in GUIDED],
+)
 def test_the_negative_prompts_words_have_the_attention_that_they_get(family):
     """At the first step, where latents are the noise alone: what a prompt of those words gets."""
     pipe = build_tiny(family)
