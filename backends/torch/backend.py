@@ -488,7 +488,8 @@ class TorchBackend(Backend):
             # Of its own, so that a pass that runs out of memory leaves nothing.
             nonlocal accumulator, now
             accumulator, now = AttentionAccumulator(query), steps[part]
-            latents = self.asarray(trajectory.latents[list(now)])
+            # As one step's are: with channels last, kernels add up in another order.
+            latents = self.asarray(trajectory.latents[list(now)]).contiguous()
             times = [float(trajectory.timesteps[step]) for step in now]
             told = [self.told(trajectory, step) for step in now]
             added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
