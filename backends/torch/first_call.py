@@ -63,7 +63,9 @@ def first_call(
         raise _Stop
 
     takes = inspect.signature(pipe.__call__).parameters
-    given = {name: value for name, value in options.items() if name in takes}
+    # PixArt else looks for its own size in a table of large ones.
+    asked = {"use_resolution_binning": False, **options}
+    given = {name: value for name, value in asked.items() if name in takes}
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
     handle = module.register_forward_pre_hook(stop, with_kwargs=True)

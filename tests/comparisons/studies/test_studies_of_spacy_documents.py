@@ -54,7 +54,7 @@ def test_lines_of_a_file_are_tagged_by_the_pipeline_that_is_named(
     assert main([*line, "-n", "1", "--steps", "1", "--quiet"]) == 0
     printed = capsys.readouterr().out
     assert "tagged by mine" in printed
-    assert "2 words have no map of their own" in printed
+    assert "2 words without a map of their own" in printed
 
 
 def test_a_pipeline_that_is_not_installed_is_named(tmp_path, monkeypatch, capsys):
