@@ -21,8 +21,7 @@ from wordlight.attribution.viewer import Panel, Viewer
 
 pytestmark = pytest.mark.skipif(
     chromium.find() is None,
-    reason="needs Chromium on the path (Debian: apt-get install chromium), or named by $CHROMIUM;"
-    " .ci/run installs it",
+    reason="un-skip with Chromium on the path or named by $CHROMIUM; .ci/run installs it",
 )
 AXE = (Path(__file__).parents[2] / "axe" / "axe.min.js").read_text("utf-8")
 WORDS = ["a", "dog", "and", "a", "ball"]

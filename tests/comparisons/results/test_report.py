@@ -345,8 +345,7 @@ def shrink_masks(folder: Path) -> None:
 
 @pytest.mark.skipif(
     chromium.find() is None,
-    reason="needs Chromium on the path (Debian: apt-get install chromium), or named by $CHROMIUM;"
-    " .ci/run installs it",
+    reason="un-skip with Chromium on the path or named by $CHROMIUM; .ci/run installs it",
 )
 def test_the_page_in_chromium(folder):
     hostile(folder)
