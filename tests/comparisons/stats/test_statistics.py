@@ -46,7 +46,7 @@ def test_of_images_with_several_words_it_agrees_with_a_jackknife():
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says_at_few_images():
-    """IoU of words: many near nothing, some near one; two thirds of 18 images have several words."""
+    """IoU of words, many near nothing; two thirds of 18 images have several words."""
     rng = np.random.default_rng(5)
     hits = 0
     trials = 2000
