@@ -78,8 +78,9 @@ def load(
             hosts see ``wordlight.backends.flax.devices.connect_hosts``.
 
     Raises:
-        ModelLoadError: no such model, not a Stable Diffusion 1.x or 2.x pipeline (on Flax also
-            XL), no safetensors weights, an unknown framework, device or dtype.
+        ModelLoadError: no such model, none of a known family (``wordlight models --families``; on
+            Flax Stable Diffusion alone), no safetensors weights, an unknown framework, device or
+            dtype.
     """
     found = {entry.name: entry for entry in entry_points(group="wordlight.backends")}
     framework = framework or default_framework()

@@ -23,6 +23,8 @@ _VOCABULARIES = (
     ("tokenizer.model",),
     ("vocab.txt",),
 )
+#: Tokenizers that read bytes, and need no vocabulary.
+_OF_BYTES = ("ByT5Tokenizer", "PerceiverTokenizer")
 #: More than any network has.
 _MOST_LAYERS = 1000
 
@@ -72,7 +74,7 @@ def check_model_folder(
     """
     index = read_index(folder)
     _check_plain(folder)
-    for part, library, _ in components(folder, index):
+    for part, library, name in components(folder, index):
         place = folder / part
         if library not in _LIBRARIES and not knows_library(library):
             raise ModelLoadError(_own_code(folder / INDEX, f"its {part} is of {library!a}"))
@@ -83,7 +85,7 @@ def check_model_folder(
             raise ModelLoadError(f"{folder} lacks its {part}: there is no folder {place}")
         if code := sorted(path.name for path in place.glob("*.py")):
             raise ModelLoadError(_own_code(place, code[0]))
-        _check_part(place)
+        _check_part(place, has_words=name not in _OF_BYTES)
     return index
 
 
@@ -129,11 +131,11 @@ def _check_plain(place: Path) -> list[Path]:
     return files
 
 
-def _check_part(place: Path) -> None:
+def _check_part(place: Path, *, has_words: bool) -> None:
     for path in _check_plain(place):
         if path.suffix == ".json" and "auto_map" in (found := _read(path)):
             raise ModelLoadError(_own_code(path, f"auto_map {found['auto_map']!a}"[:100]))
-    if place.name.startswith("tokenizer") and not _has_vocabulary(place):
+    if has_words and place.name.startswith("tokenizer") and not _has_vocabulary(place):
         either = ", or ".join(" and ".join(names) for names in _VOCABULARIES)
         raise ModelLoadError(f"{place} has no vocabulary: it should hold {either}")
     config = place / "config.json"

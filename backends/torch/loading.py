@@ -18,6 +18,7 @@ from diffusers import (
 )
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
+from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
 from transformers.utils import logging as transformers_logging
 
 from wordlight.backends.embedded import EMBEDDED
@@ -30,6 +31,7 @@ from wordlight.backends.model_folder import (
     read_index,
     revision_of,
 )
+from wordlight.backends.regular_files import read_json_file
 from wordlight.backends.torch.families import FAMILIES
 
 _LOGS = (diffusers_logging, transformers_logging)
@@ -166,6 +168,7 @@ def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Modu
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **_own_config(folder / part),
         )
         parameters = {name for name, _ in network.named_parameters()}
         if missing := sorted(parameters & set(report["missing_keys"])):
@@ -177,6 +180,18 @@ def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Modu
             raise ModelLoadError(f"{folder / part} has weights that are no numbers, in {bad}")
         found[part] = network
     return found
+
+
+#: Configurations of networks that are a part of what transformers takes their class to be. They
+#: would be read as the whole, which has billions of weights by default.
+_PARTS = {"t5_gemma_module": T5GemmaModuleConfig}
+
+
+def _own_config(place: Path) -> dict[str, Any]:
+    """The argument by which a network is given the configuration that its folder holds."""
+    path = place / "config.json"
+    kind = _PARTS.get(read_json_file(path).get("model_type")) if path.is_file() else None
+    return {} if kind is None else {"config": kind.from_pretrained(str(place))}
 
 
 def _check_tokenizer(folder: Path, pipe: Any) -> None:

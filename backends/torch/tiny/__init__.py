@@ -55,12 +55,13 @@ class TinyFamily:
     """A recipe for a family's tiny pipeline, and for its call.
 
     ``call`` are arguments of the pipeline's call that the family needs; ``edits`` says whether it
-    needs a picture to start from.
+    needs a picture to start from. ``attributes`` are of the pipeline, which doesn't save them.
     """
 
     build: Callable[[], Any]
     call: Mapping[str, Any] = field(default_factory=dict)
     edits: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SIZED = {"height": SIZE[0], "width": SIZE[1]}
@@ -94,8 +95,10 @@ TINY: dict[str, TinyFamily] = {
     "hunyuan-image": TinyFamily(hunyuan_image, _SIZED),
     "aura-flow": TinyFamily(aura_flow, _SIZED),
     "cogview-4": TinyFamily(cogview_4, _SIZED),
-    "kandinsky-5": TinyFamily(kandinsky_5, _LARGER),
-    "hidream": TinyFamily(hidream, _SIZED),
+    # It draws in a few sizes alone, none of them small.
+    "kandinsky-5": TinyFamily(kandinsky_5, _LARGER, attributes={"resolutions": [(128, 64)]}),
+    # Every image is scaled to the area of a square of this side.
+    "hidream": TinyFamily(hidream, _SIZED, attributes={"default_sample_size": 24}),
     "ovis-image": TinyFamily(ovis_image, _SIZED),
     "longcat-image": TinyFamily(longcat_image, {**_SIZED, "enable_prompt_rewrite": False}),
     "ernie-image": TinyFamily(ernie_image, _SIZED),
@@ -116,7 +119,15 @@ def build_tiny(family: str, seed: int = 0) -> Any:
         raise KeyError(f"no tiny pipeline of {family!r}; there are {', '.join(TINY)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TINY[family].build()
+        return made_small(family, TINY[family].build())
+
+
+def made_small(family: str, pipe: Any) -> Any:
+    """Return a family's pipeline, such as one read from a folder, with the attributes without which
+    it draws no small pictures."""
+    for name, value in TINY[family].attributes.items():
+        setattr(pipe, name, value)
+    return pipe
 
 
 def draw_tiny(family: str, pipe: Any, prompt: Any, seed: int = 0, **call: Any) -> Any:

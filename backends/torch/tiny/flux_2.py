@@ -24,8 +24,7 @@ _TEMPLATE = (
 
 def flux_2_dev() -> Flux2Pipeline:
     """Flux.2 dev, with Mistral 3 under a system message."""
-    tokenizer = mistral_tokenizer()
-    tokenizer.padding_side = "right"
+    tokenizer = mistral_tokenizer(padding_side="right")
     tokenizer.chat_template = _TEMPLATE
     return quiet(
         Flux2Pipeline(

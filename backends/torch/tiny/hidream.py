@@ -34,7 +34,7 @@ def hidream() -> HiDreamImagePipeline:
         llama_layers=[0, 1],
         force_inference_output=True,
     )
-    pipe = quiet(
+    return quiet(
         HiDreamImagePipeline(
             tokenizer=first,
             text_encoder=clip_text_encoder(first, projection=True),
@@ -49,6 +49,3 @@ def hidream() -> HiDreamImagePipeline:
             scheduler=flow_scheduler(),
         )
     )
-    # Every image is scaled to the area of a square of this side.
-    pipe.default_sample_size = 24
-    return pipe

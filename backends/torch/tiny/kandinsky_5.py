@@ -24,7 +24,7 @@ def kandinsky_5() -> Kandinsky5T2IPipeline:
         num_visual_blocks=2,
         axes_dims=(4, 6, 6),
     )
-    pipe = quiet(
+    return quiet(
         Kandinsky5T2IPipeline(
             # The real one is a processor round this tokenizer, which needs torchvision.
             tokenizer=first,
@@ -37,6 +37,3 @@ def kandinsky_5() -> Kandinsky5T2IPipeline:
             scheduler=flow_scheduler(),
         )
     )
-    # It draws in a few sizes alone, none of them small.
-    pipe.resolutions = [(128, 64)]
-    return pipe

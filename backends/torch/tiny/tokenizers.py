@@ -96,7 +96,7 @@ def gemma_tokenizer(length: int = 4096) -> GemmaTokenizer:
     return tokenizer
 
 
-def mistral_tokenizer() -> LlamaTokenizer:
+def mistral_tokenizer(padding_side: str = "left") -> LlamaTokenizer:
     """Mistral's (and Llama 2's): as Gemma's, with a blank before the first word."""
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
     special += ["<pad>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
@@ -107,6 +107,7 @@ def mistral_tokenizer() -> LlamaTokenizer:
         pad_token="<pad>",
         extra_special_tokens=special[3:7] + special[8:],
         model_max_length=4096,
+        padding_side=padding_side,
     )
 
 
