@@ -106,7 +106,8 @@ def compare(arguments: Arguments) -> Comparison:
         n: images of the test split.
         seed: of the images' noise and of the resampling.
         steps: how many evenly spaced denoising steps every named method looks at.
-        calibration: images of the calibration split.
+        calibration: images of the calibration split. With 0 all of a data set is its test split,
+            unless it has splits of its own, and nothing may have to be chosen.
         maps: rows of precomputed maps: a folder by name, with a ``<sample>.safetensors`` for
             every image of both splits, as ``AttributionMaps.save`` writes it.
         budget: the most that an image may cost, in forward-equivalents: every method gets the most

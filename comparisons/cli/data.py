@@ -66,7 +66,11 @@ def add_to(commands: Commands) -> None:
     make = add_command(actions, "make", "draw captions, ready for annotation", _MAKE_EPILOG)
     make.add_argument("kind", choices=("coco-gen", "unreal-gen"), help="what is drawn")
     make.add_argument(
-        "--captions", type=Path, required=True, metavar="FILE", help="COCO's captions, JSON"
+        "--captions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="COCO's captions, JSON, or a text file with a caption a line",
     )
     tags = make.add_mutually_exclusive_group()
     tags.add_argument("--tags", type=Path, metavar="FILE", help="parts of speech, CoNLL-U")

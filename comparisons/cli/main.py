@@ -31,8 +31,8 @@ wordlight's own (WORDLIGHT_DEBUG=1 shows where it was raised); 130 where it was 
 """
 
 
-def build_parser(*, with_studies: bool = True) -> argparse.ArgumentParser:
-    """The parser of all commands; the studies' own are made where they are wanted."""
+def build_parser(*, with_studies: bool = True, with_papers: bool = True) -> argparse.ArgumentParser:
+    """The parser of all commands; the studies' and papers' own are made where they are wanted."""
     import wordlight
     from wordlight.comparisons.cli import (
         app,
@@ -44,6 +44,7 @@ def build_parser(*, with_studies: bool = True) -> argparse.ArgumentParser:
         metrics,
         models,
         report,
+        reproduce,
         runs,
         study,
     )
@@ -73,6 +74,7 @@ def build_parser(*, with_studies: bool = True) -> argparse.ArgumentParser:
     ):
         command.add_to(commands)
     study.add_to(commands, with_studies=with_studies)
+    reproduce.add_to(commands, with_papers=with_papers)
     return parser
 
 
@@ -100,7 +102,8 @@ def _run(argv: Sequence[str] | None) -> int:
     from wordlight.comparisons.cli.warned import warnings_as_lines
 
     typed = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser(with_studies="study" in typed[:1]).parse_args(typed)
+    parser = build_parser(with_studies="study" in typed[:1], with_papers="reproduce" in typed[:1])
+    arguments = parser.parse_args(typed)
     # What was typed, for commands that keep it with their results.
     arguments.command_line = ["wordlight", *typed]
     with warnings_as_lines():

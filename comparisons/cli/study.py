@@ -12,10 +12,11 @@ from wordlight.comparisons.cli.arguments import Commands, add_command, add_optio
 from wordlight.comparisons.cli.compare import status_of, warnings_on_stderr
 
 if TYPE_CHECKING:
+    from wordlight.comparisons.studies.daam_paper import DaamPaper
     from wordlight.comparisons.studies.faithfulness import Faithfulness
     from wordlight.comparisons.studies.study import Study
 
-    Kind: TypeAlias = type[Study] | type[Faithfulness]
+    Kind: TypeAlias = type[Study] | type[Faithfulness] | type[DaamPaper]
 
 
 def add_to(commands: Commands, *, with_studies: bool = True) -> None:
@@ -35,7 +36,7 @@ def add_to(commands: Commands, *, with_studies: bool = True) -> None:
 
 
 def run(kind: Kind, arguments: argparse.Namespace) -> int:
-    """Do a study, and print what it found."""
+    """Do a study, or a reproduction, and print what it found."""
     command = shlex.join(arguments.command_line)
     with warnings_on_stderr():
         found = kind.asked(arguments, progress=not arguments.quiet, command=command).run()

@@ -18,7 +18,7 @@ from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.coco_gen import IMAGE, PROMPT, SEED
 from wordlight.comparisons.datasets.dataset import DatasetError, is_text
-from wordlight.comparisons.datasets.files import read_json
+from wordlight.comparisons.datasets.files import read_json, read_text
 from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken, TaggingError
 from wordlight.comparisons.store.lock import locked
 from wordlight.comparisons.store.output_folder import claimed
@@ -28,6 +28,8 @@ from wordlight.comparisons.wording import counted
 #: What Unreal-Gen replaces.
 REPLACED = ("NOUN", "ADJ")
 _PARTIAL = ".making-"
+#: In bytes, of a list of captions.
+_LONGEST_LIST = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,13 @@ class Caption:
 
 
 def read_captions(path: str | Path) -> list[Caption]:
-    """The captions of a file such as ``captions_val2014.json``, in the order of their numbers.
+    """The captions of a file such as ``captions_val2014.json``, in the order of their numbers, or
+    of any other text file, one a line, numbered from 1.
 
-    Raises DatasetError where it isn't one.
+    Raises DatasetError where it is neither.
     """
+    if Path(path).suffix.lower() != ".json":
+        return _lines(Path(path))
     data = read_json(Path(path))
     rows = data.get("annotations") if isinstance(data, dict) else None
     if not isinstance(rows, list) or not rows:
@@ -65,6 +70,14 @@ def read_captions(path: str | Path) -> list[Caption]:
         if text.strip():
             captions.append(Caption(image, identity, " ".join(text.split())))
     return sorted(captions, key=lambda one: one.identity)
+
+
+def _lines(path: Path) -> list[Caption]:
+    lines = [" ".join(line.split()) for line in read_text(path, _LONGEST_LIST).splitlines()]
+    captions = [Caption(number, number, text) for number, text in enumerate(lines, 1) if text]
+    if not captions:
+        raise DatasetError(f"{path} has no line of text: it should hold a caption a line")
+    return captions
 
 
 def shuffled(captions: Sequence[Caption], seed: int) -> list[Caption]:

@@ -4,6 +4,8 @@ fruit."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from wordlight.comparisons.datasets.dataset import DatasetError
@@ -60,25 +62,39 @@ class Nouns:
         """
         if not (self.tags or self.spacy):
             return tuple(places)
-        tagged = self._tagged(caption)
+        tagged = self.tagged(caption)
         # Of words that are written as one ("dunno") the first one's tag stays.
         tag_at = {_letters(tagged.text, one.stop): one.tag for one in reversed(tagged.tokens)}
         return tuple(
             place for place in places if tag_at.get(_letters(caption, place.stop)) in _NOUNS
         )
 
-    def _tagged(self, caption: str) -> TaggedText:
+    def tagged(self, caption: str) -> TaggedText:
+        """A caption with its parts of speech; raises DatasetError where they can't be had."""
         key = _without_blanks(caption)
         try:
             if self.spacy:
                 if key not in self._by_spacy:
                     (self._by_spacy[key],) = tag_by_spacy([caption], self.spacy)
-                return self._by_spacy[key]
+                return placed_in(caption, self._by_spacy[key])
             if key not in self._in_file:
                 raise DatasetError(f"{self.tags} has no parts of speech of {caption!r}"[:300])
-            return self._in_file[key]
+            return placed_in(caption, self._in_file[key])
         except TaggingError as error:
             raise DatasetError(str(error)) from None
+
+
+def placed_in(caption: str, tagged: TaggedText) -> TaggedText:
+    """Return the words of a text at their places in a caption that differs by blanks alone."""
+    if tagged.text == caption:
+        return tagged
+    at = [index for index, letter in enumerate(caption) if not letter.isspace()]
+    before = partial(_letters, tagged.text)
+    moved = (
+        replace(one, start=at[before(one.start)], stop=at[before(one.stop) - 1] + 1)
+        for one in tagged.tokens
+    )
+    return TaggedText(caption, tuple(moved))
 
 
 def _without_blanks(text: str) -> str:

@@ -88,6 +88,13 @@ class Bench:
         for row in self.rows:
             check_steps(row.label, None if row.method is None else row.method.steps, first)
         check_steps("steps", plan.steps, first)
+        if self.calibrating and not plan.calibration:
+            chosen = next(row.label for row in self.rows if self.calibrates(row))
+            raise ValueError(
+                f"something has to be chosen for {chosen} (a threshold, or an option), and there "
+                "are no calibration images to choose it on: ask for some (--calibration), or for "
+                "metrics at fixed thresholds (--metrics miou@0.4) of methods that choose nothing"
+            )
 
     @property
     def sets(self) -> tuple[ImageSet, ImageSet]:

@@ -117,8 +117,9 @@ class Plan(ModelOptions):
         whole(1), "test images", default=32, flags=("-n",), metavar="IMAGES", identity=True
     )
     calibration: int = option(
-        whole(1),
-        "images on which thresholds are chosen",
+        whole(0),
+        "images on which thresholds are chosen; with 0 a data set is tested on whole, by metrics "
+        "and methods that choose nothing",
         default=16,
         metavar="IMAGES",
         identity=True,

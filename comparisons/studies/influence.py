@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.methods.noise_difference import without
-from wordlight.attribution.words import PromptWords
+from wordlight.attribution.words import PromptWords, Word
 from wordlight.backends.backend import Backend
+from wordlight.comparisons.datasets.tagged_text import TaggedText
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import options
@@ -174,27 +176,20 @@ def study_influence(
                     f"{texts.source} give {token.text!r} in {text.text!r} no part of speech"
                 )
     attributor = method_for(backend, method, steps)
-    spread: dict[str, tuple[list[str], list[float]]] = {}
+    spreads = Spreads()
     changes: dict[str, tuple[list[str], list[float], list[float]]] = {}
     words_out: dict[str, list[int]] = {}
     noise_samples: list[str] = []
     noise: list[tuple[float, float]] = []
-    not_placed = 0
     drawn = draw(backend, [text.text for text in texts.texts], texts.seeds)
     for sample, text, image_seed, trajectory in zip(
         texts.samples, texts.texts, texts.seeds, drawn, strict=True
     ):
         words = PromptWords.of(trajectory.tokens)
-        placed = place_words(text, words)
-        not_placed += len(text.tokens) - len(placed)
-        maps = attributor.attribute(trajectory)
+        placed = spreads.add(sample, text, attributor.attribute(trajectory))
         of_class: dict[str, list[int]] = {}
-        for index, word in placed.items():
-            tag = text.tokens[index].tag
-            samples, values = spread.setdefault(tag, ([], []))
-            samples.append(sample)
-            values.append(float(ShownMap(maps.at(word)).mask(THRESHOLD).mean()))
-            of_class.setdefault(tag, []).append(index)
+        for index in placed:
+            of_class.setdefault(text.tokens[index].tag, []).append(index)
         shorter: dict[str, str] = {}
         for tag, indices in of_class.items():
             group = words.find([slice(placed[i].start, placed[i].stop) for i in indices])
@@ -219,18 +214,18 @@ def study_influence(
         noise.append(image_change(trajectory.image, again[-1].image))
         on_image(1)
 
-    def of(tag: str) -> ClassInfluence:
+    def of(tag: str, spread: Estimate) -> ClassInfluence:
         names, shares, means = changes.get(tag, ([], [], []))
         return ClassInfluence(
             tag=tag,
-            spread=mean_over_words(*spread[tag]),
+            spread=spread,
             words_out=float(np.mean(words_out[tag])) if tag in words_out else 0.0,
             changed=mean_over_words(names, shares),
             change=mean_over_words(names, means),
             paper=PAPER_SPREAD.get(tag),
         )
 
-    classes = sorted((of(tag) for tag in spread), key=lambda c: (-c.spread.mean, c.tag))
+    classes = [of(tag, spread) for tag, spread in spreads.by_class.items()]
     return InfluenceStudy(
         model=backend.model_id,
         method=attributor.name,
@@ -243,8 +238,32 @@ def study_influence(
             mean_over_words(noise_samples, [share for share, _ in noise]),
             mean_over_words(noise_samples, [mean for _, mean in noise]),
         ),
-        not_placed=not_placed,
+        not_placed=spreads.not_placed,
     )
+
+
+class Spreads:
+    """How far the maps of each part of speech spread, gathered image by image."""
+
+    def __init__(self) -> None:
+        self.not_placed = 0
+        self._values: dict[str, tuple[list[str], list[float]]] = {}
+
+    def add(self, sample: str, text: TaggedText, maps: AttributionMaps) -> dict[int, Word]:
+        """Add the maps of an image; gives the words that have one, by their tokens' indices."""
+        placed = place_words(text, PromptWords.of(maps.tokens))
+        self.not_placed += len(text.tokens) - len(placed)
+        for index, word in placed.items():
+            samples, values = self._values.setdefault(text.tokens[index].tag, ([], []))
+            samples.append(sample)
+            values.append(float(ShownMap(maps.at(word)).mask(THRESHOLD).mean()))
+        return placed
+
+    @property
+    def by_class(self) -> dict[str, Estimate]:
+        """The mean spread of each part of speech, the largest first."""
+        means = {tag: mean_over_words(*values) for tag, values in self._values.items()}
+        return dict(sorted(means.items(), key=lambda one: (-one[1].mean, one[0])))
 
 
 def image_change(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> tuple[float, float]:

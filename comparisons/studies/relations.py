@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
+from wordlight.comparisons.datasets.tagged_text import TaggedText
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import number, option, options
@@ -134,43 +136,11 @@ def study_relations(
     if not any(token.head is not None for text in texts.texts for token in text.tokens):
         raise ValueError(f"{texts.source} say of no word which head it depends on")
     attributor = method_for(backend, method, steps)
-    found: dict[str, list[tuple[str, float, float, float]]] = {UNRELATED: [], RELATED: []}
-    not_placed = 0
+    overlap = Overlaps(threshold)
     drawn = draw(backend, [text.text for text in texts.texts], texts.seeds)
     for sample, text, trajectory in zip(texts.samples, texts.texts, drawn, strict=True):
-        placed = place_words(text, PromptWords.of(trajectory.tokens))
-        not_placed += len(text.tokens) - len(placed)
-        maps = attributor.attribute(trajectory)
-        masks = {index: ShownMap(maps.at(word)).mask(threshold) for index, word in placed.items()}
-        arcs: set[frozenset[int]] = set()
-        for index, token in enumerate(text.tokens):
-            if token.head is None:
-                continue
-            arcs.add(frozenset((index, token.head)))
-            if index in masks and token.head in masks:
-                pair = (sample, *overlaps(masks[index], masks[token.head]))
-                found.setdefault(token.relation or "dep", []).append(pair)
-                if not is_punctuation(token):
-                    found[RELATED].append(pair)
-        words = [index for index in masks if not is_punctuation(text.tokens[index])]
-        for one, other in combinations(words, 2):
-            if frozenset((one, other)) not in arcs:
-                found[UNRELATED] += [
-                    (sample, *overlaps(masks[one], masks[other])),
-                    (sample, *overlaps(masks[other], masks[one])),
-                ]
+        overlap.add(sample, text, attributor.attribute(trajectory))
         on_image(1)
-
-    def row(relation: str) -> RelationOverlap:
-        samples = [pair[0] for pair in found[relation]]
-        iod, ioh, iou = (
-            mean_over_words(samples, [float(pair[k]) for pair in found[relation]])
-            for k in (1, 2, 3)
-        )
-        return RelationOverlap(relation, iod, ioh, iou, PAPER.get(relation))
-
-    relations = [name for name in found if name not in (UNRELATED, RELATED)]
-    relations.sort(key=lambda name: (-len(found[name]), name))
     return RelationsStudy(
         model=backend.model_id,
         method=attributor.name,
@@ -179,9 +149,56 @@ def study_relations(
         steps=steps,
         seed=seed,
         threshold=threshold,
-        rows=tuple(row(name) for name in (UNRELATED, RELATED, *relations)),
-        not_placed=not_placed,
+        rows=overlap.rows,
+        not_placed=overlap.not_placed,
     )
+
+
+class Overlaps:
+    """Overlaps of words' masks, gathered image by image."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.not_placed = 0
+        self._pairs: dict[str, list[tuple[str, float, float, float]]] = {UNRELATED: [], RELATED: []}
+
+    def add(self, sample: str, text: TaggedText, maps: AttributionMaps) -> None:
+        """Add the maps of an image."""
+        placed = place_words(text, PromptWords.of(maps.tokens))
+        self.not_placed += len(text.tokens) - len(placed)
+        masks = {i: ShownMap(maps.at(word)).mask(self.threshold) for i, word in placed.items()}
+        arcs: set[frozenset[int]] = set()
+        for index, token in enumerate(text.tokens):
+            if token.head is None:
+                continue
+            arcs.add(frozenset((index, token.head)))
+            if index in masks and token.head in masks:
+                pair = (sample, *overlaps(masks[index], masks[token.head]))
+                self._pairs.setdefault(token.relation or "dep", []).append(pair)
+                if not is_punctuation(token):
+                    self._pairs[RELATED].append(pair)
+        words = [index for index in masks if not is_punctuation(text.tokens[index])]
+        for one, other in combinations(words, 2):
+            if frozenset((one, other)) not in arcs:
+                self._pairs[UNRELATED] += [
+                    (sample, *overlaps(masks[one], masks[other])),
+                    (sample, *overlaps(masks[other], masks[one])),
+                ]
+
+    @property
+    def rows(self) -> tuple[RelationOverlap, ...]:
+        """Unrelated pairs, all relations, then each relation by how often it occurs."""
+        relations = [name for name in self._pairs if name not in (UNRELATED, RELATED)]
+        relations.sort(key=lambda name: (-len(self._pairs[name]), name))
+        return tuple(self._row(name) for name in (UNRELATED, RELATED, *relations))
+
+    def _row(self, relation: str) -> RelationOverlap:
+        pairs = self._pairs[relation]
+        samples = [pair[0] for pair in pairs]
+        iod, ioh, iou = (
+            mean_over_words(samples, [float(pair[k]) for pair in pairs]) for k in (1, 2, 3)
+        )
+        return RelationOverlap(relation, iod, ioh, iou, PAPER.get(relation))
 
 
 def overlaps(dependent: Mask, head: Mask) -> tuple[float, float, float]:

@@ -66,6 +66,7 @@ class DatasetImages(ImageSet):
         segmenter: makes the masks of images that have none.
         redraw: draw images again from their prompts and seeds, for maps of the very drawing;
             they must come out as they are in the data set.
+        whole: none is for calibration, where the data set has no splits of its own.
 
     Raises:
         ValueError: too few items, a bad number, images beside prompts alone.
@@ -81,8 +82,9 @@ class DatasetImages(ImageSet):
         *,
         segmenter: Annotator | None = None,
         redraw: bool = False,
+        whole: bool = False,
     ) -> None:
-        if n < 1:
+        if n < (0 if whole and split == "calibration" else 1):
             raise ValueError(f"at least one image of the {split} split is needed, not {n}")
         if seed < 0:
             raise ValueError(f"the seed must be 0 or more, not {seed}")
@@ -94,7 +96,7 @@ class DatasetImages(ImageSet):
         self.redraw = redraw
         if not redraw:
             _check_one_kind(dataset)
-        there = split_of_listing(dataset.listing, split)
+        there = split_of_listing(dataset.listing, split, whole=whole)
         if len(there) < n:
             raise ValueError(
                 f"the {split} split of {dataset.root} has {counted(len(there), 'image')} of "
@@ -286,8 +288,11 @@ class DatasetImages(ImageSet):
         return drawn
 
 
-def split_of_listing(listing: tuple[Listed, ...], split: str) -> tuple[Listed, ...]:
-    """The items of a split, in the order in which they are taken.
+def split_of_listing(
+    listing: tuple[Listed, ...], split: str, *, whole: bool = False
+) -> tuple[Listed, ...]:
+    """The items of a split, in the order in which they are taken; with ``whole`` every item of a
+    data set without splits of its own is of the test split.
 
     Raises DatasetError where some items say their split and others don't.
     """
@@ -298,7 +303,7 @@ def split_of_listing(listing: tuple[Listed, ...], split: str) -> tuple[Listed, .
         silent = next(one.sample for one in listing if one.split is None)
         raise DatasetError(f"some items say their split, and {silent} doesn't")
     ranked = sorted(listing, key=lambda one: (_rank(one.group), one.sample))
-    wanted = max(1, round(CALIBRATION_SHARE * len(ranked)))
+    wanted = 0 if whole else max(1, round(CALIBRATION_SHARE * len(ranked)))
     # The groups that the first quarter of items begins.
     chosen = {one.group for one in ranked[:wanted]}
     return tuple(one for one in ranked if (one.group in chosen) == (split == "calibration"))

@@ -35,7 +35,8 @@ class GeneratedScenes(ImageSet):
         data: whose prompts.
 
     Raises:
-        ValueError: an unknown split, a number of images below 1, a negative seed.
+        ValueError: an unknown split, too few images (a calibration split may have none), a
+            negative seed.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class GeneratedScenes(ImageSet):
         data: PromptedData = SCENES,
     ) -> None:
         check_split(split, data.splits)
-        if n < 1:
+        if n < (0 if split == "calibration" else 1):
             raise ValueError(f"at least one image of the {split} split is needed, not {n}")
         if seed < 0:
             raise ValueError(f"the seed must be 0 or more, not {seed}")

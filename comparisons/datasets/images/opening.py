@@ -66,7 +66,14 @@ def open_images(
 
     def images(split: str, count: int) -> DatasetImages:
         return DatasetImages(
-            dataset, backend, split, count, seed, segmenter=segmenter, redraw=redraw
+            dataset,
+            backend,
+            split,
+            count,
+            seed,
+            segmenter=segmenter,
+            redraw=redraw,
+            whole=calibration == 0,
         )
 
     return images("calibration", calibration), images("test", n)
@@ -93,7 +100,8 @@ def open_data(
     if _drawn(data) is not None:
         return data
     dataset = open_dataset(data, on_error=on_error)
-    there = {split: len(split_of_listing(dataset.listing, split)) for split in counts}
+    whole = counts["calibration"] == 0
+    there = {split: len(split_of_listing(dataset.listing, split, whole=whole)) for split in counts}
     if all(there[split] >= count for split, count in counts.items()):
         return dataset
     short = [split for split, count in counts.items() if there[split] < count]
@@ -105,7 +113,11 @@ def open_data(
         f"{dataset.root} has {counted(len(dataset.listing), 'image')} ({have}), too few for "
         f"{asked}: take "
         f"{advice} ({command})"
-        + ("" if all(there.values()) else ", and more images: both splits need one at least")
+        + (
+            ""
+            if whole or all(there.values())
+            else ", and more images: both splits need one at least"
+        )
     )
 
 
