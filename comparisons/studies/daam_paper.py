@@ -320,8 +320,8 @@ examples:
             masks, segmenters = self.masks, dict(self.segmenters)
             if not self.annotated:
                 data = f"folder:{self._prompts(out, nouns)}{tagged_by}"
-                masks = str(masks or MASKS)
-                if masks.startswith("clipseg:") and ",classes=" not in masks:
+                masks = masks or MASKS
+                if isinstance(masks, str) and masks.startswith("clipseg:") and ",classes=" not in masks:
                     # What it is asked for in captions: their nouns.
                     masks += f",classes={out / 'captions' / 'nouns.txt'}"
             if not segmenters:
@@ -340,7 +340,8 @@ examples:
                 "out": out / "run",
             }
             comparison = compare(**given)
-            found = _found(comparison, masks or "made by people", nouns)
+            named = masks if isinstance(masks, str | None) else masks.identity
+            found = _found(comparison, named or "made by people", nouns)
             found.write(out)
         return found
 
