@@ -321,9 +321,10 @@ examples:
             if not self.annotated:
                 data = f"folder:{self._prompts(out, nouns)}{tagged_by}"
                 masks = masks or MASKS
-                if isinstance(masks, str) and masks.startswith("clipseg:") and ",classes=" not in masks:
+                asks = isinstance(masks, str) and masks.startswith("clipseg:")
+                if asks and ",classes=" not in str(masks):
                     # What it is asked for in captions: their nouns.
-                    masks += f",classes={out / 'captions' / 'nouns.txt'}"
+                    masks = f"{masks},classes={out / 'captions' / 'nouns.txt'}"
             if not segmenters:
                 segmenters = {**({"CLIPSeg": MASKS} if self.annotated else {}), **SEGMENTERS}
             given = {one.name: getattr(self, one.name) for one in fields(Arguments)}
