@@ -105,7 +105,7 @@ def compare(arguments: Arguments) -> Comparison:
             not measured, and the one that made the masks is refused.
         n: images of the test split.
         seed: of the images' noise and of the resampling.
-        steps: how many evenly spaced denoising steps every named method looks at.
+        steps: the number of evenly spaced denoising steps that every named method looks at.
         calibration: images of the calibration split. With 0 all of a data set is its test split,
             unless it has splits of its own, and nothing may have to be chosen.
         maps: rows of precomputed maps: a folder by name, with a ``<sample>.safetensors`` for

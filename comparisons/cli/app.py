@@ -35,7 +35,7 @@ def add_to(commands: Commands) -> None:
         action="append",
         metavar="MODEL",
         help=(
-            "a model that users can choose: embedded, a folder or a Hub id; repeatable "
+            "a model that users can choose (embedded, a folder or a Hub id); repeatable "
             f"(default: {', '.join(EMBEDDED)})"
         ),
     )
@@ -43,10 +43,14 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--host",
         default=_LOOPBACK,
-        help=f"the address to listen at; 0.0.0.0: all of this machine's (default: {_LOOPBACK})",
+        help="the address to listen at; 0.0.0.0 is every address of this machine "
+        f"(default: {_LOOPBACK})",
     )
     parser.add_argument(
-        "--port", type=whole_number(0), default=7860, help="0: any free one (default: 7860)"
+        "--port",
+        type=whole_number(0),
+        default=7860,
+        help="the port to listen at; 0 is any free one (default: 7860)",
     )
     parser.set_defaults(run=run)
 

@@ -71,7 +71,7 @@ def add_count(parser: argparse.ArgumentParser, default: int, what: str = "images
         type=whole_number(1),
         default=default,
         metavar="N",
-        help=f"{what} (default: {default})",
+        help=f"the number of {what} (default: {default})",
     )
 
 
@@ -82,14 +82,18 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
         type=whole_number(1),
         default=4,
         metavar="N",
-        help="how many evenly spaced denoising steps methods look at (default: 4)",
+        help="the number of evenly spaced denoising steps that methods look at (default: 4)",
     )
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str = "the images' noise") -> None:
     """``--seed``."""
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, metavar="N", help=f"of {of} (default: 0)"
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help=f"the seed of {of} (default: 0)",
     )
 
 
@@ -115,7 +119,7 @@ def add_budget(parser: argparse.ArgumentParser, what: str) -> None:
         type=whole_number(1),
         metavar="N",
         help=(
-            "the most that an image may cost, in forward-equivalents (a forward pass 1, a "
+            "the highest cost of an image, in forward-equivalents (a forward pass 1, a "
             f"forward-mode product 2, a reverse one 3): {what}"
         ),
     )

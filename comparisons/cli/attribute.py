@@ -96,16 +96,16 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--inversion",
         choices=get_args(Inversion),
-        help="how noise comes to the picture: drawn (noising, the default), or by the sampler's "
-        "steps undone one by one (ddim)",
+        help="how the picture is noised: with random noise (noising, the default), or by inverting "
+        "the sampler's steps (ddim)",
     )
     parser.add_argument(
         "--method",
         action="append",
         metavar="NAME",
         help=(
-            f"how to attribute (default: {DEFAULT_METHOD}); repeatable; `wordlight methods` lists "
-            "them, with --json their options too, which may follow the name: "
+            f"an attribution method (default: {DEFAULT_METHOD}); repeatable; `wordlight methods` "
+            "lists them, with --json also their options, which may follow the name: "
             "integrated-gradients,n_steps=32,wrt=tokens"
         ),
     )
@@ -114,8 +114,8 @@ def add_to(commands: Commands) -> None:
         action="append",
         metavar="WORD",
         help=(
-            "a word or phrase of the prompt to show, at every place where it occurs, or, with "
-            "--method open-vocabulary, any other; repeatable (default: every word)"
+            "a word or phrase of the prompt to show, wherever it occurs (with --method "
+            "open-vocabulary also one that isn't in it); repeatable (default: every word)"
         ),
     )
     parser.add_argument(
@@ -124,30 +124,35 @@ def add_to(commands: Commands) -> None:
         type=Path,
         default=Path("out/attribute"),
         metavar="FOLDER",
-        help="where the files go (default: out/attribute)",
+        help="the folder for the files (default: out/attribute)",
     )
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the image's noise (default: 0)"
+        "--seed", type=whole_number(0), default=0, help="the seed of the image's noise (default: 0)"
     )
     parser.add_argument(
-        "--negative-prompt", metavar="PROMPT", help="what guidance pushes away from"
+        "--negative-prompt",
+        metavar="PROMPT",
+        help="the negative prompt, which guidance pushes away from",
     )
     parser.add_argument(
         "--words-of",
         choices=("prompt", "negative"),
         default="prompt",
-        help="whose words are asked about: the prompt's (default), or --negative-prompt's",
+        help="the words to explain: the prompt's (default), or --negative-prompt's",
     )
     for side in ("height", "width"):
         parser.add_argument(
-            f"--{side}", type=whole_number(1), metavar="PIXELS", help="default: the model's own"
+            f"--{side}",
+            type=whole_number(1),
+            metavar="PIXELS",
+            help=f"the image's {side} (default: the model's own)",
         )
     parser.add_argument(
         "--masks",
         action="store_true",
         help=(
-            "also write each word's mask, white on black, at the size of the image (of --image: at "
-            "that picture's own size)"
+            "also write each word's mask, white on black, at the size of the image (with --image, "
+            "at that picture's own size)"
         ),
     )
     parser.add_argument(
@@ -155,14 +160,14 @@ def add_to(commands: Commands) -> None:
         type=share,
         default=0.4,
         metavar="T",
-        help="where masks begin: 0 is a map's least value, 1 its greatest (default: 0.4)",
+        help="the threshold of masks; 0 is a map's least value, 1 its greatest (default: 0.4)",
     )
     parser.add_argument(
         "--film",
         action="store_true",
         help=(
-            "also write each word's map step by step, as GIF, and let the page choose steps; a "
-            "word's map is then the mean of its steps"
+            "also write each word's map step by step, as GIF, and offer the steps in the page; a "
+            "word's map is then the mean over steps"
         ),
     )
     add_budget(

@@ -20,7 +20,7 @@ def add_to(commands: Commands) -> None:
     parser = add_command(
         commands, "completion", "print a script that has a shell complete commands", _EPILOG
     )
-    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="whose script")
+    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="the shell")
     parser.set_defaults(run=run)
 
 

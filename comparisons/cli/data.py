@@ -64,23 +64,31 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "data", "make and check data sets")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(actions, "make", "draw captions, ready for annotation", _MAKE_EPILOG)
-    make.add_argument("kind", choices=("coco-gen", "unreal-gen"), help="what is drawn")
+    make.add_argument(
+        "kind",
+        choices=("coco-gen", "unreal-gen"),
+        help="the kind of set: captions as they are, or with exchanged words",
+    )
     make.add_argument(
         "--captions",
         type=Path,
         required=True,
         metavar="FILE",
-        help="COCO's captions, JSON, or a text file with a caption a line",
+        help="COCO's captions (JSON), or a text file with a caption a line",
     )
     tags = make.add_mutually_exclusive_group()
-    tags.add_argument("--tags", type=Path, metavar="FILE", help="parts of speech, CoNLL-U")
     tags.add_argument(
-        "--spacy", metavar="PIPELINE", help="a spaCy pipeline that tags, such as en_core_web_sm"
+        "--tags", type=Path, metavar="FILE", help="the captions' parts of speech (CoNLL-U)"
+    )
+    tags.add_argument(
+        "--spacy",
+        metavar="PIPELINE",
+        help="the spaCy pipeline that tags captions, such as en_core_web_sm",
     )
     add_count(make, 32)
     add_seed(make, "order, words and noise")
     make.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder of the set"
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder for the set"
     )
     add_model(make)
     add_output(make, bars="progress bar")
@@ -88,10 +96,13 @@ def add_to(commands: Commands) -> None:
     check = add_command(actions, "check", "read a data set from end to end", _CHECK_EPILOG)
     check.add_argument("data", metavar="DATA", help="FORMAT:PATH, or a path; see docs/datasets.md")
     check.add_argument(
-        "--skip-malformed", action="store_true", help="count what is malformed, and go on"
+        "--skip-malformed", action="store_true", help="count malformed items and go on"
     )
     check.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="write the first images with their masks, a PNG"
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="write the first images with their masks to this PNG",
     )
     add_output(check, bars="progress bar")
     check.set_defaults(run=run_check)

@@ -36,11 +36,15 @@ def add_to(commands: Commands) -> None:
     verbs = parser.add_subparsers(title="what to do", metavar="VERB", required=True)
     listing = add_command(verbs, "list", "every run in and below a folder, and how far it is")
     listing.add_argument(
-        "folder", nargs="?", type=Path, default=Path("out"), help="where to look (default: out)"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("out"),
+        help="the folder to search (default: out)",
     )
     listing.set_defaults(run=_list)
     show = add_command(verbs, "show", "one run: its settings, the versions it ran with, its table")
-    show.add_argument("folder", type=Path, help="of the run")
+    show.add_argument("folder", type=Path, help="the run's folder")
     show.set_defaults(run=_show)
     diff = add_command(
         verbs,
@@ -49,8 +53,8 @@ def add_to(commands: Commands) -> None:
         "Differences of the headline mIoU are the second run's less the first's, over the images "
         "that\nboth were judged on, with a paired 95 % t interval over images.",
     )
-    diff.add_argument("first", type=Path, help="the folder of a run")
-    diff.add_argument("second", type=Path, help="the folder of another")
+    diff.add_argument("first", type=Path, help="a run's folder")
+    diff.add_argument("second", type=Path, help="another run's folder")
     diff.set_defaults(run=_diff)
     for one in (listing, show, diff):
         one.add_argument("--json", action="store_true", help="print JSON on stdout")

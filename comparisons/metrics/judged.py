@@ -41,7 +41,7 @@ class ModelWithoutWords:
     Args:
         backend: the model.
         item: the image.
-        steps: how many evenly spaced steps the word game looks at.
+        steps: the number of evenly spaced steps of the word game.
         seed: of the run.
         changes: gives the maps of the method ``regeneration``.
     """

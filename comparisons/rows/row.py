@@ -118,7 +118,7 @@ def build_rows(
         methods: names, attributors, or attributors by a name of their own; the default ones for
             None.
         maps: precomputed maps, by the names of their rows.
-        steps: how many evenly spaced steps named methods look at.
+        steps: the number of evenly spaced steps that named methods look at.
         budget: the most that an image may cost, in forward-equivalents; every row's effort is set
             to the most that fits, and DAAM's row of all steps is left out.
         workload: the images that the budget is for.
@@ -380,7 +380,7 @@ def check_methods(methods: Methods | None, steps: int, sampling_steps: int | Non
 
     Args:
         methods: as ``compare`` takes them.
-        steps: how many evenly spaced ones they look at where they don't say.
+        steps: the number of evenly spaced steps they look at where they don't say.
         sampling_steps: in how many images are drawn, where that was asked for.
 
     Raises:

@@ -335,37 +335,37 @@ class ModelOptions(Options):
     )
     framework: Any = option(
         one_of("torch", "flax"),
-        "whose backend runs the model (default: torch where it is installed, else flax)",
+        "the framework that runs the model (default: torch where it is installed, else flax)",
         default=None,
     )
     device: str | None = option(
         TEXT,
-        "cpu, cuda, cuda:1, ... (default: a GPU where there is one)",
+        "where the model runs: cpu, cuda, cuda:1, ... (default: a GPU where there is one)",
         default=None,
         metavar="DEVICE",
     )
     dtype: str | None = option(
         one_of("float32", "float64", "float16", "bfloat16"),
-        "in which numbers the model computes (default: float32; flax has float32 and bfloat16)",
+        "the floating-point type of the model (default: float32; flax has float32 and bfloat16)",
         default=None,
     )
     scheduler: str | None = option(
         one_of("ddim", "euler"),
-        "go through the checkpoint's noise by this scheduler in place of its own; needed on flax "
-        "where that is another, as Stable Diffusion 1.x's PNDM (default: its own)",
+        "the scheduler, with the checkpoint's noise schedule (default: the checkpoint's own; flax "
+        "has these alone, so it is needed there for others, such as Stable Diffusion 1.x's PNDM)",
         default=None,
         identity=True,
     )
     sampling_steps: int | None = option(
         whole(1),
-        "in how many denoising steps images are drawn (default: the model's own)",
+        "the number of denoising steps an image (default: the model's own)",
         default=None,
         metavar="N",
         identity=True,
     )
     guidance: float | None = option(
         number(),
-        "guidance scale (default: the model's own)",
+        "the scale of classifier-free guidance (default: the model's own)",
         default=None,
         metavar="SCALE",
         identity=True,

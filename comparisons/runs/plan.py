@@ -67,20 +67,20 @@ class Plan(ModelOptions):
     )
     metrics: Sequence[Asked] = option(
         METRICS,
-        "what is measured, by metrics' names or groups of them: segmentation (default), "
+        "the metrics, by name or by group: segmentation (default), "
         "faithfulness (or order, removal, infidelity, sensitivity), dice, boundary-f, ...; "
         "options follow a name (infidelity,sets=4); `wordlight metrics` lists them",
         default=("segmentation",),
     )
     framework: str | Sequence[str] | None = option(
         dataclasses.replace(TEXTS, flag={"choices": ("torch", "flax"), "action": "append"}),
-        "whose backend runs the model (default: torch where it is installed, else flax); "
-        "repeatable: the first draws, all make maps of the same images",
+        "the framework that runs the model (default: torch where it is installed, else flax); "
+        "repeatable: the first draws the images, all make maps of them",
         default=None,
     )
     data: str | Path | Dataset = option(
         TEXT,
-        "what to judge on: scenes (default) or things (the model draws), scenes,test=SPLIT, "
+        "the images to judge on: scenes (default) or things (the model draws), scenes,test=SPLIT, "
         "rendered-scenes, rendered-things, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
         "imagenet-segmentation, voc; see docs/datasets.md)",
         default="scenes",
@@ -88,61 +88,66 @@ class Plan(ModelOptions):
     )
     on_error: OnError = option(
         _MALFORMED,
-        "leave out and count what is malformed in a data set, instead of stopping at it",
+        "leave out malformed items of a data set and count them, instead of stopping",
         default="raise",
         flags=("--skip-malformed",),
         key="skip-malformed",
     )
     redraw: bool = option(
         SWITCH,
-        "draw a data set's images again from their prompts and seeds, for maps of the very "
-        "drawing; else they are inverted",
+        "draw a data set's images again from their prompts and seeds, and explain that drawing; "
+        "without it, the images are inverted",
         default=False,
     )
     masks: str | Segmenter | None = option(
         TEXT,
-        "what makes the masks of images that have none: mask2former:MODEL, oneformer:MODEL or "
+        "the segmenter that makes masks for images without: mask2former:MODEL, oneformer:MODEL or "
         "clipseg:MODEL, with a Hub id or a folder",
         default=None,
         metavar="SEGMENTER",
     )
     segmenters: Mapping[str, str | Segmenter] = option(
         table("--segmenter", "NAME=SEGMENTER", "segmenters"),
-        "a row of a supervised segmenter, to compare with; repeatable. Without weights it is "
-        "shown as not measured",
+        "a supervised segmenter to compare with, as a row of its own; repeatable. One without "
+        "weights is shown as not measured",
         default_factory=dict,
         flags=("--segmenter",),
     )
     n: int = option(
-        whole(1), "test images", default=32, flags=("-n",), metavar="IMAGES", identity=True
+        whole(1),
+        "the number of test images",
+        default=32,
+        flags=("-n",),
+        metavar="IMAGES",
+        identity=True,
     )
     calibration: int = option(
         whole(0),
-        "images on which thresholds are chosen; with 0 a data set is tested on whole, by metrics "
-        "and methods that choose nothing",
+        "the number of images on which thresholds are chosen; with 0 a data set is tested on "
+        "whole, by metrics and methods that choose nothing",
         default=16,
         metavar="IMAGES",
         identity=True,
     )
     seed: int = option(
-        whole(0), "of the images' noise and the resampling", default=0, identity=True
+        whole(0), "the seed of the images' noise and of the resampling", default=0, identity=True
     )
     steps: int = option(
         whole(1),
-        "how many evenly spaced denoising steps the methods look at",
+        "the number of evenly spaced denoising steps that methods look at",
         default=4,
         identity=True,
     )
     maps: Mapping[str, str | Path] = option(
         table("--maps", "NAME=FOLDER", "folders"),
-        "a row of maps that you made: <sample>.safetensors files, saved by "
-        "AttributionMaps.save, for the images of an earlier run's samples/, or another run's "
+        "maps of your own, as a row: <sample>.safetensors files, saved by "
+        "AttributionMaps.save, for the images of an earlier run's samples/; or another run's "
         "maps/FRAMEWORK; repeatable",
         default_factory=dict,
     )
     budget: int | None = option(
         whole(1),
-        "the most that an image may cost, in forward-equivalents (a forward pass 1, a "
+        "the highest cost of an image, in forward-equivalents (a forward pass 1, a "
         "forward-mode product 2, a reverse one 3): every method gets as much effort (n_steps, "
         "n_samples, ...) as fits for every image; one that doesn't fit at all is refused before "
         "any work",
@@ -227,29 +232,32 @@ class Arguments(Plan):
     """All arguments of ``compare``: a plan, and where and how it is carried out."""
 
     out: str | Path = option(
-        PATH, "where the results go (default: out/compare)", flags=("-o", "--out"), metavar="FOLDER"
+        PATH,
+        "the folder for the results (default: out/compare)",
+        flags=("-o", "--out"),
+        metavar="FOLDER",
     )
     damaged: Damaged = option(
         one_of("stop", "recompute"),
-        "what becomes of a file of the run that can't be read: stop and name it (default), or "
-        "make it again and say so",
+        "on a file of the run that can't be read: stop and name it (default), or make it again "
+        "and say so",
         default="stop",
     )
     executor: str | MakeExecutor | None = option(
         one_of("local", "ray"),
-        "where the work is done: here (default), or on a Ray cluster (see docs/runs.md)",
+        "run here (local, the default) or on a Ray cluster (see docs/runs.md)",
         default="local",
     )
     workers: int | None = option(
         whole(1),
-        "with ray: how many workers (default: one a GPU or TPU host, else one a machine with "
-        "all its cores)",
+        "with ray: the number of workers (default: one for each GPU or TPU host, else one for "
+        "each machine, with all its cores)",
         default=None,
         metavar="N",
     )
     address: str | None = option(
         TEXT,
-        "with ray: the cluster's (default: the one that RAY_ADDRESS names, else this machine)",
+        "with ray: the cluster's address (default: RAY_ADDRESS, else this machine alone)",
         default=None,
         metavar="ADDRESS",
     )

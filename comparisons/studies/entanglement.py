@@ -144,7 +144,7 @@ def study_entanglement(
         backend: a model that draws prompts of ``scenes``.
         n: how many prompts.
         method: the name of a registered method.
-        steps: how many evenly spaced steps it looks at.
+        steps: the number of evenly spaced steps it looks at.
         seed: of prompts and noise.
         on_image: called with how many prompts are done.
 

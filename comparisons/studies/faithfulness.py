@@ -79,33 +79,33 @@ examples:
 
     groups: Sequence[str] = option(
         replace(TEXTS, flag={"action": "append", "choices": GROUPS}),
-        "what is measured, repeatable (default: everything)",
+        "a metric, repeatable (default: all of them)",
         default=GROUPS,
         flags=("--metric",),
     )
     n: int = number_of("images", 8)
     steps: int = option(
         whole(1),
-        "evenly spaced denoising steps, of methods and metrics alike",
+        "the number of evenly spaced denoising steps, for methods and for metrics",
         default=4,
         metavar="N",
         identity=True,
     )
     sets: int = option(
-        whole(1), "random sets of words an image, for infidelity", default=16, metavar="N"
+        whole(1), "infidelity: the number of random sets of words an image", default=16, metavar="N"
     )
     perturbations: int = option(
-        whole(1), "other embeddings an image, for sensitivity", default=2, metavar="N"
+        whole(1), "sensitivity: the number of perturbations an image", default=2, metavar="N"
     )
     radius: float = option(
         replace(number(), strict=False),
-        "how far these are at most, in root mean squares of the embeddings",
+        "sensitivity: the largest perturbation, in root mean squares of the embeddings",
         default=0.02,
         metavar="R",
     )
     out: str | Path | None = option(  # type: ignore[assignment]  # none is kept for None
         PATH,
-        "keep the run there (cells, maps, images, tables, a page), with the numbers "
+        "the folder that keeps the run (cells, maps, images, tables, a page), with the numbers "
         f"({NAME}.json) and the tables ({NAME}.txt) of the study",
         default=None,
         flags=("-o", "--out"),

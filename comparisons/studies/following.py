@@ -103,7 +103,7 @@ class Following(Study):
     n: int = number_of("prompts", 200)
     data: str = option(
         one_of(*DATA),
-        "whose prompts: of coloured shapes (scenes, the default) or of real nouns (things)",
+        "the prompts: of coloured shapes (scenes, the default) or of real nouns (things)",
         default="scenes",
     )
     split: str = option(TEXT, "the prompts' split (default: test)", default="test")

@@ -160,7 +160,7 @@ def study_influence(
         backend: the model.
         texts: tagged prompts.
         method: the name of a registered method.
-        steps: how many evenly spaced steps it looks at.
+        steps: the number of evenly spaced steps it looks at.
         seed: of the other noise.
         on_image: called with how many images are done.
 

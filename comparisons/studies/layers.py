@@ -340,15 +340,15 @@ examples:
     n: int = number_of("test images", 32)
     calibration: int = option(
         whole(1),
-        "images on which thresholds and the best place are chosen",
+        "the number of images on which thresholds and the best place are chosen",
         default=32,
         metavar="N",
     )
     seed: int = seed_of()
     images: Path | None = option(
         PATH,
-        "keep the images there, or take those that are there already, such as a comparison's "
-        "samples/ (default: draw them and keep none)",
+        "a folder that keeps the images, or has them already, such as a comparison's samples/ "
+        "(default: draw them and keep none)",
         default=None,
         metavar="FOLDER",
     )

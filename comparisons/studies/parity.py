@@ -144,7 +144,7 @@ def study_parity(
         methods: names; all that both can run where None.
         prompts: of the images, over and over; of the scenes' test split where None.
         n: how many images.
-        steps: how many evenly spaced steps, each by itself.
+        steps: the number of evenly spaced steps, each by itself.
         seed: of the first image's noise; image number k has ``seed + k``.
         on_cell: called after each method and step.
 
@@ -280,7 +280,7 @@ examples:
 
     model: str = option(
         replace(TEXT, flag={"nargs": "?"}),
-        "as for --model of other commands: a folder, a Hub id, or scenes (default)",
+        "a model as other commands take by --model: scenes (default), a folder or a Hub id",
         default="scenes",
         flags=("model",),
         metavar="MODEL",
@@ -288,7 +288,7 @@ examples:
     method: Sequence[str] | None = methods_named("every installed one that both can run")
     prompt: Sequence[str] | None = option(
         TEXTS,
-        "what images show, once or more (default: coloured shapes, as scenes draws)",
+        "a prompt of the images, repeatable (default: coloured shapes, as scenes draws)",
         default=None,
         metavar="TEXT",
     )

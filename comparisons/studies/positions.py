@@ -76,7 +76,7 @@ def study_positions(
         backend: the model.
         methods: names of registered methods.
         n: how many images of the scenes' test split.
-        steps: how many evenly spaced steps the methods look at.
+        steps: the number of evenly spaced steps that methods look at.
         seed: of the images' noise.
         on_image: called with how many pairs of method and image were done.
 
@@ -219,8 +219,8 @@ examples:
     method: Sequence[str] | None = methods_named(" and ".join(_DEFAULT))
     finished: Path | None = option(
         PATH,
-        "share out the maps that a comparison has kept there, and ask no model: -n, --steps, "
-        "--seed, --model and what belongs to it are the comparison's",
+        "a comparison whose maps are used, without a model: -n, --steps, --seed, --model and its "
+        "options are then the comparison's",
         default=None,
         flags=("--run",),
         metavar="FOLDER",

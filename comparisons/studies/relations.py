@@ -121,7 +121,7 @@ def study_relations(
         backend: the model.
         texts: prompts with tags, heads and relations.
         method: the name of a registered method.
-        steps: how many evenly spaced steps it looks at.
+        steps: the number of evenly spaced steps it looks at.
         threshold: where maps are cut, between 0 and 1.
         seed: of the texts' images, kept with the result.
         on_image: called with how many images are done.
@@ -257,7 +257,7 @@ examples:
 
     threshold: float = option(
         number(),
-        "where maps are cut, once they run from 0 to 1",
+        "the threshold of maps scaled to run from 0 to 1",
         default=0.4,
         metavar="T",
     )

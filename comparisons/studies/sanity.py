@@ -83,7 +83,7 @@ def study_sanity(
         backend: the model; it needs ``randomized``.
         methods: names of registered methods.
         n: how many images of the split.
-        steps: how many evenly spaced steps the methods look at.
+        steps: the number of evenly spaced steps that methods look at.
         split, seed: of the prompts and their noise, and of the random weights.
         on_cell: called with how many pairs of method and stage were done.
 

@@ -52,7 +52,7 @@ class Study(ModelOptions, ABC):
 
     out: Path | None = option(
         PATH,
-        "write the numbers (NAME.json), the text (NAME.txt) and pictures, if any, there",
+        "the folder for the numbers (NAME.json), the text (NAME.txt) and pictures, if any",
         default=None,
         flags=("-o", "--out"),
         metavar="FOLDER",
@@ -91,18 +91,18 @@ class Study(ModelOptions, ABC):
 
 def number_of(what: str, default: int) -> Any:
     """A field: ``-n``, how many images or prompts."""
-    return option(whole(1), what, default=default, flags=("-n",), metavar="N")
+    return option(whole(1), f"the number of {what}", default=default, flags=("-n",), metavar="N")
 
 
 def steps_looked_at() -> Any:
     """A field: ``--steps``."""
-    told = "how many evenly spaced denoising steps methods look at"
-    return option(whole(1), told, default=4, metavar="N")
+    steps = "the number of evenly spaced denoising steps that methods look at"
+    return option(whole(1), steps, default=4, metavar="N")
 
 
 def seed_of(what: str = "the images' noise") -> Any:
     """A field: ``--seed``."""
-    return option(whole(0), f"of {what}", default=0, metavar="N")
+    return option(whole(0), f"the seed of {what}", default=0, metavar="N")
 
 
 def methods_named(default: str) -> Any:

@@ -132,7 +132,7 @@ class WordStudy(Study):
 
     method: str = option(
         TEXT,
-        "whose maps (default: daam); `wordlight methods` lists them",
+        "the method (default: daam); `wordlight methods` lists them",
         default="daam",
         metavar="NAME",
     )
@@ -147,20 +147,20 @@ class TextStudy(WordStudy):
 
     conllu: Path | None = option(
         PATH,
-        "draw the sentences of this CoNLL-U file, with the parts of speech, heads and relations "
-        "that it gives (default: prompts of scenes, tagged by their grammar)",
+        "a CoNLL-U file of sentences to draw, with their parts of speech, heads and relations "
+        "(default: prompts of scenes, tagged by their grammar)",
         default=None,
         metavar="FILE",
     )
     prompts: Path | None = option(
         PATH,
-        "draw the lines of this text file, tagged by spaCy; needs --spacy",
+        "a text file of prompts, one a line, which spaCy tags; needs --spacy",
         default=None,
         metavar="FILE",
     )
     spacy: str | None = option(
         TEXT,
-        "spaCy's pipeline for --prompts, such as en_core_web_trf, installed beforehand",
+        "the spaCy pipeline for --prompts, such as en_core_web_trf, installed beforehand",
         default=None,
         metavar="PIPELINE",
     )
