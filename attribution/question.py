@@ -119,6 +119,11 @@ class ConvergenceDelta:
         return shares
 
     @property
+    def error(self) -> float:
+        """``relative``, averaged over the steps."""
+        return float(self.relative.mean())
+
+    @property
     def maximum(self) -> npt.NDArray[np.float64]:
         """The largest error of a pixel at each step, relative to the largest target."""
         wrong, whole = (_each_step(x).max(1) for x in (self.values, self.target))

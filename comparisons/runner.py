@@ -55,7 +55,7 @@ from wordlight.comparisons.runs.worker import (
     cell_names,
 )
 from wordlight.comparisons.store import failures
-from wordlight.comparisons.store.cells import CellFolder, DamagedFileError, Score
+from wordlight.comparisons.store.cells import Cell, CellFolder, DamagedFileError, Score
 from wordlight.comparisons.store.lock import locked
 from wordlight.comparisons.store.output_folder import claimed
 from wordlight.comparisons.store.settings_file import (
@@ -117,6 +117,9 @@ def compare(arguments: Arguments) -> Comparison:
             "infidelity", "sets": 4}``), or ``Metric`` objects; ``wordlight metrics`` lists
             them. A run in a folder is extended by those that it lacks; nothing is computed
             twice.
+        pairs: which rows are tested against each other: ``"best"``, the row that did best on the
+            calibration images with all others, and each method with its controls, or ``"all"``.
+            More pairs find less, since each is corrected for the others.
         framework, device, dtype, scheduler: for a model that is named, as ``load`` takes them. Of
             several frameworks the first draws the images, and every one makes maps of them.
         sampling_steps, guidance: in how many denoising steps a model that is named draws, and with
@@ -377,7 +380,8 @@ class _Run:
                     scores.append(of_variant)
                     kept.append(variant)
             if kept:
-                choice = choose(replace(row, variants=tuple(kept)), scores)
+                among = replace(row, variants=tuple(kept))
+                choice = choose(among, scores, seed=self.bench.plan.seed)
                 # Where nothing is cut, another threshold doesn't make another score.
                 cut = self.bench.cuts(row)
                 choices[row.name] = choice if cut else Choice(choice.variant)
@@ -417,7 +421,7 @@ class _Run:
         first = bench.backends[0]
         surveys = Surveys(root, bench.test.samples, self.worker.run)
         rows = tuple(row for row in bench.rows if row.name in choices)
-        results, other, tests = summarise(rows, bench, self._scores, surveys)
+        results, other, tests = summarise(rows, bench, choices, self._cell, surveys)
         ceiling, other_ceiling = summarise_ceiling(bench.of_masks, surveys)
         judged = sum(1 for _ in surveys)
         trajectory = next(self._items(bench.test)).trajectory
@@ -470,11 +474,19 @@ class _Run:
         # The picture reads images and maps that nothing else may have.
         return replace(comparison, damaged=tuple(self.damaged))
 
-    def _scores(self, row: Row, sample: str) -> list[Score]:
+    def _scores(self, row: Row, sample: str) -> Sequence[Score]:
         """A finished cell's scores; none of one that failed."""
+        return self._cell(row, sample).scores
+
+    def _cell(self, row: Row, sample: str) -> Cell:
+        """A finished cell, as far as it is of this run's metrics; an empty one of one that
+        failed."""
         cells = CellFolder(self.root, row.framework, self.worker.run)
         cell = cells.read(sample, row.name)
-        return [] if cell is None else cell.of(identities(self.bench.metrics_of(row)))
+        if cell is None:
+            return Cell(())
+        wanted = identities(self.bench.metrics_of(row))
+        return replace(cell, scores=tuple(cell.of(wanted)))
 
     def _bar(self, what: str, total: int, finished: int, unit: str) -> ProgressBar[NoReturn]:
         bar: ProgressBar[NoReturn] = ProgressBar(

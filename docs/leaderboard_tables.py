@@ -16,7 +16,7 @@ from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, Me
 from wordlight.comparisons.results.text_tables import Lines, piped
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA
-from wordlight.comparisons.store.cells import FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.store.cells import COMPLETENESS, FORWARD_EQUIVALENTS, SECONDS
 from wordlight.comparisons.studies.results import estimate_text
 
 NONE = "-"
@@ -39,7 +39,7 @@ class Difference:
 
 
 def differences(run: FinishedRun) -> dict[tuple[str, str], Difference]:
-    """Every pair of ranked rows that was tested, both ways."""
+    """Every pair of rows that was tested, both ways."""
     found = {}
     for test in run.summary["tests"][BEST]:
         one, other = str(test["first"]), str(test["second"])
@@ -70,13 +70,14 @@ def scores(run: FinishedRun, *further: FinishedRun) -> str:
             "method",
             "family",
             "mIoU@best [95 %]",
-            "rank (group)",
+            standing_head(run),
             "of another object's word",
             "mIoU@0.4",
             "pointing game",
             "AP",
             "forward-eq.",
             "seconds",
+            "completeness error %",
         ]
     ]
     known = {row.name for row in run.rows}
@@ -104,6 +105,7 @@ def scores(run: FinishedRun, *further: FinishedRun) -> str:
                             (SECONDS, 2),
                         )
                     ),
+                    number(row.estimates.get(COMPLETENESS), 1, unit=0.01),
                 ]
             )
     return piped(lines)
@@ -134,9 +136,16 @@ def check_same_images(one: FinishedRun, other: FinishedRun) -> None:
         raise ValueError(f"{other.folder} is of another model than {one.folder}")
 
 
-def number(estimate: Estimate, digits: int) -> str:
-    """A mean without its interval."""
-    return NONE if np.isnan(estimate.mean) else f"{estimate.mean:.{digits}f}"
+def standing_head(run: FinishedRun) -> str:
+    """The head of the column of ranks, or of how rows compare with the best one."""
+    return "against the best" if run.has_best else "rank (group)"
+
+
+def number(estimate: Estimate | None, digits: int, unit: float = 1.0) -> str:
+    """A mean without its interval; nothing of what wasn't measured."""
+    if estimate is None or np.isnan(estimate.mean):
+        return NONE
+    return f"{estimate.mean / unit:.{digits}f}"
 
 
 def linked(row: MethodRow) -> str:

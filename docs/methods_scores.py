@@ -67,6 +67,17 @@ class Scores:
         chosen = self.settings["settings"]["methods"].get(method, {})
         return f", {option} {chosen[option]}" if option in chosen else ""
 
+    def made_with(self, method: str) -> str:
+        """A sentence on the effort, and on what such maps fail to share out; "" for neither."""
+        missed = self.row(method, "completeness-error")
+        parts = [f"Made with{effort[1:]}." if (effort := self.effort(method)) else ""]
+        if missed is not None:
+            parts.append(
+                f"Completeness error: the maps together miss or exceed {missed['mean']:.1%} of the "
+                "push."
+            )
+        return " ".join(part for part in parts if part)
+
     def cost(self, method: str) -> str:
         """Forward-equivalents an image."""
         row = self.row(method, "forward-equivalents")
@@ -96,8 +107,7 @@ class Scores:
             "| mIoU@best, shape nouns [95 %] | the same of `shuffled-word` | pointing game | AP "
             "| forward-equivalents an image | rank correlation with a random model's map |\n"
             "|---|---|---|---|---|---|\n"
-            f"| {' | '.join(cells)} |"
-            + (f"\n\nMade with{effort[1:]}." if (effort := self.effort(name)) else "")
+            f"| {' | '.join(cells)} |" + (f"\n\n{said}" if (said := self.made_with(name)) else "")
         )
 
     def of_all(self, methods: dict[str, type[TextImageAttributor]]) -> str:
@@ -146,7 +156,7 @@ class Scores:
             f" and with as much effort as {budget} forward-equivalents an image pay for, which "
             "stands behind its name (but `regeneration`, whose cost is what it is)"
             if budget
-            else ""
+            else " and with the effort that stands behind its name"
         )
         return (
             f"{self.summary['n']} test images of `scenes`, {norm['n'] if norm else 0} headline "
@@ -154,8 +164,8 @@ class Scores:
             f"their own; every method at the same {len(self.summary['steps'])} steps{effort}. The "
             f"control `guidance-norm` has {self.estimate('guidance-norm', 'miou@best')}, `center` "
             f"{self.estimate('center', 'miou@best')}, the ceiling is "
-            f"{self.summary['ceiling']['miou@best']:.3f}. So few words tell few methods apart: "
-            "[leaderboard](../leaderboard.md). The last column is the rank correlation of a "
+            f"{self.summary['ceiling']['miou@best']:.3f}. Which of these differ is told by the "
+            "[leaderboard](../leaderboard.md), whose table of most images this is. The last column is the rank correlation of a "
             "method's maps with those of the same denoiser with random weights, over "
             f"{words} words of two images, at one step and with the methods' default options "
             "(`study sanity -n 2 --steps 1`); the picture shows it stage by stage."

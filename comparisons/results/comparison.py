@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
 from wordlight.comparisons.metrics import cost
@@ -18,9 +21,16 @@ from wordlight.comparisons.rows.calibration import Choice
 from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.image_words import Survey
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
-from wordlight.comparisons.stats.paired_tests import PairedTest, Standing, paired_tests, standings
-from wordlight.comparisons.store.cells import PEAK_BYTES, Score
+from wordlight.comparisons.stats.intervals import ChoiceShares, Estimate, mean_over_words
+from wordlight.comparisons.stats.paired_tests import (
+    PairedTest,
+    Standing,
+    paired_tests,
+    pairs_with,
+    standings,
+    standings_against,
+)
+from wordlight.comparisons.store.cells import SOMETIMES, Cell
 from wordlight.comparisons.store.failures import Failure
 
 
@@ -49,6 +59,7 @@ class Result:
             "rank": self.standing and self.standing.rank,
             "tied": self.standing and self.standing.tied,
             "groups": self.standing and self.standing.groups,
+            "against_best": self.standing and self.standing.against_best,
         }
         return {**who, **numbers, "n": self.estimate.n, **standing}
 
@@ -99,7 +110,7 @@ class Comparison:
         table_rows: the rows of the table, in order.
         choices: what the calibration split chose, by method.
         ceiling_threshold: the same for the ceiling.
-        tests: every pair of ranked methods, by the metric that it was tested on.
+        tests: the pairs of ranked methods that were tested, by the metric that they were tested on.
         metrics: what was measured, the metrics of cost at the end.
         facts: the rest that a reader must know.
         out: the folder of the results.
@@ -221,7 +232,8 @@ def account(surveys: Iterable[Survey]) -> Accounting:
 def summarise(
     rows: Sequence[Row],
     bench: Bench,
-    scores: Callable[[Row, str], Sequence[Score]],
+    choices: Mapping[str, Choice],
+    cell: Callable[[Row, str], Cell],
     surveys: Iterable[Survey],
 ) -> tuple[tuple[Result, ...], dict[str, tuple[Result, ...]], dict[str, tuple[PairedTest, ...]]]:
     """Headline rows, rows by kind of other words, and the tests between the methods that are
@@ -230,10 +242,10 @@ def summarise(
     Args:
         rows: the rows.
         bench: of the run.
-        scores: gives a row's scores of one sample.
+        choices: the calibration split's, by row.
+        cell: gives a row's cell of one sample.
         surveys: of the test split's images; gone through once a row.
     """
-    seed = bench.plan.seed
     by_name = {metric.name: metric for metric in (*bench.metrics, *cost.METRICS)}
     results: list[Result] = []
     other: dict[str, list[Result]] = {kind: [] for kind in OTHER_ROWS}
@@ -242,25 +254,31 @@ def summarise(
         found = _Means()
         for survey in surveys:
             kinds = survey.kinds()
-            for one in scores(row, survey.sample):
+            of_sample = cell(row, survey.sample)
+            for word, curve in of_sample.curves.items():
+                found.add_curve(kinds[word], curve)
+            for one in of_sample.scores:
                 of_words = by_name[one.metric].of_headline
                 kind = kinds[one.word, one.occurrence] if of_words else HEADLINE
                 found.add(kind, one.metric, survey.sample, one.value)
                 if kind == HEADLINE and one.metric in values:
                     of_row = values[one.metric].setdefault(row.name, {})
                     of_row[survey.sample, (one.word, one.occurrence)] = one.value
+        shares = choices[row.name].shares
         for metric in (*bench.metrics_of(row), *cost.METRICS):
-            mean = found.mean(HEADLINE, metric.name)
+            mean = found.mean(HEADLINE, metric.name, shares)
             results.append(Result(row.framework, row.name, metric.name, mean))
         if BEST in by_name and not row.reference:
             for kind, of in other.items():
-                of.append(Result(row.framework, row.name, BEST, found.mean(kind, BEST)))
-    # What no device tells: a table has no room for nothing.
-    known = {one.metric for one in results if one.estimate.n or one.metric != PEAK_BYTES}
+                of.append(Result(row.framework, row.name, BEST, found.mean(kind, BEST, shares)))
+    known = {one.metric for one in results if one.estimate.n or one.metric not in SOMETIMES}
     results = [one for one in results if one.metric in known]
     tests: dict[str, tuple[PairedTest, ...]] = {}
     for name, of_metric in values.items():
-        tests[name], ranked = _ranking(rows, by_name[name], of_metric, results, seed)
+        best = _best_beforehand(choices) if bench.plan.pairs == "best" and name == BEST else None
+        tests[name], ranked = _ranking(
+            rows, by_name[name], of_metric, results, bench.plan.seed, best
+        )
         results = [
             replace(one, standing=ranked.get(one.method)) if one.metric == name else one
             for one in results
@@ -280,6 +298,7 @@ def _ranking(
     values: dict[str, _Values],
     results: Sequence[Result],
     seed: int,
+    best: str | None,
 ) -> tuple[tuple[PairedTest, ...], dict[str, Standing]]:
     means = {one.method: one.estimate.mean for one in results if one.metric == metric.name}
     # Rows that look at other steps stand apart, and are compared with none.
@@ -288,10 +307,38 @@ def _ranking(
         for row in rows
         if not (row.extra or is_reference(row, metric)) and row.name in values
     ]
-    tests = paired_tests({name: values[name] for name in names}, seed=seed)
-    turn = -1 if metric.higher_is_better else 1
+    of_names = {name: values[name] for name in names}
+    higher = metric.higher_is_better
+    if best in of_names:
+        tests = paired_tests(of_names, pairs_with(best, names, _controls(rows)), seed=seed)
+        return tests, standings_against(best, names, tests, higher_is_better=higher)
+    tests = paired_tests(of_names, seed=seed)
+    turn = -1 if higher else 1
     order = sorted(names, key=lambda name: turn * means[name])
-    return tests, standings(order, tests, higher_is_better=metric.higher_is_better)
+    return tests, standings(order, tests, higher_is_better=higher)
+
+
+def _best_beforehand(choices: Mapping[str, Choice]) -> str | None:
+    """The row that did best on the calibration split: which one it is must not be read off the
+    values that are tested, or its difference from the others would be the largest of many."""
+    known = {name: one.miou for name, one in choices.items() if not math.isnan(one.miou)}
+    return max(known, key=lambda name: known[name], default=None)
+
+
+def _controls(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Of each method the names of the rows that it must beat: the controls of its framework, and
+    its own map of another object's word."""
+    return {
+        row.name: [
+            control.name
+            for control in rows
+            if control.family == "control"
+            and control.framework == row.framework
+            and (not control.shuffled or control.variants == row.variants)
+        ]
+        for row in rows
+        if row.family != "control"
+    }
 
 
 def is_reference(row: Row, metric: Metric) -> bool:
@@ -319,11 +366,21 @@ class _Means:
 
     def __init__(self) -> None:
         self._of: dict[tuple[str, str], list[tuple[str, float]]] = {}
+        self._curves: dict[str, tuple[int, npt.NDArray[np.float64]]] = {}
+
+    def add_curve(self, kind: str, curve: tuple[float, ...]) -> None:
+        """A word's IoU at every threshold."""
+        count, total = self._curves.get(kind, (0, np.zeros(len(curve))))
+        self._curves[kind] = count + 1, total + curve
 
     def add(self, kind: str, metric: str, sample: str, value: float) -> None:
         self._of.setdefault((kind, metric), []).append((sample, value))
 
-    def mean(self, kind: str, metric: str) -> Estimate:
+    def mean(self, kind: str, metric: str, shares: ChoiceShares | None = None) -> Estimate:
         # In one order, so that sums are to the bit the same, whatever order cells came in.
         values = sorted(self._of.get((kind, metric), ()))
-        return mean_over_words([s for s, _ in values], [v for _, v in values])
+        samples, scores = [s for s, _ in values], [v for _, v in values]
+        if metric != BEST or shares is None or kind not in self._curves:
+            return mean_over_words(samples, scores)
+        count, total = self._curves[kind]
+        return mean_over_words(samples, scores, choice=shares, curve=(total / count).tolist())

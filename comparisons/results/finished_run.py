@@ -34,7 +34,7 @@ class MethodRow:
     """One row of the table: a method with its settings, and its estimates by metric.
 
     ``standing`` is its rank and the letters that it shares with rows from which it can't be told
-    apart; "" for one that isn't ranked.
+    apart, or how it compares with the best row; "" for one that isn't ranked.
     """
 
     name: str
@@ -138,6 +138,11 @@ class FinishedRun:
             command=command.read_text("utf-8").strip() if command.is_file() else None,
         )
 
+    @property
+    def has_best(self) -> bool:
+        """True if all rows were tested against one, and not every pair."""
+        return any(row.standing == "best" for row in self.rows)
+
     def most(self, kind: str) -> int:
         """Return the number of words of a kind on which the row with most of them was scored."""
         return max((row.of_kind(kind).n for row in self.rows), default=0)
@@ -164,7 +169,9 @@ def _rows(summary: Mapping[str, Any], main: str, higher_is_better: bool) -> tupl
     estimates: dict[str, dict[str, Estimate]] = {}
     standing: dict[str, str] = {}
     for one in summary["headline"]:
-        if one["metric"] == main and one["rank"] is not None:
+        if one["metric"] == main and one.get("against_best") is not None:
+            standing[one["method"]] = str(one["against_best"])
+        elif one["metric"] == main and one["rank"] is not None:
             tied = " tied" if one["tied"] else ""
             standing[one["method"]] = f"{int(one['rank'])}{tied} ({one['groups']})"
         estimates.setdefault(one["method"], {})[one["metric"]] = _estimate(one)

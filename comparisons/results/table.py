@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -23,8 +23,14 @@ from wordlight.comparisons.results.text_tables import (
 from wordlight.comparisons.rows.budget import effort_of
 from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.stats.intervals import Estimate
-from wordlight.comparisons.stats.paired_tests import ALPHA, Standing
-from wordlight.comparisons.store.cells import PEAK_BYTES
+from wordlight.comparisons.stats.paired_tests import (
+    ALPHA,
+    POWER,
+    PairedTest,
+    Standing,
+    smallest_difference,
+)
+from wordlight.comparisons.store.cells import COMPLETENESS, PEAK_BYTES, SOMETIMES
 from wordlight.comparisons.wording import counted
 
 #: No value: nothing was scored, or maps from elsewhere don't say what they cost.
@@ -32,6 +38,10 @@ NONE = "-"
 NOT_MEASURED = "not measured"
 #: Of the lines around the table.
 _WIDTH = 104
+_CHOICE_COUNTS = (
+    ", and for mIoU@best over other choices of its threshold, on resampled calibration images too; "
+    "other metrics take thresholds, and all take calibrated options, as they are"
+)
 
 
 def plain(comparison: Comparison) -> str:
@@ -115,7 +125,7 @@ def of_model(
     metrics = comparison.of_table(table)
     first = metrics[0]
     costs = [metric for metric in comparison.metrics if metric.over == "cost"]
-    costs = [one for one in costs if one.name != PEAK_BYTES]
+    costs = [one for one in costs if one.name not in SOMETIMES]
     signs = {m: "higher is better" if m.higher_is_better else "lower is better" for m in metrics}
     heads = [f"{m.shown}, {signs[m]} [95 %]" for m in metrics]
     lines = [["method", *heads, *(cost.shown for cost in costs)]]
@@ -152,12 +162,12 @@ def headline(comparison: Comparison) -> Lines:
     costs = [
         one
         for one in comparison.metrics
-        if one.over == "cost" and (one.name != PEAK_BYTES or _tells_peak(comparison))
+        if one.over == "cost" and (one.name not in SOMETIMES or _tells(comparison, one.name))
     ]
     header = ["method"]
     for metric in metrics:
         header.append(f"{metric.shown} [95 %]" if metric.interval else metric.shown)
-        header += ["rank (group)"] * metric.ranked
+        header += [_standing_head(comparison, metric)] * metric.ranked
     lines = [[*header, *(cost.shown for cost in costs)]]
     for row in _ranked(comparison):
         line = [row.label]
@@ -172,6 +182,20 @@ def headline(comparison: Comparison) -> Lines:
     blank = [NONE] * (len(lines[0]) - 2)
     lines[last:last] = [[name, NOT_MEASURED, *blank] for name, _ in comparison.facts.not_measured]
     return lines
+
+
+def _standing_head(comparison: Comparison, metric: Metric) -> str:
+    best = _reference_row(comparison, metric.name)
+    return "rank (group)" if best is None else "against the best"
+
+
+def _reference_row(comparison: Comparison, metric: str) -> Row | None:
+    """The row that all others were tested against; None where every pair was tested."""
+    for row in comparison.table_rows:
+        standing = comparison.has(row.name, metric) and comparison.standing(row.name, metric)
+        if standing and standing.against_best == "best":
+            return row
+    return None
 
 
 def others(comparison: Comparison) -> Lines:
@@ -204,13 +228,21 @@ def notes(comparison: Comparison) -> list[str]:
             else ""
         ),
         *metric_notes(comparison),
-        "intervals: t over images; forward-eq. and seconds are a mean image's, all words"
+        "intervals: t over images"
+        + (_CHOICE_COUNTS if comparison.segments else "")
+        + "; forward-eq. and seconds are a mean image's, all words"
         + (
             "; peak memory is the device's, the model included"
-            if _tells_peak(comparison)
+            if _tells(comparison, PEAK_BYTES)
             else f"; {facts.device} doesn't tell its peak memory"
         ),
     ]
+    if _tells(comparison, COMPLETENESS):
+        lines.append(
+            "completeness error: how much of the push the maps of all words and marks together "
+            "miss or exceed, as a share of it, for methods whose maps are shares of it: few nodes, "
+            "samples or orders leave more"
+        )
     if len(facts.frameworks) > 1:
         lines.append(
             f"maps by {' and '.join(facts.frameworks)}, of the same images, sampled by "
@@ -219,7 +251,7 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.failures:
         lines.append(_failed(comparison))
     if comparison.segments and comparison.tests[BEST]:
-        lines.append(_told_apart(comparison))
+        lines += _told_apart(comparison)
     if model_tables(comparison):
         lines += _of_model_tables(comparison)
     lines += [f"{name}: {NOT_MEASURED}: {why}" for name, why in facts.not_measured]
@@ -316,22 +348,63 @@ def _failed(comparison: Comparison) -> str:
     )
 
 
-def _tells_peak(comparison: Comparison) -> bool:
-    return any(one.metric == PEAK_BYTES for one in comparison.results)
+def _tells(comparison: Comparison, metric: str) -> bool:
+    return any(one.metric == metric for one in comparison.results)
 
 
-def _told_apart(comparison: Comparison) -> str:
+def _told_apart(comparison: Comparison) -> list[str]:
     tests = comparison.tests[BEST]
     images = max(test.images for test in tests)
-    line = (
-        "rows that share a group's letter are tied: their mIoU@best can't be told apart (paired "
-        f"sign-flip permutation tests over {counted(images, 'image')}, Holm's correction over "
-        f"{counted(len(tests), 'pair')}, {ALPHA:.0%} family-wise); a rank is one more than the "
-        "number of rows that are better"
+    how = (
+        f"paired sign-flip permutation tests over {counted(images, 'image')}, at these thresholds, "
+        f"Holm's correction over {counted(len(tests), 'pair')}, {ALPHA:.0%} family-wise"
     )
-    if len(tests) * 2.0 ** (1 - images) > ALPHA:
-        line += "; with so few images nothing could be told apart"
-    return line
+    best = _reference_row(comparison, BEST)
+    if best is None:
+        line = (
+            "rows that share a group's letter are tied: their mIoU@best can't be told apart "
+            f"({how}); a rank is one more than the number of rows that are better"
+        )
+    else:
+        line = (
+            f"against the best: whether mIoU@best is significantly lower or higher than that of "
+            f"{best.label}, which was best on the calibration images, or tied ({how}); methods "
+            "are tested against their controls too, and other pairs with --pairs all"
+        )
+    lines = [line, _smallest_difference(tests)]
+    return [*lines, *_unbeaten(comparison)] if best is not None else lines
+
+
+def _smallest_difference(tests: Sequence[PairedTest]) -> str:
+    found = smallest_difference(tests)
+    if math.isinf(found):
+        return "with so few images nothing could be told apart"
+    if math.isnan(found):
+        return "the smallest difference that could be found isn't known: no pair varies over images"
+    return (
+        f"the smallest difference of mIoU@best that such a test finds {POWER:.0%} of the time is "
+        f"about {found:.3f} (of the middle pair, after the correction)"
+    )
+
+
+def _unbeaten(comparison: Comparison) -> list[str]:
+    """Methods that aren't significantly better than each of their controls."""
+    rows = {row.name: row for row in comparison.table_rows}
+    unbeaten: dict[str, list[str]] = {}
+    for test in comparison.tests[BEST]:
+        first, second = rows[test.first], rows[test.second]
+        if (first.family == "control") == (second.family == "control"):
+            continue
+        turn, method, control = 1, first, second
+        if first.family == "control":
+            turn, method, control = -1, second, first
+        own = not control.shuffled or control.variants == method.variants
+        if own and not (turn * test.difference > 0 and test.adjusted <= ALPHA):
+            unbeaten.setdefault(method.label, []).append(control.label)
+    if not unbeaten:
+        return []
+    listed = "; ".join(f"{label}: {', '.join(of)}" for label, of in unbeaten.items())
+    return [f"controls that a method doesn't beat significantly: {listed}"]
 
 
 def _budget(comparison: Comparison, budget: int) -> str:
@@ -404,7 +477,7 @@ def _place_by(comparison: Comparison, row: Row, metric: Metric) -> tuple[bool, f
 
 
 def _place(standing: Standing | None) -> str:
-    return NONE if standing is None else f"{standing} ({standing.groups})"
+    return NONE if standing is None else standing.shown
 
 
 def _number(value: float, digits: int = 3) -> str:

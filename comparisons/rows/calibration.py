@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from wordlight.comparisons.metrics.segmentation import (
     threshold_curve,
 )
 from wordlight.comparisons.rows.row import Row, Variant
+from wordlight.comparisons.stats.intervals import ChoiceShares
 from wordlight.comparisons.store.cells import Score
 
 
@@ -26,12 +27,14 @@ from wordlight.comparisons.store.cells import Score
 class Choice:
     """The calibration split's choice for a row: ``miou`` is what it reached there.
 
-    Where nothing had to be chosen, there are no thresholds, and ``miou`` is nan.
+    Where nothing had to be chosen, there are no thresholds, and ``miou`` is nan. ``shares`` says
+    how often resampled images choose each threshold of the normalised maps, of the same variant.
     """
 
     variant: Variant
     thresholds: Thresholds | None = None
     miou: float = math.nan
+    shares: ChoiceShares | None = None
 
     @property
     def threshold(self) -> float:
@@ -39,7 +42,7 @@ class Choice:
         return math.nan if self.thresholds is None else self.thresholds.normalised
 
 
-def choose(row: Row, scores: Sequence[Sequence[Score]]) -> Choice:
+def choose(row: Row, scores: Sequence[Sequence[Score]], *, seed: int = 0) -> Choice:
     """The variant and threshold with the highest mIoU over the calibration split's headline words,
     and that variant's best absolute threshold.
 
@@ -48,21 +51,36 @@ def choose(row: Row, scores: Sequence[Sequence[Score]]) -> Choice:
     Args:
         row: the row.
         scores: of each of its variants, over all calibration images.
+        seed: of the resampling.
 
     Raises:
         ValueError: no headline word was scored.
     """
     best: Choice | None = None
+    chosen_on: Sequence[Score] = ()
     for variant, of_variant in zip(row.variants, scores, strict=True):
         curves: dict[str, list[float]] = {}
         for one in of_variant:
             curves.setdefault(one.metric, []).append(one.value)
         thresholds, miou = _best(curves, row.label)
         if best is None or miou > best.miou:
-            best = Choice(variant, thresholds, miou)
+            best, chosen_on = Choice(variant, thresholds, miou), of_variant
     if best is None:
         raise ValueError(f"{row.label} has no variant to choose from")
-    return best
+    return replace(best, shares=_shares(chosen_on, seed))
+
+
+def _shares(scores: Sequence[Score], seed: int) -> ChoiceShares:
+    column = {name: place for place, name in enumerate(NORMALISED_CURVE)}
+    curves: dict[tuple[str, str, int], list[float]] = {}
+    for one in scores:
+        if one.metric in column:
+            key = (one.sample, one.word, one.occurrence)
+            curve = curves.setdefault(key, [math.nan] * len(column))
+            curve[column[one.metric]] = one.value
+    words = sorted(curves)
+    array = np.array([curves[word] for word in words])
+    return ChoiceShares.resampled([sample for sample, _, _ in words], array, seed=seed)
 
 
 def tells(scores: Iterable[Score]) -> bool:

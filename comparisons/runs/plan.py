@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.backends.backend import Backend
@@ -71,6 +71,12 @@ class Plan(ModelOptions):
         "faithfulness (or order, removal, infidelity, sensitivity), dice, boundary-f, ...; "
         "options follow a name (infidelity,sets=4); `wordlight metrics` lists them",
         default=("segmentation",),
+    )
+    pairs: Literal["best", "all"] = option(
+        dataclasses.replace(one_of("best", "all"), strict=True),
+        "which pairs of rows are tested against each other: the best row on the calibration "
+        "images with all others, and each method with its controls (best, the default), or all",
+        default="best",
     )
     framework: str | Sequence[str] | None = option(
         dataclasses.replace(TEXTS, flag={"choices": ("torch", "flax"), "action": "append"}),

@@ -13,10 +13,12 @@ from wordlight.comparisons.datasets import DatasetItem, ScoredWord
 from wordlight.comparisons.metrics import cost, registry
 from wordlight.comparisons.metrics.judged import (
     JudgedImage,
+    JudgedWord,
     ModelWithoutWords,
     Thresholds,
 )
 from wordlight.comparisons.metrics.metric import Metric
+from wordlight.comparisons.metrics.overlap import iou_at
 from wordlight.comparisons.metrics.segmentation import (
     ABSOLUTE_GRID,
     THRESHOLD_GRID,
@@ -25,7 +27,7 @@ from wordlight.comparisons.metrics.segmentation import (
 from wordlight.comparisons.rows.row import Row, Variant
 from wordlight.comparisons.store.cells import Cell, CellFolder, Score
 
-#: What a calibration cell says that it holds, beside the cost: the IoU at every threshold.
+#: What a cell says that it holds, beside its metrics: the IoU at every threshold.
 CURVE = {
     "threshold-curve": hashlib.sha256(
         json.dumps([THRESHOLD_GRID, ABSOLUTE_GRID]).encode()
@@ -80,6 +82,8 @@ def judged_cell(
 ) -> None:
     """Write the scores by these metrics, and the cost; or add them to what is held.
 
+    Where a threshold was chosen, the IoU at the others is kept too: intervals need them.
+
     Args:
         folder: of the cells.
         item: the image.
@@ -101,13 +105,31 @@ def judged_cell(
     scores = _scores(folder, item, row.name, scored(judged, metrics))
     choice = choice_of(variant, thresholds)
     made = {one.name: registry.identity(one) for one in metrics}
-    if held is None:
-        costs = _scores(folder, item, row.name, _costs(maps))
-        cell = Cell((*scores, *costs), choice, {**made, **identities(())})
-    else:
-        kept = (score for score in held.scores if score.metric not in made)
-        cell = Cell((*kept, *scores), max(choice, held.choice, key=len), {**held.metrics, **made})
+    curves = {}
+    if thresholds is not None:
+        made |= CURVE
+        curves = {_named(word): _curve(word) for word in judged.words}
+    known = held or Cell(())
+    # Of an earlier release a cell may lack one of these.
+    costs = [one for one in cost.METRICS if one.name not in known.metrics]
+    made |= {one.name: registry.identity(one) for one in costs}
+    kept = (score for score in known.scores if score.metric not in made)
+    spent = _scores(folder, item, row.name, _costs(maps, costs))
+    cell = Cell(
+        (*kept, *scores, *spent),
+        max(choice, known.choice, key=len),
+        {**known.metrics, **made},
+        curves or known.curves,
+    )
     folder.write(item.sample, row.name, cell)
+
+
+def _named(word: JudgedWord) -> tuple[str, int]:
+    return word.scored.word.text, word.scored.word.occurrence
+
+
+def _curve(word: JudgedWord) -> tuple[float, ...]:
+    return iou_at(word.shown.normalised, word.mask, THRESHOLD_GRID)
 
 
 def scored(judged: JudgedImage, metrics: Iterable[Metric]) -> Iterator[Value]:
@@ -138,8 +160,8 @@ def _values(
             yield word.scored, metric.score(word, **options)
 
 
-def _costs(maps: AttributionMaps) -> list[Value]:
-    values = ((metric.name, metric.score(maps.provenance)) for metric in cost.METRICS)
+def _costs(maps: AttributionMaps, metrics: Iterable[Metric] = cost.METRICS) -> list[Value]:
+    values = ((metric.name, metric.score(maps.provenance)) for metric in metrics)
     return [(None, name, value) for name, value in values if value is not None]
 
 

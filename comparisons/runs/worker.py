@@ -111,7 +111,9 @@ class CellTask:
     @property
     def wanted(self) -> Mapping[str, str]:
         """The content of the finished cell: metrics with their identities."""
-        return CURVE if self.metrics is None else identities(self.metrics)
+        if self.metrics is None:
+            return CURVE
+        return identities(self.metrics) | (CURVE if self.thresholds is not None else {})
 
     @property
     def choice(self) -> tuple[str | float, ...]:

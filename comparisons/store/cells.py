@@ -19,8 +19,11 @@ from wordlight.backends.arrays_file import write_atomically
 FORWARD_EQUIVALENTS = "forward-equivalents"
 SECONDS = "seconds"
 PEAK_BYTES = "peak-bytes"
+COMPLETENESS = "completeness-error"
 #: Metrics of an image, not of a word: ``word`` is "" and ``occurrence`` -1.
-COST_METRICS = (FORWARD_EQUIVALENTS, SECONDS, PEAK_BYTES)
+COST_METRICS = (FORWARD_EQUIVALENTS, SECONDS, PEAK_BYTES, COMPLETENESS)
+#: Those that not every run can tell: columns of nothing are left out.
+SOMETIMES = (PEAK_BYTES, COMPLETENESS)
 
 SCHEMA = pa.schema(
     [
@@ -42,6 +45,8 @@ _CHECKSUM = b"wordlight.checksum"
 _CHOICE = b"wordlight.choice"
 #: And by which metrics its maps were judged: their identities by name, in JSON.
 _METRICS = b"wordlight.metrics"
+#: And the IoU of each word at every threshold that might have been chosen, in JSON.
+_CURVES = b"wordlight.curves"
 
 #: How many rows of the results are held at a time.
 _ROWS_HELD = 10_000
@@ -72,11 +77,14 @@ class Cell:
             name, and the thresholds where there were some; nothing on that split.
         metrics: by which metrics the maps were judged, with their identities: one whose values
             aren't defined has no scores.
+        curves: the IoU of each word, by name and occurrence, at every threshold of the normalised
+            maps that might have been chosen; where one was chosen, and on the test split alone.
     """
 
     scores: tuple[Score, ...]
     choice: tuple[str | float, ...] = ()
     metrics: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
     def lacking(self, wanted: Mapping[str, str]) -> set[str]:
         """Return the metrics that it wasn't judged by."""
@@ -139,7 +147,12 @@ class CellFolder:
             for s in cell.scores
         ):
             raise ValueError("a cell's scores must all be of its framework, sample and method")
-        about = {_CHOICE: json.dumps(cell.choice), _METRICS: json.dumps(cell.metrics)}
+        curves = [[word, place, curve] for (word, place), curve in cell.curves.items()]
+        about = {
+            _CHOICE: json.dumps(cell.choice),
+            _METRICS: json.dumps(cell.metrics),
+            _CURVES: json.dumps(curves),
+        }
         write_scores(self.cell_path(sample, method), cell.scores, self.run, about)
 
     def read(self, sample: str, method: str) -> Cell | None:
@@ -157,9 +170,14 @@ class CellFolder:
             raise DamagedFileError(path, f"{path} holds scores of another cell")
         try:
             choice, metrics = json.loads(about[_CHOICE]), json.loads(about[_METRICS])
-        except (KeyError, ValueError):
+            # A cell of an earlier release has none, and lacks them by its metrics.
+            curves = {
+                (str(word), int(place)): tuple(map(float, curve))
+                for word, place, curve in json.loads(about.get(_CURVES, b"[]"))
+            }
+        except (KeyError, TypeError, ValueError):
             raise DamagedFileError(path, f"{path} doesn't say how it was judged") from None
-        return Cell(tuple(scores), tuple(choice), metrics)
+        return Cell(tuple(scores), tuple(choice), metrics, curves)
 
 
 def count_cells(root: Path) -> int:

@@ -106,6 +106,7 @@ def folders(tmp_path: Path, **changes: Any) -> list[str]:
             measured("shuffled-word.daam", 0.125),
             measured("occlusion", 0.75, low=0.7),
             measured("shapley", 0.3125),
+            measured("shapley", 0.0125, "completeness-error"),
             measured("guidance-norm", 0.25),
             measured("uniform", 0.0625),
         ],
@@ -153,7 +154,10 @@ def test_the_command_writes_what_was_measured(tmp_path: Path) -> None:
         "<!-- /scores -->" in daam
     )
     assert daam.startswith(page_of("daam").partition("<!-- scores -->")[0])
-    assert "\n\nMade with n_samples 3.\n" in (pages / "shapley.md").read_text("utf-8")
+    assert (
+        "\n\nMade with n_samples 3. Completeness error: the maps together miss or exceed 1.2% of "
+        "the push.\n" in (pages / "shapley.md").read_text("utf-8")
+    )
     readme = (pages / "README.md").read_text("utf-8")
     assert "[`shapley`](shapley.md), n_samples 3 |" in readme
     assert "over 9 words" in readme

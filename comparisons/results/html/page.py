@@ -59,6 +59,7 @@ def _render(run: FinishedRun) -> str:
         settings=run.settings,
         tables=_tables(run),
         segments=BEST in run.metrics,
+        standing_head="against the best" if run.has_best else "rank",
         ceiling=ceiling,
         kinds=[kind for kind in run.summary["other"] if run.most(kind)],
         frameworks=list(dict.fromkeys(row.framework for row in run.rows)),

@@ -89,7 +89,7 @@ def test_the_leaderboard_has_the_runs_numbers(runs: Any, docs: Path, made: Any) 
         found = dict(zip(header, line, strict=True))
         assert f"`{row.label}`" in found["method"]
         assert found["mIoU@best [95 %]"].startswith(f"{row.best.mean:.3f} [")
-        assert found["rank (group)"] == (row.standing or "-")
+        assert found["against the best"] == (row.standing or "-")
         assert (found["of another object's word"] == "-") == (row.family == "control" or row.extra)
     header, _, *rows = cells(between(page, "kinds-many"))
     assert header[:2] == ["method", f"shape nouns ({run.most('headline')})"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wordlight.comparisons.stats.intervals import mean_over_words
+from wordlight.comparisons.stats.intervals import ChoiceShares, mean_over_words
 
 
 def test_the_mean_is_over_words_and_not_over_images():
@@ -59,6 +59,78 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_at_few_images():
         hits += found.low <= 0.8 / 2.4 <= found.high
     # 92.5 times for values as skewed as these.
     assert 0.915 <= hits / trials <= 0.965
+
+
+OPTIONS = np.linspace(0.05, 0.95, 19)
+
+
+def curves_of(rng, images):
+    """Scores of each option: of each image a level of its own, and an option that is best for it;
+    those that are cut too high lose more than those that are cut too low."""
+    level = rng.beta(2, 3, images)[:, None]
+    off = OPTIONS - rng.normal(0.5, 0.2, images)[:, None]
+    return level * np.exp(-np.where(off > 0, 20, 6) * off**2)
+
+
+def names(count):
+    return [f"{k:03d}" for k in range(count)]
+
+
+def chosen_mean(rng, calibration, test):
+    """One run of the procedure: the estimate, and the same with its choice taken for granted."""
+    seen, judged = curves_of(rng, calibration), curves_of(rng, test)
+    best = seen.mean(axis=0).argmax()
+    shares = ChoiceShares.resampled(names(calibration), seen)
+    values = judged[:, best].tolist()
+    curve = judged.mean(axis=0).tolist()
+    whole = mean_over_words(names(test), values, choice=shares, curve=curve)
+    return whole, mean_over_words(names(test), values)
+
+
+def test_the_interval_is_of_the_whole_procedure_the_choice_included():
+    """Held against the procedure done again and again on images that nobody saw before."""
+    rng = np.random.default_rng(0)
+    runs = [chosen_mean(rng, 8, 60) for _ in range(300)]
+    means = np.array([whole.mean for whole, _ in runs])
+    truth = means.mean()
+    reach = np.array([(whole.high - whole.low) / 2 for whole, _ in runs])
+    plain = np.array([(taken.high - taken.low) / 2 for _, taken in runs])
+    # The standard deviation of the mean over runs is what an interval's half width stands for.
+    spread = 1.96 * means.std()
+    assert np.median(plain) < 0.8 * spread
+    # Few resampled images choose a little more wildly than as many new ones do.
+    assert np.median(reach) == pytest.approx(spread, rel=0.15)
+    covered = np.mean([whole.low <= truth <= whole.high for whole, _ in runs])
+    taken_covered = np.mean([taken.low <= truth <= taken.high for _, taken in runs])
+    # 300 trials of a chance of 0.95 have a standard error of 0.013.
+    assert covered >= 0.93
+    assert taken_covered < 0.9
+
+
+def test_the_shares_of_a_choice_are_those_of_a_plain_bootstrap():
+    rng = np.random.default_rng(1)
+    images = rng.integers(1, 4, 9)
+    samples = np.repeat(names(9), images)
+    curves = rng.random((len(samples), 4))
+    found = ChoiceShares.resampled(samples.tolist(), curves)
+    counts = np.zeros(4)
+    for _ in range(4000):
+        drawn = rng.choice(names(9), 9)
+        words = np.concatenate([curves[samples == name] for name in drawn])
+        counts[words.mean(axis=0).argmax()] += 1
+    # Shares of 2000 and of 4000 draws: a standard error of at most 0.014.
+    assert np.abs(np.array(found.shares) - counts / 4000).max() < 0.05
+    assert found.images == 9
+    means = [0.1, 0.4, 0.2, 0.3]
+    drawn = rng.choice(means, 20_000, p=found.shares)
+    assert found.variance(means) == pytest.approx(drawn.var(), rel=0.05)
+
+
+def test_a_choice_that_no_image_would_change_widens_nothing():
+    sure = ChoiceShares((0.0, 1.0, 0.0), 10)
+    values = np.random.default_rng(2).random(12).tolist()
+    plain = mean_over_words(names(12), values)
+    assert mean_over_words(names(12), values, choice=sure, curve=[0.1, 0.2, 0.9]) == plain
 
 
 def test_what_can_not_be_estimated_is_nan():

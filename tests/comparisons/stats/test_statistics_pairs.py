@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import permutation_test, wilcoxon
+from scipy.stats import permutation_test, sem, wilcoxon
 
 from wordlight.comparisons.stats.paired_tests import (
     PairedTest,
     holm,
     paired_tests,
+    pairs_with,
     sign_flip_test,
+    smallest_difference,
     standings,
+    standings_against,
 )
 
 
@@ -44,13 +47,35 @@ def test_the_sign_flip_is_scipys_exact_test():
 
 def test_drawn_patterns_agree_with_all_of_them():
     rng = np.random.default_rng(1)
-    differences = rng.normal(0.3, 1, (12, 50))
-    exact = sign_flip_test(differences, patterns=4096)
+    differences = rng.normal(0.3, 1, (14, 50))
+    exact = sign_flip_test(differences, patterns=2**14)
     drawn = sign_flip_test(differences, patterns=4000)
+    assert not np.array_equal(exact, drawn)
     # A share of 4000 draws has a standard error of at most 0.008.
     assert np.abs(exact - drawn).max() < 0.03
-    assert (drawn >= 1 / 4001).all()
+    assert (drawn >= 1 / 8001).all()
     assert np.array_equal(drawn, sign_flip_test(differences, patterns=4000))
+
+
+def test_a_p_near_the_line_is_drawn_more_often_until_it_is_no_noise():
+    rng = np.random.default_rng(3)
+    # Of 20 images 1 048 576 patterns, more than are drawn for this line.
+    differences = rng.normal(0.4, 1, (24, 400))
+    exact_p = sign_flip_test(differences[:, :1], patterns=2**20)
+    assert exact_p == pytest.approx(
+        permutation_test(
+            (differences[:, 0],), np.sum, permutation_type="samples", n_resamples=20_000, rng=0
+        ).pvalue,
+        abs=0.02,
+    )
+    line = 0.001
+    once = np.stack(
+        [sign_flip_test(differences[:, :400], line=line, seed=seed) for seed in range(2)]
+    )
+    near = (once > line / 3).all(axis=0) & (once < 3 * line).all(axis=0)
+    assert near.any()
+    # Two draws of 400 hits each: a relative standard error of 0.07 of their ratio.
+    assert np.abs(np.log(once[0] / once[1]))[near].max() < 0.3
 
 
 def test_no_difference_at_all_has_p_one():
@@ -100,11 +125,12 @@ def test_the_order_of_words_and_methods_changes_nothing():
     assert paired_tests(values) == paired_tests(turned)
 
 
+def a_pair(first, second, adjusted, *, difference=1.0, images=9, error=0.1):
+    return PairedTest(first, second, difference, images, error, 0.0, adjusted, 0.0, 0.0)
+
+
 def of_pairs(apart, methods):
-    return [
-        PairedTest(a, b, 1.0, 9, 0.0, 0.01 if (a, b) in apart else 0.5, 0.0, 0.0)
-        for a, b in combinations(methods, 2)
-    ]
+    return [a_pair(a, b, 0.01 if (a, b) in apart else 0.5) for a, b in combinations(methods, 2)]
 
 
 def test_groups_by_hand():
@@ -119,7 +145,7 @@ def test_groups_by_hand():
 
 
 def test_lower_values_can_be_better():
-    test = PairedTest("a", "b", 1.0, 9, 0.0, 0.01, 0.0, 0.0)
+    test = a_pair("a", "b", 0.01)
     assert standings("ab", [test])["a"].rank == 1
     assert standings("ba", [test], higher_is_better=False)["b"].rank == 1
     assert standings("ba", [test], higher_is_better=False)["a"].rank == 2
@@ -190,6 +216,83 @@ def test_the_whole_way_from_values_to_groups():
     found = standings(["good", "as good", "bad"], paired_tests(values))
     assert [str(one) for one in found.values()] == ["1 tied", "1 tied", "3"]
     assert [one.groups for one in found.values()] == ["a", "a", "b"]
+
+
+def test_the_best_is_tested_with_all_and_methods_with_their_own_controls():
+    methods = ["a", "b", "c", "even", "other.a", "other.b"]
+    controls = {"a": ["even", "other.a"], "b": ["even", "other.b"], "c": ["even"]}
+    assert pairs_with("b", methods, controls) == [
+        ("a", "b"), ("a", "even"), ("a", "other.a"), ("b", "c"), ("b", "even"), ("b", "other.a"),
+        ("b", "other.b"), ("c", "even"),
+    ]  # fmt: skip
+
+
+def test_fewer_pairs_are_corrected_less():
+    rng = np.random.default_rng(8)
+    values = {
+        name: values_of(rng.normal(mean, 1, 60)) for name, mean in {"a": 1, "b": 0, "c": 0}.items()
+    }
+    wanted = [("a", "b"), ("a", "c")]
+    some = paired_tests(values, wanted)
+    every = {(test.first, test.second): test for test in paired_tests(values)}
+    assert [(test.first, test.second) for test in some] == wanted
+    for test in some:
+        assert test.difference == every[test.first, test.second].difference
+        assert test.adjusted <= 2 * test.p
+
+
+def test_standings_against_the_best_by_hand():
+    tests = [
+        a_pair("a", "b", 0.01, difference=0.3),
+        a_pair("c", "a", 0.01, difference=0.2),
+        a_pair("a", "d", 0.2, difference=0.1),
+        a_pair("b", "d", 0.01),
+    ]
+    found = standings_against("a", "abcd", tests)
+    assert {name: str(one) for name, one in found.items()} == {
+        "a": "best", "b": "lower", "c": "higher", "d": "tied"
+    }  # fmt: skip
+    turned = standings_against("a", "abcd", tests, higher_is_better=False)
+    assert [str(turned[name]) for name in "bc"] == ["higher", "lower"]
+    assert [one.rank for one in found.values()] == [None] * 4
+
+
+def test_naming_the_best_by_the_values_that_are_tested_would_find_what_isn_t_there():
+    """Why the best row is that of the calibration split: of six equal methods the best of the same
+    images differs from another far more often than one time in twenty."""
+    rng = np.random.default_rng(6)
+    scores = rng.normal(size=(24, 600, 6))
+
+    def found(best):
+        own = np.take_along_axis(scores, best[None, :, None], axis=2)
+        differences = own - scores
+        p = sign_flip_test(differences.reshape(24, -1), patterns=1999).reshape(600, 6)
+        others = np.arange(6) != best[:, None]
+        return (holm(p[others].reshape(600, 5)) <= 0.05).any(axis=1).mean()
+
+    assert found(scores.mean(axis=0).argmax(axis=1)) > 0.08
+    # Three standard errors of a share of 600 trials above the stated 0.05: 0.027.
+    assert found(rng.integers(0, 6, 600)) <= 0.05 + 0.027
+
+
+@pytest.mark.parametrize(("images", "pairs"), [(40, 1), (120, 12)])
+def test_the_smallest_difference_is_found_as_often_as_is_said(images, pairs):
+    """Planted at the size that the table tells, among pairs that don't differ."""
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0, 0.2, (images, 500))
+    test = a_pair("a", "b", 1.0, images=images, error=0.2 / np.sqrt(images))
+    size = smallest_difference([test] * pairs)
+    p = sign_flip_test(noise + size, line=0.05 / pairs)
+    # 500 trials of a chance of 0.8 have a standard error of 0.018; the test is not a t test.
+    assert (p <= 0.05 / pairs).mean() == pytest.approx(0.8, abs=0.07)
+    assert (sign_flip_test(noise + size / 2, line=0.05 / pairs) <= 0.05 / pairs).mean() < 0.45
+
+
+def test_of_too_few_images_no_difference_is_large_enough():
+    assert smallest_difference([a_pair("a", "b", 1.0, images=5)]) == np.inf
+    assert np.isnan(smallest_difference([a_pair("a", "b", 1.0, error=0.0)]))
+    (test,) = paired_tests({"a": values_of([0.2, 0.6, 0.4]), "b": values_of([0.1, 0.1, 0.1])})
+    assert test.error == pytest.approx(sem([0.1, 0.5, 0.3]))
 
 
 def test_of_few_images_nothing_can_be_told():
