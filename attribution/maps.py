@@ -43,8 +43,9 @@ class Provenance:
     ``peak_bytes`` is None where the device doesn't tell. ``compile_seconds`` is what a framework
     that compiles took for it, and is no part of ``seconds``: a second call doesn't take it again.
     ``halvings`` says how often the device's memory ran out, after which batches half as large went
-    on. ``completeness_error`` is how much of the target all maps together miss or exceed, as a share
-    of it and averaged over steps (``ConvergenceDelta.error``); None of maps that aren't shares.
+    on. ``completeness_error`` is how much of the target all maps together miss or exceed, as a
+    share of it and averaged over steps (``ConvergenceDelta.error``); None of maps that aren't
+    shares.
     """
 
     method: str

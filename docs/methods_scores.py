@@ -165,8 +165,8 @@ class Scores:
             f"control `guidance-norm` has {self.estimate('guidance-norm', 'miou@best')}, `center` "
             f"{self.estimate('center', 'miou@best')}, the ceiling is "
             f"{self.summary['ceiling']['miou@best']:.3f}. Which of these differ is told by the "
-            "[leaderboard](../leaderboard.md), whose table of most images this is. The last column is the rank correlation of a "
-            "method's maps with those of the same denoiser with random weights, over "
-            f"{words} words of two images, at one step and with the methods' default options "
-            "(`study sanity -n 2 --steps 1`); the picture shows it stage by stage."
+            "[leaderboard](../leaderboard.md), whose table of most images this is. The last column "
+            "is the rank correlation of a method's maps with those of the same denoiser with "
+            f"random weights, over {words} words of two images, at one step and with the methods' "
+            "default options (`study sanity -n 2 --steps 1`); the picture shows it stage by stage."
         )

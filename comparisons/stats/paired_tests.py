@@ -153,12 +153,14 @@ def sign_flip_test(
 
 def _patterns(start: int, size: int, images: int) -> FloatArray:
     numbers = np.arange(start, start + size)[:, None] >> np.arange(images)
-    return 1.0 - 2.0 * (numbers & 1)
+    signs: FloatArray = 1.0 - 2.0 * (numbers & 1)
+    return signs
 
 
 def _drawn(rng: np.random.Generator, size: int, images: int) -> FloatArray:
     bits = np.unpackbits(rng.integers(0, 256, (size, -(-images // 8)), np.uint8), axis=1)
-    return 1.0 - 2.0 * bits[:, :images]
+    signs: FloatArray = 1.0 - 2.0 * bits[:, :images]
+    return signs
 
 
 def _is_settled(hits: FloatArray, drawn: int, line: float) -> npt.NDArray[np.bool_]:

@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     further = [Complement(one, steps=4), "uniform"]
     compare(one, further, out=folder / "further", **asked)
     both = [Planted(one, steps=4), Planted(other, steps=4), "uniform", "shuffled-word"]
-    compare([one, other], both, out=folder / "both", **{**asked, "n": 7})
+    compare([one, other], both, out=folder / "both", pairs="all", **{**asked, "n": 7})
     compare(one, ["uniform"], out=folder / "fewer", **{**asked, "n": 7})
     return {name: folder / name for name in ("many", "further", "both", "fewer")}
 
