@@ -416,6 +416,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             compile_seconds=compiled,
             halvings=self.backend.limits.halvings - halved,
             completeness_error=None if answer.delta is None else answer.delta.error,
+            precision=self.backend.precision,
             **asdict(spent),
         )
         maps = AttributionMaps(

@@ -45,7 +45,7 @@ class Provenance:
     ``halvings`` says how often the device's memory ran out, after which batches half as large went
     on. ``completeness_error`` is how much of the target all maps together miss or exceed, as a
     share of it and averaged over steps (``ConvergenceDelta.error``); None of maps that aren't
-    shares.
+    shares. ``precision`` is the one in which float32 was multiplied, see ``Backend.precision``.
     """
 
     method: str
@@ -63,6 +63,7 @@ class Provenance:
     compile_seconds: float = 0.0
     halvings: int = 0
     completeness_error: float | None = None
+    precision: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, overload
 
@@ -111,6 +111,16 @@ class Backend(ABC):
         """True if the further conditioning that a traced pipeline gave its denoiser (names that
         begin with ``+``) can be replayed."""
         return False
+
+    @property
+    def precision(self) -> str:
+        """In which float32 is multiplied: ``"highest"`` (exactly), ``"high"`` (TF32); "" where
+        nobody knows, or the model computes in other numbers."""
+        return ""
+
+    def exact_products(self) -> AbstractContextManager[None]:
+        """A block in which float32 is multiplied exactly, whatever was asked for."""
+        return nullcontext()
 
     @property
     def weights(self) -> str | None:

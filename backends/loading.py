@@ -56,6 +56,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     scheduler: str | None = None,
+    precision: str | None = None,
     mesh: Mapping[str, int] | Any | None = None,
 ) -> Backend:
     """Make a model ready for attribution.
@@ -67,11 +68,15 @@ def load(
         framework: whose backend: ``"torch"`` or ``"flax"``, or what else is installed. With None
             PyTorch where it is installed, else Flax; ``backend.framework`` says which.
         device: ``"cpu"``, ``"cuda"``, ``"tpu"``, ...; a GPU or TPU where there is one, if None.
-        dtype: ``"float32"`` (default), ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the
-            first and the last.
+        dtype: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the first and
+            the last. With None that of the denoiser's files (on Flax float32 for float16); the
+            embedded models are computed in float32.
         revision: of a Hub id.
         scheduler: ``"ddim"`` or ``"euler"``, with the noise that the checkpoint's own scheduler
             has; that scheduler itself if None. On Flax there are only these two.
+        precision: in which float32 is multiplied on a GPU: ``"highest"``, exactly, or ``"high"``,
+            by tensor cores (TF32), which is faster and off by 1e-3. With None as PyTorch is set,
+            whose convolutions are TF32; on Flax exactly. ``backend.precision`` says what holds.
         mesh: on Flax several devices in place of one: ``{"data": 8}`` cuts batches up over eight,
             ``{"data": 4, "fsdp": 2}`` also the weights over two each, for models that don't fit
             one (-1: all that are left); or a ``jax.sharding.Mesh`` with such axes. For several
@@ -79,8 +84,8 @@ def load(
 
     Raises:
         ModelLoadError: no such model, none of a known family (``wordlight models --families``; on
-            Flax Stable Diffusion alone), no safetensors weights, an unknown framework, device or
-            dtype.
+            Flax Stable Diffusion alone), no safetensors weights, an unknown framework, device,
+            dtype or precision.
     """
     found = {entry.name: entry for entry in entry_points(group="wordlight.backends")}
     framework = framework or default_framework()
@@ -92,7 +97,7 @@ def load(
     except ImportError as error:
         raise ModelLoadError(_not_installed(framework, error)) from None
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-    for option, value in (("scheduler", scheduler), ("mesh", mesh)):
+    for option, value in (("scheduler", scheduler), ("precision", precision), ("mesh", mesh)):
         if value is not None:
             if option not in signature(backend_class.load).parameters:
                 raise ModelLoadError(f"the {framework} backend takes no {option}")

@@ -4,10 +4,18 @@ library reads it, and the revision that it stands for."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from wordlight.backends.progress import tell
+from wordlight.backends.progress_bar import ProgressBar
 from wordlight.backends.regular_files import open_regular, read_json_file
 
 #: The endings of all that makes a model: weights, configurations, tokenizer.
@@ -25,6 +33,8 @@ _VOCABULARIES = (
 )
 #: Tokenizers that read bytes, and need no vocabulary.
 _OF_BYTES = ("ByT5Tokenizer", "PerceiverTokenizer")
+#: In megabytes, of a model whose loading takes long enough to be watched.
+_LARGE = 1000
 #: More than any network has.
 _MOST_LAYERS = 1000
 
@@ -57,6 +67,52 @@ def revision_of(folder: Path) -> str:
         except OSError as error:
             raise ModelLoadError(f"{path} can't be read: {error.strerror}") from None
     return digest.hexdigest()[:12]
+
+
+def stored_dtype(folder: Path, part: str) -> str | None:
+    """Return the dtype that most numbers of a part's safetensors files have, as NumPy and PyTorch
+    call it; None where there are no such files, or they hold something else than floats.
+
+    float32 for a model that this package trained and stored as float16 to be small: its
+    ``training.json`` says so, and by how little that moves its pictures.
+    """
+    training = folder / "training.json"
+    if training.is_file() and "half_precision" in _read(training):
+        return "float32"
+    files = [one for one in (folder / part).glob("*.safetensors") if "." not in one.stem]
+    numbers: Counter[str] = Counter()
+    for file in files:
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a dictionary
+                    tensor = opened.get_slice(name)
+                    numbers[tensor.get_dtype()] += math.prod(tensor.get_shape())
+        except (SafetensorError, OSError):
+            return None  # Whoever reads the weights says so.
+    most = max(numbers, key=lambda kind: numbers[kind], default="")
+    return {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}.get(most)
+
+
+@contextmanager
+def loading_bar(folder: Path, parts: Sequence[str]) -> Iterator[Callable[[str], None]]:
+    """A progress bar on stderr while a large folder's weights are loaded, in megabytes; gives what
+    is called with each part that is done. Nothing is shown where stderr is no terminal."""
+    sizes = {
+        part: sum(one.stat().st_size for one in (folder / part).glob("*.safetensors")) // 10**6
+        for part in parts
+    }
+    total = sum(sizes.values())
+    quiet = total < _LARGE or not sys.stderr.isatty()
+    with ProgressBar[object](
+        desc=f"loading {folder.name}", total=total, unit="MB", disable=quiet
+    ) as bar:
+
+        def done(part: str) -> None:
+            bar.update(sizes.get(part, 0))
+            if total:
+                tell("loading", bar.n, total)
+
+        yield done
 
 
 def check_model_folder(

@@ -120,8 +120,9 @@ def compare(arguments: Arguments) -> Comparison:
         pairs: which rows are tested against each other: ``"best"``, the row that did best on the
             calibration images with all others, and each method with its controls, or ``"all"``.
             More pairs find less, since each is corrected for the others.
-        framework, device, dtype, scheduler: for a model that is named, as ``load`` takes them. Of
-            several frameworks the first draws the images, and every one makes maps of them.
+        framework, device, dtype, precision, scheduler: for a model that is named, as ``load``
+            takes them. Of several frameworks the first draws the images, and every one makes maps
+            of them.
         sampling_steps, guidance: in how many denoising steps a model that is named draws, and with
             which guidance scale; as it recommends for None.
         progress: whether to show bars on stderr.

@@ -28,7 +28,8 @@ class Check:
         *,
         size: tuple[int, int] | None = None,
     ) -> None:
-        self.examine(Subject(backend, trajectory, size))
+        with backend.exact_products():
+            self.examine(Subject(backend, trajectory, size))
 
     def __str__(self) -> str:
         return self.name
@@ -58,7 +59,8 @@ def check_backend(
     Primitives that ``capabilities`` doesn't name must raise MissingCapabilityError; all others are
     run on small images, about a hundred rows of the denoiser in all. Derivatives are held against
     each other, and against differences unless the model computes in half precision, whose rounding
-    drowns them.
+    drowns them. In float32 products are computed exactly, where a GPU's tensor cores would round
+    them.
 
     Args:
         backend: any model; it is as before afterwards, but for its counters. A name or a folder is
@@ -75,5 +77,6 @@ def check_backend(
         ValueError: the backend can't draw, and no trajectory was given.
     """
     subject = Subject(loaded(backend, device, dtype), trajectory, size)
-    for examine in testing_checks.CHECKS:
-        examine(subject)
+    with subject.backend.exact_products():
+        for examine in testing_checks.CHECKS:
+            examine(subject)

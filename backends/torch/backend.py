@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,7 @@ from diffusers import StableDiffusionPipeline
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
+from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.progress import tell
 from wordlight.backends.sampling import SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
@@ -39,6 +41,7 @@ from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.noise import NoiseLevels
+from wordlight.backends.torch.precision import PRECISIONS, in_force, in_precision
 from wordlight.backends.torch.randomizing import (
     can_be_randomized,
     random_weights,
@@ -91,9 +94,11 @@ class TorchBackend(Backend):
         pipe: the pipeline; used as it stands, with its LoRA and attention processors.
         model_id, revision: what trajectories and maps say they were made with.
         steps, guidance_scale: what ``sample`` uses when not told.
+        precision: in which float32 is multiplied on CUDA, ``"highest"`` or ``"high"``; as PyTorch
+            is set where None. A pipeline that is traced is never touched by it.
 
     Raises:
-        ValueError: a pipeline of another kind.
+        ValueError: a pipeline of another kind, an unknown precision.
     """
 
     framework = "torch"
@@ -106,8 +111,13 @@ class TorchBackend(Backend):
         revision: str | None = None,
         steps: int = 50,
         guidance_scale: float = 7.5,
+        precision: str | None = None,
     ) -> None:
         super().__init__()
+        if precision is not None and precision not in PRECISIONS:
+            raise ModelLoadError(
+                f"precision must be {' or '.join(map(repr, PRECISIONS))}, not {precision!r}"
+            )
         for names in _PARTS:
             if all(getattr(pipe, name, None) is None for name in names):
                 raise ValueError(
@@ -121,6 +131,13 @@ class TorchBackend(Backend):
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self._steps, self._guidance_scale = steps, guidance_scale
         self._random = False
+        self.asked_precision = precision
+        if precision == "high" and self.model.device.type != "cuda":
+            warnings.warn(
+                "precision='high' changes nothing here: it is of CUDA, and "
+                f"{self.model.device.type} multiplies float32 exactly",
+                stacklevel=2,
+            )
 
     @classmethod
     def load(
@@ -131,10 +148,28 @@ class TorchBackend(Backend):
         dtype: str | None = None,
         revision: str | None = None,
         scheduler: str | None = None,
+        precision: str | None = None,
     ) -> TorchBackend:
         found = load_pipeline(model, device, dtype, revision, scheduler)
-        recommended = RECOMMENDED.get(found.name, {})
-        return cls(found.pipe, model_id=found.name, revision=found.revision, **recommended)
+        return cls(
+            found.pipe,
+            model_id=found.name,
+            revision=found.revision,
+            precision=precision,
+            **RECOMMENDED.get(found.name, {}),
+        )
+
+    @property
+    def precision(self) -> str:
+        return in_force(self.asked_precision, self.model.device, self.model.dtype)
+
+    @contextmanager
+    def exact_products(self) -> Iterator[None]:
+        before, self.asked_precision = self.asked_precision, "highest"
+        try:
+            yield
+        finally:
+            self.asked_precision = before
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -201,6 +236,7 @@ class TorchBackend(Backend):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         return self.encode_with(prompts, {})
 
+    @in_precision
     def encode_with(self, prompts: Sequence[str], options: Mapping[str, Any]) -> Conditioning:
         """The conditioning, with what else a pipeline call told its text encoder."""
         return self.model.family.encode(self.pipe, prompts, options)
@@ -246,6 +282,7 @@ class TorchBackend(Backend):
             return count
         return len(scheduler.timesteps)
 
+    @in_precision
     def _sample(
         self,
         prompts: list[str],
@@ -309,6 +346,7 @@ class TorchBackend(Backend):
         noise = [np.random.default_rng(s).standard_normal(shape, np.float32) for s in seeds]
         return self.asarray(np.stack(noise))
 
+    @in_precision
     def _invert(
         self, image: npt.NDArray[np.uint8], prompt: str, *, seed: int, steps: int
     ) -> Trajectory:
@@ -369,6 +407,7 @@ class TorchBackend(Backend):
             run, latents=self.to_numpy(latents), image=image, seed=seed, noise_source="noising"
         )
 
+    @in_precision
     def _encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
         pixels = self.asarray(image.transpose(2, 0, 1)[None] / 127.5 - 1.0)
         return encoded(self.pipe.vae, pixels, packed=self.model.family.packed)
@@ -384,9 +423,11 @@ class TorchBackend(Backend):
         ids = self.model.family.tokens(self.pipe, text, allow_cut=True).ids
         return input_embeddings(self.pipe.text_encoder, torch.tensor(ids)).to(self.model.device)
 
+    @in_precision
     def _encode_from(self, token_embeddings: Array) -> Conditioning:
         return Conditioning(encode_input_embeddings(self.pipe.text_encoder, token_embeddings))
 
+    @in_precision
     def _encode_from_jvp(
         self, token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
@@ -396,11 +437,13 @@ class TorchBackend(Backend):
         states, changes = forward_products(encode, token_embeddings, tangents, _JVP_CHUNK)
         return Conditioning(states), changes
 
+    @in_precision
     def _decode(self, latents: Array) -> Array:
         # The autoencoder may have another precision than the denoiser.
         pixels = decoded(self.pipe.vae, latents)
         return pixels.to(torch.promote_types(pixels.dtype, torch.float32)) / 2 + 0.5
 
+    @in_precision
     def _decode_jvp(self, latents: Array, tangents: Array) -> tuple[Array, Array]:
         dtype = self.pipe.vae.dtype
         return forward_products(self._decode, latents.to(dtype), tangents.to(dtype), _DECODER_CHUNK)
@@ -448,9 +491,11 @@ class TorchBackend(Backend):
         alpha, _ = self.noise_level(timestep)
         return lambda output, latents: latents + alpha * output
 
+    @in_precision
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
         return self._predicting(timestep, conditioning.added)(latents, conditioning.embeddings)
 
+    @in_precision
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
     ) -> tuple[Array, Array]:
@@ -458,6 +503,7 @@ class TorchBackend(Backend):
         with as_written(self.model.whole):
             return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
 
+    @in_precision
     def _denoise_vjp(
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
     ) -> Array:
@@ -465,6 +511,7 @@ class TorchBackend(Backend):
         with as_written(self.model.whole):
             return embedding_gradient(predict, latents, conditioning.embeddings, cotangent)
 
+    @in_precision
     def _attention(
         self,
         trajectory: Trajectory,
@@ -560,6 +607,7 @@ class TorchBackend(Backend):
 
         return self._carried(trajectory, query, steps, carried, measured)
 
+    @in_precision
     def _concept_attention(
         self,
         trajectory: Trajectory,
@@ -602,6 +650,7 @@ class TorchBackend(Backend):
                 model.call(latents, time, text, added)
         return accumulator.means(0)
 
+    @in_precision
     def _attention_vjp(
         self,
         latents: Array,

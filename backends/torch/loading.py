@@ -28,8 +28,10 @@ from wordlight.backends.model_folder import (
     check_model_folder,
     components,
     is_there,
+    loading_bar,
     read_index,
     revision_of,
+    stored_dtype,
 )
 from wordlight.backends.regular_files import read_json_file
 from wordlight.backends.torch.families import FAMILIES
@@ -104,7 +106,8 @@ def load_pipeline(
             "device 'meta' holds shapes and no numbers: nothing can be drawn on it"
         )
     try:
-        return replace(found, pipe=found.pipe.to(where))
+        with _quiet():
+            return replace(found, pipe=found.pipe.to(where))
     except (RuntimeError, AssertionError) as error:
         raise ModelLoadError(f"device {where!r} can't be used: {_first(error)}") from None
 
@@ -130,6 +133,8 @@ def _read_folder(folder: Path, dtype: str | None) -> Any:
     _check_kind(folder)
     # What is missing would be said of in the library's words, or be random: see below.
     index = check_model_folder(folder, lambda name: hasattr(diffusers.pipelines, name))
+    part = next((family.part for family in FAMILIES if _class_of(index, family.part)), "unet")
+    dtype = dtype or stored_dtype(folder, part) or "float32"
     try:
         with _quiet():
             pipe = DiffusionPipeline.from_pretrained(
@@ -137,9 +142,9 @@ def _read_folder(folder: Path, dtype: str | None) -> Any:
                 use_safetensors=True,
                 local_files_only=True,
                 **({"safety_checker": None} if "safety_checker" in index else {}),
-                **_networks(folder, index),
+                **_networks(folder, index, dtype),
             )
-            pipe.to(dtype=getattr(torch, dtype or "float32"))
+            pipe.to(dtype=getattr(torch, dtype))
     except ModelLoadError:
         raise
     except Exception as error:  # damaged files raise whatever the libraries ran into
@@ -150,36 +155,45 @@ def _read_folder(folder: Path, dtype: str | None) -> Any:
     return pipe
 
 
-def _networks(folder: Path, index: Mapping[str, Any]) -> dict[str, torch.nn.Module]:
-    """A folder's networks by their parts' names.
+def _networks(folder: Path, index: Mapping[str, Any], dtype: str) -> dict[str, torch.nn.Module]:
+    """A folder's networks by their parts' names, in a precision.
 
     Raises ModelLoadError where weights are missing: those would be random, and nobody would know.
     """
-    found: dict[str, torch.nn.Module] = {}
+    kinds: dict[str, Any] = {}
     for part, library, name in components(folder, index):
-        kind = getattr(
-            {"diffusers": diffusers, "transformers": transformers}.get(library), name, None
+        of = {"diffusers": diffusers, "transformers": transformers}.get(library)
+        kind = getattr(of, name, None)
+        if part != "safety_checker" and hasattr(kind, "state_dict"):  # a network of these libraries
+            kinds[part] = kind
+    with loading_bar(folder, tuple(kinds)) as done:
+        found = {}
+        for part, kind in kinds.items():
+            found[part] = _network(folder / part, kind, dtype)
+            done(part)
+        return found
+
+
+def _network(place: Path, kind: Any, dtype: str) -> torch.nn.Module:
+    name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
+    network, report = kind.from_pretrained(
+        str(place.parent),
+        subfolder=place.name,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **{name: getattr(torch, dtype)},
+        **_own_config(place),
+    )
+    parameters = {name for name, _ in network.named_parameters()}
+    if missing := sorted(parameters & set(report["missing_keys"])):
+        raise ModelLoadError(
+            f"{place} lacks {len(missing)} of its {len(parameters)} weights, such as {missing[0]}"
         )
-        if part == "safety_checker" or kind is None or not hasattr(kind, "state_dict"):
-            continue  # no network of these libraries
-        network, report = kind.from_pretrained(
-            str(folder),
-            subfolder=part,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **_own_config(folder / part),
-        )
-        parameters = {name for name, _ in network.named_parameters()}
-        if missing := sorted(parameters & set(report["missing_keys"])):
-            raise ModelLoadError(
-                f"{folder / part} lacks {len(missing)} of its {len(parameters)} weights, such as "
-                f"{missing[0]}"
-            )
-        if bad := next((n for n, p in network.named_parameters() if not p.isfinite().all()), None):
-            raise ModelLoadError(f"{folder / part} has weights that are no numbers, in {bad}")
-        found[part] = network
-    return found
+    if bad := next((n for n, p in network.named_parameters() if not p.isfinite().all()), None):
+        raise ModelLoadError(f"{place} has weights that are no numbers, in {bad}")
+    loaded: torch.nn.Module = network
+    return loaded
 
 
 #: Configurations of networks that are a part of what transformers takes their class to be. They

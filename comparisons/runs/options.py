@@ -346,8 +346,16 @@ class ModelOptions(Options):
     )
     dtype: str | None = option(
         one_of("float32", "float64", "float16", "bfloat16"),
-        "the floating-point type of the model (default: float32; flax has float32 and bfloat16)",
+        "the floating-point type of the model (default: that of its files; flax has float32 and "
+        "bfloat16)",
         default=None,
+    )
+    precision: str | None = option(
+        one_of("highest", "high"),
+        "the precision of float32 products on a GPU: exact, or TF32, faster and off by 1e-3 "
+        "(default: PyTorch's own setting; flax: exact)",
+        default=None,
+        identity=True,
     )
     scheduler: str | None = option(
         one_of("ddim", "euler"),
@@ -382,6 +390,7 @@ class ModelOptions(Options):
             device=self.device,
             dtype=self.dtype,
             scheduler=self.scheduler,
+            **({} if self.precision is None else {"precision": self.precision}),
         )
         backend.draw_with(steps=self.sampling_steps, guidance_scale=self.guidance)
         return backend

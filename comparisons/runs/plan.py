@@ -228,6 +228,7 @@ class Plan(ModelOptions):
 _OF_NAMES = {
     "scheduler": "a scheduler is chosen",
     "dtype": "a dtype is chosen",
+    "precision": "a precision is chosen",
     "sampling_steps": "sampling_steps are chosen (backend.draw_with(steps=...) for a backend)",
     "guidance": "guidance is chosen (backend.draw_with(guidance_scale=...) for a backend)",
 }

@@ -1,0 +1,82 @@
+"""How exactly a GPU multiplies float32: exactly, or with the ten bits that tensor cores keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: As PyTorch's own ``set_float32_matmul_precision`` calls them, and as its switches do.
+PRECISIONS = {"highest": "ieee", "high": "tf32"}
+
+
+@contextmanager
+def multiplying(precision: str | None) -> Iterator[None]:
+    """Have convolutions and matrix products of float32 on CUDA computed in a precision; the
+    settings are put back. With None they stay as they are."""
+    if precision is None:
+        yield
+        return
+    before = _get()
+    _set((PRECISIONS[precision],) * 2)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def in_force(asked: str | None, device: torch.device, dtype: torch.dtype) -> str:
+    """Return the precision in which a model's float32 is multiplied, as ``Provenance`` has it.
+
+    ``"highest"`` is exact, ``"high"`` is TF32, ``"high (convolutions)"`` is TF32 in convolutions
+    alone, which is how PyTorch is set; "" for a model of other numbers.
+    """
+    if dtype != torch.float32:
+        return ""
+    if device.type != "cuda":
+        return "highest"
+    if asked is not None:
+        return asked
+    convolutions, products = (one == "tf32" for one in _get())
+    if convolutions and products:
+        return "high"
+    return {(True, False): "high (convolutions)", (False, True): "high (matrix products)"}.get(
+        (convolutions, products), "highest"
+    )
+
+
+def in_precision(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], R]:
+    """Have a backend's method compute in the precision that it was asked for, its
+    ``asked_precision``."""
+
+    @wraps(method)
+    def computing(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        with multiplying(self.asked_precision):
+            return method(self, *args, **kwargs)
+
+    return computing
+
+
+def _get() -> tuple[str, str]:
+    """The settings of convolutions and of matrix products."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # PyTorch 2.9, whose older switches then refuse to be read
+        return cudnn.conv.fp32_precision, matmul.fp32_precision
+    named = {True: "tf32", False: "ieee"}
+    return named[cudnn.allow_tf32], named[matmul.allow_tf32]
+
+
+def _set(values: tuple[str, str]) -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):
+        cudnn.conv.fp32_precision, matmul.fp32_precision = values
+    else:
+        cudnn.allow_tf32, matmul.allow_tf32 = (value == "tf32" for value in values)
