@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from wordlight.attribution.attributor import TextImageAttributor, options_of
 from wordlight.backends.backend import Backend
+from wordlight.backends.installed import entry_points
 
 GROUP = "wordlight.attributors"
 
@@ -24,7 +24,7 @@ def available() -> dict[str, type[TextImageAttributor]]:
     two packages the same name.
     """
     found: dict[str, type[TextImageAttributor]] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+    for entry in entry_points(GROUP):
         method = entry.load()
         if not (isinstance(method, type) and issubclass(method, TextImageAttributor)):
             raise ValueError(f"{entry.value}, registered as {entry.name!r}, is no attributor")

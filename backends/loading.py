@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.backend import Backend
+from wordlight.backends.installed import entry_points
 from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.traces import Trace
 
@@ -26,7 +26,7 @@ _PACKAGES = {
 
 def frameworks() -> tuple[str, ...]:
     """The frameworks for which a backend is installed."""
-    return tuple(sorted(entry.name for entry in entry_points(group="wordlight.backends")))
+    return tuple(entry.name for entry in entry_points("wordlight.backends"))
 
 
 def default_framework() -> str:
@@ -87,7 +87,7 @@ def load(
             Flax Stable Diffusion alone), no safetensors weights, an unknown framework, device,
             dtype or precision.
     """
-    found = {entry.name: entry for entry in entry_points(group="wordlight.backends")}
+    found = {entry.name: entry for entry in entry_points("wordlight.backends")}
     framework = framework or default_framework()
     if framework not in found:
         there = ", ".join(sorted(found)) or "none is installed"

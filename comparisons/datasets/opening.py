@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from wordlight.backends.installed import entry_points
 from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
 
 GROUP = "wordlight.datasets"
@@ -22,7 +22,7 @@ def formats() -> dict[str, type[Dataset]]:
     the same name.
     """
     found: dict[str, type[Dataset]] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+    for entry in entry_points(GROUP):
         kind = entry.load()
         if not (isinstance(kind, type) and issubclass(kind, Dataset)):
             raise ValueError(f"{entry.value}, registered as {entry.name!r}, is no data set")

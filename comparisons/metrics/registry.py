@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
+from wordlight.backends.installed import entry_points
 from wordlight.comparisons.metrics import cost
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.store.versions import releases_of
@@ -32,7 +32,7 @@ def available() -> dict[str, Metric]:
     packages the same name.
     """
     found: dict[str, Metric] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+    for entry in entry_points(GROUP):
         loaded = entry.load()
         metrics = (loaded,) if isinstance(loaded, Metric) else loaded
         if not isinstance(metrics, Sequence) or not all(isinstance(m, Metric) for m in metrics):

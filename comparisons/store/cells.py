@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -206,7 +206,9 @@ def _checksum(scores: Iterable[Score], said: Mapping[bytes, bytes]) -> bytes:
         if key.startswith(b"wordlight.") and key != _CHECKSUM:
             digest.update(key + b"\0" + said[key] + b"\0")
     for score in scores:
-        digest.update(repr(astuple(score)).encode("utf-8", "surrogatepass"))
+        # The values are plain, so that nothing has to be copied as `astuple` does.
+        values = tuple(vars(score).values())
+        digest.update(repr(values).encode("utf-8", "surrogatepass"))
     return digest.hexdigest().encode()
 
 

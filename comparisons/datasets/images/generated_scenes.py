@@ -58,6 +58,8 @@ class GeneratedScenes(ImageSet):
         self.n = n
         self.seed = seed
         self.batch = BATCH
+        #: What prompts ask for, without the pictures that are rendered of it.
+        self._scenes: dict[int, Any] = {}
 
     def sample_name(self, index: int) -> str:
         """The name of an image, the same whichever model draws it."""
@@ -93,7 +95,9 @@ class GeneratedScenes(ImageSet):
 
     def scene(self, index: int) -> Any:
         """Return the scene that an image was asked to show."""
-        return self.data.rendered(self.split, index).scene
+        if index not in self._scenes:
+            self._scenes[index] = self.data.rendered(self.split, index).scene
+        return self._scenes[index]
 
     def make(self, start: int, folder: Path) -> None:
         paths = {index: self.path(index, folder) for index in self.batch_from(start)}

@@ -32,10 +32,10 @@ def test_probes_come_to_the_row_norms_of_the_jacobian() -> None:
         for value in values.flatten()
     ]
     wanted = torch.stack(rows).flatten(1).norm(dim=1).reshape(values.shape).numpy()
-    saliency = Saliency(backend, probes=200)
+    saliency = Saliency(backend, probes=80)
     with backend.no_gradients():
         found = saliency._at_step(step, (word,))[0].numpy()
-    # Five standard errors, 25 %, at each of the pixels; less is left of their mean.
+    # Five standard errors, 40 %, at each of the pixels; less is left of their mean.
     assert (np.abs(found / wanted - 1) < 5 * saliency.relative_error).all()
     assert abs(float((found / wanted).mean()) - 1) < 2 * saliency.relative_error
     # It is not one number everywhere.

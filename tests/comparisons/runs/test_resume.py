@@ -144,20 +144,21 @@ def kill_after(pid: int, folder: Path, files: float) -> None:
         pass
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(launcher, tmp_path, kills):
     kill_at_random(launcher, tmp_path, kills, "fakes")
 
 
-def test_killed_before_each_and_every_file(launcher, tmp_path):
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 6])
+def test_killed_before_a_file_has_its_name(launcher, tmp_path, every):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     launcher.start("few", str(undisturbed))
     assert launcher.finish() == 0
     whole = files_in(undisturbed)
     kills = 0
     while True:
-        # One file further each time, and dead with the next one written and not yet named.
-        launcher.start("few", str(killed), files=1)
+        # So many files further each time, and dead with the next one written and not yet named.
+        launcher.start("few", str(killed), files=every)
         if (status := launcher.finish()) != -signal.SIGKILL:
             break
         kills += 1
@@ -167,7 +168,7 @@ def test_killed_before_each_and_every_file(launcher, tmp_path):
             # The page is made of a finished run, and anew by every start.
             assert finished == (files_in(killed) | PAGE == whole | PAGE)
     assert status == 0
-    assert kills >= len(whole) - 2
+    assert kills >= len(whole) // every - 2
     check_same(killed, undisturbed)
 
 
