@@ -415,6 +415,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             peak_bytes=self.backend.peak_bytes(),
             compile_seconds=compiled,
             halvings=self.backend.limits.halvings - halved,
+            probes=answer.probes,
             completeness_error=None if answer.delta is None else answer.delta.error,
             precision=self.backend.precision,
             **asdict(spent),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from wordlight.attribution.probes import root_sum_square
 from wordlight.attribution.resize import frames_behind, resize_places
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
@@ -46,6 +47,7 @@ class Provenance:
     on. ``completeness_error`` is how much of the target all maps together miss or exceed, as a
     share of it and averaged over steps (``ConvergenceDelta.error``); None of maps that aren't
     shares. ``precision`` is the one in which float32 was multiplied, see ``Backend.precision``.
+    ``probes`` is how many random probes are behind each map that is an estimated norm, 0 elsewhere.
     """
 
     method: str
@@ -64,6 +66,7 @@ class Provenance:
     halvings: int = 0
     completeness_error: float | None = None
     precision: str = ""
+    probes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,7 +362,7 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
         elif self.merge == "sum":
             merged = stack.sum(axis=0)
         else:
-            merged = np.sqrt(np.square(stack).sum(axis=0))
+            merged = root_sum_square(stack, self.provenance.probes)
         return WordMap(word, merged.astype(np.float32), self.signed, self.image)
 
     @property

@@ -138,8 +138,10 @@ def _each_step(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A method's maps ``(word, [step, layer, head,] y, x)`` on the latent grid, one a player, and
-    for additive methods how nearly they add up."""
+    """A method's maps ``(word, [step, layer, head,] y, x)`` on the latent grid, one a player, for
+    additive methods how nearly they add up, and for norms that are estimated how many random probes
+    are behind each."""
 
     maps: xr.DataArray
     delta: ConvergenceDelta | None = None
+    probes: int = 0

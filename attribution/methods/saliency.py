@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.maps import Merge
 from wordlight.attribution.options import whole
-from wordlight.attribution.question import Size
+from wordlight.attribution.probes import root_mean_square_bias
+from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.step import Step, step_rng
 from wordlight.attribution.stepwise import StepwiseAttributor
 from wordlight.attribution.words import Word
@@ -62,10 +64,13 @@ class Saliency(StepwiseAttributor):
     @property
     def relative_error(self) -> float:
         """Standard error of a pixel's estimate at one step, as a share of its value."""
-        return math.sqrt(1.0 / root_mean_square_bias(self.probes) ** 2 - 1.0)
+        return math.sqrt(1.0 / float(root_mean_square_bias(self.probes)) ** 2 - 1.0)
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations(jvp=self.probes * size.players)
+
+    def _attribute(self, question: Question) -> Answer:
+        return replace(super()._attribute(question), probes=self.probes * len(question.steps))
 
     def _at_step(self, step: Step, players: tuple[Word, ...]) -> Array:
         xp = array_namespace(step.point)
@@ -74,7 +79,7 @@ class Saliency(StepwiseAttributor):
         probes = [self._directions(step, player, tokens, channels) for player in players]
         slopes = step.slopes(step.point, self.backend.asarray(np.concatenate(probes)))
         apart = xp.reshape(slopes, (len(players), self.probes, *slopes.shape[1:]))
-        return xp.sqrt(xp.mean(apart * apart, axis=1)) / root_mean_square_bias(self.probes)
+        return xp.sqrt(xp.mean(apart * apart, axis=1)) / float(root_mean_square_bias(self.probes))
 
     def _directions(self, step: Step, player: Word, tokens: int, channels: int) -> npt.NDArray[Any]:
         rng = step_rng(self.seed, step.timestep, player.tokens[0], player.tokens[-1])
@@ -82,12 +87,3 @@ class Saliency(StepwiseAttributor):
         places = list(player.tokens)
         directions[:, places] = rng.standard_normal((self.probes, len(places), channels))
         return directions
-
-
-def root_mean_square_bias(probes: int) -> float:
-    """The expectation of the root mean square of K standard normal draws, below 1.
-
-    √(2/K)·Γ((K+1)/2)/Γ(K/2), for K = ``probes``.
-    """
-    ratio = math.exp(math.lgamma((probes + 1) / 2) - math.lgamma(probes / 2))
-    return math.sqrt(2.0 / probes) * ratio

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from wordlight.attribution.attributor import BudgetError, Family, TextImageAttributor, partition
 from wordlight.attribution.maps import AttributionMaps, Merge
+from wordlight.attribution.probes import root_sum_square
 from wordlight.attribution.testing.audit import Audit, PlantedError, footprint
 from wordlight.attribution.testing.specimens import phrase_of, words_of
 from wordlight.attribution.testing.subject import Subject, same, words_in
@@ -357,7 +358,7 @@ def _merged(maps: AttributionMaps, parts: Sequence[Word], merge: Merge) -> npt.N
     elif merge == "sum":
         merged = stack.sum(0)
     else:
-        merged = np.sqrt(np.square(stack).sum(0))
+        merged = root_sum_square(stack, maps.provenance.probes)
     return merged
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.toys import Pairs, ToyBackend, toy_trajectory
 from wordlight.attribution import InputXGradient, IntegratedGradients, Saliency, Shapley
 from wordlight.attribution.methods.path_rules import PathRule, path_nodes
-from wordlight.attribution.methods.saliency import root_mean_square_bias
+from wordlight.attribution.probes import root_mean_square_bias, root_sum_square
 from wordlight.backends.backend import Conditioning
 
 TRAJECTORY = toy_trajectory(steps=1)
@@ -103,9 +103,10 @@ def test_saliency_is_unbiased_at_few_probes() -> None:
 
 
 def test_saliency_merges_by_root_of_squares() -> None:
-    maps = Saliency(ToyBackend()).attribute(TRAJECTORY)
+    maps = Saliency(ToyBackend(), probes=4000).attribute(TRAJECTORY)
     both = [np.asarray(maps["red"]), np.asarray(maps["circle", 0])]
-    assert np.allclose(np.asarray(maps["red circle"]), np.hypot(*both), rtol=1e-5)
+    assert np.allclose(np.asarray(maps["red circle"]), np.hypot(*both), rtol=1e-4)
+    assert maps.provenance.probes == 4000 * TRAJECTORY.steps
     assert not Saliency(ToyBackend()).multiplies_by_inputs
 
 
@@ -181,3 +182,33 @@ def test_orders_are_those_of_every_permutation() -> None:
     assert sorted(method._orders(4, 1.0)) == sorted(permutations(range(4)))
     assert method._orders(5, 1.0) == method._orders(5, 1.0)
     assert method._orders(5, 1.0) != method._orders(5, 2.0)
+
+
+def test_a_phrase_merged_from_few_probes_is_put_right() -> None:
+    maps = Saliency(ToyBackend(), probes=1, steps=1).attribute(TRAJECTORY)
+    both = np.stack([np.asarray(maps[key]) for key in ("red", ("circle", 0))])
+    merged = np.asarray(maps["red circle"])
+    assert np.allclose(merged, root_sum_square(both, 1), rtol=1e-6)
+    ratio = merged / np.hypot(*both)
+    # Two equal estimates count as four probes, and one beside nothing as its own.
+    assert ratio.min() >= float(root_mean_square_bias(1) / root_mean_square_bias(4)) - 1e-6
+    assert ratio.min() < 0.95
+    assert ratio.max() < 1
+
+
+@pytest.mark.parametrize("norms", [[1, 1], [1, 0.5], [1, 0.2], [1, 1, 1], [1] * 6])
+@pytest.mark.parametrize("probes", [1, 3, 8])
+def test_the_root_of_estimated_squares_is_that_of_the_true_ones(norms, probes) -> None:
+    rng = np.random.default_rng(0)
+    true = np.array(norms, float)[:, None]
+    drawn = rng.standard_normal((probes, len(norms), 100_000))
+    found = true * np.sqrt(np.square(drawn).mean(axis=0)) / root_mean_square_bias(probes)
+    ratio = root_sum_square(found, probes).mean() / math.sqrt(np.square(true).sum())
+    assert ratio == pytest.approx(1, abs=0.02)
+
+
+def test_exact_norms_have_the_plain_root() -> None:
+    norms = np.array([[3.0, 0.0, 0.0], [4.0, 2.0, 0.0]])
+    assert root_sum_square(norms).tolist() == [5, 2, 0]
+    # One norm alone is itself, and nothing is nothing.
+    assert root_sum_square(norms, 1)[1:].tolist() == pytest.approx([2, 0])
