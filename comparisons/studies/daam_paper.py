@@ -257,6 +257,7 @@ examples:
         "maps",
         "metrics",
         "on_error",
+        "pairs",
         "redraw",
         "steps",
     )

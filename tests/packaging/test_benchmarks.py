@@ -1,0 +1,59 @@
+"""Benchmarks run, at the smallest sizes: what they measure is for a machine with nothing else to
+do."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from wordlight.attribution import DAAM
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a benchmark by name; gives what it prints."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    threads = torch.get_num_threads()
+
+    def run(name, *argv, **changes):
+        module = importlib.import_module(name)
+        for what, value in changes.items():
+            monkeypatch.setattr(module, what, value)
+        monkeypatch.setattr(sys, "argv", [name, *argv])
+        module.main()
+        return capsys.readouterr().out
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_methods(run):
+    small = ("--device", "cpu", "--steps", "2", "--seen", "1", "--rounds", "1")
+    printed = run("bench_methods", *small, "--method", "daam")
+    for line in ("drawing an image", "daam, 1 steps", "daam, every step"):
+        assert f"| {line} | 0." in printed or f"| {line} | 1." in printed
+    assert "on cpu, float32" in printed
+    printed = run("bench_methods", *small, "--rows", ROWS=(1, 2))
+    assert printed.count("\n|") == 4
+
+
+def test_the_limit(run):
+    # Half a percent of the UNet's arithmetic would be forty times what its shapes say.
+    share = float(re.search(r"layers: ([\d.]+)%", run("bench_limit"))[1])
+    assert 0.05 < share < 0.5
+
+
+def test_replays(run):
+    assert "daam: " in run("bench_replay", ROUNDS=1, METHODS=(DAAM,))
+
+
+def test_tracing(run):
+    printed = run("bench_tracing", "--rounds", "1", "--steps", "1", "--side", "64")
+    assert "traced, maps included" in printed
