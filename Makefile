@@ -14,7 +14,7 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all methods leaderboard findings studies test test-all test-gpu bench lint format clean
+.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all compare-many methods leaderboard findings studies test test-all test-gpu bench lint format clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -33,10 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## compare the methods on the embedded model, into out/demo
 	$(DEMO)
 
-# Every method at equal cost on the same images (but regeneration, whose cost is what it is), the
-# sanity study, and what the pages measure themselves. Some twenty minutes on one core; the comparisons
-# go on where they were stopped. To try it on fewer images, beside what is there:
-#     make methods IMAGES="-n 16 --calibration 8" MEASURED=out/few
+# Every method at equal cost on the same images (but regeneration, whose cost is what it is). To try it
+# on fewer images, beside what is there:
+#     make compare-all IMAGES="-n 16 --calibration 8" MEASURED=out/few
 METHODS := daam self-attention-refined relative-attention attention-chains gramcol goca head-selection open-vocabulary attention-x-gradient \
 	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference information-decomposition \
 	shapley kernel-shap uniform center random guidance-norm token-rank shuffled-word
@@ -48,13 +47,8 @@ compare-all: install
 	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word \
 		-o $(MEASURED)/regeneration
 
-methods: compare-all ## remake the pictures and numbers of docs/methods
-	$(BIN)/wordlight study sanity -n 2 --steps 1 -o $(MEASURED)/sanity
-	$(BIN)/python docs/make_methods.py $(MEASURED)/all $(MEASURED)/regeneration \
-		--sanity $(MEASURED)/sanity
-
-# All methods on two hundred images (docs/leaderboard.toml; some forty minutes on one core), beside the
-# comparisons of `make methods`. Both go on where they were stopped. To try it on fewer images:
+# All methods on two hundred images (docs/leaderboard.toml; some forty minutes on one core): what pages
+# quote is of these. All comparisons go on where they were stopped. To try it on fewer images:
 #     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
 #         LEADERBOARD=out/few-leaderboard LAYERS="-n 16 --calibration 8" BOTH="-n 8 --calibration 8"
 MANY :=
@@ -63,8 +57,14 @@ LAYERS := -n 200 --calibration 24
 BOTH := -n 8 --calibration 4
 SECOND := -n 100 --calibration 24
 
-leaderboard: compare-all ## remake the tables and the picture of docs/leaderboard.md
+compare-many: install
 	$(BIN)/wordlight compare --config docs/leaderboard.toml $(MANY) -o $(LEADERBOARD)/many
+
+methods: compare-many ## remake the pictures and numbers of docs/methods
+	$(BIN)/wordlight study sanity -n 2 --steps 1 -o $(MEASURED)/sanity
+	$(BIN)/python docs/make_methods.py $(LEADERBOARD)/many --sanity $(MEASURED)/sanity
+
+leaderboard: compare-many compare-all ## remake the tables and the picture of docs/leaderboard.md
 	$(BIN)/python docs/make_leaderboard.py $(LEADERBOARD)/many $(MEASURED)/all \
 		$(MEASURED)/regeneration
 
@@ -77,7 +77,7 @@ findings: leaderboard ## remake the tables and figures of docs/findings.md
 		-o $(LEADERBOARD)/positions
 	$(BIN)/wordlight compare $(BOTH) --framework torch --framework flax --method daam \
 		--method self-attention-refined --method occlusion --method input-x-gradient \
-		--method guidance-norm --method shuffled-word -o $(LEADERBOARD)/both
+		--method guidance-norm --method shuffled-word --pairs all -o $(LEADERBOARD)/both
 	$(BIN)/wordlight compare --model scenes-b $(SECOND) --method daam \
 		--method self-attention-refined --method attention-x-gradient \
 		--method input-x-gradient --method occlusion \

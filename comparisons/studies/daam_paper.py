@@ -282,7 +282,12 @@ examples:
         metavar="PIPELINE",
     )
     n: int = option(
-        whole(1), "captions, one an image", default=200, flags=("-n",), metavar="N", identity=True
+        whole(1),
+        "the number of captions, one an image",
+        default=200,
+        flags=("-n",),
+        metavar="N",
+        identity=True,
     )
 
     @classmethod
