@@ -7,6 +7,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,5 +56,33 @@ def test_replays(run):
 
 
 def test_tracing(run):
-    printed = run("bench_tracing", "--rounds", "1", "--steps", "1", "--side", "64")
+    small = ("--rounds", "1", "--steps", "1", "--side", "64")
+    # What is held takes runs of 50 steps, and is tested where tracing is.
+    printed = run("bench_tracing", *small, held=lambda *_sizes: 0)
     assert "traced, maps included" in printed
+
+
+def test_the_page_of_performance_is_made_of_its_commands(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent / "docs"))
+    made = importlib.import_module("make_performance")
+    page = tmp_path / "performance.md"
+    page.write_text(made.PAGE.read_text("utf-8"), "utf-8")
+    commands = made.parts(page)
+    assert {"methods", "rows", "tracing"} <= set(commands)
+    # As many as there are parts, of which each names a benchmark that there is.
+    assert page.read_text("utf-8").count("<!-- /") == len(commands)
+    assert all((FOLDER.parent / command.split()[0]).is_file() for command in commands.values())
+
+    def run(command, **_how):
+        failed = "bench_flax" in command[1]
+        return SimpleNamespace(
+            returncode=int(failed), stdout="| a |\n|---|\n| 1 |\n", stderr="no such device\n"
+        )
+
+    monkeypatch.setattr(made.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["make_performance", "--page", str(page)])
+    made.main()
+    text = page.read_text("utf-8")
+    assert "<!-- rows -->\n| a |\n|---|\n| 1 |\n<!-- /rows -->" in text
+    # What fails here stays as it was.
+    assert "<!-- flax -->\nnot measured\n<!-- /flax -->" in text
