@@ -180,6 +180,7 @@ class Reproduction:
             f"Of all words' maps of an image, on average, by {facts.framework} on {facts.device}; "
             "drawing the image and asking segmenters comes on top.",
             lines,
+            ("the run's own page, with its images and maps: run/report.html",),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -347,7 +348,8 @@ examples:
                 "out": out / "run",
             }
             comparison = compare(**given)
-            named = masks if isinstance(masks, str | None) else masks.identity
+            maker = self.masks or (None if self.annotated else MASKS)
+            named = maker if isinstance(maker, str | None) else maker.identity
             found = _found(comparison, named or "made by people", nouns)
             found.write(out)
         return found
