@@ -48,6 +48,7 @@ METHOD = {
 WHOLE_IMAGE = "uniform"
 MASKS = "clipseg:CIDAS/clipseg-rd64-refined"
 SEGMENTERS = {
+    "CLIPSeg": MASKS,
     "Mask2Former": "mask2former:facebook/mask2former-swin-small-coco-panoptic",
     "OneFormer": "oneformer:shi-labs/oneformer_coco_swin_large",
 }
@@ -324,7 +325,7 @@ examples:
         tagged_by = f",tags={tags}" if tags else f",spacy={spacy}"
         with claimed(out), locked(out):
             data = f"coco-gen:{Path(self.captions).resolve()}{tagged_by}"
-            masks, segmenters = self.masks, dict(self.segmenters)
+            masks = self.masks
             if not self.annotated:
                 data = f"folder:{self._prompts(out, nouns)}{tagged_by}"
                 masks = masks or MASKS
@@ -332,8 +333,9 @@ examples:
                 if asks and ",classes=" not in str(masks):
                     # What it is asked for in captions: their nouns.
                     masks = f"{masks},classes={out / 'captions' / 'nouns.txt'}"
-            if not segmenters:
-                segmenters = {**({"CLIPSeg": MASKS} if self.annotated else {}), **SEGMENTERS}
+            maker = self.masks or (None if self.annotated else MASKS)
+            # What made the masks is no row.
+            default = {name: one for name, one in SEGMENTERS.items() if one != maker}
             given = {one.name: getattr(self, one.name) for one in fields(Arguments)}
             given |= {
                 "methods": [*(self.methods or [METHOD]), WHOLE_IMAGE],
@@ -342,13 +344,12 @@ examples:
                 "on_error": "skip",
                 "redraw": self.annotated,
                 "masks": masks,
-                "segmenters": segmenters,
+                "segmenters": self.segmenters or default,
                 "calibration": 0,
                 "steps": 1,
                 "out": out / "run",
             }
             comparison = compare(**given)
-            maker = self.masks or (None if self.annotated else MASKS)
             named = maker if isinstance(maker, str | None) else maker.identity
             found = _found(comparison, named or "made by people", nouns)
             found.write(out)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.backends.torch import segmenters as tiny
 from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.datasets.making import read_captions
-from wordlight.comparisons.studies.daam_paper import DaamPaper
 from wordlight.comparisons.studies.influence import PAPER_SPREAD
 
 CAPTIONS = ("a red circle and a dog.", "a dog and a blue square.", "a cat.")
@@ -127,5 +128,30 @@ def test_captions_without_tags_say_what_is_missing(given, tmp_path, capsys):
     assert "has no parts of speech of" in capsys.readouterr().err
 
 
-def test_a_folder_of_annotated_images_needs_no_segmenter(tmp_path):
-    assert DaamPaper(captions=tmp_path, out=tmp_path / "out").annotated
+def test_masks_that_people_made(given, tmp_path, capsys):
+    """The images are drawn first, and again for their maps."""
+    folder, out = tmp_path / "set", tmp_path / "out"
+    made = ("data", "make", "coco-gen", "--captions", str(given / "captions.txt"), "-n", "2")
+    how = ("--sampling-steps", "2", "--quiet", "--json")
+    assert main([*made, "-o", str(folder), *how]) == 0
+    capsys.readouterr()
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[:32, :, 3] = 255
+    for place in folder.glob("[0-9]*"):
+        for word in {"circle", "square", "dog", "cat"} & set(
+            place.joinpath("prompt.txt").read_text().replace(".", "").split()
+        ):
+            Image.fromarray(pixels).save(place / f"{word}.gt.png")
+            if word in ("circle", "square"):
+                continue
+            # Another object, so that there are two of them.
+            Image.fromarray(pixels[::-1]).save(place / f"{word}.gt.png")
+    arguments = [*("reproduce", "daam", "--captions", str(folder), "-n", "2"), *how]
+    arguments += ["--tags", str(given / "tags.conllu"), "-o", str(out)]
+    arguments += ["--segmenter", f"gone=mask2former:{given / 'nowhere'}"]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["masks"] == "made by people"
+    whole = next(one for one in found["segmentation"] if one["row"] == "uniform")
+    assert whole["open"]["mean"] == whole["closed"]["mean"] == 0.5
+    assert found["parts_of_speech"]["NOUN"]["n"] == whole["open"]["n"]
