@@ -37,7 +37,7 @@ demo: install ## compare the methods on the embedded model, into out/demo
 # on fewer images, beside what is there:
 #     make compare-all IMAGES="-n 16 --calibration 8" MEASURED=out/few
 METHODS := daam self-attention-refined relative-attention attention-chains gramcol goca head-selection open-vocabulary attention-x-gradient \
-	saliency input-x-gradient integrated-gradients gradient-shap occlusion noise-difference information-decomposition \
+	saliency input-x-gradient integrated-gradients gradient-shap deeplift occlusion noise-difference information-decomposition \
 	shapley kernel-shap uniform center random guidance-norm token-rank shuffled-word
 IMAGES := -n 32 --calibration 16
 MEASURED := out/methods

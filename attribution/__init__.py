@@ -19,6 +19,7 @@ from wordlight.attribution.methods.controls import Random as Random
 from wordlight.attribution.methods.controls import ShuffledWord as ShuffledWord
 from wordlight.attribution.methods.controls import Uniform as Uniform
 from wordlight.attribution.methods.daam import DAAM as DAAM
+from wordlight.attribution.methods.deeplift import DeepLift as DeepLift
 from wordlight.attribution.methods.goca import GoCA as GoCA
 from wordlight.attribution.methods.gradient_shap import GradientShap as GradientShap
 from wordlight.attribution.methods.gramcol import GramCol as GramCol

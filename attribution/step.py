@@ -178,6 +178,28 @@ class Step:
             parts.append(self.target.slopes(wide(prediction), wide(moved)))
         return xp.concat(parts, axis=0)
 
+    def shares(self, parts: Array) -> Array:
+        """The shares that parts ``(batch, tokens, channels)`` of the displacement have in f at the
+        point, by the rescale rule: ``(batch, y, x)``.
+
+        Raises ValueError where the target is not linear in the prediction.
+        """
+        if not self.target.linear:
+            raise ValueError(
+                "the target isn't linear in the prediction, and deeplift shares out only such: "
+                "leave target out (Guidance), or ask for a Region of it"
+            )
+        xp = array_namespace(parts)
+        conditioning = self.inputs.conditioning(self.point)
+        found = []
+        for start in range(0, parts.shape[0], self.batch_size):
+            some = parts[start : start + self.batch_size]
+            moved = self.backend.denoise_parts(
+                self.latents, self.timestep, conditioning, self.baseline, some
+            )
+            found.append(self.target.slopes(wide(moved[:1]), wide(moved)))
+        return xp.concat(found, axis=0)
+
 
 def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     """Prepare one step: costs two forward passes, and a third where noise was added."""

@@ -41,7 +41,13 @@ class Predictions:
 
 
 class StepTarget(ABC):
-    """A target at one step: a function f of the prediction, zero at the baseline's."""
+    """A target at one step: a function f of the prediction, zero at the baseline's.
+
+    ``linear`` says that f is linear in the prediction, but for a constant, so that ``slopes`` are
+    the same at every prediction.
+    """
+
+    linear: bool = False
 
     @abstractmethod
     def values(self, predictions: Array) -> Array:
@@ -96,6 +102,7 @@ class Guidance(PixelTarget):
 class _Projection(StepTarget):
     empty: Array
     direction: Array
+    linear = True
 
     def values(self, predictions: Array) -> Array:
         return self.slopes(predictions, predictions - self.empty)
@@ -182,6 +189,10 @@ class Region(PixelTarget):
 class _Weighted(StepTarget):
     inside: StepTarget
     weights: Array
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        return self.inside.linear
 
     def values(self, predictions: Array) -> Array:
         return self.inside.values(predictions) * self.weights

@@ -401,6 +401,44 @@ class Backend(ABC):
         parts = self.limits.parts("denoise_jvp", n_tangents, n_tangents, some)
         return parts[0][0], join_rows([changes for _, changes in parts])
 
+    def denoise_parts(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        baseline: Array,
+        parts: Array,
+    ) -> Array:
+        """Share out the difference of two predictions among parts of the difference of their
+        embeddings, by DeepLIFT's rescale rule (Shrikumar et al. 2017).
+
+        Each part counts as a forward-mode product, which it costs about as much as.
+
+        Args:
+            latents: ``(1, channels, height, width)``.
+            timestep: of both.
+            conditioning: of one row.
+            baseline: the other's embeddings ``(1, tokens, channels)``; the rest is the same.
+            parts: ``(parts, tokens, channels)``.
+
+        Returns:
+            ``(parts, channels, height, width)``: of parts that sum to ``embeddings - baseline``
+            they sum to the difference of the predictions.
+
+        Raises:
+            ValueError: the model has an operation for which there is no rule.
+        """
+        self.require(frozenset({"denoise_parts"}), "denoise_parts")
+        _one("denoise_parts", latents)
+        self._check_added(conditioning.added)
+        n_parts = int(parts.shape[0])
+        self.evaluations.jvp += n_parts
+
+        def some(rows: slice) -> Array:
+            return self._denoise_parts(latents, timestep, conditioning, baseline, parts[rows])
+
+        return join_rows(self.limits.parts("denoise_parts", n_parts, n_parts, some))
+
     def denoise_vjp(
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
     ) -> Array:
@@ -729,6 +767,16 @@ class Backend(ABC):
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
     ) -> tuple[Array, Array]:
+        raise NotImplementedError
+
+    def _denoise_parts(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        baseline: Array,
+        parts: Array,
+    ) -> Array:
         raise NotImplementedError
 
     def _denoise_vjp(

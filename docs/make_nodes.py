@@ -2,7 +2,8 @@
 
     python docs/make_nodes.py -n 24
 
-Truth are the maps with 64 nodes, on images of the validation split. Takes some minutes an image on
+Truth are the maps with 64 nodes, on images of the validation split. The players are the shape
+nouns, the rest of the prompt, ``<start>``, ``<end>`` and ``<pad>``. Takes some minutes an image on
 a core; ``--out table.md`` writes elsewhere than into docs/methods/integrated-gradients.md.
 """
 
@@ -21,6 +22,7 @@ from wordlight import load
 from wordlight.attribution import DAAM, InputXGradient, IntegratedGradients, Occlusion
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.words import PromptWords, WordKey
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.datasets.item import DatasetItem, ScoredWord
@@ -72,6 +74,15 @@ class Curves:
         return len(next(iter(self._found.values()), ()))
 
 
+def players_of(item: DatasetItem, nouns: Iterable[ScoredWord]) -> list[WordKey]:
+    """Return the scored nouns and, as one player, the rest of the prompt: each player costs
+    products of its own."""
+    apart = [slice(noun.word.start, noun.word.stop) for noun in nouns]
+    words = PromptWords.of(item.trajectory.tokens).words
+    rest = [slice(word.start, word.stop) for word in words]
+    return [*apart, [place for place in rest if place not in apart]]
+
+
 def measured(backend: Backend, n: int) -> str:
     """Return the table, with the rows' order among other methods below it."""
     rows: dict[str, TextImageAttributor] = {
@@ -84,13 +95,14 @@ def measured(backend: Backend, n: int) -> str:
     costs: defaultdict[str, list[int]] = defaultdict(list)
     for item in tqdm(items_of(backend, n), total=n, unit="image"):
         nouns = [word for word in item.words if word.category == "shape-noun"]
-        found = {name: method.attribute(item.trajectory) for name, method in rows.items()}
+        players = players_of(item, nouns)
+        found = {name: row.attribute(item.trajectory, players) for name, row in rows.items()}
         for name, maps in found.items():
             errors[name].append(error(maps, found[f"{TRUTH} nodes"]))
             costs[name].append(maps.provenance.forward_equivalents)
             curves[name].add(maps, nouns)
         for name, method in others.items():
-            curves[name].add(method.attribute(item.trajectory), nouns)
+            curves[name].add(method.attribute(item.trajectory, players), nouns)
     lines = ["| nodes | error | mIoU@best | forward-equivalents |", "|---|---|---|---|"]
     lines += [
         f"| {name.removesuffix(' nodes')} | {np.mean(errors[name]):.2%} | {curves[name].best:.3f} "

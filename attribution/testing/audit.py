@@ -14,6 +14,7 @@ from wordlight.backends.backend import Backend, Evaluations
 _PRIMITIVES = {
     "_denoise": "denoise",
     "_denoise_jvp": "denoise_jvp",
+    "_denoise_parts": "denoise_parts",
     "_denoise_vjp": "denoise_vjp",
     "_attention": "attention",
     "_concept_attention": "concept_attention",
@@ -121,6 +122,8 @@ class Audit:
                 self.spent.forward += int(given["latents"].shape[0])
             case "_denoise_jvp":
                 self.spent.jvp += int(given["tangents"].shape[0])
+            case "_denoise_parts":
+                self.spent.jvp += int(given["parts"].shape[0])
             case "_denoise_vjp":
                 self.spent.vjp += int(given["latents"].shape[0])
             case "_attention":

@@ -138,9 +138,9 @@ class ToyModel(Backend):
     def capabilities(self) -> frozenset[str]:
         """All primitives but tracing a pipeline."""
         return frozenset(
-            "sample invert encode encode_from denoise denoise_jvp denoise_vjp attention "
-            "self_attention attention_keys attention_measures attention_vjp concept_attention "
-            "decode randomized".split()
+            "sample invert encode encode_from denoise denoise_jvp denoise_parts denoise_vjp "
+            "attention self_attention attention_keys attention_measures attention_vjp "
+            "concept_attention decode randomized".split()
         )
 
     @property
@@ -283,6 +283,32 @@ class ToyModel(Backend):
                 outs.append(probabilities @ one.values + moved)
             changes.append(self._gather(passes, outs).reshape(latents.shape[1:]))
         return self._denoise(latents, timestep, conditioning), np.stack(changes)
+
+    def _denoise_parts(
+        self,
+        latents: Floats,
+        timestep: float,
+        conditioning: Conditioning,
+        baseline: Floats,
+        parts: Floats,
+    ) -> Floats:
+        looks = self._looks(latents[0], timestep)
+        ends = [self._passes(looks, one) for one in (conditioning.embeddings[0], baseline[0])]
+        found = []
+        for part in parts:
+            outs = []
+            for one, other in zip(*ends, strict=True):
+                keys = (part @ one.look.layer.key).swapaxes(1, 2)
+                moved = _softmax_parts(
+                    one.probabilities,
+                    other.probabilities,
+                    one.look.queries @ keys / np.sqrt(WIDTH),
+                )
+                middle = (one.probabilities + other.probabilities) / 2
+                values = (one.values + other.values) / 2
+                outs.append(moved @ values + middle @ (part @ one.look.layer.value))
+            found.append(self._gather(ends[0], outs).reshape(latents.shape[1:]))
+        return np.stack(found)
 
     def _pulled_back(self, passes: Sequence[_Pass], cotangent: Floats) -> list[Floats]:
         """From ∂S/∂ε ``(channels, y, x)`` to ∂S/∂(A·V) of each layer, ``(places, channels)``; the
@@ -589,3 +615,14 @@ def _softmax_change(probabilities: Floats, scores: Floats) -> Floats:
     mean = (probabilities * scores).sum(-1, keepdims=True)
     change: Floats = probabilities * (scores - mean)
     return change
+
+
+def _softmax_parts(after: Floats, before: Floats, scores: Floats) -> Floats:
+    """Return the parts of the difference of probabilities that come of parts of their scores'
+    difference: the change with Δp / Δlog p in the place of p."""
+    ratio = np.log(after) - np.log(before)
+    same = np.abs(ratio) < 1e-8
+    means = np.where(same, after, (after - before) / np.where(same, 1.0, ratio))
+    mean = (means * scores).sum(-1, keepdims=True) / means.sum(-1, keepdims=True)
+    parts: Floats = means * (scores - mean)
+    return parts

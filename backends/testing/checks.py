@@ -370,6 +370,30 @@ def forward_mode_gives_slopes(subject: Subject) -> None:
     )
 
 
+def parts_make_up_the_difference(subject: Subject) -> None:
+    """``denoise_parts`` of parts that sum to the difference of two prompts' embeddings sum to the
+    difference of their predictions, and each is its own."""
+    if not subject.has("denoise", "denoise_parts"):
+        return
+    backend, latents, time = subject.backend, subject.latents, subject.timestep
+    baseline = subject.baseline
+    shares = subject.answer("denoise_parts")
+    subject.shaped(shares, (2, *latents.shape[1:]), "the answer of denoise_parts")
+    other = backend.denoise(latents, time, subject.conditioned(baseline))
+    subject.near(
+        subject.numpy(shares).sum(axis=0, keepdims=True),
+        subject.numpy(subject.answer("denoise")) - subject.numpy(other),
+        "the sum of denoise_parts and the difference of the predictions",
+    )
+    _check_one_by_one(
+        subject,
+        "denoise_parts",
+        lambda some: backend.denoise_parts(latents, time, subject.conditioning, baseline, some),
+        subject.parts,
+        shares,
+    )
+
+
 def reverse_mode_transposes_forward_mode(subject: Subject) -> None:
     """⟨v, J·u⟩ = ⟨Jᵀ·v, u⟩."""
     if not subject.has("denoise_jvp", "denoise_vjp"):
@@ -704,6 +728,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     denoises_rows_one_by_one,
     takes_the_steps_that_it_predicts,
     forward_mode_gives_slopes,
+    parts_make_up_the_difference,
     reverse_mode_transposes_forward_mode,
     reverse_mode_takes_rows_one_by_one,
     attends_with_probabilities,

@@ -199,6 +199,19 @@ class Subject:
         shape = self.conditioning.embeddings.shape
         return self.random((2, *shape[1:]), self.conditioning.embeddings, seed=1)
 
+    @property
+    def baseline(self) -> Array:
+        """Another prompt's embeddings, ``(1, tokens, channels)``."""
+        return self.backend.asarray(self.other_embeddings[None])
+
+    @cached_property
+    def parts(self) -> Array:
+        """The difference from the other prompt's embeddings in two parts, that of every third token
+        and the rest, ``(2, tokens, channels)``."""
+        whole = self.trajectory.embeddings - self.other_embeddings
+        first = (np.arange(len(whole)) % 3 == 0)[:, None]
+        return self.backend.asarray(np.stack([first * whole, ~first * whole]))
+
     def own_keys(self, *, in_place: bool = True) -> OtherKeys:
         """The prompt's own embeddings as words, each in its own place, or beside the prompt."""
         embeddings = self.conditioning.embeddings[0]
@@ -291,6 +304,12 @@ class Subject:
                 count(jvp=2),
             ),
             Primitive(
+                "denoise_parts",
+                "denoise_parts",
+                lambda: backend.denoise_parts(*at(), self.baseline, self.parts),
+                count(jvp=2),
+            ),
+            Primitive(
                 "denoise_vjp",
                 "denoise_vjp",
                 lambda: backend.denoise_vjp(*at(), self.cotangent),
@@ -354,7 +373,7 @@ class Subject:
     def _prepare(self) -> None:
         # Made beforehand, so that what it costs isn't counted as the primitive's.
         _ = self.latents, self.conditioning, self.input_embeddings
-        _ = self.tangents, self.cotangent, self.input_tangents, self.latent_tangents
+        _ = self.parts, self.tangents, self.cotangent, self.input_tangents, self.latent_tangents
 
     def answer(self, name: str) -> Any:
         """Return a primitive's answer; AssertionError where it raises instead."""

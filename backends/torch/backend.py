@@ -49,6 +49,7 @@ from wordlight.backends.torch.randomizing import (
     stages_of_transformer,
 )
 from wordlight.backends.torch.recorder import PipelineRecorder
+from wordlight.backends.torch.rescale_rule import rescaled_parts
 from wordlight.backends.torch.reverse_mode import attention_gradients, embedding_gradient
 from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.text_encoding import (
@@ -72,8 +73,8 @@ _MOST_STEPS, _MOST_PLACES, _MOST_PAIRS = 8, 2**15, 2**24
 _DECODER_CHUNK = 8
 _ALWAYS = frozenset(
     (
-        "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
-        "attention_keys attention_measures attention_vjp trace"
+        "sample invert encode denoise denoise_jvp denoise_parts denoise_vjp attention "
+        "self_attention attention_keys attention_measures attention_vjp trace"
     ).split()
 )
 #: What every pipeline has, by the names that it goes by.
@@ -502,6 +503,19 @@ class TorchBackend(Backend):
         predict = functools.partial(self._predicting(timestep, conditioning.added), latents)
         with as_written(self.model.whole):
             return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
+
+    @in_precision
+    def _denoise_parts(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        baseline: Array,
+        parts: Array,
+    ) -> Array:
+        predict = functools.partial(self._predicting(timestep, conditioning.added), latents)
+        with as_written(self.model.whole):
+            return rescaled_parts(predict, conditioning.embeddings, baseline, parts)
 
     @in_precision
     def _denoise_vjp(

@@ -467,6 +467,7 @@ def _pushes_from_empty(pipe: Any) -> bool:
 _NOT_OF_TRANSFORMERS = {
     "encode_from": "only CLIP's text encoder by itself is run from its input embeddings on"
 }
+_EXPERTS_ARE_CHOSEN = "experts are chosen place by place, which DeepLIFT has no rule for"
 _TEXT_IS_ONLY_ATTENDED_TO = {"concept_attention": "its text doesn't attend to the picture"}
 _NOT_OF_VIDEOS = _NOT_OF_TRANSFORMERS | {
     "sample": "how many frames a video has is said to its pipeline: call that inside "
@@ -595,6 +596,11 @@ FAMILIES: tuple[Denoiser, ...] = (
         layers=layers_named(r"layers\.\d+\.attn"),
         two_calls=True,
         sigma=lambda _module, timestep: 1 - timestep,
+        lacks=_NOT_OF_TRANSFORMERS
+        | {
+            "denoise_parts": "the text's states are written into a tensor of the picture's, which "
+            "DeepLIFT has no rule for"
+        },
     ),
     replace(
         _SD_3,
@@ -622,7 +628,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         two_calls=True,
         lacks=_NOT_OF_TRANSFORMERS
         | dict.fromkeys(
-            ("denoise", "denoise_jvp", "denoise_vjp", "attention_vjp", "invert"),
+            ("denoise", "denoise_jvp", "denoise_parts", "denoise_vjp", "attention_vjp", "invert"),
             "the noise level can't be told from the timestep that the denoiser is given",
         ),
     ),
@@ -687,7 +693,9 @@ FAMILIES: tuple[Denoiser, ...] = (
         layout=_picture_tokens_first,
         read=_turned_tokens,
         layers=layers_named(r"transformer_blocks\.\d+\.attn"),
-        lacks=_NOT_OF_TRANSFORMERS | _TEXT_IS_ONLY_ATTENDED_TO,
+        lacks=_NOT_OF_TRANSFORMERS
+        | _TEXT_IS_ONLY_ATTENDED_TO
+        | {"denoise_parts": _EXPERTS_ARE_CHOSEN},
     ),
     replace(
         _SD_3,
@@ -704,6 +712,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         lacks=_NOT_OF_TRANSFORMERS
         | {
             "denoise_jvp": "experts are chosen place by place, which has no forward-mode rule",
+            "denoise_parts": _EXPERTS_ARE_CHOSEN,
             "attention_vjp": "Llama's tokens stand in two places among its keys",
             "attention_keys": "Llama's tokens stand in two places among its keys",
             "attention_measures": "Llama's tokens stand in two places among its keys",

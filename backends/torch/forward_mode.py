@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,6 +43,13 @@ def _is_half(tensor: Any) -> bool:
     return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """A context in which every operation of a model has a rule for forward mode."""
+    with _ONE_AT_A_TIME, Differentiable():
+        yield
+
+
 def forward_products(
     function: Callable[[torch.Tensor], torch.Tensor],
     point: torch.Tensor,
@@ -58,6 +66,6 @@ def forward_products(
         value, change, *_ = torch.func.jvp(function, (point,), (tangent,))
         return value, change
 
-    with _ONE_AT_A_TIME, Differentiable():
+    with forward_mode():
         values, changes = torch.func.vmap(along, chunk_size=chunk)(tangents[:, None])
     return values[0], changes[:, 0]

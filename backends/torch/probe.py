@@ -37,7 +37,7 @@ _PROMPTS = ("a red circle", "two blue squares")
 #: Only maps of words: how the prediction is scaled, and much else, isn't found so.
 _LACKS = dict.fromkeys(
     (
-        "sample invert decode encode_from randomized denoise denoise_jvp denoise_vjp "
+        "sample invert decode encode_from randomized denoise denoise_jvp denoise_parts denoise_vjp "
         "self_attention attention_keys attention_measures attention_vjp"
     ).split(),
     "its denoiser isn't in the table of families: a probe found where it attends to the words, "

@@ -27,8 +27,8 @@ METHODS = {
 NAMES = (
     "daam self-attention-refined relative-attention attention-chains gramcol goca head-selection "
     "concept-attention open-vocabulary attention-x-gradient saliency input-x-gradient "
-    "integrated-gradients gradient-shap occlusion noise-difference information-decomposition "
-    "regeneration shapley kernel-shap"
+    "integrated-gradients gradient-shap deeplift occlusion noise-difference "
+    "information-decomposition regeneration shapley kernel-shap"
 ).split()
 
 

@@ -150,6 +150,15 @@ class AddsDirections(ToyModel):
         return value, changes.cumsum(axis=0)
 
 
+class ScalesByTheEnd(ToyModel):
+    """Its parts are slopes at the prompt's end of the way."""
+
+    def _denoise_parts(
+        self, latents: Any, timestep: float, conditioning: Any, baseline: Any, parts: Any
+    ) -> Any:
+        return self._denoise_jvp(latents, timestep, conditioning, parts)[1]
+
+
 class SkipsTheKeys(ToyModel):
     """Its gradient leaves out how attention itself changes: that of the values alone."""
 

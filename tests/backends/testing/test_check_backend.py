@@ -65,6 +65,10 @@ BROKEN: dict[type[Backend], tuple[str, str]] = {
         "forward-mode-gives-slopes",
         r"of direction 2 of two and of that alone",
     ),
+    broken.ScalesByTheEnd: (
+        "parts-make-up-the-difference",
+        r"the sum of denoise_parts and the difference of the predictions: they are",
+    ),
     broken.SkipsTheKeys: (
         "reverse-mode-transposes-forward-mode",
         r"⟨denoise_vjp\(v\), u⟩ and ⟨v, denoise_jvp\(u\)⟩: they are",

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from tests.backends.torch.test_families import FAMILIES as SEEN_THERE
 from wordlight import trace
-from wordlight.attribution import DAAM
+from wordlight.attribution import DAAM, DeepLift
 from wordlight.backends import AttentionQuery
 from wordlight.backends.backend import Conditioning, MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend
@@ -261,6 +261,30 @@ def test_forward_mode_is_the_limit_of_differences(family):
     # Kandinsky rounds what it has rotated to bfloat16.
     rounding = 0.1 if family == "kandinsky-5" else 1e-2
     assert min(errors) < (1e-6 if family in IN_FLOAT64 else rounding), errors
+
+
+@pytest.mark.parametrize("family", some(OTHERS))
+def test_parts_of_the_text_make_up_the_difference(family):
+    """The rescale rule has every operation of the denoiser."""
+    _, _, run = traced(family)
+    trajectory, backend = run.trajectories[0], TorchBackend(pipe_of(family))
+    if "denoise_parts" not in backend.capabilities:
+        with pytest.raises(MissingCapabilityError, match=r"DeepLIFT|noise level"):
+            DeepLift(backend)
+        return
+    latents, told = backend.asarray(trajectory.latents[-1:]), backend.told(trajectory, -1)
+    point = backend.asarray(trajectory.embeddings[None])
+    baseline, time = point.flip(1), float(trajectory.timesteps[-1])
+    half = (torch.arange(point.shape[1]) % 2)[:, None]
+    parts = torch.cat([half * (point - baseline), (1 - half) * (point - baseline)])
+    with torch.no_grad():
+        found = backend.denoise_parts(latents, time, Conditioning(point, told), baseline, parts)
+        after, before = (
+            backend.denoise(latents, time, Conditioning(e, told)) for e in (point, baseline)
+        )
+    # Kandinsky rounds what it has rotated to bfloat16.
+    rounding = 5e-2 if family == "kandinsky-5" else 1e-3
+    assert (found.sum(0) - (after - before)[0]).norm() < rounding * (after - before).norm()
 
 
 @pytest.mark.parametrize("family", some(TINY))
