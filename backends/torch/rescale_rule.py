@@ -224,7 +224,7 @@ def _by_quotient(near: float, func: Any, x: Lifted, *args: Any, **kwargs: Any) -
     step = point - baseline
     close = step.abs() <= near
     middle = (point + baseline) / 2
-    _, derivative = torch.func.jvp(plain, (middle,), (torch.ones_like(middle),))
+    derivative: Any = torch.func.jvp(plain, (middle,), (torch.ones_like(middle),))[1]
     after, before = plain(point), plain(baseline)
     quotient = (after - before) / torch.where(close, 1.0, step)
     slope = torch.where(close, derivative, quotient).to(x.dtype)
@@ -239,7 +239,7 @@ def _power(func: Any, x: Lifted, exponent: Any) -> Any:
         return x.reciprocal()
     if isinstance(exponent, Lifted) or exponent != int(exponent) or exponent < 1:
         raise ValueError(f"DeepLIFT has no rule for a power of {exponent}")
-    made = x
+    made: Any = x
     for _ in range(int(exponent) - 1):
         made = made * x
     return made
