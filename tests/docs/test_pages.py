@@ -117,7 +117,7 @@ def test_the_readme_lists_every_method_with_the_question_of_its_page() -> None:
     for name, question in rows.items():
         page = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
         assert f"\n**{question}**\n" in page, name
-    count = re.search(r"any of (\w+) attribution\s+methods", README)
+    count = re.search(r"any of ([\w-]+) attribution\s+methods", README)
     assert count is not None
     assert count[1] == {19: "nineteen", 20: "twenty", 21: "twenty-one"}[len(rows)]
 
