@@ -6,6 +6,7 @@ import sys
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 
 def entry_points(group: str) -> list[metadata.EntryPoint]:
@@ -25,5 +26,6 @@ def _changed(place: str) -> int | None:
 
 
 @lru_cache(maxsize=2)
-def _all(places: tuple[tuple[str, int | None], ...]) -> metadata.EntryPoints:
+def _all(places: tuple[tuple[str, int | None], ...]) -> Any:
+    # Of another type before Python 3.12; both select.
     return metadata.entry_points()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 
@@ -62,7 +62,7 @@ def in_precision(
         with multiplying(self.asked_precision):
             return method(self, *args, **kwargs)
 
-    return computing
+    return cast("Callable[Concatenate[Any, P], R]", computing)
 
 
 def _get() -> tuple[str, str]:

@@ -153,13 +153,13 @@ def sign_flip_test(
 
 def _patterns(start: int, size: int, images: int) -> FloatArray:
     numbers = np.arange(start, start + size)[:, None] >> np.arange(images)
-    signs: FloatArray = 1.0 - 2.0 * (numbers & 1)
+    signs: FloatArray = np.where(numbers & 1, -1.0, 1.0)
     return signs
 
 
 def _drawn(rng: np.random.Generator, size: int, images: int) -> FloatArray:
     bits = np.unpackbits(rng.integers(0, 256, (size, -(-images // 8)), np.uint8), axis=1)
-    signs: FloatArray = 1.0 - 2.0 * bits[:, :images]
+    signs: FloatArray = np.where(bits[:, :images], -1.0, 1.0)
     return signs
 
 
