@@ -123,10 +123,11 @@ def read_mask(path: Path) -> Mask:
     where its number isn't 0; else where it is brighter than half way between its darkest and its
     brightest, so that soft edges and JPEG's ringing are cut in the middle.
 
-    Raises DatasetError where an image can't be read, or can be read as two masks: with regions
-    between black and white, or a palette whose number 0 isn't black while another is.
+    Raises DatasetError where an image can't be read, has several frames, or can be read as two
+    masks: with regions between black and white or of several colours, or a palette whose number 0
+    isn't black while another is.
     """
-    image = _opened(path)
+    image = _opened(path, frames=1)
     alpha = _alpha_of(image)
     if alpha is not None and np.ptp(alpha):
         return _halved(path, alpha)
@@ -134,7 +135,7 @@ def read_mask(path: Path) -> Mask:
         return indices > 0
     if image.mode in _EIGHT_BITS[1:]:
         image = image.convert("RGB")
-    values = np.asarray(image)
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
     return _halved(path, values if values.ndim == 2 else values.max(axis=2))
 
 
@@ -154,6 +155,11 @@ def _coloured_indices(path: Path, image: Image.Image) -> npt.NDArray[np.uint8] |
     if used[-1] >= len(colours):
         raise DatasetError(f"{path} has the number {used[-1]}, which its palette lacks")
     colours = colours[used]
+    if len(used) > 1 and not np.ptp(colours, axis=0).any():
+        raise DatasetError(
+            f"{path} can be read as two masks: its palette shows all of its numbers in one colour; "
+            "save it in black and white"
+        )
     if not np.ptp(colours, axis=1).any():
         return None
     black = ~colours.any(axis=1)
@@ -167,7 +173,15 @@ def _coloured_indices(path: Path, image: Image.Image) -> npt.NDArray[np.uint8] |
             f"{path} shows no ground: its palette image has neither the number 0 nor black"
         )
     # Where black stands behind, every other number is of the object, and 0 is black or unused.
-    return (~black[np.searchsorted(used, indices)]).astype(np.uint8) if black.any() else indices
+    if black.any():
+        indices = np.where(black[np.searchsorted(used, indices)], 0, indices).astype(np.uint8)
+    main = int(np.bincount(indices[indices > 0]).argmax()) if indices.any() else 0
+    if _is_thick((indices > 0) & (indices != main)):
+        raise DatasetError(
+            f"{path} has more than two values: its palette image shows several things; a mask is "
+            "of one, in white on black"
+        )
+    return indices
 
 
 def _halved(path: Path, levels: npt.NDArray[Any]) -> Mask:
@@ -175,23 +189,28 @@ def _halved(path: Path, levels: npt.NDArray[Any]) -> Mask:
     part."""
     if not np.isfinite(levels).all():
         raise DatasetError(f"{path} has pixels that are no numbers")
-    low, high = min(0, int(levels.min())), int(levels.max())
-    if levels.min() > 0 and np.ptp(levels):
-        low = int(levels.min())
+    # Not whole numbers: the brightest of floats may be below 1.
+    low, high = float(levels.min()), float(levels.max())
+    if low == high:
+        low = min(low, 0.0)
     if high <= low:
         return np.zeros(levels.shape, bool)
     share = (levels.astype(np.float32) - low) / (high - low)
-    between = (share > _SOFT) & (share < 1 - _SOFT)
-    least, of_side = _THICKEST_EDGE
-    thickest = max(least, of_side * min(levels.shape))
-    # The distance to the nearest pixel that isn't between: half of what is thick.
-    if between.any() and float(ndimage.distance_transform_edt(between).max()) > thickest:
+    if _is_thick((share > _SOFT) & (share < 1 - _SOFT)):
         raise DatasetError(
             f"{path} has more than two values: a region that is neither black nor its brightest; "
             "a mask is black where the object isn't"
         )
     mask: Mask = share > 0.5
     return mask
+
+
+def _is_thick(between: npt.NDArray[np.bool_]) -> bool:
+    """Return whether pixels are more than an edge."""
+    least, of_side = _THICKEST_EDGE
+    thickest = max(least, of_side * min(between.shape))
+    # The distance to the nearest pixel that isn't between: half of what is thick.
+    return bool(between.any()) and float(ndimage.distance_transform_edt(between).max()) > thickest
 
 
 def read_labels(path: Path) -> npt.NDArray[np.int32]:
@@ -204,7 +223,9 @@ def read_labels(path: Path) -> npt.NDArray[np.int32]:
     return np.asarray(image).astype(np.int32)
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path, frames: int | None = None) -> Image.Image:
+    """An image as it stands upright; raises DatasetError for one that can't be read, is too large,
+    or has more frames or pages than are wanted (any number for None: the first is taken)."""
     try:
         with warnings.catch_warnings():
             # A decompression bomb is refused, and not only warned of.
@@ -214,6 +235,10 @@ def _opened(path: Path) -> Image.Image:
                     raise DatasetError(
                         f"{path} is {image.height}x{image.width} (height x width), more than "
                         f"{_MOST_PIXELS} pixels: make it smaller"
+                    )
+                if frames is not None and getattr(image, "n_frames", 1) > frames:
+                    raise DatasetError(
+                        f"{path} has {image.n_frames} frames or pages: save one alone"
                     )
                 image.load()
                 return ImageOps.exif_transpose(image)

@@ -78,11 +78,58 @@ def sixteen_bits(disc):
     return Image.fromarray((np.asarray(disc) > 0).astype(np.uint16) * 40_000)
 
 
+def of_floats(disc):
+    return Image.fromarray(np.asarray(disc).astype(np.float32) / 300)
+
+
+def with_a_border(disc):
+    """As VOC's, whose objects have an edge of a number of its own."""
+    numbers = np.where(np.asarray(disc) > 0, 1, 0)
+    inner = np.asarray(disc.resize((SIDE - 8, SIDE - 8)).crop((-4, -4, SIDE - 4, SIDE - 4))) > 0
+    numbers[(numbers == 1) & ~inner] = 2
+    return palette_image(numbers, [(0, 0, 0), (128, 0, 0), (224, 224, 192)])
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_one_bit_of_one_value(level, tmp_path):
+    Image.new("1", (9, 7), level).save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png").all() == bool(level)
+    assert read_mask(tmp_path / "mask.png").any() == bool(level)
+
+
+@pytest.mark.parametrize("name", ["mask.tif", "mask.bmp", "mask.webp", "mask.ppm", "cmyk.jpg"])
+def test_what_other_formats_hold(disc, name, tmp_path):
+    kept = {"mask.tif": of_floats(disc), "cmyk.jpg": disc.convert("RGB").convert("CMYK")}
+    kept.get(name, disc).save(tmp_path / name)
+    found, true = read_mask(tmp_path / name), np.asarray(disc) > 127
+    assert (found & true).sum() / (found | true).sum() > 0.98
+
+
+def test_several_frames_are_no_mask(disc, tmp_path):
+    for name in ("mask.png", "mask.tif"):
+        white = Image.new("L", disc.size, 255)
+        disc.save(tmp_path / name, save_all=True, append_images=[white])
+        with pytest.raises(DatasetError, match="has 2 frames or pages"):
+            read_mask(tmp_path / name)
+
+
+def test_palettes_of_several_things_are_refused(disc, tmp_path):
+    numbers = np.where(np.asarray(disc) > 0, 1, 0)
+    numbers[:20] = 2
+    palette_image(numbers, [(0, 0, 0), (128, 0, 0), (0, 128, 0)]).save(tmp_path / "two.png")
+    with pytest.raises(DatasetError, match="shows several things"):
+        read_mask(tmp_path / "two.png")
+    palette_image(numbers > 0, [(0, 0, 0)] * 2).save(tmp_path / "alike.png")
+    with pytest.raises(DatasetError, match="shows all of its numbers in one colour"):
+        read_mask(tmp_path / "alike.png")
+
+
 @pytest.mark.parametrize(
     "export",
     [
         opaque_rgba, opaque_la, seen_where_it_is, soft, of_ones, not_quite_black, red_and_green,
         voc_like, quantised, transparent_colour, one_bit, sixteen_bits,
+        with_a_border,
     ],
 )  # fmt: skip
 def test_what_tools_export(disc, export, tmp_path):
