@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from wordlight.backends import ModelLoadError, load
 
@@ -79,6 +80,31 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
     index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ModelLoadError, match="can't be loaded"):
         load(tmp_path)
+
+
+def test_a_text_encoder_that_lacks_tensors_is_refused(folder: Path, tmp_path: Path) -> None:
+    """What a file lacks would be random numbers."""
+    there = tmp_path / "model"
+    shutil.copytree(folder, there)
+    weights = there / "text_encoder" / "model.safetensors"
+    kept = load_file(weights)
+    for name in list(kept)[::2]:
+        del kept[name]
+    save_file(kept, weights, {"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"text_encoder.*lack"):
+        load(there)
+
+
+def test_devices_and_classes_that_hold_no_model(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="device 'meta'"):
+        load(folder, device="meta")
+    index = json.loads((folder / "model_index.json").read_text())
+    there = tmp_path / "model"
+    shutil.copytree(folder, there)
+    index["_class_name"] = "StableDiffusionSafePipeline2"
+    (there / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelLoadError, match="StableDiffusionSafePipeline2"):
+        load(there)
 
 
 def test_a_hub_id_from_the_cache(folder: Path, tmp_path: Path) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import (
     DDIMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
+    StableDiffusionPanoramaPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.attention_processor import AttnProcessor, SlicedAttnProcessor
+from diffusers.models.embeddings import ImageProjection
 from peft import LoraConfig
 from PIL import Image
 
@@ -379,3 +383,104 @@ def test_tangents_keep_half_precision(dtype: torch.dtype) -> None:
         lambda told: unet(latents, time, told, return_dict=False)[0], states, tangents, 2
     )
     assert value.dtype == changes.dtype == dtype
+
+
+def test_maps_may_be_asked_for_inside_the_block(shared_pipe: StableDiffusionPipeline) -> None:
+    with trace(shared_pipe) as traced:
+        draw(shared_pipe)
+        inside = DAAM.from_trace(traced)
+    assert (inside.data == DAAM.from_trace(traced).data).all()
+
+
+def test_views_of_a_panorama_are_no_picture(shared_pipe: StableDiffusionPipeline) -> None:
+    panorama = with_parts(StableDiffusionPanoramaPipeline, shared_pipe)
+    with trace(panorama) as views:
+        # Two views of 64 places, side by side.
+        panorama(PROMPT, height=64, width=576, num_inference_steps=1, output_type="np")
+    with pytest.raises(ValueError, match="StableDiffusionPanoramaPipeline can't be explained"):
+        DAAM.from_trace(views)
+
+
+def with_ip_adapter(pipe: StableDiffusionPipeline) -> None:
+    """Add an adapter of random weights, in the layout of the published ones."""
+    unet, weights = pipe.unet, {}
+    width = unet.config.cross_attention_dim
+    cross = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
+    for number, name in enumerate(cross):
+        inner = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        for part in ("to_k_ip", "to_v_ip"):
+            weights[f"{2 * number + 1}.{part}.weight"] = torch.randn(inner, width)
+    projection = ImageProjection(
+        image_embed_dim=width, cross_attention_dim=width, num_image_text_embeds=4
+    )
+    states = {
+        "proj.weight": projection.image_embeds.weight,
+        "proj.bias": projection.image_embeds.bias,
+        "norm.weight": projection.norm.weight,
+        "norm.bias": projection.norm.bias,
+    }
+    unet._load_ip_adapter_weights([{"image_proj": states, "ip_adapter": weights}])
+
+
+def test_an_ip_adapter_wants_an_image(fresh_pipe: StableDiffusionPipeline) -> None:
+    with_ip_adapter(fresh_pipe)
+    with pytest.raises(ValueError, match="has an IP-Adapter, which wants an image"):
+        TorchBackend(fresh_pipe).sample(PROMPT, steps=1)
+
+
+def test_weights_that_are_fetched_module_by_module(fresh_pipe: StableDiffusionPipeline) -> None:
+    with trace(fresh_pipe) as whole:
+        wanted = draw(fresh_pipe)
+    for part in (fresh_pipe.unet, fresh_pipe.text_encoder, fresh_pipe.vae):
+        cpu_offload(part, execution_device=torch.device("cpu"), offload_buffers=True)
+    assert fresh_pipe.unet.device.type == "meta"
+    with trace(fresh_pipe) as traced:
+        found = draw(fresh_pipe)
+    assert (found == wanted).all()
+    assert np.array_equal(DAAM.from_trace(traced).data, DAAM.from_trace(whole).data)
+
+
+def test_gradients_in_two_threads_leave_the_switches_of_attention(
+    shared_pipe: StableDiffusionPipeline,
+) -> None:
+    def switches() -> tuple[bool, ...]:
+        back = torch.backends.cuda
+        return back.flash_sdp_enabled(), back.math_sdp_enabled(), back.mem_efficient_sdp_enabled()
+
+    backends = [TorchBackend(pipe, steps=2) for pipe in (shared_pipe, build_tiny_pipe())]
+    runs = [backend.sample(PROMPT, seed=3) for backend in backends]
+    methods = [InputXGradient(backend, steps=1) for backend in backends]
+    wanted = [method.attribute(run).data for method, run in zip(methods, runs, strict=True)]
+    before, found = switches(), {}
+
+    def explain(number: int) -> None:
+        found[number] = methods[number].attribute(runs[number]).data
+
+    threads = [threading.Thread(target=explain, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert switches() == before
+    for number in (0, 1):
+        assert np.allclose(found[number], wanted[number], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_words_outside_the_prompt_in_half_precision(
+    dtype: torch.dtype, fresh_pipe: StableDiffusionPipeline
+) -> None:
+    backend = TorchBackend(fresh_pipe.to(dtype), steps=1)
+    maps = OpenVocabulary(backend).attribute(backend.sample(PROMPT, seed=1), ["green"])
+    assert 0 < np.asarray(maps["green"]).max() < 1
+
+
+def test_another_model_s_run_is_refused(shared_pipe: StableDiffusionPipeline) -> None:
+    other = build_tiny_pipe()
+    with torch.no_grad():
+        other.unet.conv_in.bias += 0.5
+    run = TorchBackend(shared_pipe, model_id="one", steps=1).sample(PROMPT, seed=1)
+    with pytest.raises(ValueError, match=r"was made by 'one' with other weights.* than 'two'"):
+        DAAM(TorchBackend(other, model_id="two", steps=1)).attribute(run)
+    # Where another model's view is wanted, it is said.
+    DAAM(TorchBackend(other, model_id="two", steps=1)).attribute(replace(run, weights=None))

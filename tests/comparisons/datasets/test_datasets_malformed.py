@@ -165,6 +165,11 @@ def odd_bytes(root):
     pq.write_table(pa.table({"id": ["x", "y", "z"], "prompt": prompts}), root / "more.parquet")
 
 
+def date_beyond_python(root):
+    times = pa.array([2**40], pa.timestamp("s"))
+    pq.write_table(pa.table({"prompt": ["a dog"], "id": times}), root / "more.parquet")
+
+
 def folder_of_that_name(root):
     (root / "more.jsonl").mkdir()
 
@@ -199,6 +204,7 @@ SPOILED = [
     (a_list, "line 2: an item is a JSON object, not list"),
     (bad_parquet, "more.parquet is no Parquet that can be read"),
     (odd_bytes, "more.parquet, row 2: a text is not in UTF-8"),
+    (date_beyond_python, "more.parquet, row 1 can't be read: date value out of range"),
     (folder_of_that_name, "more.jsonl can't be read: Is a directory"),
 ]
 
@@ -214,7 +220,12 @@ def test_a_malformed_item_is_named_or_skipped_and_counted(tmp_path, spoil, says)
     with pytest.warns(DatasetWarning, match=f"1 of .* skipped: .*{says}") as warned:
         items = list(skipping)
     assert len(warned) == 1
-    assert len(items) == {bad_parquet: 3, folder_of_that_name: 3, odd_bytes: 5}.get(spoil, 2)
+    assert len(items) == {
+        bad_parquet: 3,
+        folder_of_that_name: 3,
+        odd_bytes: 5,
+        date_beyond_python: 3,
+    }.get(spoil, 2)
     assert len(skipping.skipped) == 1
     # What was said once isn't said again.
     with warnings.catch_warnings():

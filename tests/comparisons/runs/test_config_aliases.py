@@ -1,6 +1,8 @@
-"""A YAML description with aliases of aliases is refused before it is built."""
+"""Run files that are small and mean much: aliases of aliases, and nesting without end."""
 
 import tracemalloc
+
+import pytest
 
 from wordlight.comparisons.cli.main import main
 
@@ -20,3 +22,12 @@ def test_aliases_of_aliases_take_no_memory(tmp_path, capsys):
         tracemalloc.stop()
     assert "run.yaml" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "text"), [("run.yaml", "n: "), ("run.toml", "n = ")])
+def test_what_is_nested_too_deep_is_one_line(name, text, tmp_path, capsys):
+    (tmp_path / name).write_text(text + "[" * 3000)
+    assert main(["compare", "--config", str(tmp_path / name), "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.rstrip().splitlines()[-1].endswith(f"{name} is malformed: it is nested too deep")
+    assert "Traceback" not in said
