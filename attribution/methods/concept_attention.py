@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_tokens
 from wordlight.attribution.methods.encoded_words import EncodedWords
-from wordlight.attribution.options import list_of, one_of
+from wordlight.attribution.options import one_of
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import Word
 from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
@@ -65,14 +65,11 @@ class ConceptAttention(EncodedWords):
 
     context: str = "alone"
     scores: Scores = "product"
-    layers: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if one_of("scores", self.scores, get_args(Scores)) == "softmax":
             self.signed = False  # type: ignore[misc]
-        if self.layers is not None:
-            self.layers = list_of("layers", self.layers, "['transformer_blocks']")
 
     def cost(self, size: Size) -> Evaluations:
         return Evaluations(forward=(1 + size.carried) * size.steps)
@@ -82,8 +79,9 @@ class ConceptAttention(EncodedWords):
         return kept + super()._n_carried(players, placed)
 
     def _attribute(self, question: Question) -> Answer:
-        layers = None if self.layers is None else tuple(self.layers)
-        query = AttentionQuery(layers, keep=("layer",) if self.scores == "softmax" else ())
+        query = AttentionQuery(
+            self._chosen_layers(), keep=("layer",) if self.scores == "softmax" else ()
+        )
         trajectory = question.trajectory
         total = np.zeros((len(question.players), *trajectory.grid))
         with self.backend.no_gradients():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from wordlight.attribution.attributor import partition
 from wordlight.attribution.methods.by_stream import ByStream
+from wordlight.attribution.options import list_of
 from wordlight.attribution.question import Question, Size
 from wordlight.attribution.step import alike, encoding_tolerance
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
@@ -27,15 +28,19 @@ class EncodedWords(ByStream):
             it, or a name of ``CONTEXTS``. With ``"prompt"`` the prompt's words keep the embeddings
             that they have there. ``"model"`` is the template that suits the model's text encoder
             (``Backend.word_template``).
+        layers: names, or beginnings of names, of the layers that count; all where None.
 
     Raises:
         ValueError: a context without ``{word}``.
     """
 
     context: str = "a {word}"
+    layers: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.layers is not None:
+            self.layers = list_of("layers", self.layers, "['up_blocks']")
         names = {**CONTEXTS, "model": self.backend.word_template}
         self._template = str(names.get(self.context, self.context))
         others = set(re.findall(r"{.*?}", self._template)) - {"{word}", "{prompt}"}
@@ -75,6 +80,10 @@ class EncodedWords(ByStream):
     def _apart(self, players: Sequence[Word]) -> list[Word]:
         """The players that are encoded by themselves."""
         return [p for p in players if not p.in_prompt or (p.is_text and self.context != "prompt")]
+
+    def _chosen_layers(self) -> tuple[str, ...] | None:
+        """The layers that count, as an ``AttentionQuery`` takes them."""
+        return None if self.layers is None else tuple(self.layers)
 
     def _check_encoding(self, question: Question) -> None:
         """Raise ValueError where the run's own words were encoded in another way than others

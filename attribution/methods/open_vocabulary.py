@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
@@ -12,6 +13,7 @@ from wordlight.attribution.methods.attention_average import average_on_grid, mer
 from wordlight.attribution.methods.encoded_words import EncodedWords
 from wordlight.attribution.options import list_of, one_of
 from wordlight.attribution.question import Answer, Question, Size
+from wordlight.attribution.words import Word
 from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Evaluations
 
@@ -55,9 +57,12 @@ class OpenVocabulary(EncodedWords):
         scores: ``"share"`` of the softmax, or ``"raw"``: QKᵀ·scale as OVAM takes it, which may be
             below zero.
         layers: names, or beginnings of names, of the layers that count; all where None.
+        tokens: embeddings to take for some words, by text, such as ``fit_token`` fits to masks; a
+            row with such is one that has seen masks.
 
     Raises:
-        ValueError: a context without ``{word}``; a word asked for twice (when asked).
+        ValueError: a context without ``{word}``, tokens that are no lists of numbers; a word asked
+            for twice, tokens of another number of channels than the model's (when asked).
         PromptTooLongError: a word that doesn't fit into the encoder's context with the text around
             it (when asked).
     """
@@ -68,16 +73,16 @@ class OpenVocabulary(EncodedWords):
     paper: ClassVar[str] = "Marcos-Manchón et al. 2024, arXiv 2403.14291"
 
     scores: Scores = "share"
-    layers: Sequence[str] | None = None
+    tokens: Mapping[str, Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.tokens is not None:
+            self.tokens = _checked(self.tokens)
         if one_of("scores", self.scores, get_args(Scores)) == "raw":
             self.backend.require(frozenset({"attention_measures"}), f"{self.name} of raw scores")
             self.needs = self.needs | {"attention_measures"}  # type: ignore[misc]
             self.signed = True  # type: ignore[misc]
-        if self.layers is not None:
-            self.layers = list_of("layers", self.layers, "['up_blocks']")
 
     def cost(self, size: Size) -> Evaluations:
         rows = 1 + (size.carried if self.backend.carries_words else 0)
@@ -89,7 +94,7 @@ class OpenVocabulary(EncodedWords):
             self._check_encoding(question)
             keys, positions = self._keys(question)
             query = AttentionQuery(
-                layers=None if self.layers is None else tuple(self.layers),
+                layers=self._chosen_layers(),
                 measure="scores" if self.scores == "raw" else "probabilities",
             )
             means = self.backend.attention(trajectory, query, question.steps, keys)
@@ -97,12 +102,40 @@ class OpenVocabulary(EncodedWords):
         kept = maps if self.signed else maps.clip(0)
         return Answer(xr.DataArray(merge_tokens(kept, positions), dims=("word", "y", "x")))
 
+    def _apart(self, players: Sequence[Word]) -> list[Word]:
+        return [word for word in super()._apart(players) if self._token_of(word) is None]
+
+    def _n_carried(self, players: Sequence[Word], placed: Sequence[Sequence[int]]) -> int:
+        given = sum(self._token_of(player) is not None for player in players)
+        return given + super()._n_carried(players, placed)
+
+    def _token_of(self, word: Word) -> Sequence[float] | None:
+        """The embedding that was given for a word."""
+        given = (self.tokens or {}).items()
+        return next((token for text, token in given if word.reads(text)), None)
+
+    def _given(self, question: Question) -> dict[Word, Array]:
+        """The embeddings ``(1, channels)`` that were given for players."""
+        channels = question.trajectory.embeddings.shape[1]
+        found: dict[Word, Array] = {}
+        for word in question.players:
+            token = self._token_of(word)
+            if token is None:
+                continue
+            if len(token) != channels:
+                raise ValueError(
+                    f"the token for {word.text!r} has {len(token)} channels, and the model's text "
+                    f"embeddings have {channels}"
+                )
+            found[word] = self.backend.asarray(np.array([token]))
+        return found
+
     def _keys(self, question: Question) -> tuple[OtherKeys, list[tuple[int, ...]]]:
         """The players' embeddings, each in its place, and which of them are whose."""
         trajectory = question.trajectory
         own = trajectory.embeddings
         xp = array_namespace(self.backend.asarray(own))
-        encoded = self._encoded(question)
+        encoded = {**self._encoded(question), **self._given(question)}
         parts: list[Array] = []
         positions: list[tuple[int, ...]] = []
         of_prompt: list[int | None] = []
@@ -120,3 +153,15 @@ class OpenVocabulary(EncodedWords):
         words = zip(positions, places, strict=True)
         keys = OtherKeys.of(xp.concat(parts, axis=0), words, own.shape[0], of_prompt)
         return keys, positions
+
+
+def _checked(tokens: object) -> dict[str, tuple[float, ...]]:
+    if not isinstance(tokens, Mapping):
+        raise TypeError(f"tokens must be embeddings by word, such as {{'dog': [...]}}: {tokens!r}")
+    checked = {
+        str(word): tuple(float(value) for value in list_of("a token", token, "[0.1, -0.2, ...]"))
+        for word, token in tokens.items()
+    }
+    if wrong := [word for word, token in checked.items() if not np.isfinite(token).all()]:
+        raise ValueError(f"the token for {wrong[0]!r} has numbers that are not finite")
+    return checked
