@@ -14,7 +14,7 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all compare-many methods leaderboard findings studies test test-all test-gpu bench lint format clean
+.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all compare-many methods leaderboard findings studies style types tests test test-all test-lowest test-gpu bench lint format clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -114,21 +114,49 @@ cards: install ## remake the pictures of the models' cards
 # Everything in docs/ that is measured or drawn: some hours on one core.
 figures: demo-page viewer-picture methods findings studies cards docs ## remake every figure and table of docs/
 
-lint: install ## lint, format, types and import rules
+lint: style types ## lint, format, types and import rules
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
 
 format: install ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint ## lint, and all tests but the slow ones
-	$(PYTEST)
+# Types are checked beside the tests: alone they would leave one core idle for a minute.
+test: style ## lint, and all tests but the slow ones
+	@$(MAKE) --no-print-directory -j 2 types tests
 
-test-all: lint ## lint, and all tests
-	$(PYTEST) -m "not gpu"
+test-all: style ## lint, and all tests
+	@$(MAKE) --no-print-directory -j 2 types tests SELECTED='-m "not gpu"'
+
+SELECTED :=
+tests: install
+	$(PYTEST) $(SELECTED)
+
+# The lowest versions of what users install, but for torch: the index has older ones only as builds
+# of gigabytes for graphics cards, so it is that of constraints.txt. Tests of each part that other
+# packages answer to; what old packages warn of is no error.
+LOWEST := out/lowest
+LOWEST_TESTS := $(addprefix tests/, attribution/test_maps.py attribution/test_plotting.py \
+	backends/test_arrays_file.py backends/flax/test_parity.py $(addprefix backends/torch/test_, \
+	captum.py families.py primitives.py) $(addprefix comparisons/, app/test_jobs.py \
+	cli/test_command_line.py datasets/test_datasets.py datasets/test_datasets_formats.py \
+	results/test_files.py runs/test_ray.py stats/test_statistics.py \
+	studies/test_studies_of_spacy_documents.py))
+test-lowest: install ## tests of each part on the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python .ci/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(BIN)/python -m build --outdir $(LOWEST)/dist . > $(LOWEST)/build.log
+	$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install \
+		-c $(LOWEST)/constraints.txt hypothesis peft pytest pytest-timeout \
+		"$$(echo $(LOWEST)/dist/*.whl)[app,captum,coco,flax,hdf5,ray,spacy,torch]"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -W default -p no:cacheprovider $(LOWEST_TESTS)
 
 # $DEVICE is "cuda" where it isn't given; "cpu" tries the tests themselves.
 DEVICE := cuda

@@ -320,15 +320,15 @@ def test_noise_tunnel_by_hand(kind: type[InputXGradient] | type[Occlusion]) -> N
     occlusion, which compares with the noisy prompt's own value."""
     backend = ToyBackend()
     method = kind(backend, steps=(1,))
-    sigma, samples = 0.5, 2000
+    sigma, samples = 0.5, 800
     maps = NoiseTunnel(method, nt_type="vargrad", nt_samples=samples, stdevs=sigma).attribute(
         TRAJECTORY
     )
     g = word_pushes(backend).sum(0)
     direction = g / np.linalg.norm(g, axis=0)
     row = np.einsum("cyxd,cyx->yxd", backend.jacobian[..., 2, :], direction)
-    # A variance of 2000 draws has a standard error of 3.2 %; six of them.
-    assert np.allclose(np.asarray(maps["red"]), (sigma**2) * (row**2).sum(-1), rtol=0.2)
+    # A variance of 800 draws has a standard error of 5 %; six of them.
+    assert np.allclose(np.asarray(maps["red"]), (sigma**2) * (row**2).sum(-1), rtol=0.3)
     mean = NoiseTunnel(method, nt_samples=samples, stdevs=sigma).attribute(TRAJECTORY)["red"]
     plain = np.asarray(method.attribute(TRAJECTORY)["red"])
     error = sigma * np.linalg.norm(row, axis=-1) / np.sqrt(samples)

@@ -22,7 +22,7 @@ from wordlight.backends.trajectory import Trajectory
 _CACHE = Path(__file__).resolve().parents[3] / ".pytest_cache" / "jax"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")

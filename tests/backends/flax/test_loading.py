@@ -57,6 +57,8 @@ print(sorted({name.split(".")[0] for name in sys.modules}))
 """
 
 
+# `.ci/check_flax_without_torch` asks more, of an environment that never had PyTorch.
+@pytest.mark.slow
 def test_without_torch(tmp_path: Path) -> None:
     """A site folder that has everything but PyTorch and what is built on it."""
     packages = tmp_path / "site"

@@ -37,9 +37,24 @@ SMALL: dict[str, dict[str, Any]] = {
 
 #: It takes another method's maps: there is nothing to run.
 METHODS = [name for name in registry.available() if name != "shuffled-word"]
+#: One of each set of primitives; the others ask the same of the backend, in the whole suite.
+QUICK = {
+    "daam",
+    "self-attention-refined",
+    "goca",
+    "gramcol",
+    "open-vocabulary",
+    "concept-attention",
+    "attention-x-gradient",
+    "input-x-gradient",
+    "occlusion",
+    "regeneration",
+}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in METHODS]
+)
 def test_the_same_maps(
     name: str, ours: FlaxBackend, theirs: TorchBackend, trajectory: Trajectory
 ) -> None:

@@ -218,7 +218,7 @@ def large_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wordlight.backends.flax.transformer._NORM_EPSILON", 1e-5)
 
 
-@pytest.mark.parametrize("mutate", [tanh_gelu, large_epsilon])
+@pytest.mark.parametrize("mutate", [tanh_gelu, pytest.param(large_epsilon, marks=pytest.mark.slow)])
 def test_the_comparison_sees_small_errors(
     mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ def start(devices: int, *arguments: str) -> subprocess.Popen[str]:
             **os.environ,
             "XLA_FLAGS": flags,
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -114,6 +114,7 @@ def test_training_moves_every_weight(unbroken, stage):
     assert all(value.isfinite().all() for value in stored.values())
 
 
+@pytest.mark.slow
 def test_the_autoencoder_learns(tmp_path):
     train(tmp_path, "autoencoder", 4, 100, rate=4e-3)
     lines = [json.loads(line) for line in (tmp_path / "autoencoder.jsonl").read_text().splitlines()]
@@ -136,6 +137,7 @@ def test_other_stages_need_a_trained_autoencoder(tmp_path, stage):
         train(tmp_path, stage, 8)
 
 
+@pytest.mark.slow
 def test_the_decoder_learns_further_and_latents_stay(tmp_path):
     train(tmp_path, "autoencoder", 20, rate=4e-3)
     truth = pixels(SCENES, "validation", list(range(8)))

@@ -192,6 +192,7 @@ def test_other_weights_are_another_revision(folders, load, tmp_path):
     assert changed.cache.folder != same.cache.folder
 
 
+@pytest.mark.slow
 def test_the_maker_of_the_masks_is_no_row_under_its_other_name(folders, tmp_path):
     """A model of the Hub's cache, and the folder of that cache: in a process of its own, since the
     libraries read where the cache is when they are imported."""
