@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from wordlight.backends.attention import AttentionQuery
+from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.backend import Conditioning
 from wordlight.backends.torch.backend import TorchBackend
-from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny
+from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny, picture, upper_half
+from wordlight.backends.torch.tiny.as_run import OTHERS, SAME, NotOfferedError, Way
+from wordlight.backends.torch.tracing import Tracing
 from wordlight.backends.trajectory import Trajectory
 
 #: A cell of a family that can.
@@ -36,12 +39,26 @@ class _Tried:
         return TorchBackend(self.pipe)
 
     @cached_property
+    def plain(self) -> npt.NDArray[Any]:
+        """The untraced picture."""
+        drawn: npt.NDArray[Any] = draw_tiny(self.family, self.pipe, _PROMPT)
+        return drawn
+
+    @cached_property
+    def _run(self) -> tuple[npt.NDArray[Any], Tracing]:
+        with self.backend.trace() as run:
+            return draw_tiny(self.family, self.pipe, _PROMPT), run
+
+    @property
     def traced(self) -> tuple[bool, Trajectory]:
         """True if the traced picture is the untraced one; and its trajectory."""
-        plain = draw_tiny(self.family, self.pipe, _PROMPT)
-        with self.backend.trace() as run:
-            picture = draw_tiny(self.family, self.pipe, _PROMPT)
-        return bool(np.array_equal(plain, picture)), run.trajectories[0]
+        drawn, run = self._run
+        return bool(np.array_equal(self.plain, drawn)), run.trajectories[0]
+
+    @property
+    def streamed(self) -> AttentionMeans:
+        """The traced attention."""
+        return self._run[1].attention[0]
 
     @property
     def last(self) -> tuple[Any, float, Conditioning]:
@@ -68,7 +85,7 @@ def _self_attention(tried: _Tried) -> bool:
 def _is_attention(tried: _Tried, query: AttentionQuery) -> bool:
     trajectory = tried.traced[1]
     means = tried.backend.attention(trajectory, query, tuple(range(trajectory.steps)))
-    return all(bool(np.isfinite(mean.values).all()) for mean in means.means)
+    return _is_finite(means)
 
 
 def _denoise(tried: _Tried) -> bool:
@@ -90,12 +107,69 @@ def _reverse_mode(tried: _Tried) -> bool:
     return bool(slope.isfinite().all() and slope.any())
 
 
-def _half(tried: _Tried) -> bool:
-    """In bfloat16, of a pipeline of its own."""
-    pipe = build_tiny(tried.family).to(torch.bfloat16)
-    with TorchBackend(pipe).trace() as run:
-        draw_tiny(tried.family, pipe, _PROMPT)
-    return all(bool(np.isfinite(mean.values).all()) for mean in run.attention[0].means)
+def _open_vocabulary(tried: _Tried) -> bool:
+    """Attention to words beside the prompt: here its own first ones once more."""
+    trajectory, backend = tried.traced[1], tried.backend
+    text = backend.asarray(trajectory.embeddings)
+    keys = OtherKeys.of(text[:2], [((0,), ()), ((1,), ())], len(text), [None, None])
+    steps = tuple(range(trajectory.steps))
+    return _is_finite(backend.attention(trajectory, AttentionQuery(), steps, keys))
+
+
+def _concept_attention(tried: _Tried) -> bool:
+    trajectory, backend = tried.traced[1], tried.backend
+    concepts = backend.asarray(trajectory.embeddings[:2])
+    steps = tuple(range(trajectory.steps))
+    return _is_finite(backend.concept_attention(trajectory, AttentionQuery(), steps, concepts))
+
+
+def _as_run(way: Way, *, same: bool) -> Callable[[_Tried], bool]:
+    """A pipeline of its own, run in a way that people run it in: the picture is the untraced one,
+    the replay's maps are the traced ones and, where ``same``, both are those of the plain run."""
+
+    def attempt(tried: _Tried) -> bool:
+        pipe, call = way(build_tiny(tried.family), picture(), upper_half())
+        backend = TorchBackend(pipe)
+        # A compiled denoiser runs uncompiled while it is traced, and compiling takes a while.
+        plain = tried.plain if same else _drawn(tried.family, pipe, call)
+        with backend.trace() as run:
+            drawn = _drawn(tried.family, pipe, call)
+        (trajectory,), (streamed,) = run.trajectories, run.attention
+        steps = tuple(range(trajectory.steps))
+        replayed = backend.attention(trajectory, AttentionQuery(), steps)
+        rounding = _ROUNDING if backend.dtype == "float32" else _HALF_ROUNDING
+        alike = _apart(streamed, replayed) < rounding
+        if not same:
+            return alike and bool(np.array_equal(plain, drawn))
+        unchanged = _apart(streamed, tried.streamed) < rounding
+        return alike and unchanged and bool(np.abs(drawn - plain).max() < _ROUNDING)
+
+    return attempt
+
+
+def _drawn(family: str, pipe: Any, call: Mapping[str, Any]) -> npt.NDArray[Any]:
+    with torch.random.fork_rng(devices=[]):
+        # Some pipelines encode pictures with noise of no generator.
+        torch.manual_seed(0)
+        drawn: npt.NDArray[Any] = draw_tiny(family, pipe, _PROMPT, **call)
+        return drawn
+
+
+#: How far probabilities and pixels may be apart that another order of additions has rounded
+#: otherwise, in float32 and in half precision; a wrong map is off by more than a hundredth.
+_ROUNDING, _HALF_ROUNDING = 1e-4, 5e-3
+
+
+def _apart(one: AttentionMeans, other: AttentionMeans) -> float:
+    """The largest difference of two runs' attention; infinite where they are of other layers."""
+    if len(one.means) != len(other.means) or not _is_finite(one):
+        return float("inf")
+    pairs = zip(one.means, other.means, strict=True)
+    return max(float(np.abs(a.values - b.values).max()) for a, b in pairs)
+
+
+def _is_finite(means: AttentionMeans) -> bool:
+    return all(bool(np.isfinite(mean.values).all()) for mean in means.means)
 
 
 #: Columns: what is tried, and the capability that it needs, if any.
@@ -106,28 +180,44 @@ CELLS: dict[str, tuple[Callable[[_Tried], bool], str]] = {
     "perturbation": (_denoise, "denoise"),
     "forward mode": (_forward_mode, "denoise_jvp"),
     "reverse mode": (_reverse_mode, "denoise_vjp"),
-    "bfloat16": (_half, "trace"),
+    "concept attention": (_concept_attention, "concept_attention"),
+    "open vocabulary": (_open_vocabulary, "attention_keys"),
+}
+#: Columns of the ways in which people run pipelines.
+WAYS: dict[str, tuple[Callable[[_Tried], bool], str]] = {
+    name: (_as_run(way, same=name in SAME), "trace") for name, way in {**OTHERS, **SAME}.items()
 }
 
 
-def matrix(families: Iterable[str] = TINY) -> dict[str, dict[str, str]]:
-    """Try every cell of some families' tiny pipelines.
+def matrix(
+    families: Iterable[str] = TINY,
+    cells: Mapping[str, tuple[Callable[[_Tried], bool], str]] | None = None,
+) -> dict[str, dict[str, str]]:
+    """Try the cells of some families' tiny pipelines; all there are if None.
 
     Returns:
         For each family a cell for each column: ``YES``, or why not.
     """
-    return {family: _row(_Tried(family)) for family in families}
+    tried = {**CELLS, **WAYS} if cells is None else cells
+    return {family: _row(_Tried(family), tried) for family in families}
 
 
-def _row(tried: _Tried) -> dict[str, str]:
-    try:
-        lacks = tried.backend.model.family.lacks
-    except ValueError:
-        denoiser = type(tried.pipe.transformer).__name__
-        return dict.fromkeys(CELLS, f"the denoiser ({denoiser}) is of no family that is known")
+def _row(
+    tried: _Tried, cells: Mapping[str, tuple[Callable[[_Tried], bool], str]]
+) -> dict[str, str]:
+    backend = tried.backend
     return {
-        name: _cell(tried, attempt, lacks.get(needs)) for name, (attempt, needs) in CELLS.items()
+        name: _cell(tried, attempt, _lacks(backend, needs))
+        for name, (attempt, needs) in cells.items()
     }
+
+
+def _lacks(backend: TorchBackend, needs: str) -> str | None:
+    """Why a model lacks a capability; None where it has it."""
+    if needs in backend.lacks:
+        return backend.lacks[needs]
+    # Of pipelines, not of families.
+    return None if needs in backend.capabilities else "its text doesn't attend to the picture"
 
 
 def _cell(tried: _Tried, attempt: Callable[[_Tried], bool], lacks: str | None) -> str:
@@ -135,6 +225,8 @@ def _cell(tried: _Tried, attempt: Callable[[_Tried], bool], lacks: str | None) -
         return lacks
     try:
         return YES if attempt(tried) else "wrong"
+    except NotOfferedError as error:
+        return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {_first_clause(error)}"
 

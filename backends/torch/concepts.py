@@ -143,7 +143,7 @@ class ConceptRows:
     def __init__(self, model: Model, query: AttentionQuery, receive: ReceiveCarried) -> None:
         query.check(model.layers("cross"))
         self._model, self._query, self._receive = model, query, receive
-        self._calls = AttentionCalls(model.family.layers(model.module, "cross"), self._see)
+        self._calls = AttentionCalls(model.attending("cross"), self._see)
         self._now: tuple[Layout, Room] | None = None
 
     def __enter__(self) -> ConceptRows:

@@ -64,7 +64,7 @@ class ExplicitAttention:
         self, model: Model, query: AttentionQuery, look: Look, layout: Layout | None = None
     ) -> None:
         query.check(model.layers(query.kind))
-        modules = model.family.layers(model.module, query.kind)
+        modules = model.attending(query.kind)
         self._wanted = {n: m for n, m in modules.items() if query.wants_layer(n)}
         self._model, self._look, self._layout = model, look, layout
         self._features = FeatureGrid()

@@ -99,10 +99,11 @@ class Model:
 
     def layers(self, kind: Kind) -> tuple[Layer, ...]:
         """The attention layers of one kind, as an ``AttentionQuery`` names them."""
-        return tuple(
-            Layer(name, n_heads(module))
-            for name, module in self.family.layers(self.module, kind).items()
-        )
+        return tuple(Layer(name, n_heads(module)) for name, module in self.attending(kind).items())
+
+    def attending(self, kind: Kind) -> dict[str, torch.nn.Module]:
+        """The modules whose attention of one kind is looked at, by their layers' names."""
+        return self.family.layers(self.module, kind)
 
     def told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
         """The arguments of one call of the denoiser, by name."""

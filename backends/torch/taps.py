@@ -73,7 +73,7 @@ class AttentionTap:
     ) -> None:
         self._model, self._query, self._receive, self._others = model, query, receive, others
         query.check(model.layers(query.kind))
-        modules = model.family.layers(model.module, query.kind)
+        modules = model.attending(query.kind)
         self.wanted = {n: m for n, m in modules.items() if query.wants_layer(n)}
         self._calls = AttentionCalls(self.wanted, self._see)
         self._grids = FeatureGrid()

@@ -167,7 +167,8 @@ _OTHERWISE = ("prompt_embeds", "clip_skip")
 _NOT_OF_TEXT = (
     "self prompt prompt_embeds pooled_prompt_embeds prompt_attention_mask prompt_embeds_mask "
     "latents generator output_type return_dict num_inference_steps num_images_per_prompt timesteps "
-    "sigmas callback callback_steps callback_on_step_end callback_on_step_end_tensor_inputs"
+    "sigmas callback callback_steps callback_on_step_end callback_on_step_end_tensor_inputs "
+    "ip_adapter_image ip_adapter_image_embeds"
 ).split()
 
 

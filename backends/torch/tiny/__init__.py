@@ -6,6 +6,7 @@ to see whether words are labelled, attention is traced and gradients flow.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,13 +132,24 @@ def made_small(family: str, pipe: Any) -> Any:
 
 
 def draw_tiny(family: str, pipe: Any, prompt: Any, seed: int = 0, **call: Any) -> Any:
-    """Call a family's tiny pipeline for two steps; what it draws, as arrays."""
+    """Call a family's tiny pipeline, or one of another kind with its parts, for two steps.
+
+    Returns what it draws, as arrays. Arguments that another kind doesn't take are left out.
+    """
     known = TINY[family]
     options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np", **known.call}
     if known.edits:
         options["image"] = picture()
     options["generator"] = torch.Generator().manual_seed(seed)
-    return np.asarray(pipe(prompt=prompt, **{**options, **call})[0])
+    takes = inspect.signature(pipe.__call__).parameters
+    given = {name: value for name, value in {**options, **call}.items() if name in takes}
+    return np.asarray(pipe(prompt=prompt, **given)[0])
+
+
+def upper_half() -> Image.Image:
+    """A mask of the upper half of such a picture."""
+    rows = np.arange(SIZE[0])[:, None] < SIZE[0] // 2
+    return Image.fromarray(np.where(rows, 255, 0).astype(np.uint8).repeat(SIZE[1], 1))
 
 
 def picture(seed: int = 0) -> Image.Image:

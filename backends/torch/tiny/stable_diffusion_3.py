@@ -16,8 +16,8 @@ def stable_diffusion_3(**denoiser: Any) -> StableDiffusion3Pipeline:
     first, second, third = clip_tokenizer(), clip_tokenizer(pad="!"), t5_tokenizer()
     options: dict[str, Any] = {
         "sample_size": 16,
-        "in_channels": 4,
-        "out_channels": 4,
+        "in_channels": 16,
+        "out_channels": 16,
         "num_layers": 2,
         "attention_head_dim": 16,
         "num_attention_heads": 2,
@@ -36,7 +36,7 @@ def stable_diffusion_3(**denoiser: Any) -> StableDiffusion3Pipeline:
             tokenizer_3=third,
             text_encoder_3=t5_text_encoder(third),
             transformer=lively(SD3Transformer2DModel(**{**options, **denoiser})),
-            vae=autoencoder(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+            vae=autoencoder(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
             scheduler=flow_scheduler(shift=3.0),
         )
     )

@@ -1,0 +1,285 @@
+"""The ways in which people run pipelines: precisions, adapters, offloading, further inputs.
+
+Each is a function of a tiny pipeline that makes it such a one, and says what its call needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import cpu_offload
+from diffusers import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
+)
+from diffusers.models.attention_processor import (
+    IPAdapterAttnProcessor2_0,
+    SD3IPAdapterJointAttnProcessor2_0,
+)
+from diffusers.models.embeddings import (
+    ImageProjection,
+    IPAdapterTimeImageProjection,
+    MultiIPAdapterImageProjection,
+)
+from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
+
+from wordlight.backends.torch.model import Model
+from wordlight.backends.torch.tiny.parts import lively, quiet
+
+#: Channels of an image prompt's embeddings.
+_WIDTH = 16
+
+
+class NotOfferedError(Exception):
+    """Says that diffusers has no such way for a family."""
+
+
+#: Takes a tiny pipeline, a picture and a mask; gives the pipeline to be called, and with what.
+Way = Callable[[Any, Any, Any], tuple[Any, Mapping[str, Any]]]
+
+
+def in_precision(dtype: torch.dtype) -> Way:
+    """In another precision."""
+    return lambda pipe, _picture, _mask: (pipe.to(dtype), {})
+
+
+def with_lora(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """With a LoRA of rank 2 on every projection of the attention to the text."""
+    from peft import LoraConfig
+
+    model = Model.of(pipe)
+    names = [
+        f"{layer}.{name}"
+        for layer, module in model.attending("cross").items()
+        for name, part in module.named_modules()
+        if isinstance(part, torch.nn.Linear)
+    ]
+    if not hasattr(model.module, "add_adapter"):
+        raise NotOfferedError(f"a {type(model.module).__name__} takes no adapter")
+    model.module.add_adapter(LoraConfig(r=2, target_modules=names, init_lora_weights=False))
+    return pipe, {}
+
+
+def offloaded(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Each model brought to the device when its turn comes; here from the CPU to the CPU."""
+    pipe.enable_model_cpu_offload(device="cpu")
+    return pipe, {}
+
+
+def offloaded_by_layer(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Each layer brought to the device when its turn comes, as by
+    ``enable_sequential_cpu_offload``, whose own choice of buffers fails from the CPU to the CPU."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            cpu_offload(part, torch.device("cpu"), offload_buffers=True)
+    return pipe, {}
+
+
+def offloaded_by_group(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Groups of the denoiser's layers brought to the device when their turn comes."""
+    model = Model.of(pipe)
+    if not hasattr(model.module, "enable_group_offload"):
+        raise NotOfferedError(f"a {type(model.module).__name__} has no group offload")
+    model.module.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    return pipe, {}
+
+
+def compiled(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The denoiser behind ``torch.compile``."""
+    part = Model.of(pipe).family.part
+    setattr(pipe, part, torch.compile(getattr(pipe, part), backend="eager"))
+    return pipe, {}
+
+
+def sliced(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Attention computed slice by slice."""
+    if not hasattr(Model.of(pipe).module, "set_attention_slice"):
+        raise NotOfferedError("its denoiser has no attention slicing")
+    pipe.enable_attention_slicing("max")
+    return pipe, {}
+
+
+def fused(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Queries, keys and values by one product."""
+    module = Model.of(pipe).module
+    if not hasattr(module, "fuse_qkv_projections"):
+        raise NotOfferedError("its denoiser has no fused projections")
+    module.fuse_qkv_projections()
+    return pipe, {}
+
+
+def channels_last(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Weights of convolutions with channels as the last axis in memory."""
+    module = Model.of(pipe).module
+    frames = any(weight.ndim == 5 for weight in module.parameters())
+    module.to(memory_format=torch.channels_last_3d if frames else torch.channels_last)
+    return pipe, {}
+
+
+def from_picture(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """From a picture under noise."""
+    made = _of_kind(AutoPipelineForImage2Image, pipe)
+    return made, {"image": picture, "strength": 0.9, "num_inference_steps": 3}
+
+
+def inpainting(pipe: Any, picture: Any, mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A part of a picture drawn anew."""
+    made = _of_kind(AutoPipelineForInpainting, pipe)
+    given = {"image": picture, "mask_image": mask, "strength": 0.9, "num_inference_steps": 3}
+    return made, given
+
+
+def _of_kind(kind: Any, pipe: Any, **parts: Any) -> Any:
+    try:
+        return quiet(kind.from_pipe(pipe, **parts))
+    except ValueError as error:
+        if "can't find a pipeline" not in str(error):
+            raise
+        raise NotOfferedError(f"diffusers' {kind.__name__} has none for it") from None
+
+
+#: Pictures that a ControlNet reads, by the names of its class and its pipelines' argument.
+_CONTROLNETS: dict[str, tuple[str, str]] = {
+    "UNet2DConditionModel": ("ControlNetModel", "image"),
+    "SD3Transformer2DModel": ("SD3ControlNetModel", "control_image"),
+    "FluxTransformer2DModel": ("FluxControlNetModel", "control_image"),
+    "QwenImageTransformer2DModel": ("QwenImageControlNetModel", "control_image"),
+}
+
+
+def with_controlnet(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """With a ControlNet that reads a picture."""
+    denoiser = Model.of(pipe).module
+    name, argument = _CONTROLNETS.get(type(denoiser).__name__, ("", ""))
+    if not name:
+        raise NotOfferedError("not tried: diffusers makes no ControlNet of its denoiser")
+    if denoiser.config.get("time_cond_proj_dim"):
+        raise NotOfferedError("diffusers' ControlNet isn't told the strength of guidance")
+    network = lively(_controlnet(getattr(diffusers, name), denoiser))
+    made = _of_kind(AutoPipelineForText2Image, pipe, controlnet=network)
+    if "controlnet" not in inspect.signature(type(made).__init__).parameters:
+        raise NotOfferedError("diffusers' AutoPipelineForText2Image has none for it")
+    return made, {argument: picture}
+
+
+def _controlnet(kind: Any, denoiser: Any) -> Any:
+    if hasattr(kind, "from_unet"):
+        # The tiny autoencoders halve a picture's sides once.
+        return kind.from_unet(denoiser, conditioning_embedding_out_channels=(8, 8))
+    takes = inspect.signature(kind.from_transformer).parameters
+    sizes = ("num_layers", "num_single_layers", "attention_head_dim", "num_attention_heads")
+    given = {name: denoiser.config[name] for name in sizes if name in takes}
+    if "num_extra_conditioning_channels" in takes:
+        given["num_extra_conditioning_channels"] = 0
+    return kind.from_transformer(denoiser, load_weights_from_transformer=False, **given)
+
+
+def with_ip_adapter(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """With an image prompt, whose embeddings are given."""
+    if "ip_adapter_image_embeds" not in inspect.signature(type(pipe).__call__).parameters:
+        raise NotOfferedError("its pipeline takes no image prompt")
+    module = Model.of(pipe).module
+    adapted = _IP_ADAPTERS.get(type(module).__name__)
+    if adapted is None:
+        raise NotOfferedError("not tried: its denoiser has an IP-Adapter of its own kind")
+    given = adapted(module)
+    return pipe, {
+        "ip_adapter_image_embeds": given,
+        "negative_ip_adapter_image_embeds": given,
+        "guidance_scale": 5.0,
+    }
+
+
+def _image_projection(module: Any, width: int) -> None:
+    projection = ImageProjection(_WIDTH, width, num_image_text_embeds=4)
+    module.encoder_hid_proj = lively(MultiIPAdapterImageProjection([projection]))
+    module.register_to_config(encoder_hid_dim_type="ip_image_proj")
+
+
+def _adapted_unet(unet: Any) -> list[torch.Tensor]:
+    width = int(unet.config.cross_attention_dim)
+    modules = dict(unet.named_modules())
+    processors = dict(unet.attn_processors)
+    for name in processors:
+        inner = int(modules[name.removesuffix(".processor")].to_k.out_features)
+        if name.endswith("attn2.processor"):
+            processors[name] = lively(IPAdapterAttnProcessor2_0(inner, width, num_tokens=[4]))
+    unet.set_attn_processor(processors)
+    _image_projection(unet, width)
+    # Of a latent consistency model guidance is an input.
+    rows = 2 if unet.config.time_cond_proj_dim is None else 1
+    return [torch.randn(rows, 1, _WIDTH, generator=torch.Generator().manual_seed(0))]
+
+
+def _adapted_flux(transformer: Any) -> list[torch.Tensor]:
+    inner, width = transformer.inner_dim, int(transformer.config.joint_attention_dim)
+    transformer.set_attn_processor(
+        {
+            name: processor
+            if name.startswith("single")
+            else lively(FluxIPAdapterAttnProcessor(inner, width, num_tokens=[4]))
+            for name, processor in transformer.attn_processors.items()
+        }
+    )
+    _image_projection(transformer, width)
+    return [torch.randn(1, 1, _WIDTH, generator=torch.Generator().manual_seed(0))]
+
+
+def _adapted_sd3(transformer: Any) -> torch.Tensor:
+    inner = transformer.inner_dim
+    transformer.set_attn_processor(
+        {
+            name: lively(
+                SD3IPAdapterJointAttnProcessor2_0(
+                    inner, inner, transformer.config.attention_head_dim, timesteps_emb_dim=inner
+                )
+            )
+            for name in transformer.attn_processors
+        }
+    )
+    transformer.image_proj = lively(
+        IPAdapterTimeImageProjection(
+            embed_dim=_WIDTH,
+            output_dim=inner,
+            hidden_dim=inner,
+            depth=1,
+            dim_head=8,
+            heads=2,
+            num_queries=4,
+            timestep_in_dim=320,
+        )
+    )
+    return torch.randn(2, 3, _WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+_IP_ADAPTERS: dict[str, Callable[[Any], Any]] = {
+    "UNet2DConditionModel": _adapted_unet,
+    "FluxTransformer2DModel": _adapted_flux,
+    "SD3Transformer2DModel": _adapted_sd3,
+}
+
+#: Ways that compute what the plain pipeline does, and may round otherwise.
+SAME: dict[str, Way] = {
+    "model offload": offloaded,
+    "sequential offload": offloaded_by_layer,
+    "group offload": offloaded_by_group,
+    "torch.compile": compiled,
+    "attention slicing": sliced,
+    "fused projections": fused,
+    "channels last": channels_last,
+}
+#: Ways that compute something else.
+OTHERS: dict[str, Way] = {
+    "float16": in_precision(torch.float16),
+    "bfloat16": in_precision(torch.bfloat16),
+    "LoRA": with_lora,
+    "image to image": from_picture,
+    "inpainting": inpainting,
+    "ControlNet": with_controlnet,
+    "IP-Adapter": with_ip_adapter,
+}
