@@ -46,7 +46,7 @@ from wordlight.backends.torch.randomizing import (
     can_be_randomized,
     random_weights,
     stages_of,
-    stages_of_transformer,
+    stages_of_transformers,
 )
 from wordlight.backends.torch.recorder import PipelineRecorder
 from wordlight.backends.torch.rescale_rule import rescaled_parts
@@ -181,7 +181,7 @@ class TorchBackend(Backend):
     def _perhaps(self) -> dict[str, Callable[[], bool]]:
         """Capabilities that some models of a family lack, with a test of each."""
         pipe = self.pipe
-        parts = (self.model.module, *self._text_encoders)
+        parts = (*self.model.modules, *self._text_encoders)
         return {
             "concept_attention": lambda: self.model.family.joint,
             "encode_from": lambda: takes_input_embeddings(pipe),
@@ -218,7 +218,7 @@ class TorchBackend(Backend):
             return None
         names = ("text_encoder", *(f"text_encoder_{number}" for number in range(2, 5)), "vae")
         *encoders, vae = (getattr(self.pipe, name, None) for name in names)
-        makers = [one for one in (self.model.module, *encoders) if one is not None]
+        makers = [one for one in (*self.model.modules, *encoders) if one is not None]
         return fingerprint(makers, () if vae is None else (vae,))
 
     @property
@@ -556,14 +556,15 @@ class TorchBackend(Backend):
             added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
             conditioning = own.expand(len(now), -1, -1)
             telling = model.telling(latents, times, conditioning, added)
-            tap.begin(telling, len(now), slice(0, len(now)))
+            tap.begin(telling, len(now), slice(0, len(now)), model.at(times[0]))
             model.call(latents, times, conditioning, added)
             tap.end()
             return accumulator
 
         # Words beside the prompt are looked at where PyTorch's own attention is.
         standard = StandardProcessors({} if keys is None else tap.wanted)
-        together = steps_together(trajectory, query)
+        # Of two denoisers each draws steps of its own.
+        together = 1 if len(model.modules) > 1 else steps_together(trajectory, query)
         with as_written(model.whole), standard, tap, torch.no_grad():
             first, *rest = self.limits.parts("attention", len(steps), together, replay)
         for other in rest:
@@ -701,7 +702,7 @@ class TorchBackend(Backend):
     def _stages(self) -> dict[str, tuple[torch.nn.Module, ...]]:
         if self.model.family.feature_maps:
             return stages_of(self.model.module, self.pipe.text_encoder)
-        return stages_of_transformer(self.model.module, self._text_encoders)
+        return stages_of_transformers(self.model.modules, self._text_encoders)
 
     @contextmanager
     def _randomized(self, stages: tuple[str, ...], seed: int) -> Iterator[None]:

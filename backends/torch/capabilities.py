@@ -155,17 +155,20 @@ def _drawn(family: str, pipe: Any, call: Mapping[str, Any]) -> npt.NDArray[Any]:
         return drawn
 
 
-#: How far probabilities and pixels may be apart that another order of additions has rounded
-#: otherwise, in float32 and in half precision; a wrong map is off by more than a hundredth.
-_ROUNDING, _HALF_ROUNDING = 1e-4, 5e-3
+#: How far probabilities may be apart, relative to their norm, and pixels, that another order of
+#: additions has rounded otherwise, in float32 and in half precision. A wrong map is off by more.
+_ROUNDING, _HALF_ROUNDING = 1e-4, 3e-2
 
 
 def _apart(one: AttentionMeans, other: AttentionMeans) -> float:
-    """The largest difference of two runs' attention; infinite where they are of other layers."""
+    """The distance of two runs' attention, relative to its norm; infinite where they are of other
+    layers."""
     if len(one.means) != len(other.means) or not _is_finite(one):
         return float("inf")
     pairs = zip(one.means, other.means, strict=True)
-    return max(float(np.abs(a.values - b.values).max()) for a, b in pairs)
+    return max(
+        float(np.linalg.norm(a.values - b.values) / np.linalg.norm(b.values)) for a, b in pairs
+    )
 
 
 def _is_finite(means: AttentionMeans) -> bool:

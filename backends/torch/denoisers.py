@@ -114,7 +114,8 @@ class Denoiser:
         empty_is_negative: whether a pipeline that is given no negative prompt pushes away from the
             empty prompt.
         probed: whether it is of no table, and was found by a probe.
-        refused: why a pipeline of this family can't be traced, or None, of the pipeline.
+        second: the attribute of a pipeline that holds a denoiser for the steps of little noise and
+            the timestep below which it takes over; None where there is none.
         lacks: primitives that models of this family can't give, with the reason.
     """
 
@@ -148,5 +149,5 @@ class Denoiser:
     as_given: Callable[[Any], Told] = lambda _pipe: {}
     empty_is_negative: Callable[[Any], bool] = lambda _pipe: False
     probed: bool = False
-    refused: Callable[[Any], str | None] = lambda _pipe: None
+    second: Callable[[Any], tuple[str, float] | None] = lambda _pipe: None
     lacks: Mapping[str, str] = field(default_factory=dict)

@@ -217,13 +217,12 @@ def _in_frames(tokens: torch.Tensor, told: Told) -> torch.Tensor:
     return places
 
 
-def _two_denoisers(pipe: Any) -> str | None:
-    if getattr(pipe, "transformer_2", None) is None:
+def _wan_second(pipe: Any) -> tuple[str, float] | None:
+    """Wan 2.2's denoiser of the steps of little noise."""
+    ratio = pipe.config.get("boundary_ratio")
+    if getattr(pipe, "transformer_2", None) is None or ratio is None:
         return None
-    return (
-        "it has a second denoiser for the steps of little noise (Wan 2.2), whose attention isn't "
-        "looked at, so that maps would be of the first steps alone"
-    )
+    return "transformer_2", float(ratio) * float(pipe.scheduler.config.num_train_timesteps)
 
 
 # Families of one.
@@ -719,7 +718,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         },
     ),
     Denoiser(
-        name="Wan 2.1",
+        name="Wan 2.1 and 2.2",
         classes=("WanTransformer3DModel",),
         layout=_video_cross,
         unpack=_own("hidden_states"),
@@ -731,7 +730,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         two_calls=True,
         sigma=lambda _module, timestep: timestep / 1000,
         encode=encode_by_running,
-        refused=_two_denoisers,
+        second=_wan_second,
         lacks=_NOT_OF_VIDEOS,
     ),
     Denoiser(

@@ -40,7 +40,7 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
 
     model = Model.of(pipe)
     given = {**options, **model.family.as_given(pipe)}
-    args, kwargs = first_call(pipe, model.module, prompt, given)
+    args, kwargs = first_call(pipe, model.modules, prompt, given)
     text = model.text(model.told(args, kwargs))
     own = -1 if not model.conditional_first and len(text) > 1 else 0
     embeddings: torch.Tensor = text[own]
@@ -49,9 +49,9 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
 
 @torch.no_grad()
 def first_call(
-    pipe: Any, module: torch.nn.Module, prompt: str, options: Mapping[str, Any]
+    pipe: Any, modules: Sequence[torch.nn.Module], prompt: str, options: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a pipeline's first call of its denoiser, for a prompt.
+    """The arguments of a pipeline's first call of its denoiser, one of ``modules``, for a prompt.
 
     ``options`` are further arguments of the pipeline's call; those that it doesn't take are left
     out.
@@ -68,7 +68,7 @@ def first_call(
     given = {name: value for name, value in asked.items() if name in takes}
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
-    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
+    handles = [module.register_forward_pre_hook(stop, with_kwargs=True) for module in modules]
     try:
         # Its state is the caller's.
         pipe.scheduler = copy.deepcopy(scheduler)
@@ -78,7 +78,8 @@ def first_call(
     except _Stop:
         pass
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         pipe.scheduler = scheduler
         pipe.set_progress_bar_config(**bar)
     return seen[0]

@@ -38,8 +38,6 @@ class Model:
                 continue
             seen = type(uncompiled(module)).__name__
             if inner_module(module, family.classes) is not None:
-                if (why := family.refused(pipe)) is not None:
-                    raise ValueError(f"this {type(pipe).__name__} is not supported: {why}")
                 return cls(pipe, family)
         from wordlight.backends.torch.probe import ProbeError, probed
 
@@ -56,18 +54,36 @@ class Model:
 
     @property
     def whole(self) -> torch.nn.Module:
-        """The denoiser with whatever wraps it."""
+        """The denoiser, or a list of both, with whatever wraps them."""
         found: torch.nn.Module = getattr(self.pipe, self.family.part)
-        return found
+        second = self.family.second(self.pipe)
+        if second is None:
+            return found
+        return torch.nn.ModuleList([found, getattr(self.pipe, second[0])])
 
     @property
     def module(self) -> torch.nn.Module:
-        """The denoiser; raises ValueError where the pipeline has another kind by now."""
-        found = inner_module(self.whole, self.family.classes)
+        """The denoiser, the first of two; raises ValueError where the pipeline has another kind by
+        now."""
+        return self._inner(self.family.part)
+
+    @property
+    def modules(self) -> tuple[torch.nn.Module, ...]:
+        """The denoisers: one, or also one for the steps of little noise."""
+        second = self.family.second(self.pipe)
+        return (self.module,) if second is None else (self.module, self._inner(second[0]))
+
+    def at(self, timestep: float) -> torch.nn.Module:
+        """The denoiser that draws a step."""
+        second = self.family.second(self.pipe)
+        if second is None or timestep >= second[1]:
+            return self.module
+        return self._inner(second[0])
+
+    def _inner(self, part: str) -> torch.nn.Module:
+        found = inner_module(getattr(self.pipe, part), self.family.classes)
         if found is None:
-            raise ValueError(
-                f"the pipeline's {self.family.part} is no {self.family.name} denoiser any more"
-            )
+            raise ValueError(f"the pipeline's {part} is no {self.family.name} denoiser any more")
         return found
 
     @property
@@ -102,8 +118,14 @@ class Model:
         return tuple(Layer(name, n_heads(module)) for name, module in self.attending(kind).items())
 
     def attending(self, kind: Kind) -> dict[str, torch.nn.Module]:
-        """The modules whose attention of one kind is looked at, by their layers' names."""
-        return self.family.layers(self.module, kind)
+        """The modules whose attention of one kind is looked at, by their layers' names; those of a
+        second denoiser have its name in front."""
+        found = self.family.layers(self.module, kind)
+        second = self.family.second(self.pipe)
+        if second is not None:
+            others = self.family.layers(self._inner(second[0]), kind)
+            found |= {f"{second[0]}.{name}": module for name, module in others.items()}
+        return found
 
     def told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
         """The arguments of one call of the denoiser, by name."""
@@ -178,7 +200,12 @@ class Model:
     ) -> torch.Tensor:
         """The denoiser's output for such arguments, ``(rows, channels, height, width)``."""
         told = self.telling(latents, timestep, embeddings, added)
-        output = self.module(**told, return_dict=False)
+        times = timestep if isinstance(timestep, Sequence) else (timestep,)
+        modules = {id(module): module for module in map(self.at, times)}
+        if len(modules) > 1:
+            raise ValueError("steps of two denoisers can't be replayed in one pass")
+        (module,) = modules.values()
+        output = module(**told, return_dict=False)
         # Kandinsky's gives no tuple.
         output = output[0] if isinstance(output, tuple) else output
         return self.family.read(self.module, output, told)

@@ -170,7 +170,7 @@ def _first_told(pipe: Any, module: torch.nn.Module, prompt: str) -> Told:
     if not {"height", "width"} <= set(takes):
         small = {}
     try:
-        args, kwargs = first_call(pipe, module, prompt, small)
+        args, kwargs = first_call(pipe, [module], prompt, small)
         told = arguments_of(module, args, kwargs)
     except Exception as error:
         raise ProbeError(f"its pipeline can't be run by itself: {error}") from None

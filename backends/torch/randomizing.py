@@ -36,14 +36,26 @@ def stages_of(
 _OUTPUT = re.compile(r"(^|_)(out|final)(_|$)")
 
 
-def stages_of_transformer(
-    transformer: torch.nn.Module, text_encoders: Sequence[torch.nn.Module]
+def stages_of_transformers(
+    transformers: Sequence[torch.nn.Module], text_encoders: Sequence[torch.nn.Module]
 ) -> dict[str, tuple[torch.nn.Module, ...]]:
-    """The parts of a transformer, from the output down to the input, its text encoders last.
+    """The parts of transformers that are built alike, from the output down to the input, their text
+    encoders last.
 
-    ``"output"`` are its last norm and projection; then each block by its name; ``"input"`` all that
-    is left of it. Together they are every weight of all models.
+    ``"output"`` are the last norms and projections; then each block by its name; ``"input"`` all
+    that is left. Together they are every weight of all models.
     """
+    stages: dict[str, list[torch.nn.Module]] = {}
+    for transformer in transformers:
+        for name, parts in _stages_of_one(transformer).items():
+            stages.setdefault(name, []).extend(parts)
+    return {
+        **{name: tuple(parts) for name, parts in stages.items()},
+        "text_encoder": tuple(text_encoders),
+    }
+
+
+def _stages_of_one(transformer: torch.nn.Module) -> dict[str, list[torch.nn.Module]]:
     left = dict(transformer.named_children())
     outputs = [left.pop(name) for name in list(left) if _OUTPUT.search(name)]
     stages: dict[str, list[torch.nn.Module]] = {"output": outputs}
@@ -54,8 +66,7 @@ def stages_of_transformer(
             stages[f"{name}.{index}"] = [blocks[index]]
     own = torch.nn.ParameterList(transformer.parameters(recurse=False))
     stages["input"] = [*left.values(), *([own] if len(own) else [])]
-    stages["text_encoder"] = list(text_encoders)
-    return {name: tuple(parts) for name, parts in stages.items()}
+    return stages
 
 
 def can_be_randomized(parts: Sequence[torch.nn.Module], *, as_library: bool = False) -> bool:

@@ -285,16 +285,16 @@ class _Running:
         try:
             self._model = Model.of(self.pipe)
             self._read_arguments(self._model)
-            module = self._model.module
             self._stack.enter_context(as_written(self._model.whole))
             if self._query is not None:
                 self._tap = AttentionTap(self._model, self._query, self._receive)
                 self._stack.callback(self._tap.remove)
                 self._tap.install()
-            before = module.register_forward_pre_hook(self._before, with_kwargs=True)
-            self._stack.callback(before.remove)
-            after = module.register_forward_hook(self._after, always_call=True)
-            self._stack.callback(after.remove)
+            for module in self._model.modules:
+                before = module.register_forward_pre_hook(self._before, with_kwargs=True)
+                self._stack.callback(before.remove)
+                after = module.register_forward_hook(self._after, always_call=True)
+                self._stack.callback(after.remove)
         except Exception as error:
             self._fail(error)
             self._stack.close()
@@ -329,7 +329,7 @@ class _Running:
             )
 
     def _before(
-        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
     ) -> None:
         # Hooks are of a module, and other pipelines and threads may use it at the same time.
         if threading.get_ident() != self.thread or kwargs is None or self.call.fault:
@@ -337,7 +337,7 @@ class _Running:
         if pipeline_calls.running_pipeline() is not self.pipe or not self._is_innermost(self):
             return
         try:
-            self._record(args, kwargs)
+            self._record(module, args, kwargs)
         except Exception as error:
             self._fail(error)
 
@@ -351,7 +351,9 @@ class _Running:
         except Exception as error:
             self._fail(error)
 
-    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _record(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         assert self._model is not None
         call, family = self.call, self._model.family
         told = self._model.told(args, kwargs)
@@ -369,7 +371,7 @@ class _Running:
                 call.add_negative(texts, self._recorded(told), everything, count)
             if self._tap is not None and call.negative_accumulator is not None:
                 self._receivers = [(call.negative_accumulator, slice(None))]
-                self._tap.begin(told, count, everything)
+                self._tap.begin(told, count, everything, module)
                 self._listening = True
             return
         conditional, negative = self._rows(count)
@@ -395,10 +397,12 @@ class _Running:
             call.add_step(told_besides, conditional, count)
         except NotRecordableError as error:
             call.not_replayable = str(error)
+        if len(self._model.modules) > 1 and self._model.at(time_of(time)) is not module:
+            call.not_replayable = "another denoiser drew a step than its noise level says"
         if isinstance(time, torch.Tensor) and time.ndim > 1 and bool((time != time[0, 0]).any()):
             call.not_replayable = "the timestep was another from place to place"
         if self._tap is not None:
-            self._tap.begin(told, count, self._received(conditional, negative))
+            self._tap.begin(told, count, self._received(conditional, negative), module)
         self._listening = True
 
     def _recorded(self, told: Told) -> dict[str, Any]:
@@ -479,6 +483,11 @@ def _group(
     if groups == 3:
         return (1, 0) if perturbed else ((0, 2) if conditional_first else None)
     return None
+
+
+def time_of(time: Any) -> float:
+    """Return the timestep that a denoiser was told, of its last row or place."""
+    return float(time.reshape(-1)[-1]) if isinstance(time, torch.Tensor) else float(time)
 
 
 def _as_list(prompt: Any) -> list[str] | None:

@@ -30,7 +30,8 @@ class _Pass:
         layout: where text and picture stand.
         rows: the rows that are wanted.
         count: how many rows there are.
-        taken: the layers that were seen.
+        wanted: the layers of the denoiser that passes, as far as they are wanted.
+        taken: those that were seen.
         own: the parts of the probabilities that layers computed themselves, by layer.
         grids: the feature maps that those layers work on.
     """
@@ -38,6 +39,7 @@ class _Pass:
     layout: Layout
     rows: slice
     count: int
+    wanted: list[str]
     taken: set[str]
     own: dict[str, list[torch.Tensor]]
     grids: dict[str, tuple[int, ...] | None]
@@ -108,10 +110,13 @@ class AttentionTap:
         self._grids.remove()
         self._pass = None
 
-    def begin(self, told: Told, count: int, rows: slice) -> None:
-        """Listen to the pass that is told this; of ``count`` rows those ``rows`` are wanted."""
+    def begin(self, told: Told, count: int, rows: slice, module: torch.nn.Module) -> None:
+        """Listen to the pass of a denoiser that is told this; of ``count`` rows those ``rows`` are
+        wanted."""
         layout = self._model.layout(told)
-        self._pass = _Pass(layout, rows, count, set(), {}, {})
+        own = set(map(id, module.modules()))
+        wanted = [name for name, layer in self.wanted.items() if id(layer) in own]
+        self._pass = _Pass(layout, rows, count, wanted, set(), {}, {})
         self._grids.thread = self._calls.thread = threading.get_ident()
 
     def end(self) -> None:
@@ -128,7 +133,7 @@ class AttentionTap:
         if self._model.family.joint and ended.taken:
             # Some layers attend within text or picture alone.
             return
-        unseen = [name for name in self.wanted if name not in ended.taken]
+        unseen = [name for name in ended.wanted if name not in ended.taken]
         if unseen:
             kind = type(getattr(self.wanted[unseen[0]], "processor", None)).__name__
             raise ValueError(

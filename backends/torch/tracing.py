@@ -13,7 +13,13 @@ import torch
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.first_call import lengthened
-from wordlight.backends.torch.recorder import Call, PipelineRecorder, as_uint8, images_of
+from wordlight.backends.torch.recorder import (
+    Call,
+    PipelineRecorder,
+    as_uint8,
+    images_of,
+    time_of,
+)
 from wordlight.backends.torch.words_given import check_words_given
 from wordlight.backends.traces import Trace
 from wordlight.backends.trajectory import Trajectory
@@ -226,7 +232,7 @@ def trajectories_of(
                 layout_from="probe" if backend.model.family.probed else "table",
                 negative_tokens=_negative_tokens(backend, call, away),
                 negative_added={n: _of_image(n, v, k) for n, v in call.negative_added.items()},
-                timesteps=np.array([_time(time) for time in call.timesteps]),
+                timesteps=np.array([time_of(time) for time in call.timesteps]),
                 latents=np.stack([backend.to_numpy(latents[k]) for latents in call.latents]),
                 image=images[k],
                 guidance_scale=call.guidance_scale,
@@ -327,10 +333,6 @@ def _check_frame(backend: TorchBackend, call: Call, image: npt.NDArray[np.uint8]
             f"pixels, and its denoiser worked on {grid[0]} x {grid[1]} places: on views or a crop "
             "of it, so that maps can't be laid over the image"
         )
-
-
-def _time(time: Any) -> float:
-    return float(time.reshape(-1)[-1]) if isinstance(time, torch.Tensor) else float(time)
 
 
 def _of_image(name: str, value: Any, image: int) -> npt.NDArray[Any]:

@@ -44,7 +44,7 @@ from wordlight.backends.torch.tiny.stable_diffusion_3 import (
     stable_diffusion_3,
     stable_diffusion_35,
 )
-from wordlight.backends.torch.tiny.video import ltx, wan
+from wordlight.backends.torch.tiny.video import ltx, wan, wan_22, wan_22_small
 from wordlight.backends.torch.tiny.z_image import z_image
 
 #: Height and width of the tiny pictures: not square, so that mixing them up shows.
@@ -107,6 +107,8 @@ TINY: dict[str, TinyFamily] = {
     "krea-2": TinyFamily(krea_2, _SIZED),
     "nucleus-image": TinyFamily(nucleus_image, _SIZED),
     "wan": TinyFamily(wan, _VIDEO),
+    "wan-2.2": TinyFamily(wan_22, _VIDEO),
+    "wan-2.2-5b": TinyFamily(wan_22_small, _VIDEO),
     "ltx": TinyFamily(ltx, _VIDEO),
 }
 

@@ -160,6 +160,8 @@ def with_controlnet(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[s
         raise NotOfferedError("not tried: diffusers makes no ControlNet of its denoiser")
     if denoiser.config.get("time_cond_proj_dim"):
         raise NotOfferedError("diffusers' ControlNet isn't told the strength of guidance")
+    if pipe.config.get("requires_aesthetics_score"):
+        raise NotOfferedError("diffusers' ControlNet isn't told the aesthetic score")
     network = lively(_controlnet(getattr(diffusers, name), denoiser))
     made = _of_kind(AutoPipelineForText2Image, pipe, controlnet=network)
     if "controlnet" not in inspect.signature(type(made).__init__).parameters:
@@ -188,6 +190,9 @@ def with_ip_adapter(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[
     if adapted is None:
         raise NotOfferedError("not tried: its denoiser has an IP-Adapter of its own kind")
     given = adapted(module)
+    if "InstructPix2Pix" in type(pipe).__name__:
+        # Three rows an image, of which the last has no picture.
+        given = [torch.cat([given[0], given[0][:1]])]
     return pipe, {
         "ip_adapter_image_embeds": given,
         "negative_ip_adapter_image_embeds": given,

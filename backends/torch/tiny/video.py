@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import (
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
@@ -16,20 +18,9 @@ from wordlight.backends.torch.tiny.text_encoders import t5_text_encoder, umt5_te
 from wordlight.backends.torch.tiny.tokenizers import t5_tokenizer
 
 
-def wan() -> WanPipeline:
+def wan(**options: Any) -> WanPipeline:
     """Wan 2.1."""
     tokenizer = t5_tokenizer()
-    denoiser = WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=16,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=2,
-        rope_max_seq_len=32,
-    )
     vae = AutoencoderKLWan(
         base_dim=8,
         z_dim=4,
@@ -43,11 +34,37 @@ def wan() -> WanPipeline:
         WanPipeline(
             tokenizer=tokenizer,
             text_encoder=umt5_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=_wan_denoiser(),
             vae=vae,
             scheduler=flow_scheduler(shift=3.0),
+            **options,
         )
     )
+
+
+def wan_22() -> WanPipeline:
+    """Wan 2.2 A14B: a denoiser for the steps of much noise and one for those of little."""
+    return wan(transformer_2=_wan_denoiser(), boundary_ratio=0.875)
+
+
+def wan_22_small() -> WanPipeline:
+    """Wan 2.2 5B: one denoiser, which is told the timestep of each place."""
+    return wan(expand_timesteps=True)
+
+
+def _wan_denoiser() -> WanTransformer3DModel:
+    denoiser = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+    return lively(denoiser)
 
 
 def ltx() -> LTXPipeline:

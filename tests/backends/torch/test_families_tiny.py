@@ -29,6 +29,8 @@ FLOAT32_ALONE = {"kandinsky-5", "krea-2"}
 #: which PRX's gives two timesteps whatever the number of rows.
 OF_BATCHES = {"longcat-image": {"negative_prompt": ["", ""]}, "prx": {"guidance_scale": 1.0}}
 APART = AttentionQuery(keep=("step", "layer", "head"))
+#: Of two denoisers, whose layers have steps of their own.
+LAYERS_APART = AttentionQuery(keep=("layer", "head"))
 #: One of each kind of layout, and those whose arguments are peculiar.
 QUICK = {"sd3", "flux-dev", "z-image", "lumina-2", "kandinsky-5", "pixart-sigma", "hidream"}
 
@@ -48,7 +50,7 @@ def traced(family):
     """The picture without tracing and with, and the trace."""
     pipe = pipe_of(family)
     plain = draw_tiny(family, pipe, PROMPT)
-    with trace(pipe, APART) as run:
+    with trace(pipe, LAYERS_APART if family == "wan-2.2" else APART) as run:
         picture = draw_tiny(family, pipe, PROMPT)
     return plain, picture, run
 
@@ -67,7 +69,7 @@ def test_a_trace_changes_nothing_and_a_replay_gives_its_maps(family):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in _modules(pipe))
     maps = DAAM.from_trace(run)
     assert maps["circle"].word.tokens
-    again = DAAM(TorchBackend(pipe), keep=("step", "layer", "head")).attribute(run.trajectories[0])
+    again = DAAM(TorchBackend(pipe), keep=run.query.keep).attribute(run.trajectories[0])
     # A batch of one row multiplies in another order than one of two.
     for word in ("red", "circle", "<pad>" if maps.tokens.positions("pad") else "a"):
         np.testing.assert_allclose(np.asarray(again[word]), np.asarray(maps[word]), atol=1e-5)

@@ -1,9 +1,11 @@
 """Videos: maps with an axis of frames, as arrays, pictures, figures and pages."""
 
+import functools
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wordlight import trace
@@ -12,8 +14,8 @@ from wordlight.attribution.film import save_film
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.resize import frames_behind
 from wordlight.attribution.viewer import Panel
-from wordlight.backends import Trajectory
-from wordlight.backends.backend import MissingCapabilityError
+from wordlight.backends import AttentionQuery, Trajectory
+from wordlight.backends.backend import Conditioning, MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny
 
@@ -148,7 +150,7 @@ def test_the_page_has_every_frame(video):
     assert alone["apart"]["shape"] == [1, *maps["circle"].shape]
 
 
-@pytest.mark.parametrize("family", ["wan", "ltx"])
+@pytest.mark.parametrize("family", ["wan", "wan-2.2", "ltx"])
 def test_what_explains_the_prediction_explains_videos(family):
     backend, run, _ = traced(family)
     (trajectory,) = run.trajectories
@@ -170,11 +172,48 @@ def test_what_is_of_single_images_is_refused():
         Regeneration(backend)
 
 
-def test_two_denoisers_are_refused():
-    pipe = build_tiny("wan")
-    pipe.register_modules(transformer_2=pipe.transformer)
-    with pytest.raises(ValueError, match="a second denoiser for the steps of little noise"):
-        trace(pipe)
+def test_each_of_two_denoisers_has_its_own_steps():
+    """Wan 2.2: what ran at each step is seen from beside the trace."""
+    pipe = build_tiny("wan-2.2")
+    ran = []
+    for name in ("transformer", "transformer_2"):
+        hook = functools.partial(lambda name, *_: ran.append(name), name)
+        getattr(pipe, name).register_forward_hook(hook)
+    with trace(pipe, AttentionQuery(keep=("step", "layer"))) as run:
+        draw_tiny("wan-2.2", pipe, PROMPT, num_inference_steps=4)
+    (trajectory,) = run.trajectories
+    own = ["blocks.0.attn2", "blocks.1.attn2"]
+    layers = {"transformer": own, "transformer_2": [f"transformer_2.{name}" for name in own]}
+    # Guidance calls each twice.
+    assert set(ran) == set(layers)
+    seen = {step: [m.layer for m in run.attention[0].means if m.step == step] for step in range(4)}
+    assert seen == {step: layers[ran[2 * step]] for step in range(4)}
+    backend = TorchBackend(pipe)
+    assert [layer.name for layer in backend.layers] == own + layers["transformer_2"]
+    again = backend.attention(trajectory, run.query, range(4))
+    for one, other in zip(again.means, run.attention[0].means, strict=True):
+        assert (one.step, one.layer) == (other.step, other.layer)
+        np.testing.assert_allclose(one.values, other.values, atol=1e-5)
+    with pytest.raises(ValueError, match="not every combination of step, layer exists"):
+        DAAM.from_trace(run)
+    whole = DAAM(backend).attribute(trajectory)
+    one_by_one = [DAAM(backend, steps=[k]).attribute(trajectory)["circle"] for k in range(4)]
+    # What bicubic resizing takes below zero is clamped of each step's map alone here.
+    np.testing.assert_allclose(whole["circle"], np.mean(one_by_one, axis=0), atol=1e-4)
+
+
+def test_a_step_is_predicted_by_the_denoiser_that_drew_it():
+    backend, run, _ = traced("wan-2.2")
+    (trajectory,) = run.trajectories
+    text = backend.asarray(trajectory.embeddings[None])
+    for step, name in ((0, "transformer"), (1, "transformer_2")):
+        latents = backend.asarray(trajectory.latents[step][None])
+        time = float(trajectory.timesteps[step])
+        with torch.no_grad():
+            made = backend.denoise(latents, time, Conditioning(text, {}))
+            own = getattr(backend.pipe, name)(latents, torch.tensor([time]), text)[0]
+        wanted = latents + (1 - time / 1000) * own
+        np.testing.assert_allclose(made.numpy(), wanted.numpy(), atol=1e-5)
 
 
 def test_frames_of_images_are_refused():
