@@ -43,15 +43,23 @@ def _not_installed(error: ImportError) -> ModelLoadError:
     )
 
 
+#: Columns of a table that a page has room for.
+_MOST_COLUMNS = 8
+
+
 def matrix_table(rows: dict[str, dict[str, str]]) -> str:
-    """Return a capability matrix as a table in Markdown, the reasons numbered below it."""
+    """Return a capability matrix as tables in Markdown, the reasons numbered below them."""
     reasons = list(
         dict.fromkeys(cell for row in rows.values() for cell in row.values() if cell != "✓")
     )
     columns = list(next(iter(rows.values())))
-    lines = ["| model | " + " | ".join(columns) + " |", "|---|" + ":-:|" * len(columns)]
-    for family, row in rows.items():
-        cells = [c if c == "✓" else f"– {reasons.index(c) + 1}" for c in row.values()]
-        lines.append(f"| {family} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))]
-    return "\n".join(lines)
+    lines = []
+    for start in range(0, len(columns), _MOST_COLUMNS):
+        own = columns[start : start + _MOST_COLUMNS]
+        lines += ["| model | " + " | ".join(own) + " |", "|---|" + ":-:|" * len(own)]
+        for family, row in rows.items():
+            cells = [row[name] for name in own]
+            told = [c if c == "✓" else f"– {reasons.index(c) + 1}" for c in cells]
+            lines.append(f"| {family} | " + " | ".join(told) + " |")
+        lines.append("")
+    return "\n".join([*lines, *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))])

@@ -61,7 +61,8 @@ def with_lora(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, A
     ]
     if not hasattr(model.module, "add_adapter"):
         raise NotOfferedError(f"a {type(model.module).__name__} takes no adapter")
-    model.module.add_adapter(LoraConfig(r=2, target_modules=names, init_lora_weights=False))
+    adapted: Any = model.module
+    adapted.add_adapter(LoraConfig(r=2, target_modules=names, init_lora_weights=False))
     return pipe, {}
 
 
@@ -76,7 +77,8 @@ def offloaded_by_layer(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mappi
     ``enable_sequential_cpu_offload``, whose own choice of buffers fails from the CPU to the CPU."""
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            cpu_offload(part, torch.device("cpu"), offload_buffers=True)
+            # Pipelines of Flux.2 look into their autoencoder's.
+            cpu_offload(part, torch.device("cpu"), offload_buffers=part is not pipe.vae)
     return pipe, {}
 
 
@@ -85,7 +87,8 @@ def offloaded_by_group(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mappi
     model = Model.of(pipe)
     if not hasattr(model.module, "enable_group_offload"):
         raise NotOfferedError(f"a {type(model.module).__name__} has no group offload")
-    model.module.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    grouped: Any = model.module
+    grouped.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
     return pipe, {}
 
 
@@ -106,16 +109,19 @@ def sliced(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]
 
 def fused(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
     """Queries, keys and values by one product."""
-    module = Model.of(pipe).module
+    module: Any = Model.of(pipe).module
     if not hasattr(module, "fuse_qkv_projections"):
         raise NotOfferedError("its denoiser has no fused projections")
-    module.fuse_qkv_projections()
+    try:
+        module.fuse_qkv_projections()
+    except AttributeError as error:
+        raise NotOfferedError(f"diffusers can't fuse them, {error}") from None
     return pipe, {}
 
 
 def channels_last(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
     """Weights of convolutions with channels as the last axis in memory."""
-    module = Model.of(pipe).module
+    module: Any = Model.of(pipe).module
     frames = any(weight.ndim == 5 for weight in module.parameters())
     module.to(memory_format=torch.channels_last_3d if frames else torch.channels_last)
     return pipe, {}
@@ -124,6 +130,9 @@ def channels_last(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[st
 def from_picture(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
     """From a picture under noise."""
     made = _of_kind(AutoPipelineForImage2Image, pipe)
+    if "Flux2" in type(made).__name__:
+        # It takes pictures of 64 pixels a side or more.
+        picture = picture.resize((2 * picture.width, 2 * picture.height))
     return made, {"image": picture, "strength": 0.9, "num_inference_steps": 3}
 
 
@@ -154,7 +163,7 @@ _CONTROLNETS: dict[str, tuple[str, str]] = {
 
 def with_controlnet(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
     """With a ControlNet that reads a picture."""
-    denoiser = Model.of(pipe).module
+    denoiser: Any = Model.of(pipe).module
     name, argument = _CONTROLNETS.get(type(denoiser).__name__, ("", ""))
     if not name:
         raise NotOfferedError("not tried: diffusers makes no ControlNet of its denoiser")
@@ -185,7 +194,7 @@ def with_ip_adapter(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[
     """With an image prompt, whose embeddings are given."""
     if "ip_adapter_image_embeds" not in inspect.signature(type(pipe).__call__).parameters:
         raise NotOfferedError("its pipeline takes no image prompt")
-    module = Model.of(pipe).module
+    module: Any = Model.of(pipe).module
     adapted = _IP_ADAPTERS.get(type(module).__name__)
     if adapted is None:
         raise NotOfferedError("not tried: its denoiser has an IP-Adapter of its own kind")

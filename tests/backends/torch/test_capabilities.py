@@ -5,27 +5,29 @@ from pathlib import Path
 import pytest
 
 from wordlight.backends.known_families import known_families, matrix_table
-from wordlight.backends.torch.capabilities import CELLS, matrix
+from wordlight.backends.torch.capabilities import CELLS, WAYS, _as_run, matrix
 from wordlight.backends.torch.tiny import TINY
+from wordlight.backends.torch.tiny.as_run import channels_last
 
 PAGE = Path(__file__).parents[3] / "docs/capabilities.md"
 
 
-def rows_of(table):
-    cells = [
-        [c.strip() for c in line.strip("|").split("|")]
-        for line in table.splitlines()
-        if line.startswith("|")
-    ]
+def rows_of(page):
     reasons = dict(
-        line.split(". ", 1) for line in table.splitlines() if line[:1].isdigit() and ". " in line
+        line.split(". ", 1) for line in page.splitlines() if line[:1].isdigit() and ". " in line
     )
-    head, _, *rows = cells
-    spelled = [[c if c[:1] != "–" else reasons[c[2:]] for c in row[1:]] for row in rows]
-    return {
-        row[0]: dict(zip(head[1:], own, strict=True))
-        for row, own in zip(rows, spelled, strict=True)
-    }
+    rows = {}
+    for table in page.split("| model |")[1:]:
+        cells = [
+            [c.strip() for c in line.strip("|").split("|")]
+            for line in ("| model |" + table).splitlines()
+            if line.startswith("|")
+        ]
+        head, _, *own = cells
+        for row in own:
+            spelled = [c if c[:1] != "–" else reasons[c[2:]] for c in row[1:]]
+            rows.setdefault(row[0], {}).update(zip(head[1:], spelled, strict=True))
+    return rows
 
 
 def table_of_page():
@@ -36,12 +38,36 @@ def table_of_page():
 def test_the_page_has_every_tiny_model_and_every_column():
     rows = rows_of(table_of_page())
     assert list(rows) == list(TINY)
-    assert all(list(row) == list(CELLS) for row in rows.values())
+    assert all(list(row) == [*CELLS, *WAYS] for row in rows.values())
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "sana", "cogview-4", "wan"])
+#: Columns that show what others don't, of one model each; all of them are slow.
+QUICK = {
+    "sana": CELLS,
+    "cogview-4": CELLS,
+    "sdxl": {name: WAYS[name] for name in ("ControlNet", "IP-Adapter", "attention slicing")},
+    "flux-dev": {name: WAYS[name] for name in ("LoRA", "inpainting", "fused projections")},
+    "wan-2.2": {name: WAYS[name] for name in ("sequential offload",)},
+}
+
+
+@pytest.mark.parametrize("family", QUICK)
 def test_the_page_says_what_a_model_does(family):
-    assert rows_of(table_of_page())[family] == matrix([family])[family]
+    found = matrix([family], QUICK[family])[family]
+    told = rows_of(table_of_page())[family]
+    assert {name: told[name] for name in found} == found
+
+
+def test_a_way_that_changes_the_maps_is_found():
+    def wrong(pipe, *_):
+        for name, weight in pipe.unet.named_parameters():
+            if "attn2.to_q" in name:
+                weight.data *= 1.1
+        return pipe, {}
+
+    tried = {"right": (_as_run(channels_last, same=True), "trace")}
+    tried["wrong"] = (_as_run(wrong, same=True), "trace")
+    assert matrix(["sd"], tried)["sd"] == {"right": "✓", "wrong": "wrong"}
 
 
 @pytest.mark.slow
@@ -54,6 +80,13 @@ def test_reasons_are_numbered_below_the_table():
     assert "| a | ✓ | – 1 |" in table
     assert "| b | – 1 | – 2 |" in table
     assert table.endswith("1. no\n2. other")
+
+
+def test_wide_tables_are_cut_into_several():
+    rows = {name: {f"c{k}": "✓" if k else name for k in range(11)} for name in ("a", "b")}
+    table = matrix_table(rows)
+    assert [line.count("|") for line in table.splitlines() if "model" in line] == [10, 5]
+    assert rows_of(table) == rows
 
 
 def test_families_say_what_they_lack():
