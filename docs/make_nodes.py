@@ -35,9 +35,9 @@ NODES, TRUTH = (2, 4, 8, 16), 64
 STEPS = 4
 
 
-def items_of(backend: Backend, n: int) -> Iterable[DatasetItem]:
-    """Draw the first images of the validation split, with the masks found in them."""
-    images = GeneratedScenes(backend, "validation", n)
+def items_of(backend: Backend, n: int, split: str = "validation") -> Iterable[DatasetItem]:
+    """Draw the first images of a split, with the masks found in them."""
+    images = GeneratedScenes(backend, split, n)
     for start in range(0, n, images.batch):
         for index, drawn in zip(images.batch_from(start), images.draw(start), strict=True):
             name = images.sample_name(index)

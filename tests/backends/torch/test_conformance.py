@@ -41,8 +41,9 @@ def cheapest(kind: type[TextImageAttributor]) -> Callable[[Backend], TextImageAt
     return make
 
 
-#: Forward mode is slow to start; these ask for it as input-x-gradient does.
-SLOW = ("gradient-shap", "integrated-gradients", "saliency")
+#: Forward mode is slow to start; these ask for it as input-x-gradient does, and DeepLIFT goes
+#: operation by operation.
+SLOW = ("deeplift", "gradient-shap", "integrated-gradients", "saliency")
 
 
 @pytest.mark.parametrize(
