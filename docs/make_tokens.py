@@ -68,7 +68,8 @@ def measured(backend: Backend, n: int) -> str:
     for name, found in scores.items():
         ap, auroc = np.mean(found, axis=0)
         lines.append(f"| {name} | {ap:.2f} | {auroc:.2f} |")
-    n_fitted, n_judged = (sum(map(len, one.values())) for one in (fitted_to, judged))
+    n_fitted = sum(map(len, fitted_to.values()))
+    n_judged = len(next(iter(scores.values()), ()))
     lines += [
         "",
         f"Means over {n_judged} shape nouns of {n} validation images, on the latent grid, at "
