@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +100,22 @@ def merge(
     return AttentionMeans(tuple(total.means(0)))
 
 
-def means_of_run(sums: AttentionSums, images: int, query: AttentionQuery) -> list[AttentionMeans]:
-    """The averages of a whole run, for each of its images; sums are ``(steps, images, ...)`` where
-    the query keeps steps apart."""
-    if "step" not in query.keep:
+def means_of_run(
+    parts: Sequence[AttentionSums], images: int, steps: int, query: AttentionQuery
+) -> list[AttentionMeans]:
+    """The averages of a whole run, for each of its images.
+
+    Args:
+        parts: of some images each, on the host; ``(steps, images, ...)`` where the query keeps
+            steps apart. Behind the last step and image there may be more.
+        images, steps: how many there are.
+        query: what was asked for.
+    """
+    apart = "step" in query.keep
+    sums = jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=int(apart)), *parts)
+    if not apart:
+        sums = sums.counted(steps)
         return [AttentionMeans(tuple(sums.means(image))) for image in range(images)]
-    steps = len(next(iter(sums.sums.values()), ()))
     each = [jax.tree.map(lambda array, k=step: array[k], sums) for step in range(steps)]
     return [
         AttentionMeans(tuple(m for step, one in enumerate(each) for m in one.means(image, step)))

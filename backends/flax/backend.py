@@ -17,13 +17,14 @@ from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, 
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
 from wordlight.backends.flax.attention_means import AttentionSums, means_of_run, merge
-from wordlight.backends.flax.batches import in_parts, products
-from wordlight.backends.flax.compiling import compiling_clock
+from wordlight.backends.flax.batches import in_parts, parts_of, products
+from wordlight.backends.flax.compiling import compiling_clock, keep_programs
 from wordlight.backends.flax.devices import Placement, make_mesh
 from wordlight.backends.flax.loading import LoadedModel, load_model
 from wordlight.backends.flax.programs import Point, Programs, Told, parameters_of
 from wordlight.backends.flax.prompts import PromptEncoder
 from wordlight.backends.flax.randomizing import randomize, stages_of
+from wordlight.backends.flax.schedulers import StepTable
 from wordlight.backends.flax.tracing import Tracing
 from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.sampling import SamplingFacts, pixels_of
@@ -31,9 +32,12 @@ from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_PRECISIONS = ("highest", "high")
 #: Most rows of one program, on each device: of the denoiser, of its forward products, of the
-#: autoencoder, whose features are as large as the image.
-_ROWS, _DIRECTIONS, _IMAGES = 64, 32, 4
+#: autoencoder, whose features are as large as the image, of whole runs, of gradients.
+_ROWS, _DIRECTIONS, _IMAGES, _DRAWN, _GRADIENTS = 64, 32, 4, 4, 8
+#: Steps of a run: a program has a multiple of these, of which those that are asked for are taken.
+_STEPS = 64
 _ALWAYS = frozenset(
     (
         "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
@@ -48,13 +52,14 @@ class FlaxBackend(Backend):
     """A Stable Diffusion 1.x, 2.x or XL of this package's own networks.
 
     Programs are compiled when they are first needed for arrays of some shapes. Batches are cut into
-    powers of two, so that few are.
+    parts of few sizes, so that few are.
 
     Args:
         model: the parts.
         device: of JAX; its default one where None.
         mesh: of several devices, in place of one: see ``make_mesh``.
         dtype: ``"float32"`` or ``"bfloat16"``, of UNet and text encoder.
+        precision: in which float32 is multiplied, by JAX's names; CPUs do so exactly.
         steps, guidance_scale: what ``sample`` uses when not told.
     """
 
@@ -67,6 +72,7 @@ class FlaxBackend(Backend):
         device: jax.Device | None = None,
         mesh: Mesh | None = None,
         dtype: str = "float32",
+        precision: str = "highest",
         steps: int = 50,
         guidance_scale: float = 7.5,
     ) -> None:
@@ -80,7 +86,8 @@ class FlaxBackend(Backend):
         self._steps, self._guidance_scale = steps, guidance_scale
         self._tracing: Tracing | None = None
         self._peak_before = 0
-        self._programs = Programs(self._model, self._dtype)
+        self._asked_precision = precision
+        self._programs = Programs(self._model, self._dtype, precision)
         self._parameters = self._place.parameters(parameters_of(model, self._dtype))
         self._prompts = PromptEncoder(self._model, self._programs, self._place)
 
@@ -93,23 +100,37 @@ class FlaxBackend(Backend):
         dtype: str | None = None,
         revision: str | None = None,
         scheduler: str | None = None,
+        precision: str | None = None,
         mesh: Mesh | Mapping[str, int] | None = None,
     ) -> FlaxBackend:
         if dtype is not None and dtype not in _DTYPES:
             raise ModelLoadError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+        if precision not in (None, *_PRECISIONS):
+            raise ModelLoadError(
+                f"precision must be {' or '.join(map(repr, _PRECISIONS))}, not {precision!r}"
+            )
+        keep_programs()
         where = None if mesh is not None else _find_device(device)
         made = None if mesh is None else make_mesh(mesh, _devices(device))
-        # A model for a mesh may be too large for one device.
-        with jax.default_device(where or _host()):
+        # Weights are read as float32 here, and go to the device in their own precision; a model for
+        # a mesh may be too large for one device.
+        with jax.default_device(_host()):
             loaded = load_model(model, revision, scheduler)
             recommended = _XL if loaded.text_encoder_2 is not None else {}
             return cls(
                 loaded,
                 device=where,
                 mesh=made,
-                dtype=dtype or "float32",
+                dtype=dtype or loaded.dtype,
+                precision=precision or "highest",
                 **{**recommended, **RECOMMENDED.get(loaded.name, {})},
             )
+
+    @property
+    def precision(self) -> str:
+        if self.dtype != "float32":
+            return ""
+        return "highest" if self.device == "cpu" else self._asked_precision
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -181,29 +202,28 @@ class FlaxBackend(Backend):
         guided = guidance_scale > 1.0
         every = np.repeat(np.arange(len(prompts)), images_per_prompt)
         told, from_, empty = self._told(prompts, negative_prompt, size)
-        columns = {
-            "timesteps": table.timesteps,
-            "scale": table.scale,
-            "keep": table.keep,
-            "add": table.add,
-        }
+        columns = self._columns(table)
         noise = table.start * np.stack([self._noise(seed, size) for seed in seeds])
-        # On a mesh every device has as many images: the last one is drawn again.
-        filled = np.pad(np.arange(len(every)), (0, -len(every) % self._place.cuts), mode="edge")
         tracing = self._tracing
-        # Memory for one image at a time would do; all at once is what a batch is for.
-        seen, end, sums = self._programs.sample(
-            self._parameters["unet"],
-            self._rows(noise[filled]),
-            {name: self._float32(column) for name, column in columns.items()},
-            self._float32(guidance_scale),
-            self._told_rows(told, every[filled]),
-            self._told_rows(from_, filled * 0) if guided else None,
-            query=None if tracing is None else tracing.query,
-        )
-        images = self._images_of(end)
+        query = None if tracing is None else tracing.query
+        saw, images, sums = [], [], []
+        for part in parts_of(len(every), _DRAWN, self._place.cuts):
+            # A part that isn't full draws the last image again.
+            filled = np.minimum(np.arange(part.start, part.stop), len(every) - 1)
+            seen, end, looked = self._programs.sample(
+                self._parameters["unet"],
+                self._rows(noise[filled]),
+                columns,
+                self._float32(guidance_scale),
+                self._told_rows(told, every[filled]),
+                self._told_rows(from_, filled * 0) if guided else None,
+                query=query,
+            )
+            saw.append(self._place.fetch(seen)[: len(table.timesteps)])
+            images += self._images_of(end)
+            sums.append(jax.tree.map(self._place.fetch, looked))
         self.evaluations.forward += len(table.timesteps) * len(every) * (2 if guided else 1)
-        latents = self._place.fetch(seen)
+        latents = np.concatenate(saw, axis=1)
         away = {
             "negative_embeddings": from_.embeddings[0],
             "negative_added": _row(from_.added, 0),
@@ -227,9 +247,20 @@ class FlaxBackend(Backend):
             for image, k in enumerate(every)
         ]
         if tracing is not None:
-            on_host: AttentionSums = jax.tree.map(self._place.fetch, sums)
-            tracing.add(made, means_of_run(on_host, len(every), tracing.query))
+            found = means_of_run(sums, len(every), len(table.timesteps), tracing.query)
+            tracing.add(made, found)
         return made
+
+    def _columns(self, table: StepTable) -> dict[str, Array]:
+        """The table's columns as a program takes them: filled up with steps that aren't taken, so
+        that another number of steps is the same program."""
+        steps = len(table.timesteps)
+        lacking = -steps % _STEPS
+        columns = {
+            name: self._float32(np.pad(getattr(table, name), (0, lacking)))
+            for name in ("timesteps", "scale", "keep", "add")
+        }
+        return {**columns, "taken": self._place.whole(np.arange(steps + lacking) < steps)}
 
     def _told(
         self, prompts: Sequence[str], negative_prompt: str | None, size: tuple[int, int]
@@ -387,10 +418,16 @@ class FlaxBackend(Backend):
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
     ) -> Array:
         _check_cotangent(latents, cotangent)
-        rows = self._place.rows
-        added = {name: rows(value) for name, value in conditioning.added.items()}
-        point = self._point(rows(latents), timestep, rows(conditioning.embeddings), added)
-        return self._programs.predict_vjp(self._parameters["unet"], point, rows(cotangent))
+        names = list(conditioning.added)
+
+        def gradient(latents: Array, embeddings: Array, cotangent: Array, *added: Array) -> Array:
+            told = dict(zip(names, added, strict=True))
+            point = self._point(latents, timestep, embeddings, told)
+            return self._programs.predict_vjp(self._parameters["unet"], point, cotangent)
+
+        rows = (latents, conditioning.embeddings, cotangent, *conditioning.added.values())
+        made: Array = in_parts(self._place, gradient, _GRADIENTS, *rows)
+        return made
 
     def _attention(
         self,

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from wordlight.backends.flax.devices import Placement
 from wordlight.backends.flax.layers import Array
 
+#: Rows of a part that isn't full: beyond these a row costs no less.
+_FEW = 8
 Rows = Array | npt.NDArray[Any]
 
 
@@ -28,7 +30,7 @@ def in_parts(place: Placement, function: Callable[..., Any], most: int, *rows: R
         )
     made = [
         function(*(place.rows(_filled(array[part], part)) for array in rows))
-        for part in _parts(count, most, place.cuts)
+        for part in parts_of(count, most, place.cuts)
     ]
     return jax.tree.map(lambda *parts: _joined(parts)[:count], *made)
 
@@ -51,18 +53,19 @@ def products(
     return values[0], made
 
 
-def _parts(count: int, most: int, cuts: int) -> Iterator[slice]:
-    """Stretches of powers of two on each device; the last may reach beyond the end. One row alone
-    isn't worth more."""
+def parts_of(count: int, most: int, cuts: int) -> Iterator[slice]:
+    """Stretches of few sizes, so that few programs are compiled: a batch of one row or of two as it
+    is, any other one in stretches of eight and of ``most`` rows on each device. The last may reach
+    beyond the end."""
     if count == 1:
         yield slice(0, 1)
         return
-    start = 0
+    few, start = min(_FEW, most), 0
     while start < count:
         left = -(-(count - start) // cuts)
-        size = cuts * min(most, 1 << left.bit_length() - 1)
-        yield slice(start, start + size)
-        start += size
+        size = left if left <= 2 and start == 0 else most if left >= most else few
+        yield slice(start, start + cuts * size)
+        start += cuts * size
 
 
 def _joined(parts: Sequence[Array]) -> Array:

@@ -1,14 +1,38 @@
-"""The time that JAX has compiled in this process: a first call's seconds, and not a method's."""
+"""What JAX compiles: kept on disk for the next process, and timed, since a first call's seconds
+aren't a method's."""
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
+from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+#: In the environment, set to 0 it has no programs kept.
+SWITCH = "WORDLIGHT_JAX_CACHE"
 
 #: What JAX says of tracing, lowering and compiling a program; stretches may lie inside others.
 _COMPILING = "/jax/core/compile/"
+
+
+def keep_programs() -> Path | None:
+    """Have JAX keep what it compiles in ``$XDG_CACHE_HOME/wordlight/jax`` (or in ``~/.cache``), for
+    other processes too; gives the folder that is in use.
+
+    A folder that was chosen already stays (``JAX_COMPILATION_CACHE_DIR``). With
+    ``WORDLIGHT_JAX_CACHE=0`` nothing is kept, None is given.
+    """
+    chosen = jax.config.jax_compilation_cache_dir
+    if chosen is None and os.environ.get(SWITCH) != "0":
+        home = os.environ.get("XDG_CACHE_HOME")
+        chosen = str((Path(home) if home else Path.home() / ".cache") / "wordlight" / "jax")
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        # JAX looks once whether there is a folder.
+        compilation_cache.reset_cache()
+    return None if chosen is None else Path(chosen)
 
 
 class CompilingClock:

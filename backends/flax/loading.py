@@ -24,6 +24,7 @@ from wordlight.backends.model_folder import (
     is_there,
     read_index,
     revision_of,
+    stored_dtype,
 )
 
 _WANTED = "this backend reads Stable Diffusion 1.x, 2.x and XL pipelines"
@@ -50,6 +51,8 @@ class LoadedModel:
     text_encoder_2: TextEncoder | None = None
     #: Whether guidance is away from zeros, where no negative prompt is given.
     zeros_for_empty: bool = False
+    #: In which its files have it, as far as it is computed in that here.
+    dtype: str = "float32"
 
     def without_weights(self) -> LoadedModel:
         """The same with shapes in the place of the weights."""
@@ -113,6 +116,7 @@ def read_folder(
         text_encoder=load_network(folder / "text_encoder", TextEncoderConfig.read, TextEncoder),
         unet=load_network(folder / "unet", UNetConfig.read, UNet),
         autoencoder=load_network(folder / "vae", AutoencoderConfig.read, Autoencoder),
+        dtype="bfloat16" if stored_dtype(folder, "unet") == "bfloat16" else "float32",
         **(_second_text(folder, index) if "XL" in index["_class_name"] else {}),
     )
     for number, tokenizer, encoder in (

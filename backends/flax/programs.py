@@ -58,15 +58,15 @@ def parameters_of(model: LoadedModel, dtype: Any) -> dict[str, Params]:
     return parts
 
 
-def _exact(function: Callable[P, R]) -> Callable[P, R]:
+def _multiplying(precision: str, function: Callable[P, R]) -> Callable[P, R]:
     """Graphics cards and TPUs would otherwise multiply float32 with fewer digits."""
 
     @wraps(function)
-    def exact(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.default_matmul_precision("highest"):
+    def multiplying(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.default_matmul_precision(precision):
             return function(*args, **kwargs)
 
-    return exact
+    return multiplying
 
 
 class Programs:
@@ -75,28 +75,30 @@ class Programs:
     Args:
         model: the parts; their parameters are arguments, see ``parameters_of``.
         dtype: in which UNet and text encoder compute.
+        precision: of products of float32, by JAX's names.
     """
 
-    def __init__(self, model: LoadedModel, dtype: Any) -> None:
+    def __init__(self, model: LoadedModel, dtype: Any, precision: str = "highest") -> None:
         self._text, self._unet, self._autoencoder = (
             nnx.graphdef(network) for network in (model.text_encoder, model.unet, model.autoencoder)
         )
         self._text_2 = None if model.text_encoder_2 is None else nnx.graphdef(model.text_encoder_2)
         self._prediction = model.schedule.prediction
         self._dtype = dtype
-        self.encode = jax.jit(_exact(self._encode))
-        self.encode_two = jax.jit(_exact(self._encode_two))
-        self.encode_jvp = jax.jit(_exact(self._encode_jvp))
-        self.embed = jax.jit(_exact(self._embed))
-        self.predict = jax.jit(_exact(self._predict))
-        self.predict_jvp = jax.jit(_exact(self._predict_jvp))
-        self.predict_vjp = jax.jit(_exact(self._predict_vjp))
-        self.look = jax.jit(_exact(self._look), static_argnames="query")
-        self.look_vjp = jax.jit(_exact(self._look_vjp), static_argnames="query")
-        self.sample = jax.jit(_exact(self._sample), static_argnames="query")
-        self.encode_pixels = jax.jit(_exact(self._encode_pixels))
-        self.decode = jax.jit(_exact(self._decode))
-        self.decode_jvp = jax.jit(_exact(self._decode_jvp))
+        exact = partial(_multiplying, precision)
+        self.encode = jax.jit(exact(self._encode))
+        self.encode_two = jax.jit(exact(self._encode_two))
+        self.encode_jvp = jax.jit(exact(self._encode_jvp))
+        self.embed = jax.jit(exact(self._embed))
+        self.predict = jax.jit(exact(self._predict))
+        self.predict_jvp = jax.jit(exact(self._predict_jvp))
+        self.predict_vjp = jax.jit(exact(self._predict_vjp))
+        self.look = jax.jit(exact(self._look), static_argnames="query")
+        self.look_vjp = jax.jit(exact(self._look_vjp), static_argnames="query")
+        self.sample = jax.jit(exact(self._sample), static_argnames="query")
+        self.encode_pixels = jax.jit(exact(self._encode_pixels))
+        self.decode = jax.jit(exact(self._decode))
+        self.decode_jvp = jax.jit(exact(self._decode_jvp))
 
     # The text encoder.
 
@@ -215,14 +217,16 @@ class Programs:
         Args:
             params: the UNet's.
             noise: ``(images, channels, height, width)``, standard normal times the table's start.
-            table: timesteps, scale, keep and add, ``(steps,)`` each: see ``StepTable``.
+            table: timesteps, scale, keep and add, ``(steps,)`` each, see ``StepTable``; and
+                whether each of them is taken.
             guidance: the scale.
             told: what the denoiser is told of each image.
             away: the same of what is guided away from; None for no guidance.
             query: which attention to the prompt is added up on the way, if any.
 
         Gives what the denoiser saw before each step, ``(steps, images, ...)``, the end, and sums
-        over the steps (or ``(steps, ...)``, where the query keeps these apart).
+        over the steps (or ``(steps, ...)``, where the query keeps these apart), counted as of one
+        step. Of steps that aren't taken there are zeros.
         """
         guided = away is not None
         both = told if away is None else jax.tree.map(_interleave, away, told)
@@ -247,18 +251,21 @@ class Programs:
             carry: tuple[Array, AttentionSums], row: Mapping[str, Array]
         ) -> tuple[tuple[Array, AttentionSums], tuple[Array, AttentionSums]]:
             x, total = carry
-            x, seen, sums = step(x, row)
+            x, seen, sums = jax.lax.cond(
+                row["taken"],
+                lambda: step(x, row),
+                lambda: (x, jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, nothing)),
+            )
             if apart:
                 return (x, total), (seen, sums)
             return (x, jax.tree.map(jnp.add, total, sums)), (seen, AttentionSums())
 
-        total = AttentionSums()
-        if query is not None and not apart:
-            first = {name: column[0] for name, column in table.items()}
-            shapes = jax.eval_shape(step, noise, first)[2]
-            total = jax.tree.map(lambda sum_: jnp.zeros(sum_.shape, sum_.dtype), shapes)
+        first = {name: column[0] for name, column in table.items()}
+        shapes = jax.eval_shape(step, noise, first)[2]
+        nothing = jax.tree.map(lambda sum_: jnp.zeros(sum_.shape, sum_.dtype), shapes)
+        total = AttentionSums() if apart else nothing
         (end, total), (seen, each) = jax.lax.scan(body, (noise, total), dict(table))
-        return seen, end, each if apart else total.counted(len(table["timesteps"]))
+        return seen, end, each if apart else total
 
     # The autoencoder.
 

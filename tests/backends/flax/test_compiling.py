@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from wordlight.backends.flax.compiling import CompilingClock, compiling_clock
+from wordlight.backends.flax.compiling import (
+    SWITCH,
+    CompilingClock,
+    compiling_clock,
+    keep_programs,
+)
 
 
 def test_a_moment_counts_once() -> None:
@@ -29,3 +38,44 @@ def test_the_first_call_compiles_and_the_second_does_not() -> None:
     first = clock.seconds
     program(array).block_until_ready()
     assert before < first == clock.seconds
+
+
+@pytest.fixture
+def no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """JAX as it is where nobody chose a folder, in a home of its own."""
+    before = {
+        name: getattr(jax.config, name)
+        for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    }
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(SWITCH, raising=False)
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_programs_are_kept_in_the_users_cache(no_folder: Path) -> None:
+    kept = no_folder / "wordlight" / "jax"
+    # JAX has looked whether there is a folder before one is chosen.
+    jax.jit(lambda x: x * 3 + 1)(jnp.ones(5))
+    assert keep_programs() == kept
+    jax.jit(lambda x: x * 3 + 2)(jnp.ones(5))
+    assert list(kept.iterdir())
+
+
+def test_a_folder_that_was_chosen_stays(no_folder: Path) -> None:
+    chosen = no_folder / "mine"
+    jax.config.update("jax_compilation_cache_dir", str(chosen))
+    assert keep_programs() == chosen
+
+
+def test_nothing_is_kept_where_that_was_switched_off(
+    no_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, "0")
+    assert keep_programs() is None
+    assert not list(no_folder.iterdir())

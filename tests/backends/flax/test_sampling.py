@@ -36,6 +36,7 @@ def compiled(small: FlaxBackend) -> Callable[[int], Any]:
 
     def compile_(steps: int) -> Any:
         table = {name: jnp.ones(steps) for name in ("timesteps", "scale", "keep", "add")}
+        table["taken"] = jnp.ones(steps, bool)
         return small._programs.sample.lower(
             small._parameters["unet"],
             noise,
@@ -132,7 +133,53 @@ def test_programs_are_compiled_anew_for_other_shapes_alone(
         name.removeprefix("jit(").removesuffix(")") for name in first
     }
     assert ask("two blue squares", 7, 5.0, 12.0) == []
+    # One image is a program of its own, as two are and any larger number.
     assert [name for name in ask("a cross", 1, 2.0, 12.0, images=3) if "_sample" in name]
+
+
+def test_other_numbers_of_images_steps_and_words_compile_nothing(
+    small: FlaxBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Batches are filled up to few sizes, and runs to a number of steps."""
+
+    def ask(images: int, steps: int, directions: int) -> tuple[list[str], Any]:
+        caplog.clear()
+        with jax.log_compiles():
+            with trace(small) as traced:
+                small.sample(["a red circle"] * images, seed=0, **{**RUN, "steps": steps})
+            run = traced.trajectories[-1]
+            text = np.repeat(run.embeddings[None], directions, axis=0)
+            rows = small.asarray(np.repeat(run.latents[:1], directions, axis=0))
+            point = small.asarray(run.latents[:1]), 12.0
+            told = Conditioning(small.asarray(text))
+            small.denoise(rows, 12.0, told)
+            small.denoise_vjp(rows, 12.0, told, rows)
+            small.denoise_jvp(*point, told.of_rows(slice(0, 1), 3), small.asarray(text))
+        said = "\n".join(record.getMessage() for record in caplog.records)
+        programs = re.findall(r"Compiling jit\((_\w+)\) with global", said)
+        return programs, traced
+
+    first, _ = ask(3, 3, 3)
+    assert {"_predict", "_predict_jvp", "_predict_vjp"} <= set(first)
+    again, traced = ask(5, 4, 11)
+    assert again == []
+    # Those that fill up are in no answer.
+    assert len(traced.trajectories) == len(traced.attention) == 5
+    assert {run.steps for run in traced.trajectories} == {4}
+    for run, means in zip(traced.trajectories[::4], traced.attention[::4], strict=True):
+        replayed = small.attention(run, AttentionQuery(), (0, 1, 2, 3))
+        for one, other in zip(means.means, replayed.means, strict=True):
+            assert one.count == other.count
+            # Sums of the same float32 numbers in another order.
+            assert np.abs(one.values - other.values).max() <= 1e-6
+
+
+def test_an_image_is_the_same_in_any_company(small: FlaxBackend) -> None:
+    """Batches are cut into parts, of which the last is filled up."""
+    alone = small.sample("a red circle", seed=3, **RUN)
+    in_part = small.sample(["a red circle"] * 5, seed=[7, 6, 5, 4, 3], **RUN)[4]
+    # Another size of batch adds up in another order.
+    assert np.abs(alone.latents - in_part.latents).max() < 1e-5
 
 
 def test_in_bfloat16_the_softmax_and_the_mean_stay_float32(
