@@ -206,7 +206,9 @@ class FlaxBackend(Backend):
         noise = table.start * np.stack([self._noise(seed, size) for seed in seeds])
         tracing = self._tracing
         query = None if tracing is None else tracing.query
-        saw, images, sums = [], [], []
+        saw: list[npt.NDArray[np.float32]] = []
+        images: list[npt.NDArray[np.uint8]] = []
+        sums: list[AttentionSums] = []
         for part in parts_of(len(every), _DRAWN, self._place.cuts):
             # A part that isn't full draws the last image again.
             filled = np.minimum(np.arange(part.start, part.stop), len(every) - 1)

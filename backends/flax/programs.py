@@ -254,7 +254,7 @@ class Programs:
             x, seen, sums = jax.lax.cond(
                 row["taken"],
                 lambda: step(x, row),
-                lambda: (x, jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, nothing)),
+                lambda: (x, jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, no_sums)),
             )
             if apart:
                 return (x, total), (seen, sums)
@@ -262,8 +262,8 @@ class Programs:
 
         first = {name: column[0] for name, column in table.items()}
         shapes = jax.eval_shape(step, noise, first)[2]
-        nothing = jax.tree.map(lambda sum_: jnp.zeros(sum_.shape, sum_.dtype), shapes)
-        total = AttentionSums() if apart else nothing
+        no_sums = jax.tree.map(lambda sum_: jnp.zeros(sum_.shape, sum_.dtype), shapes)
+        total = AttentionSums() if apart else no_sums
         (end, total), (seen, each) = jax.lax.scan(body, (noise, total), dict(table))
         return seen, end, each if apart else total
 
