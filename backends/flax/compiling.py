@@ -25,11 +25,11 @@ def keep_programs() -> Path | None:
     A folder that was chosen already stays (``JAX_COMPILATION_CACHE_DIR``). With
     ``WORDLIGHT_JAX_CACHE=0`` nothing is kept, None is given.
     """
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if chosen is None and os.environ.get(SWITCH) != "0":
         home = os.environ.get("XDG_CACHE_HOME")
         chosen = str((Path(home) if home else Path.home() / ".cache") / "wordlight" / "jax")
-        jax.config.update("jax_compilation_cache_dir", chosen)
+        jax.config.update("jax_compilation_cache_dir", chosen)  # type: ignore[no-untyped-call]
         # JAX looks once whether there is a folder.
         compilation_cache.reset_cache()
     return None if chosen is None else Path(chosen)
