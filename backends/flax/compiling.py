@@ -23,12 +23,17 @@ def keep_programs() -> Path | None:
     other processes too; gives the folder that is in use.
 
     A folder that was chosen already stays (``JAX_COMPILATION_CACHE_DIR``). With
-    ``WORDLIGHT_JAX_CACHE=0`` nothing is kept, None is given.
+    ``WORDLIGHT_JAX_CACHE=0``, or where that folder can't be made, nothing is kept, None is given.
     """
     chosen: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if chosen is None and os.environ.get(SWITCH) != "0":
         home = os.environ.get("XDG_CACHE_HOME")
-        chosen = str((Path(home) if home else Path.home() / ".cache") / "wordlight" / "jax")
+        folder = (Path(home) if home else Path.home() / ".cache") / "wordlight" / "jax"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return None
+        chosen = str(folder)
         jax.config.update("jax_compilation_cache_dir", chosen)  # type: ignore[no-untyped-call]
         # JAX looks once whether there is a folder.
         compilation_cache.reset_cache()

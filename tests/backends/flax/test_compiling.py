@@ -79,3 +79,12 @@ def test_nothing_is_kept_where_that_was_switched_off(
     monkeypatch.setenv(SWITCH, "0")
     assert keep_programs() is None
     assert not list(no_folder.iterdir())
+
+
+def test_nothing_is_kept_where_no_folder_can_be_made(
+    no_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (no_folder / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(no_folder / "file"))
+    assert keep_programs() is None
+    assert jax.config.jax_compilation_cache_dir is None
