@@ -12,7 +12,8 @@ def decoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """Pixels from -1 to 1, ``(rows, 3, height, width)``, of clean latents ``(rows, channels, y,
     x)``, whose squares of 2 x 2 may be packed into channels."""
     latents = latents.to(vae.dtype)
-    if getattr(vae, "bn", None) is not None:
+    # Flux.2's pipelines give latents that are unpacked, and then as the autoencoder takes them.
+    if getattr(vae, "bn", None) is not None and latents.shape[1] != vae.config.latent_channels:
         mean, deviation = _batch_norm(vae, latents)
         latents = latents * deviation + mean
     own = _unpacked(vae, latents)

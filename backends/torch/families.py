@@ -413,6 +413,9 @@ def _to_frame(_module: Any, latents: torch.Tensor, _told: Told) -> torch.Tensor:
 @torch.no_grad()
 def _encode_unet(pipe: Any, prompts: Sequence[str], options: Mapping[str, Any]) -> Conditioning:
     """By the pipeline's own ``encode_prompt``; Stable Diffusion XL's has pooled embeddings, too."""
+    if not hasattr(pipe, "encode_prompt"):
+        # InstructPix2Pix has the older one, which gives embeddings alone.
+        return Conditioning(pipe._encode_prompt(list(prompts), pipe._execution_device, 1, False))
     made = pipe.encode_prompt(
         prompt=list(prompts),
         device=pipe._execution_device,

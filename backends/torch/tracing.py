@@ -12,6 +12,7 @@ import torch
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.families import as_grid
 from wordlight.backends.torch.first_call import lengthened
 from wordlight.backends.torch.recorder import (
     Call,
@@ -309,7 +310,10 @@ def _images(backend: TorchBackend, call: Call, count: int) -> list[Any]:
 
 def _decoded(backend: TorchBackend, call: Call, latents: torch.Tensor) -> npt.NDArray[np.uint8]:
     """The image of one row of the latents that a pipeline gave."""
-    # Places in a row are a pipeline's own way to write them.
+    grid = call.latents[0].shape[-2:]
+    if latents.ndim == 3 and backend.model.family.packed and latents.shape[1] == grid.numel():
+        latents = as_grid(latents, (grid[0], grid[1]))
+    # Other places in a row are a pipeline's own way to write them.
     if "decode" not in backend.capabilities or latents.ndim != 4:
         raise ValueError(
             f"the pipeline gave latents (output_type='latent'), and how those of "

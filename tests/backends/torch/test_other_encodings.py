@@ -10,9 +10,16 @@ import pytest
 import torch
 
 from tests.backends.torch.tiny import build_tiny_pipe
-from wordlight.attribution import InputXGradient, NoiseDifference, Occlusion, TextImageAttributor
+from wordlight.attribution import (
+    InputXGradient,
+    NoiseDifference,
+    Occlusion,
+    OpenVocabulary,
+    TextImageAttributor,
+)
 from wordlight.backends import trace
 from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.torch.tiny import build_tiny, draw_tiny
 from wordlight.backends.trajectory import Trajectory
 
 PROMPT = "a red circle and a blue square"
@@ -76,3 +83,17 @@ def test_a_prompt_cut_inside_a_word(backend: TorchBackend) -> None:
         assert np.abs(np.asarray(maps["<cut>"])).max() > 0
     with pytest.raises(ValueError, match="inside a word, after 'triangle'"):
         NoiseDifference(backend, steps=1).attribute(run)
+
+
+def test_words_beside_the_prompt_of_an_older_pipeline() -> None:
+    """InstructPix2Pix encodes prompts by another method than the pipelines of today."""
+    pipe = build_tiny("instruct-pix2pix")
+    with trace(pipe) as run:
+        draw_tiny("instruct-pix2pix", pipe, "a red circle")
+    (trajectory,), explainer = run.trajectories, TorchBackend(pipe)
+    made = explainer.encode(["a red circle", ""])
+    np.testing.assert_array_equal(made.embeddings[0].detach(), trajectory.embeddings)
+    np.testing.assert_array_equal(made.embeddings[1].detach(), trajectory.empty_embeddings)
+    assert made.added == {}
+    maps = OpenVocabulary(explainer).attribute(trajectory, ["cat", "square"])
+    assert np.abs(maps["cat"].values - maps["square"].values).max() > 1e-3
