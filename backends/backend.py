@@ -412,7 +412,7 @@ class Backend(ABC):
         """Share out the difference of two predictions among parts of the difference of their
         embeddings, by DeepLIFT's rescale rule (Shrikumar et al. 2017).
 
-        Each part counts as a forward-mode product, which it costs about as much as.
+        Each part counts as a forward-mode product: as much is computed for it.
 
         Args:
             latents: ``(1, channels, height, width)``.

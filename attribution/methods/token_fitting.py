@@ -87,9 +87,9 @@ def _fitted(maps: Floats, wanted: Floats, penalty: float) -> tuple[float, ...]:
 
     def loss(x: Floats) -> tuple[float, Floats]:
         scores = inputs @ x
-        cross_entropy = np.mean(np.logaddexp(0, scores) - wanted * scores)
+        cross_entropy = float(np.mean(np.logaddexp(0, scores) - wanted * scores))
         slope = inputs.T @ (expit(scores) - wanted) / len(wanted)
-        return cross_entropy + penalty / 2 * (kept * x @ x), slope + penalty * kept * x
+        return cross_entropy + penalty / 2 * float(kept * x @ x), slope + penalty * kept * x
 
     start = np.zeros(inputs.shape[1])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x

@@ -69,8 +69,8 @@ def test_open_vocabulary_takes_given_tokens() -> None:
     # A word of the prompt, in its own place.
     (position,) = PromptWords.of(run.tokens).find("red").tokens
     own = OpenVocabulary(MODEL, tokens={"red": run.embeddings[position].tolist()}, context="prompt")
-    both = own.attribute(run), DAAM(MODEL).attribute(run)
-    assert np.allclose(*(np.asarray(m["red"]) for m in both), atol=1e-5)
+    found, daam = own.attribute(run), DAAM(MODEL).attribute(run)
+    assert np.allclose(np.asarray(found["red"]), np.asarray(daam["red"]), atol=1e-5)
     assert maps.provenance.settings["tokens"] == {"Dog": tuple(dog.tolist())}
     check_attributor(lambda b: OpenVocabulary(b, tokens={"dog": [0.5] * TEXT}))
 
