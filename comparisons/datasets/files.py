@@ -236,10 +236,9 @@ def _opened(path: Path, frames: int | None = None) -> Image.Image:
                         f"{path} is {image.height}x{image.width} (height x width), more than "
                         f"{_MOST_PIXELS} pixels: make it smaller"
                     )
-                if frames is not None and getattr(image, "n_frames", 1) > frames:
-                    raise DatasetError(
-                        f"{path} has {image.n_frames} frames or pages: save one alone"
-                    )
+                found = getattr(image, "n_frames", 1)
+                if frames is not None and found > frames:
+                    raise DatasetError(f"{path} has {found} frames or pages: save one alone")
                 image.load()
                 return ImageOps.exif_transpose(image)
     except FileNotFoundError:
