@@ -22,7 +22,11 @@ UNKNOWN = "foresees-its-cost"
         ("InputXGradient", {}),
         ("IntegratedGradients", {"arguments": {"n_steps": 2}}),
         ("Saliency", {}),
-        ("NoiseTunnel", {"of": "InputXGradient", "arguments": {"nt_samples": 2, "stdevs": 0.1}}),
+        pytest.param(
+            "NoiseTunnel",
+            {"of": "InputXGradient", "arguments": {"nt_samples": 2, "stdevs": 0.1}},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_captums_methods_keep_to_the_rules(method: str, options: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def test_single_metrics_by_name(backend, tmp_path):
     found = run(backend, tmp_path, ["dice", "boundary-f"], ["uniform", "occlusion"])
     header = next(line for line in found.text.splitlines() if line.startswith("method")).split("  ")
     assert [cell.strip() for cell in header if cell.strip()] == [
-        "method", "Dice", "boundary F", "forward-eq.", "seconds",
+        "method", "Dice", "boundary F", "forward-eq.", "seconds", "completeness error %",
     ]  # fmt: skip
     assert "Dice: of the mask and the map" in " ".join(found.text.split())
     write_report(tmp_path)

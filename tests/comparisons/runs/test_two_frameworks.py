@@ -15,6 +15,7 @@ from wordlight.comparisons.cli.main import main
 CLOSE = 1e-4
 
 
+@pytest.mark.slow
 def test_both_explain_the_same_images(tmp_path):
     # The seventh is the first image on which two of the objects are found.
     asked = ["compare", "-n", "7", "--calibration", "1", "--steps", "1", "--quiet"]
