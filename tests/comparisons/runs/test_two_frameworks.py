@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pyarrow.parquet as pq
+import pytest
 
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.trajectory import Trajectory
@@ -15,6 +16,7 @@ from wordlight.comparisons.cli.main import main
 CLOSE = 1e-4
 
 
+# `test_compare` of the Flax backend's command line does the same on a tiny model.
 @pytest.mark.slow
 def test_both_explain_the_same_images(tmp_path):
     # The seventh is the first image on which two of the objects are found.
