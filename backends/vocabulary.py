@@ -6,6 +6,7 @@ import re
 import warnings
 from functools import cache
 from pathlib import Path
+from unicodedata import category
 
 from wordlight.backends.embedded import EMBEDDED
 
@@ -49,8 +50,10 @@ def unknown_words(model_id: str, prompt: str) -> tuple[str, ...]:
     known = known_words(model_id)
     if known is None:
         return ()
-    words = (word.lower() for word in _WORD.findall(prompt))
-    return tuple(dict.fromkeys(word for word in words if word not in known))
+    words = [word.lower() for word in _WORD.findall(prompt)]
+    # Symbols such as emoji say something too; marks of punctuation don't.
+    symbols = [one for one in prompt if ord(one) > 127 and category(one).startswith("S")]
+    return tuple(dict.fromkeys(word for word in (*words, *symbols) if word not in known))
 
 
 def unknown_words_sentence(model_id: str, prompt: str) -> str | None:

@@ -71,7 +71,9 @@ class Call:
     empty_added: dict[str, torch.Tensor] = field(default_factory=dict)
     weights: str | None = None
     _given: Any = None
+    _given_version: Any = None
     _last: dict[str, Any] = field(default_factory=dict)
+    _versions: dict[str, Any] = field(default_factory=dict)
     _held: int = 0
 
     @property
@@ -97,6 +99,7 @@ class Call:
         for name, value in told.items():
             self._add(name, value, rows, count)
         self._last = told
+        self._versions = {name: version_of(value) for name, value in told.items()}
 
     def add_negative(
         self, embeddings: torch.Tensor, told: dict[str, Any], rows: slice, count: int
@@ -115,10 +118,11 @@ class Call:
                 self.not_replayable = f"{name.strip('+')} changed between steps"
             self.added[f"{name}="] = value
             return
-        before = self._last.get(name)
+        before, raw = self._last.get(name), name
         of_rows = value.ndim > 0 and value.shape[0] == count and not name.endswith("*")
         name = name if of_rows or name.endswith("*") else f"{name}*"
         unchanged = before is not None and same(before, value)
+        unchanged = unchanged and self._versions[raw] == version_of(value)
         own = value.detach()[rows] if of_rows else value.detach()
         if name not in self.added:
             self.added[name] = own.clone()
@@ -133,6 +137,16 @@ class Call:
                     f"{name.strip('+*')} changed at each step, and would take more than "
                     f"{MOST_HELD // 2**20} MiB to keep"
                 )
+
+
+def version_of(value: Any) -> Any:
+    """Return how often a tensor, or each of a list, was changed in place: another number than
+    before is another content. None where a tensor doesn't tell, as none of inference mode does."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(version_of, value))
+    if not isinstance(value, torch.Tensor) or value.is_inference():
+        return None
+    return value._version
 
 
 def same(one: Any, other: Any) -> bool:
@@ -351,6 +365,12 @@ class _Running:
         except Exception as error:
             self._fail(error)
 
+    def _may_be_changed(self, given: Any) -> bool:
+        """Return whether text embeddings of the same memory as before may hold other numbers."""
+        version = version_of(given)
+        parts = version if isinstance(version, tuple) else (version,)
+        return None in parts or version != self.call._given_version
+
     def _record(
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -383,11 +403,12 @@ class _Running:
             if negative is not None and _alike(texts[negative]):
                 away = _stacked(texts, negative)
                 call.add_negative(away, self._recorded(told), negative, count)
-        elif not same(call._given, given):
+        elif not same(call._given, given) or self._may_be_changed(given):
             own = _stacked(texts, conditional)
             alike = own.shape == call.embeddings.shape
             call.moved.append((own != call.embeddings).any() if alike else torch.tensor(True))
         call._given, self._latents = given, told[family.latents]
+        call._given_version = version_of(given)
         call.rows += count
         time = told[family.time]
         call.timesteps.append(time.detach().clone() if isinstance(time, torch.Tensor) else time)

@@ -85,3 +85,11 @@ def test_the_words_are_no_part_of_the_revision(tmp_path):
     (tmp_path / WORDS_FILE).write_text("a\n")
     assert revision_of(tmp_path) == before
     assert (EMBEDDED["scenes"] / WORDS_FILE).is_file()
+
+
+def test_symbols_are_words_that_no_model_was_trained_on():
+    assert unknown_words("scenes", "a red \N{LARGE RED CIRCLE} and a \N{BLACK STAR}") == (
+        "\N{LARGE RED CIRCLE}",
+        "\N{BLACK STAR}",
+    )
+    assert unknown_words("scenes", "a \u201cred\u201d circle\u2026") == ()

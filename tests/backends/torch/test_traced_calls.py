@@ -163,6 +163,22 @@ def test_words_switched_on_the_way(shared_pipe: StableDiffusionPipeline) -> None
         DAAM.from_trace(traced)
 
 
+def test_embeddings_that_are_changed_in_place(shared_pipe: StableDiffusionPipeline) -> None:
+    def stress(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if step == 0:
+            given["prompt_embeds"][-1, 3] *= 1.3
+        return {}
+
+    asked = {"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with trace(shared_pipe) as traced:
+        draw(shared_pipe, callback_on_step_end=stress, **asked)
+    with pytest.raises(ValueError, match="embeddings changed between steps"):
+        DAAM.from_trace(traced)
+    with trace(shared_pipe) as untouched:
+        draw(shared_pipe, callback_on_step_end=lambda *_: {}, **asked)
+    DAAM.from_trace(untouched)
+
+
 def without_a_token(pipe: StableDiffusionPipeline) -> None:
     class Edit(AttnProcessor):
         def __call__(
