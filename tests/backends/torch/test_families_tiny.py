@@ -276,7 +276,8 @@ def test_parts_of_the_text_make_up_the_difference(family):
         return
     latents, told = backend.asarray(trajectory.latents[-1:]), backend.told(trajectory, -1)
     point = backend.asarray(trajectory.embeddings[None])
-    baseline, time = point.flip(1), float(trajectory.timesteps[-1])
+    noise = torch.randn(point.shape, generator=torch.Generator().manual_seed(2))
+    baseline, time = point + noise * point.std(), float(trajectory.timesteps[-1])
     half = (torch.arange(point.shape[1]) % 2)[:, None]
     parts = torch.cat([half * (point - baseline), (1 - half) * (point - baseline)])
     with torch.no_grad():
@@ -286,7 +287,9 @@ def test_parts_of_the_text_make_up_the_difference(family):
         )
     # Kandinsky rounds what it has rotated to bfloat16.
     rounding = 5e-2 if family == "kandinsky-5" else 1e-3
-    assert (found.sum(0) - (after - before)[0]).norm() < rounding * (after - before).norm()
+    # Of predictions that differ little, float32 leaves the difference few digits.
+    least = rounding * (after - before).norm() + 1e-5 * after.norm()
+    assert (found.sum(0) - (after - before)[0]).norm() < least
 
 
 @pytest.mark.parametrize("family", some(TINY))
