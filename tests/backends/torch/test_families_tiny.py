@@ -205,7 +205,11 @@ def _explicit(call, layout, joint):
 
 @pytest.mark.parametrize("family", some(TINY))
 def test_images_of_a_batch_have_the_maps_that_each_has_alone(family):
-    pipe = pipe_of(family)
+    """In float64, where only what is wrong differs: in float32 rows of a batch round otherwise
+    than alone, and two steps carry it on (PixArt's to 1.1e-5). Kandinsky 5, which can't be
+    float64, rounds what it has rotated to bfloat16."""
+    alone_in_float32 = family in FLOAT32_ALONE
+    pipe = pipe_of(family) if alone_in_float32 else build_tiny(family).to(torch.float64)
     prompts, seeds = ["a red circle", "a blue square"], [3, 4]
 
     def draw(prompt, seed):
@@ -226,9 +230,10 @@ def test_images_of_a_batch_have_the_maps_that_each_has_alone(family):
     for prompt, seed, maps in zip(prompts, seeds, together, strict=True):
         (alone,) = draw([prompt], [seed])
         for word in alone.words:
-            # Rows of a batch round otherwise than alone, and two steps carry it on.
             np.testing.assert_allclose(
-                np.asarray(maps[word.text]), np.asarray(alone[word.text]), atol=3e-5
+                np.asarray(maps[word.text]),
+                np.asarray(alone[word.text]),
+                atol=3e-5 if alone_in_float32 else 1e-7,
             )
 
 
