@@ -49,7 +49,7 @@ def options_of(method: type[TextImageAttributor]) -> tuple[str, ...]:
     return tuple(named)
 
 
-def _briefly(value: Any) -> str:
+def _short_description(value: Any) -> str:
     """Describe what was given for a backend, and how to make one of it where that can be."""
     shown = reprlib.repr(value)
     if len(shown) > _LONGEST or hasattr(value, "scheduler"):
@@ -99,15 +99,15 @@ class TextImageAttributor(_OptionsAsFields, ABC):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
 
     Attributes:
         name: as the command line knows it, in kebab-case.
-        family: what the method looks at.
+        family: the kind of signal that the method reads.
         needs: the backend's primitives that it calls.
-        paper: where it was published, "" for none.
+        paper: its publication, "" for none.
         signed: whether values below zero speak against the word.
-        merge: how the maps of several tokens become one.
+        merge: the rule that merges the maps of several tokens.
         by_token: whether each token counts by itself, so that a phrase asked for as one player has
             exactly the merge of its words' maps.
         takes_targets: whether it explains a pixel target against a baseline, so that others can be
@@ -134,7 +134,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         if not isinstance(self.backend, Backend):
             raise TypeError(
                 f"{self.name} is constructed on a backend, such as load('scenes') gives, not on "
-                f"{_briefly(self.backend)}"
+                f"{_short_description(self.backend)}"
             )
         try:
             self.backend.require(self.needs, self.name)
@@ -209,7 +209,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             BudgetError: the cheapest form of the method costs more.
         """
 
-        def dearest(method: TextImageAttributor) -> int:
+        def highest_cost(method: TextImageAttributor) -> int:
             return max(method.cost(size).forward_equivalents for size in sizes)
 
         whole("a budget", budget)
@@ -217,23 +217,23 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             raise ValueError("a budget needs the size of at least one image")
         option = self.effort
         if option is None:
-            if (least := dearest(self)) > budget:
+            if (least := highest_cost(self)) > budget:
                 raise BudgetError(_too_dear(self, least, budget, ""), least)
             return self
         low = max(self.least_effort(size) for size in sizes)
         chosen = self.with_options(**{option: low})
-        if (least := dearest(chosen)) > budget:
+        if (least := highest_cost(chosen)) > budget:
             raise BudgetError(_too_dear(self, least, budget, f" with {option}={low}"), least)
         # Twice as much each time until it is too much, then halving what lies between. A unit of
         # effort costs a forward pass or more, so beyond ``most`` the cost has stopped growing.
         most, high = low + budget, 2 * low
-        while high <= most and dearest(tried := self.with_options(**{option: high})) <= budget:
+        while high <= most and highest_cost(tried := self.with_options(**{option: high})) <= budget:
             low, high, chosen = high, 2 * high, tried
         high = min(high, most + 1)
         while high - low > 1:
             middle = (low + high) // 2
             tried = self.with_options(**{option: middle})
-            if dearest(tried) <= budget:
+            if highest_cost(tried) <= budget:
                 low, chosen = middle, tried
             else:
                 high = middle
@@ -328,7 +328,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                 players always partition the context. None means every word for itself.
             baselines: ``"empty"``, the empty prompt's embedding, or ``"negative"``, the negative
                 prompt's.
-            target: what is explained at each pixel; ``Guidance()`` where None.
+            target: the scalar that is explained at each pixel; ``Guidance()`` where None.
             return_convergence_delta: give ``(maps, delta)``; see ``ConvergenceDelta``.
             internal_batch_size: largest batch of one denoiser pass, where memory is short.
             show_progress: show how many steps are done.

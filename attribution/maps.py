@@ -209,12 +209,12 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
     Args:
         data: dimensions ``word``, then any of ``step``, ``layer``, ``head``, of a video ``frame``,
             then ``y``, ``x``; one entry a player.
-        players: what each entry along ``word`` is, in order.
+        players: the words along ``word``, in order.
         tokens: the prompt as the encoder saw it.
         image: ``(height, width, 3)`` uint8; of a video ``(frames, height, width, 3)``.
-        merge: how maps of several tokens become one.
+        merge: the rule that merges maps of several tokens.
         signed: whether values below zero speak against the word.
-        provenance: where the maps come from.
+        provenance: the origin of the maps.
 
     Raises:
         ValueError: dimensions that don't fit, or values that aren't finite.
@@ -326,7 +326,7 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
         text = key[0] if isinstance(key, tuple) and key[1:] == (0,) else key
         if isinstance(text, str):
             for word in self.outside:
-                if word.reads(text):
+                if word.matches(text):
                     return word
         try:
             return self._words.find(key)

@@ -56,7 +56,7 @@ def plot(
 
     Args:
         maps: of one image.
-        words: what to show; every word of the prompt where None.
+        words: the words to show; every word of the prompt where None.
         opacity: of the maps over the image, 0 to 1.
 
     Raises:
@@ -85,7 +85,7 @@ def plot_grid(
     Args:
         maps: of several methods or of several images, by the labels of their rows where it is a
             dictionary; else a row is called by its method.
-        words: what to show in every row; where None, the words of each row's own prompt.
+        words: the words to show in every row; where None, the words of each row's own prompt.
         opacity: of the maps over the image, 0 to 1.
 
     Raises:

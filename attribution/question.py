@@ -29,9 +29,9 @@ class Size:
     """The size of a question about one image: all that a method's cost depends on.
 
     Attributes:
-        players: how many maps are asked for.
-        words: how many of the players are text, and no special positions.
-        steps: how many steps are looked at.
+        players: the number of maps asked for.
+        words: the number of players that are text, without special positions.
+        steps: the number of steps looked at.
         drawing: denoiser rows of drawing the image once (a row a step, two with guidance).
         carried: denoiser rows at a step of words that are carried beside the prompt, for methods
             that do so.
@@ -63,13 +63,13 @@ class Question:
 
     Attributes:
         trajectory: of the image.
-        players: what the context positions belong to; they partition them.
+        players: the owners of the context positions; they partition them.
         steps: numbers of the trajectory's steps to look at.
         baseline: E°, ``(tokens, channels)``.
         baseline_text: the prompt whose embeddings E° are.
-        target: what is explained at each pixel.
+        target: the scalar that is explained at each pixel.
         batch_size: largest batch of one denoiser pass.
-        noise: what is added to the inputs, if anything.
+        noise: the noise that is added to the inputs, if any.
         show_progress: whether to show how many steps are done.
     """
 

@@ -50,7 +50,7 @@ class Inputs:
         tokens, so that ``"tokens"`` would explain another run.
         """
         trajectory = question.trajectory
-        added = backend.told(trajectory, question.steps[0])
+        added = backend.step_conditioning(trajectory, question.steps[0])
         point = backend.asarray(trajectory.embeddings[None])
         baseline = backend.asarray(question.baseline[None])
         if space == "tokens":
@@ -61,7 +61,9 @@ class Inputs:
             ]
             tolerance = encoding_tolerance(backend, trajectory)
             for tokens, embeddings in zip(ends, (point, baseline), strict=True):
-                if not alike(backend.encode_from(tokens).embeddings, embeddings, tolerance):
+                if not embeddings_unchanged(
+                    backend.encode_from(tokens).embeddings, embeddings, tolerance
+                ):
                     raise ValueError(
                         "wrt='tokens' needs embeddings that the text encoder made of the prompt "
                         "alone; this run's are others (weighted, edited, or of another encoder)"
@@ -111,7 +113,7 @@ class Step:
         latents: ``(1, channels, height, width)``.
         drawn: the channels of them that the denoiser predicts the noise of.
         timestep: of the step.
-        inputs: what is varied.
+        inputs: the inputs that are varied.
         target: f, as a function of the prediction.
         total: f at the inputs' point, ``(height, width)``: what complete methods share out.
         batch_size: largest batch of one denoiser pass.
@@ -204,7 +206,7 @@ class Step:
 def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     """Prepare one step: costs two forward passes, and a third where noise was added."""
     backend, trajectory = inputs.backend, question.trajectory
-    inputs = replace(inputs, added=backend.told(trajectory, step))
+    inputs = replace(inputs, added=backend.step_conditioning(trajectory, step))
     latents = backend.asarray(trajectory.latents[step][None])
     timestep = float(trajectory.timesteps[step])
     xp = array_namespace(latents)
@@ -242,7 +244,7 @@ def encoding_tolerance(backend: Backend, trajectory: Trajectory) -> float:
     return _SAME_IN_HALF if half else _SAME
 
 
-def alike(made: Array, own: Array, tolerance: float) -> bool:
+def embeddings_unchanged(made: Array, own: Array, tolerance: float) -> bool:
     """Return whether embeddings are a run's own, each position's but for a share of its length."""
     made, own = wide(made), wide(own)
     xp = array_namespace(own)

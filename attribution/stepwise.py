@@ -29,11 +29,12 @@ class StepwiseAttributor(TextImageAttributor):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         step_weighting: ``"epsilon"`` takes steps as they come, ``"equal"`` divides each by the
             mean size of the target there.
-        wrt: what is varied: ``"embeddings"``, the text encoder's output, or ``"tokens"``, its
-            input embeddings, so that what a word does to the others' embeddings counts as its own.
+        wrt: the inputs that are varied: ``"embeddings"``, the text encoder's output, or
+            ``"tokens"``, its input embeddings, so that what a word does to the others' embeddings
+            counts as its own.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"denoise"})

@@ -72,7 +72,7 @@ class Word:
         no text of the prompt."""
         return self.parts or (((self.start, self.stop),) if self.is_text else ())
 
-    def reads(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """Return whether its text is this one, but for case and the number of blanks."""
         return self.text.lower().split() == text.lower().split()
 

@@ -35,10 +35,10 @@ class AttentionQuery:
         heads: head numbers; all where None.
         factors: only layers whose grid is smaller than the latents' by one of these, along a
             side: 1, 2, 4, 8, ...
-        keep: which of ``"step"``, ``"layer"``, ``"head"`` are kept apart instead of averaged.
+        keep: those of ``"step"``, ``"layer"``, ``"head"`` that are kept apart instead of averaged.
         kind: ``"cross"``, attention to the text, or ``"self"``, of the image's places to each
             other: a map of each place as key, row by row, in the place of each token.
-        measure: what is taken of a layer: its probabilities, or see ``Measure``.
+        measure: the quantity taken of a layer: its probabilities, or see ``Measure``.
     """
 
     layers: tuple[str, ...] | None = None
@@ -153,7 +153,7 @@ def shares_of_others(own: Any, others: Any, keys: OtherKeys) -> Any:
     Args:
         own: scores of the prompt's tokens, ``(..., tokens)``, of any framework.
         others: scores of the other keys, ``(..., others)``.
-        keys: whose they are; its two matrices as arrays of that framework.
+        keys: the layer they belong to; its two matrices as arrays of that framework.
 
     Returns:
         ``(..., others)``, from 0 to 1.
@@ -170,10 +170,10 @@ def shares_beside(probabilities: Any, rest: Any, relative: Any, keys: OtherKeys)
 
     Args:
         probabilities: of the prompt's tokens, ``(..., tokens)``.
-        rest: what everything else gets, ``(..., 1)``.
+        rest: the share of everything else, ``(..., 1)``.
         relative: scores of the other keys, less the logarithm of the sum over everything,
             ``(..., others)``.
-        keys: whose they are.
+        keys: the layer they belong to.
 
     Returns:
         ``(..., others)``, from 0 to 1.

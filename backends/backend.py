@@ -215,8 +215,8 @@ class Backend(ABC):
                 sequence names one seed an image. An image depends on its own seed alone, not on
                 what else is in the batch.
             steps, guidance_scale: as the model recommends where None.
-            negative_prompt: what guidance pushes away from, instead of the empty prompt. With None
-                Stable Diffusion XL may push away from zeros, which ``""`` isn't.
+            negative_prompt: the prompt that guidance pushes away from, instead of the empty one.
+                With None Stable Diffusion XL may push away from zeros, which ``""`` isn't.
             images_per_prompt: with more than one, a list is given.
             height, width: in pixels; the model's own size where None.
 
@@ -285,8 +285,8 @@ class Backend(ABC):
                 sampler is undone with the noise that the denoiser predicts for the prompt, without
                 guidance (Song et al. 2021; of flow matching it is Euler's method backwards). A step
                 costs a row of the denoiser.
-            n_refine: how often each such step is repeated with the noise that is predicted where it
-                ended; the more, the nearer sampling comes back to the image.
+            n_refine: the number of times each such step is repeated with the noise that is
+                predicted where it ended; the more, the nearer sampling comes back to the image.
 
         Raises:
             ValueError: images that are not ``(height, width, 3)`` uint8 or of a size that the
@@ -323,7 +323,7 @@ class Backend(ABC):
             before, (alpha, sigma) = self.encode_image(trajectory.image), (1.0, 0.0)
             for step in reversed(range(trajectory.steps)):
                 time = float(trajectory.timesteps[step])
-                told = Conditioning(embeddings, self.told(trajectory, step))
+                told = Conditioning(embeddings, self.step_conditioning(trajectory, step))
                 level, seen = self.noise_level(time), before
                 for _ in range(1 + n_refine):
                     noise = self.denoise(seen, time, told)
@@ -337,7 +337,7 @@ class Backend(ABC):
     def asarray(self, array: npt.ArrayLike) -> Array:
         """A float array of the framework, on the device, in the backend's dtype."""
 
-    def told(self, trajectory: Trajectory, step: int) -> dict[str, Array]:
+    def step_conditioning(self, trajectory: Trajectory, step: int) -> dict[str, Array]:
         """The further conditioning of a trajectory's step, ``(1, ...)`` each."""
         return {n: self.asarray(value[None]) for n, value in trajectory.added_at(step).items()}
 
@@ -634,7 +634,7 @@ class Backend(ABC):
         Args:
             trajectory: of the run.
             query: of cross-attention; its ``measure`` stays the default.
-            steps: which steps.
+            steps: the steps.
             concepts: the words' embeddings, ``(concepts, channels)``.
 
         Returns:

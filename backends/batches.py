@@ -20,7 +20,7 @@ class BatchLimits:
         release: gives back what a failed pass held.
 
     Attributes:
-        halvings: how often memory ran out and a batch was halved.
+        halvings: the number of times memory ran out and a batch was halved.
     """
 
     def __init__(

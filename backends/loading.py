@@ -65,7 +65,7 @@ def load(
         model: ``"scenes"`` or ``"scenes-b"`` (embedded), a folder in diffusers' format, a Hub id
             such as ``"stable-diffusion-v1-5/stable-diffusion-v1-5"`` (safetensors only), or a live
             pipeline, which is used as it is.
-        framework: whose backend: ``"torch"`` or ``"flax"``, or what else is installed. With None
+        framework: ``"torch"`` or ``"flax"``, or another that is installed. With None
             PyTorch where it is installed, else Flax; ``backend.framework`` says which.
         device: ``"cpu"``, ``"cuda"``, ``"tpu"``, ...; a GPU or TPU where there is one, if None.
         dtype: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the first and
@@ -163,9 +163,9 @@ def trace(
             whatever LoRA, ControlNet or attention processor it carries; or a backend that ``load``
             made, on any framework, whose ``sample`` is called inside the block. On Flax it is one
             compiled run.
-        query: which layers and heads are averaged, and what is kept apart; all, as one, if None.
-            Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words need
-            cross-attention.
+        query: the layers and heads that are averaged, and the axes kept apart; all, as one, if
+            None. Self-attention (``kind="self"``) is in ``traced.attention``: DAAM's maps of words
+            need cross-attention.
         prompts: the words, where the pipeline is given embeddings instead.
         negative: whether attention to the negative prompt is averaged too, for
             ``DAAM.from_trace(trace, words_of="negative")``.

@@ -35,11 +35,11 @@ class ProgressBar(Generic[Item]):
     line is printed every ten seconds, and one at the end.
 
     Args:
-        iterable: what to go through.
-        desc: what is done, such as ``"drawing images"``.
+        iterable: the items to go through.
+        desc: the work in words, such as ``"drawing images"``.
         total: of how much; the length of ``iterable`` where it has one, else unknown.
         unit: the plural of what is counted, such as ``"images"``.
-        initial: how much was done before.
+        initial: the amount done before.
         disable: show nothing.
     """
 

@@ -19,8 +19,8 @@ class SamplingFacts:
     """The settings of ``Backend.sample`` and ``Backend.invert``.
 
     Attributes:
-        steps, guidance_scale: what the model recommends.
-        train_steps: how many timesteps it was trained on: the most steps.
+        steps, guidance_scale: the model's recommended settings.
+        train_steps: the number of timesteps of its training, which is the most steps.
         height, width: its own size, in pixels.
         multiple: of how many pixels a side must be.
     """

@@ -13,7 +13,7 @@ Source = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
-class Written:
+class TokenizerInput:
     """A tokenizer's input for a prompt, and the place in the prompt that each character comes from.
 
     ``sources`` has one entry a character of ``text``: a span of the prompt, or None for text that
@@ -27,7 +27,7 @@ class Written:
     @classmethod
     def of(
         cls, prompt: str, before: str = "", after: str = "", *, as_: str | None = None
-    ) -> Written:
+    ) -> TokenizerInput:
         """The prompt between two texts, perhaps written ``as_`` another: in lower case, say."""
         inner = prompt if as_ is None else as_
         none = (None,)
@@ -42,7 +42,7 @@ class Written:
 
 def tokens_of(
     tokenizer: Any,
-    prompt: str | Written,
+    prompt: str | TokenizerInput,
     *,
     length: int | None = None,
     pad: Literal["left", "right"] | None = "right",
@@ -54,7 +54,7 @@ def tokens_of(
     Args:
         tokenizer: a fast tokenizer of transformers, or ByT5's.
         prompt: the words, or these as a pipeline writes them for its tokenizer.
-        length: how many tokens the encoder is given at most; what the tokenizer says if None.
+        length: the most tokens that the encoder is given; the tokenizer's own limit if None.
         pad: on which side padding is; None for no padding.
         marks: whether the tokenizer's own marks of start and end are added.
         allow_cut: whether a prompt that is too long loses its end.
@@ -64,7 +64,7 @@ def tokens_of(
         ValueError: a tokenizer that doesn't tell where tokens come from; a prompt with a learned
             word of several vectors, which the pipeline writes otherwise than it was given.
     """
-    written = Written.of(prompt) if isinstance(prompt, str) else prompt
+    written = TokenizerInput.of(prompt) if isinstance(prompt, str) else prompt
     _check_text(written.prompt)
     _refuse_learned_words(tokenizer, written.prompt)
     context = int(tokenizer.model_max_length) if length is None else length

@@ -74,7 +74,7 @@ class Trajectory:
         empty_embeddings: the same of the empty prompt, the default baseline.
         negative_embeddings: the same of the negative prompt, or None where there was none.
         timesteps: ``(steps,)``, from noise to image.
-        latents: what the denoiser saw before each step, ``(steps, channels, height, width)``, of a
+        latents: the denoiser's input before each step, ``(steps, channels, height, width)``, of a
             video ``(steps, channels, frames, height, width)``: scaled as the scheduler scales its
             input.
         image: ``(height, width, 3)`` uint8; of a video ``(frames, height, width, 3)``, with more
@@ -82,15 +82,15 @@ class Trajectory:
             it is first read: a pipeline that gave latents has decoded none.
         seed: of the initial noise; None where a traced pipeline drew it itself.
         guidance_scale: 1.0 means no guidance.
-        model_id, revision: what made it.
+        model_id, revision: the model that made it.
         framework: ``"torch"``, ``"flax"``, ...
         added: further conditioning by name (pooled embeddings, time ids), ``(...)`` without batch.
         empty_added, negative_added: the same of the empty and the negative prompt.
         not_replayable: why a replay from the latents would differ from the run, or None.
         negative_tokens: the negative prompt as the text encoder saw it, where there is one.
-        layout_from: how it is known where text and picture stand in the denoiser: ``"table"`` or
+        layout_from: the source of the layout of text and picture in the denoiser: ``"table"`` or
             ``"probe"``.
-        words_of: which text the words are of: ``"prompt"``, or ``"negative"`` (``of_negative``).
+        words_of: the text that the words are of: ``"prompt"``, or ``"negative"`` (``of_negative``).
         noise_source: ``"sampled"``, or how an image that was given came to noise: ``"noising"``,
             ``"ddim"``.
         step_added: further conditioning that was another at each step, ``(steps, ...)`` each.

@@ -23,7 +23,7 @@ import numpy as np
 from wordlight.attribution import registry
 from wordlight.backends import Backend, Conditioning, load
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons.results.text_tables import piped
+from wordlight.comparisons.results.text_tables import markdown_table
 from wordlight.comparisons.rows.row import step_options
 
 PROMPT = "a red circle to the left of two small blue squares on a black background"
@@ -138,10 +138,10 @@ def main() -> None:
     run = backend.sample(PROMPT, seed=3, steps=asked.steps)
     print(versions(backend) + "\n")
     if asked.rows:
-        print(piped(of_rows(backend, run, asked.rounds)))
+        print(markdown_table(of_rows(backend, run, asked.rounds)))
     else:
         names = asked.method or list(METHODS)
-        print(piped(of_methods(backend, run, names, asked.seen, asked.rounds)))
+        print(markdown_table(of_methods(backend, run, names, asked.seen, asked.rounds)))
 
 
 if __name__ == "__main__":

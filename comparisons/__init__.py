@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from wordlight.comparisons.datasets.dataset import AnnotatedImage as AnnotatedImage
     from wordlight.comparisons.datasets.dataset import Annotation as Annotation
     from wordlight.comparisons.datasets.dataset import Dataset as Dataset
-    from wordlight.comparisons.datasets.dataset import Listed as Listed
+    from wordlight.comparisons.datasets.dataset import ListedItem as ListedItem
     from wordlight.comparisons.datasets.opening import open_dataset as open_dataset
     from wordlight.comparisons.metrics.judged import JudgedImage as JudgedImage
     from wordlight.comparisons.metrics.judged import JudgedWord as JudgedWord
@@ -27,7 +27,7 @@ _MODULES = {
     "Dataset": "datasets.dataset",
     "JudgedImage": "metrics.judged",
     "JudgedWord": "metrics.judged",
-    "Listed": "datasets.dataset",
+    "ListedItem": "datasets.dataset",
     "Metric": "metrics.metric",
     "compare": "runner",
     "open_dataset": "datasets.opening",
@@ -40,7 +40,7 @@ __all__ = [
     "Dataset",
     "JudgedImage",
     "JudgedWord",
-    "Listed",
+    "ListedItem",
     "Metric",
     "compare",
     "open_dataset",

@@ -13,7 +13,7 @@ from typing import NoReturn
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.progress_bar import ProgressBar
-from wordlight.comparisons.datasets import Accounting, DatasetItem
+from wordlight.comparisons.datasets import DatasetItem, WordCounts
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.images.opening import describe, headline_words
 from wordlight.comparisons.metrics import cost
@@ -21,7 +21,7 @@ from wordlight.comparisons.metrics.judged import Thresholds
 from wordlight.comparisons.results.comparison import (
     HEADLINE,
     Comparison,
-    Facts,
+    ComparisonFacts,
     account,
     check_headline,
     summarise,
@@ -34,8 +34,8 @@ from wordlight.comparisons.rows.calibration import (
     Choice,
     ceiling_thresholds,
     choose,
+    has_headline_word,
     nothing_to_choose_on,
-    tells,
 )
 from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.runs.bench import Bench
@@ -47,17 +47,17 @@ from wordlight.comparisons.runs.plan import Arguments
 from wordlight.comparisons.runs.scoring import identities
 from wordlight.comparisons.runs.worker import (
     SAMPLES,
-    Chosen,
+    CalibrationChoice,
     Damaged,
-    Done,
     Task,
+    TaskOutcome,
     Worker,
     cell_names,
 )
 from wordlight.comparisons.store import failures
 from wordlight.comparisons.store.cells import Cell, CellFolder, DamagedFileError, Score
 from wordlight.comparisons.store.lock import locked
-from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.output_folder import writable_folder
 from wordlight.comparisons.store.settings_file import (
     KEPT,
     Settings,
@@ -112,26 +112,26 @@ def compare(arguments: Arguments) -> Comparison:
             every image of both splits, as ``AttributionMaps.save`` writes it.
         budget: the most that an image may cost, in forward-equivalents: every method gets the most
             effort (``n_steps``, ``n_samples``, ...) for which no image of the run costs more.
-        metrics: what is measured: metrics or groups of them by name (``"segmentation"``, the
+        metrics: the metrics: metrics or groups of them by name (``"segmentation"``, the
             default, ``"faithfulness"``, ``"dice"``, ...), names with options (``{"metric":
             "infidelity", "sets": 4}``), or ``Metric`` objects; ``wordlight metrics`` lists
             them. A run in a folder is extended by those that it lacks; nothing is computed
             twice.
-        pairs: which rows are tested against each other: ``"best"``, the row that did best on the
+        pairs: the rows that are tested against each other: ``"best"``, the row that did best on the
             calibration images with all others, and each method with its controls, or ``"all"``.
             More pairs find less, since each is corrected for the others.
         framework, device, dtype, precision, scheduler: for a model that is named, as ``load``
             takes them. Of several frameworks the first draws the images, and every one makes maps
             of them.
-        sampling_steps, guidance: in how many denoising steps a model that is named draws, and with
+        sampling_steps, guidance: the number of denoising steps of a model that is named, and
             which guidance scale; as it recommends for None.
         progress: whether to show bars on stderr.
-        damaged: what becomes of a file of the run that can't be read: ``"stop"`` raises
+        damaged: the treatment of a file of the run that can't be read: ``"stop"`` raises
             ValueError, ``"recompute"`` makes it again and says so in a RunWarning.
-        executor: where the work is done: ``"local"``, in this process, ``"ray"``, or what
+        executor: the place of the work: ``"local"``, in this process, ``"ray"``, or what
             ``make_executor`` gives.
         workers, address: for Ray, see ``make_executor``.
-        command: what was typed to ask for this, which is kept with the results; for None, a command
+        command: the command line that asked for this, kept with the results; for None, a command
             that asks for the same, where models, methods and data are named.
 
     Returns:
@@ -146,7 +146,7 @@ def compare(arguments: Arguments) -> Comparison:
     """
     plan, damaged, command = arguments.plan, arguments.damaged, arguments.command
     root = Path(arguments.out)
-    with claimed(root), locked(root):
+    with writable_folder(root), locked(root):
         # Loading a model can take minutes: a folder that is in use is refused before.
         bench = Bench(plan)
         there = arguments.make_executor(bench, root)
@@ -249,7 +249,7 @@ class _Run:
         self.worker = Worker(bench, root, damaged, settings_hash(settings))
         self.failed = 0
         self.calibrated = 0
-        self.accounting = Accounting({}, {})
+        self.accounting = WordCounts({}, {})
         self.damaged: list[str] = []
 
     def finish(self) -> Comparison:
@@ -260,7 +260,7 @@ class _Run:
         ceiling_at = None
         try:
             if bench.calibrating:
-                self.accounting = Accounting.of(self._calibration_items())
+                self.accounting = WordCounts.of(self._calibration_items())
             if cuts:
                 ceiling_at = ceiling_thresholds(self._items(bench.calibration))
             if cuts or all(metric.of_headline for metric in bench.metrics):
@@ -290,7 +290,7 @@ class _Run:
         sets = self.bench.sets if self.bench.calibrating else (self.bench.test,)
         for images in sets:
             for start in range(0, len(images), images.batch):
-                lacking = images.lacking(start, folder)
+                lacking = images.n_missing(start, folder)
                 missing += lacking
                 if lacking:
                     tasks.append(Task("draw", images.split, start))
@@ -308,7 +308,7 @@ class _Run:
         bench = self.bench
         chosen = {
             framework: {
-                row.name: Chosen.of(row, choices[row.name])
+                row.name: CalibrationChoice.of(row, choices[row.name])
                 for row in bench.of_framework(framework)
                 if row.name in choices
             }
@@ -326,13 +326,13 @@ class _Run:
             if self.failed:
                 bar.say(f"{self.failed} failed")
 
-    def _note(self, done: Done) -> None:
+    def _note(self, done: TaskOutcome) -> None:
         self.failed += len(done.failures)
         self.damaged += done.damaged
         self.bench.of_split(done.task.split).leave_out(done.left_out)
 
     def _items(self, images: ImageSet) -> Iterator[DatasetItem]:
-        done = Done(Task("judge", images.split, 0), damaged=self.damaged)
+        done = TaskOutcome(Task("judge", images.split, 0), damaged=self.damaged)
         for index in range(len(images)):
             item = self.worker.item(images, index, done)
             if item is not None:
@@ -377,7 +377,7 @@ class _Run:
                 read = (cells.read(sample, name) for sample in samples)
                 of_variant = [score for cell in read if cell is not None for score in cell.scores]
                 # What failed wherever there was a word to score can't be chosen.
-                if tells(of_variant):
+                if has_headline_word(of_variant):
                     scores.append(of_variant)
                     kept.append(variant)
             if kept:
@@ -436,7 +436,7 @@ class _Run:
             ceiling_threshold=math.nan if ceiling_at is None else ceiling_at.normalised,
             tests=tests,
             metrics=(*bench.metrics, *cost.METRICS),
-            facts=Facts(
+            facts=ComparisonFacts(
                 model_id=first.model_id,
                 revision=self.settings["revision"],
                 framework=first.framework,
@@ -464,7 +464,7 @@ class _Run:
             lost=tuple(row.name for row in lost),
         )
         scores = (self._scores(row, sample) for row in rows for sample in bench.test.samples)
-        done = Done(Task("judge", bench.test.split, 0), damaged=self.damaged)
+        done = TaskOutcome(Task("judge", bench.test.split, 0), damaged=self.damaged)
 
         def maps(row: Row, item: DatasetItem) -> AttributionMaps:
             variant = choices[row.name].variant

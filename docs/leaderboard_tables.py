@@ -13,7 +13,7 @@ from wordlight.attribution import registry
 from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.metrics.segmentation import AVERAGE_PRECISION, BEST, POINTING_GAME
 from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, MethodRow
-from wordlight.comparisons.results.text_tables import Lines, piped
+from wordlight.comparisons.results.text_tables import Lines, markdown_table
 from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import ALPHA
 from wordlight.comparisons.store.cells import COMPLETENESS, FORWARD_EQUIVALENTS, SECONDS
@@ -108,7 +108,7 @@ def scores(run: FinishedRun, *further: FinishedRun) -> str:
                     number(row.estimates.get(COMPLETENESS), 1, unit=0.01),
                 ]
             )
-    return piped(lines)
+    return markdown_table(lines)
 
 
 def by_kind(run: FinishedRun) -> str:
@@ -116,12 +116,12 @@ def by_kind(run: FinishedRun) -> str:
     kinds = {
         kind: f"{name} ({run.most(kind)})"
         for kind, name in {HEADLINE: "shape nouns", **OTHER_ROWS}.items()
-        if run.most(kind)
+        if run.n_words(kind)
     }
     lines: Lines = [["method", *kinds.values()]]
     for row in standing_rows(run):
         lines.append([linked(row), *(estimate_text(row.of_kind(kind)) for kind in kinds)])
-    return piped(lines)
+    return markdown_table(lines)
 
 
 def check_same_images(one: FinishedRun, other: FinishedRun) -> None:
@@ -202,7 +202,7 @@ def against_controls(run: FinishedRun) -> str:
                 ", ".join(unbeaten) or "none",
             ]
         )
-    return piped(lines)
+    return markdown_table(lines)
 
 
 def frameworks(run: FinishedRun) -> str:
@@ -233,7 +233,7 @@ def frameworks(run: FinishedRun) -> str:
                 *(number(row.estimates[SECONDS], 2) for row in there),
             ]
         )
-    return piped(lines)
+    return markdown_table(lines)
 
 
 def read_runs(folders: Iterable[Path]) -> list[FinishedRun]:

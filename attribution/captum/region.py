@@ -160,7 +160,7 @@ def captum_forward(
         trajectory: of the image.
         region: ``(height, width)``, boolean or weights from 0 to 1, at the image's size or any
             multiple of the latent grid's; the whole image where None.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         step_weighting, baselines, target, wrt: as the methods have them.
         internal_batch_size: largest batch of one denoiser pass.
 
@@ -320,10 +320,10 @@ class WordInput:
 
         Args:
             itp_attr: ``(B, features)``, which stays, or ``(B, tokens, channels)``.
-            merge: how a word's entries become one: ``"sum"`` of contributions (InputXGradient,
-                IntegratedGradients, ...), ``"root-sum-square"`` of slopes (Saliency), or
-                ``"group"`` where ``feature_mask`` was given, so that each entry is the word's
-                score already.
+            merge: the rule that merges a word's entries: ``"sum"`` of contributions
+                (InputXGradient, IntegratedGradients, ...), ``"root-sum-square"`` of slopes
+                (Saliency), or ``"group"`` where ``feature_mask`` was given, so that each entry is
+                the word's score already.
 
         Raises:
             ValueError: another shape, an unknown merge, or ``"group"`` of entries that differ.

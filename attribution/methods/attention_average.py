@@ -27,7 +27,7 @@ def average_on_grid(
     Args:
         means: of any grids, each with the number of maps it is the mean of.
         grid: height and width wanted, of a video behind the number of frames.
-        axes: which of ``"step"``, ``"layer"``, ``"head"`` stay apart.
+        axes: those of ``"step"``, ``"layer"``, ``"head"`` that stay apart.
         clamp_each: clamp each resized map at zero before it is averaged (bicubic resizing
             overshoots).
 

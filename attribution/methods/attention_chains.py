@@ -102,8 +102,8 @@ class AttentionChains(_Chain):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
-        bounces: how many, 1 or more.
+        steps: the steps; all where None.
+        bounces: the number of bounces, 1 or more.
         teleport: share of each row that goes to all states alike, above 0 and below 1.
         head_weighting: of the self-attention's heads: ``"second-eigenvalue"`` or ``"equal"``.
     """

@@ -36,7 +36,7 @@ class AttentionXGradient(ByStream):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         step_weighting: ``"epsilon"`` takes steps as they come, ``"equal"`` divides each by the
             mean size of the target there.
 

@@ -42,7 +42,7 @@ class ConceptAttention(EncodedWords):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         context: in what text a word is encoded; ``"alone"``, the word as the whole text, is the
             paper's. With ``"prompt"`` the prompt's words go in with the embeddings that they have
             there. See ``OpenVocabulary``.

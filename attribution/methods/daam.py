@@ -37,12 +37,12 @@ class DAAM(ByStream):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         layers, without_layers: names, or beginnings of names, of layers (``"up_blocks.1"``).
         heads: numbers of heads.
         factors: only layers whose grid is smaller than the latents' by one of these.
-        keep: which of ``"step"``, ``"layer"``, ``"head"`` stay apart as axes of the maps. A word's
-            map is then the plain mean of the kept ones, each clamped by itself.
+        keep: those of ``"step"``, ``"layer"``, ``"head"`` that stay apart as axes of the maps. A
+            word's map is then the plain mean of the kept ones, each clamped by itself.
         clamp: bicubic upscaling overshoots below zero. ``"mean"`` clamps once, after the mean;
             ``"per-map"`` clamps each layer's and head's upscaled map, as the original does.
         relative_to: divides the averaged maps, pixel by pixel, by the attention to ``"start"``, to
@@ -123,8 +123,8 @@ class DAAM(ByStream):
         Args:
             trace: from ``wordlight.backends.trace``; its query decides on layers and heads.
             words: as in ``attribute``.
-            image: which of the pipeline's images; may be left out where there is only one.
-            keep: which of the axes that the trace kept stay apart; all where None.
+            image: the index of the pipeline's image; may be left out where there is only one.
+            keep: those axes of the trace's that stay apart; all where None.
             clamp: as above; ``"per-map"`` needs a trace that kept ``layer`` and ``head``.
             relative_to, stream: as above.
             words_of: ``"negative"`` for the negative prompt's words, of a trace that looked at them

@@ -26,7 +26,7 @@ class DeepLift(StepwiseAttributor):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` alone.
 

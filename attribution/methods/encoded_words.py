@@ -10,7 +10,7 @@ from wordlight.attribution.attributor import partition
 from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.options import list_of
 from wordlight.attribution.question import Question, Size
-from wordlight.attribution.step import alike, encoding_tolerance
+from wordlight.attribution.step import embeddings_unchanged, encoding_tolerance
 from wordlight.attribution.words import SPECIAL, PromptWords, Word, WordKey
 from wordlight.backends.backend import Array
 from wordlight.backends.tokens import Tokens
@@ -62,14 +62,16 @@ class EncodedWords(ByStream):
             if not isinstance(key, str) or key in special or of_prompt.occurrences(key):
                 inside.append(key)
                 continue
-            if any(word.reads(key) for word in outside):
+            if any(word.matches(key) for word in outside):
                 raise ValueError(f"{key!r} is asked for twice")
             outside.append(Word.outside(key))
         return (*partition(of_prompt, inside), *outside)
 
     def size_of(self, trajectory: Trajectory, words: Sequence[WordKey] | None = None) -> Size:
         players = self.players(self._seen(trajectory).tokens, words)
-        placed = [self._in_context(word, trajectory.prompt)[1] for word in self._apart(players)]
+        placed = [
+            self._in_context(word, trajectory.prompt)[1] for word in self._encoded_alone(players)
+        ]
         rows = self.backend.rows_for_words(trajectory, self._n_carried(players, placed))
         return replace(super().size_of(trajectory, words), carried=rows)
 
@@ -77,7 +79,7 @@ class EncodedWords(ByStream):
         """Return the number of tokens that go through the model beside the prompt."""
         return sum(map(len, placed))
 
-    def _apart(self, players: Sequence[Word]) -> list[Word]:
+    def _encoded_alone(self, players: Sequence[Word]) -> list[Word]:
         """The players that are encoded by themselves."""
         return [p for p in players if not p.in_prompt or (p.is_text and self.context != "prompt")]
 
@@ -93,7 +95,7 @@ class EncodedWords(ByStream):
             return
         made = backend.encode([trajectory.prompt]).embeddings
         own = backend.asarray(trajectory.embeddings[None])
-        if not alike(made, own, encoding_tolerance(backend, trajectory)):
+        if not embeddings_unchanged(made, own, encoding_tolerance(backend, trajectory)):
             raise ValueError(
                 f"{self.name} encodes words as the text encoder encodes the prompt alone; this "
                 "run's embeddings are others (weighted, edited, or of another layer: clip_skip)"
@@ -102,7 +104,7 @@ class EncodedWords(ByStream):
     def _encoded(self, question: Question) -> dict[Word, Array]:
         """The embeddings ``(tokens, channels)`` of each player that is encoded by itself."""
         prompt = question.trajectory.prompt
-        texts = self._apart(question.players)
+        texts = self._encoded_alone(question.players)
         placed = {word: self._in_context(word, prompt) for word in texts}
         encoded: dict[Word, Array] = {}
         for start in range(0, len(texts), question.batch_size):

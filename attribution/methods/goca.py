@@ -47,7 +47,7 @@ class GoCA(ByStream):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         layer_weighting: ``"agreement"`` or ``"equal"``.
         relative_to: the divisor; see ``divide_attention``. None for none.
 

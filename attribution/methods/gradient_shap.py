@@ -21,10 +21,10 @@ class GradientShap(StepwiseAttributor):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` or ``"tokens"``.
-        n_samples: how many random points.
+        n_samples: the number of random points.
         stdevs: standard deviation of the noise on the embeddings.
         seed: of points and noise; the timestep is mixed in.
     """

@@ -44,7 +44,7 @@ class GramCol(ByStream):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         similarity: ``"cosine"``, or ``"product"`` as in the paper.
         standardize: over all positions of the ``"context"``, over the tokens of the prompt's
             ``"words"`` (prompts of one token stay as they are), or not at all (None).

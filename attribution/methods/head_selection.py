@@ -51,7 +51,7 @@ class HeadSelection(ByStream):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         share: of all heads, how many are kept: above 0, up to 1. At least one is.
         heads: ``[(layer, head), ...]`` in place of ``share``.
 

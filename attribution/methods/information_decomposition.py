@@ -34,7 +34,7 @@ class InformationDecomposition(TextImageAttributor):
 
     Args:
         backend: the model.
-        n_samples: how many noise levels, each with noise of its own.
+        n_samples: the number of noise levels, each with noise of its own.
         location, scale, clip: of the logistic distribution of λ.
         seed: of the noise levels and the noise.
 

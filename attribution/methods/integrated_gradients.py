@@ -22,10 +22,10 @@ class IntegratedGradients(StepwiseAttributor):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` or ``"tokens"``.
-        n_steps: how many points of the path.
+        n_steps: the number of points of the path.
         method: the rule of integration, by Captum's names; the trapezoid's weights are its own
             times n_steps / (n_steps - 1), so that they sum to 1.
     """

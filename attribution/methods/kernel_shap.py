@@ -29,10 +29,10 @@ class KernelShap(StepwiseAttributor):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` or ``"tokens"``.
-        n_samples: how many sets of words; at least twice the number of players, or the
+        n_samples: the number of sets of words; at least twice the number of players, or the
             regression has no single answer.
         seed: of the sets; the timestep is mixed in.
     """

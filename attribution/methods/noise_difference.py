@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.question import Answer, Question, Size
-from wordlight.attribution.step import alike, encoding_tolerance, wide
+from wordlight.attribution.step import embeddings_unchanged, encoding_tolerance, wide
 from wordlight.attribution.words import CUT, Word
 from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
 from wordlight.backends.tokens import Tokens
@@ -72,7 +72,7 @@ def encode_without_words(backend: Backend, question: Question, method: str) -> l
         for start in range(0, len(texts), question.batch_size)
     ]
     tolerance = encoding_tolerance(backend, trajectory)
-    if not alike(
+    if not embeddings_unchanged(
         batches[0].embeddings[:1], backend.asarray(trajectory.embeddings[None]), tolerance
     ):
         raise ValueError(
@@ -95,7 +95,7 @@ def _of_the_run(
         own = backend.asarray(value[None])
         made = xp.concat([batch.added[name] for batch in batches], axis=0)
         every_text_has_it = bool(xp.all(made == made[:1]))
-        if every_text_has_it or not alike(made[:1], own, tolerance):
+        if every_text_has_it or not embeddings_unchanged(made[:1], own, tolerance):
             held[name] = own
     return [
         Conditioning(

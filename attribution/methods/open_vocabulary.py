@@ -47,7 +47,7 @@ class OpenVocabulary(EncodedWords):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         context: in what text a word is encoded: one with ``{word}``, and perhaps ``{prompt}``, in
             it. ``"alone"`` is ``"{word}"``, the word as the whole text; ``"appended"`` is
             ``"{prompt} {word}"``, so that it hears of the others. With ``"prompt"`` the prompt's
@@ -102,8 +102,8 @@ class OpenVocabulary(EncodedWords):
         kept = maps if self.signed else maps.clip(0)
         return Answer(xr.DataArray(merge_tokens(kept, positions), dims=("word", "y", "x")))
 
-    def _apart(self, players: Sequence[Word]) -> list[Word]:
-        return [word for word in super()._apart(players) if self._token_of(word) is None]
+    def _encoded_alone(self, players: Sequence[Word]) -> list[Word]:
+        return [word for word in super()._encoded_alone(players) if self._token_of(word) is None]
 
     def _n_carried(self, players: Sequence[Word], placed: Sequence[Sequence[int]]) -> int:
         given = sum(self._token_of(player) is not None for player in players)
@@ -112,7 +112,7 @@ class OpenVocabulary(EncodedWords):
     def _token_of(self, word: Word) -> Sequence[float] | None:
         """The embedding that was given for a word."""
         given = (self.tokens or {}).items()
-        return next((token for text, token in given if word.reads(text)), None)
+        return next((token for text, token in given if word.matches(text)), None)
 
     def _given(self, question: Question) -> dict[Word, Array]:
         """The embeddings ``(1, channels)`` that were given for players."""

@@ -23,7 +23,7 @@ class RelativeAttention(SelfAttentionRefined):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
+        steps: the steps; all where None.
         power, factors, head_weighting: see ``SelfAttentionRefined``.
         relative_to: the divisor; None gives ``SelfAttentionRefined``.
     """

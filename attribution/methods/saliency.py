@@ -32,7 +32,7 @@ class Saliency(StepwiseAttributor):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` or ``"tokens"``.
         probes: random directions a word.

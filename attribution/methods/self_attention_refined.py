@@ -53,8 +53,8 @@ class SelfAttentionRefined(ByStream):
 
     Args:
         backend: the model.
-        steps: which steps; all where None.
-        power: how often the map is propagated, 1 or more.
+        steps: the steps; all where None.
+        power: the number of times the map is propagated, 1 or more.
         factors: grids whose self-attention counts, by how much smaller they are than the
             latents'; the finest one that there is where None. Each grid propagates by itself;
             the results are averaged, every layer and head with equal weight.

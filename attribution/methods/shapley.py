@@ -28,11 +28,11 @@ class Shapley(StepwiseAttributor):
 
     Args:
         backend: the model.
-        steps: which denoising steps; all where None.
+        steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
         wrt: ``"embeddings"`` or ``"tokens"``.
-        n_samples: how many random orders; where there are no more orders than that, each is taken
-            once and the values are exact.
+        n_samples: the number of random orders; where there are no more orders than that, each is
+            taken once and the values are exact.
         seed: of the orders; the timestep is mixed in.
     """
 

@@ -70,7 +70,7 @@ def check_attributor(
         trajectories: of images of the backend; what they don't show (a repeated word, a word of
             several tokens, ...) is drawn.
         backend: a real model to check on; a name or a folder is loaded for it.
-        device, dtype: where and in which precision a name or folder is loaded.
+        device, dtype: the device and precision for a name or a folder.
 
     Raises:
         AssertionError: the first check that fails, with what is wrong and what would be right.

@@ -39,12 +39,12 @@ class Audit:
     count: so it sees what is called past the counters, and what counters that were reset forget.
 
     Args:
-        backend: what is watched; is as it was after the block.
+        backend: the backend to watch; it is as it was after the block.
         fail_at: the number, from 1, of the primitive that raises ``PlantedError`` when it is done.
 
     Attributes:
-        spent: what ran, in rows.
-        calls: how many primitives ran.
+        spent: the cost so far, in rows.
+        calls: the number of primitives that ran.
         used: their capabilities.
         behind: parts of the model that ran outside any primitive.
     """

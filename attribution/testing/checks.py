@@ -17,7 +17,7 @@ from wordlight.attribution.maps import AttributionMaps, Merge
 from wordlight.attribution.probes import root_sum_square
 from wordlight.attribution.testing.audit import Audit, PlantedError, footprint
 from wordlight.attribution.testing.specimens import phrase_of, words_of
-from wordlight.attribution.testing.subject import Subject, same, words_in
+from wordlight.attribution.testing.subject import Subject, maps_equal, words_in
 from wordlight.attribution.words import PromptWords, Word, WordPlace
 from wordlight.backends.backend import Evaluations
 from wordlight.backends.tokens import Tokens
@@ -76,7 +76,7 @@ def has_plain_settings(subject: Subject) -> None:
     )
     plain = subject.specimens.plain
     subject.expect(
-        same(subject.ask(plain, attributor=rebuilt), subject.answer(plain)),
+        maps_equal(subject.ask(plain, attributor=rebuilt), subject.answer(plain)),
         "made again from its settings it answers otherwise: an option that changes the answer is "
         "missing from them",
     )
@@ -165,7 +165,7 @@ def answers_the_same_again(subject: Subject) -> None:
     for how, attributor in (("asked again", subject.attributor), ("made anew", subject.made())):
         again = subject.ask(trajectory, attributor=attributor)
         subject.expect(
-            same(first, again),
+            maps_equal(first, again),
             f"{how}, it gives other maps of the same image: it must be deterministic, so "
             "randomness comes from a seed among its options",
         )
@@ -299,7 +299,7 @@ def merges_as_it_says(subject: Subject) -> None:
             )
         else:
             asked = np.asarray(subject.ask(trajectory, [phrase])[phrase])
-            others = {one for one in others if _are(asked, maps, parts, one, method.merge)}
+            others = {one for one in others if _is_merge(asked, maps, parts, one, method.merge)}
     if method.by_token:
         _check_tokens(subject)
     elif others:
@@ -310,7 +310,7 @@ def merges_as_it_says(subject: Subject) -> None:
         )
 
 
-def _are(
+def _is_merge(
     asked: npt.NDArray[Any], maps: AttributionMaps, parts: Sequence[Word], this: Merge, own: Merge
 ) -> bool:
     """Return whether a phrase's map is, to rounding, this merge of its words' and not the own
@@ -384,7 +384,7 @@ def answers_lists_one_by_one(subject: Subject) -> None:
     )
     for trajectory, one, two in zip(batch, alone, together, strict=True):
         subject.expect(
-            same(one, two),
+            maps_equal(one, two),
             f"{trajectory.prompt!r} has other maps in a list than alone: an image's maps must not "
             "depend on its company",
         )

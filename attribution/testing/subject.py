@@ -137,7 +137,7 @@ class Subject:
         )
 
 
-def same(one: AttributionMaps, two: AttributionMaps) -> bool:
+def maps_equal(one: AttributionMaps, two: AttributionMaps) -> bool:
     """Return whether two answers are equal, to the bit."""
     return one.players == two.players and bool(np.array_equal(one.data.values, two.data.values))
 

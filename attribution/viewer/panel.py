@@ -30,17 +30,17 @@ class Panel:
     Attributes:
         label: its name, such as the method's.
         prompt: the text that the words are of.
-        players: what there is a map of.
+        players: the words that have a map.
         maps: ``(player, y, x)``.
         image: ``(height, width, 3)`` uint8.
         frames: of a video the image of each latent frame, ``(frame, height, width, 3)``.
         signed: whether values below zero speak against a word.
-        facts: what is said below the label, by name.
+        facts: the facts below the label, by name.
         axes: the labels along each axis that was kept, by its name.
         apart: maps of each along these axes, ``(player, *axes, y, x)``, where any were kept.
         masks: the true mask of some players, ``(height, width)`` bool; drawn as outlines.
         negative: whether the words are those of the negative prompt.
-        warning: what readers must know before they believe the maps, or nothing.
+        warning: a caveat for readers of the maps, or nothing.
     """
 
     label: str

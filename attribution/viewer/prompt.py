@@ -16,10 +16,10 @@ class ShownWord:
     """A word of the page.
 
     Attributes:
-        name: what it is called where it stands alone; of equal texts with their number.
+        name: its name where it stands alone; equal texts have their number in it.
         kind: ``"text"``, ``"special"`` (a position that is no text) or ``"other"`` (a word that
             isn't in the prompt).
-        players: which player of each panel it belongs to; None where a panel has none.
+        players: the player of each panel that it belongs to; None where a panel has none.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ShownText:
     """A text that words are of: the prompt, or the negative one.
 
     Attributes:
-        title: what stands before it, nothing for the prompt.
+        title: the heading before it; nothing for the prompt.
         pieces: the whole text.
         right_to_left: whether it is written from right to left.
     """

@@ -11,19 +11,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wordlight.backends.attention import OtherKeys, shares_of_others
-from wordlight.backends.flax.layers import Array, Unused, linear
+from wordlight.backends.flax.layers import Array, NoParameters, linear
 from wordlight.backends.measures import AttentionParts
 
 
 @dataclass(frozen=True)
-class Site:
+class AttentionSite:
     """The place of an attention in the network.
 
     Attributes:
         name: the module's, as diffusers names it.
         kind: ``"cross"`` (to the text) or ``"self"``.
         grid: height and width of the feature map.
-        heads: how many.
+        heads: the number of heads.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Site:
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class AttentionInputs:
     """The inputs of an attention, and how it scores other words.
 
     Attributes:
@@ -54,10 +54,12 @@ class Looked:
 class AttentionHook(Protocol):
     """Looks at attention while a network is traced: what it does becomes part of the program."""
 
-    def wants(self, site: Site) -> bool:
+    def wants(self, site: AttentionSite) -> bool:
         """Return whether this attention is looked at."""
 
-    def __call__(self, site: Site, probabilities: Array, looked: Looked) -> Array | None:
+    def __call__(
+        self, site: AttentionSite, probabilities: Array, looked: AttentionInputs
+    ) -> Array | None:
         """Takes ``(batch, heads, pixels, tokens)`` float32, rows sum to one.
 
         What it gives back, if anything, is used in their place. ``looked`` tells more.
@@ -70,7 +72,7 @@ class Attention(nnx.Module):
     Args:
         name: the module's in the network.
         channels: of the feature map.
-        heads: how many.
+        heads: the number of heads.
         text_channels: of the text; None for self-attention.
     """
 
@@ -82,7 +84,7 @@ class Attention(nnx.Module):
         self.to_q = linear(channels, inner, bias=False)
         self.to_k = linear(seen, inner, bias=False)
         self.to_v = linear(seen, inner, bias=False)
-        self.to_out = nnx.List([linear(inner, channels), Unused()])
+        self.to_out = nnx.List([linear(inner, channels), NoParameters()])
         self.name, self.heads = name, heads
         self.kind: Literal["cross", "self"] = "self" if text_channels is None else "cross"
 
@@ -97,7 +99,7 @@ class Attention(nnx.Module):
         query, key, value = (
             self._split(part) for part in (self.to_q(x), self.to_k(seen), self.to_v(seen))
         )
-        site = Site(self.name, self.kind, grid, self.heads)
+        site = AttentionSite(self.name, self.kind, grid, self.heads)
         if hook is not None and hook.wants(site):
             attended = self._watched(query, key, value, site, hook)
         else:
@@ -109,7 +111,7 @@ class Attention(nnx.Module):
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
     def _watched(
-        self, query: Array, key: Array, value: Array, site: Site, hook: AttentionHook
+        self, query: Array, key: Array, value: Array, site: AttentionSite, hook: AttentionHook
     ) -> Array:
         scores = _scores(query, key)
 
@@ -125,7 +127,7 @@ class Attention(nnx.Module):
             value.astype(jnp.float32).transpose(0, 2, 1, 3),
             kernel.reshape(self.heads, -1, kernel.shape[-1]),
         )
-        edited = hook(site, probabilities, Looked(parts, scores_of))
+        edited = hook(site, probabilities, AttentionInputs(parts, scores_of))
         used = probabilities if edited is None else edited
         attended: Array = jnp.einsum("bhqk,bkhd->bqhd", used.astype(value.dtype), value)
         return attended

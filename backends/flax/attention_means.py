@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery, OtherKeys
-from wordlight.backends.flax.attention import Looked, Site
+from wordlight.backends.flax.attention import AttentionInputs, AttentionSite
 from wordlight.backends.flax.layers import Array
 
 
@@ -34,7 +34,7 @@ class AttentionSums:
         self.sums: dict[Key, Array] = {}
         self.counts: dict[Key, int] = {}
 
-    def add(self, query: AttentionQuery, site: Site, maps: Array) -> None:
+    def add(self, query: AttentionQuery, site: AttentionSite, maps: Array) -> None:
         """Take in the maps ``(images, heads, pixels, tokens)`` of one layer."""
         heads = range(site.heads) if query.heads is None else query.heads
         layer = site.name if "layer" in query.keep else None
@@ -108,8 +108,8 @@ def means_of_run(
     Args:
         parts: of some images each, on the host; ``(steps, images, ...)`` where the query keeps
             steps apart. Behind the last step and image there may be more.
-        images, steps: how many there are.
-        query: what was asked for.
+        images, steps: the numbers of images and of steps.
+        query: the attention that is asked for.
     """
     apart = "step" in query.keep
     sums = jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=int(apart)), *parts)
@@ -129,7 +129,7 @@ class _Chosen:
     def __init__(self, query: AttentionQuery, latent_grid: tuple[int, int]) -> None:
         self.query, self.latent_grid = query, latent_grid
 
-    def wants(self, site: Site) -> bool:
+    def wants(self, site: AttentionSite) -> bool:
         query = self.query
         return (
             site.kind == query.kind
@@ -138,7 +138,7 @@ class _Chosen:
         )
 
 
-class Averaging(_Chosen):
+class MeanOfAttention(_Chosen):
     """Adds up the probabilities, or what other words would get.
 
     ``guided``: rows come in pairs of which only the second is of the prompt.
@@ -156,13 +156,13 @@ class Averaging(_Chosen):
         self.keys, self.guided = keys, guided
         self.sums = AttentionSums()
 
-    def __call__(self, site: Site, probabilities: Array, looked: Looked) -> None:
+    def __call__(self, site: AttentionSite, probabilities: Array, looked: AttentionInputs) -> None:
         maps = self._maps(site, probabilities, looked)
         if self.guided:
             maps = maps.reshape(-1, 2, *maps.shape[1:])[:, 1]
         self.sums.add(self.query, site, maps)
 
-    def _maps(self, site: Site, probabilities: Array, looked: Looked) -> Array:
+    def _maps(self, site: AttentionSite, probabilities: Array, looked: AttentionInputs) -> Array:
         measure = self.query.measure
         if self.keys is not None:
             other = looked.scores_of if measure == "scores" else looked.shares_of
@@ -173,7 +173,7 @@ class Averaging(_Chosen):
         return measured
 
 
-class Shifting(_Chosen):
+class ShiftedAttention(_Chosen):
     """Adds given arrays to the probabilities, by site: at zero, the gradient with respect to them
     is that with respect to the probabilities. Without arrays it only looks."""
 
@@ -185,10 +185,12 @@ class Shifting(_Chosen):
     ) -> None:
         super().__init__(query, latent_grid)
         self.shifts = shifts
-        self.sites: dict[str, Site] = {}
+        self.sites: dict[str, AttentionSite] = {}
         self.seen: dict[str, Array] = {}
 
-    def __call__(self, site: Site, probabilities: Array, looked: Looked) -> Array | None:
+    def __call__(
+        self, site: AttentionSite, probabilities: Array, looked: AttentionInputs
+    ) -> Array | None:
         self.sites[site.name] = site
         self.seen[site.name] = probabilities
         return None if self.shifts is None else probabilities + self.shifts[site.name]

@@ -14,7 +14,7 @@ from wordlight.backends.flax.config import check_blocks, per_level, read_config
 from wordlight.backends.flax.layers import (
     Array,
     Convolution,
-    Unused,
+    NoParameters,
     convolution,
     double,
     group_norm,
@@ -81,7 +81,7 @@ class PixelAttention(nnx.Module):
         self.to_q = linear(channels, channels)
         self.to_k = linear(channels, channels)
         self.to_v = linear(channels, channels)
-        self.to_out = nnx.List([linear(channels, channels), Unused()])
+        self.to_out = nnx.List([linear(channels, channels), NoParameters()])
 
     def __call__(self, x: Array) -> Array:
         h = self.group_norm(x).reshape(x.shape[0], -1, 1, x.shape[-1])

@@ -21,7 +21,7 @@ from wordlight.backends.flax.batches import in_parts, parts_of, products
 from wordlight.backends.flax.compiling import compiling_clock, keep_programs
 from wordlight.backends.flax.devices import Placement, make_mesh
 from wordlight.backends.flax.loading import LoadedModel, load_model
-from wordlight.backends.flax.programs import Point, Programs, Told, parameters_of
+from wordlight.backends.flax.programs import DenoiserConditioning, Point, Programs, parameters_of
 from wordlight.backends.flax.prompts import PromptEncoder
 from wordlight.backends.flax.randomizing import randomize, stages_of
 from wordlight.backends.flax.schedulers import StepTable
@@ -60,7 +60,7 @@ class FlaxBackend(Backend):
         mesh: of several devices, in place of one: see ``make_mesh``.
         dtype: ``"float32"`` or ``"bfloat16"``, of UNet and text encoder.
         precision: in which float32 is multiplied, by JAX's names; CPUs do so exactly.
-        steps, guidance_scale: what ``sample`` uses when not told.
+        steps, guidance_scale: the defaults of ``sample``.
     """
 
     framework = "flax"
@@ -201,7 +201,7 @@ class FlaxBackend(Backend):
         # As in diffusers, at a scale of 1 or less the prompt alone is asked.
         guided = guidance_scale > 1.0
         every = np.repeat(np.arange(len(prompts)), images_per_prompt)
-        told, from_, empty = self._told(prompts, negative_prompt, size)
+        told, from_, empty = self._conditioning_of(prompts, negative_prompt, size)
         columns = self._columns(table)
         noise = table.start * np.stack([self._noise(seed, size) for seed in seeds])
         tracing = self._tracing
@@ -264,7 +264,7 @@ class FlaxBackend(Backend):
         }
         return {**columns, "taken": self._place.whole(np.arange(steps + lacking) < steps)}
 
-    def _told(
+    def _conditioning_of(
         self, prompts: Sequence[str], negative_prompt: str | None, size: tuple[int, int]
     ) -> tuple[Conditioning, Conditioning, Conditioning]:
         """Return the conditioning of prompts, of what is guided away from, and of the empty prompt:
@@ -286,10 +286,12 @@ class FlaxBackend(Backend):
             )
         return told, away, empty
 
-    def _told_rows(self, told: Conditioning, rows: npt.NDArray[np.integer[Any]]) -> Told:
+    def _told_rows(
+        self, told: Conditioning, rows: npt.NDArray[np.integer[Any]]
+    ) -> DenoiserConditioning:
         embeddings = np.asarray(told.embeddings[rows]).astype(self._dtype)
         added = {name: self._rows(value[rows]) for name, value in told.added.items()}
-        return Told(self._place.rows(embeddings), added)
+        return DenoiserConditioning(self._place.rows(embeddings), added)
 
     def trace(
         self,
@@ -336,7 +338,7 @@ class FlaxBackend(Backend):
         times = self._model.schedule.table(steps).timesteps
         levels = [self._model.schedule.level(time) for time in times]
         latents = np.concatenate([alpha * clean + sigma * noise for alpha, sigma in levels])
-        told, _, empty = self._told([prompt], None, (image.shape[0], image.shape[1]))
+        told, _, empty = self._conditioning_of([prompt], None, (image.shape[0], image.shape[1]))
         return self._trajectory(
             prompt,
             told.embeddings[0],

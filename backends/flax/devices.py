@@ -29,8 +29,8 @@ def connect_hosts(
 
     Args:
         coordinator: address and port of the first host, ``"10.0.0.1:1234"``.
-        hosts: how many there are.
-        index: which one this is, from 0.
+        hosts: the number of hosts.
+        index: this host's index, from 0.
 
     Raises:
         RuntimeError: called twice, or after JAX was used.

@@ -82,7 +82,7 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-class Unused(nnx.Module):
+class NoParameters(nnx.Module):
     """Holds the place of a layer without parameters (dropout, say) in a list of layers."""
 
 

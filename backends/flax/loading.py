@@ -11,7 +11,7 @@ from huggingface_hub import snapshot_download
 
 from wordlight.backends.embedded import EMBEDDED
 from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
-from wordlight.backends.flax.checkpoint import load_network, read_json, weightless
+from wordlight.backends.flax.checkpoint import load_network, read_json, without_weights
 from wordlight.backends.flax.clip_text import TextEncoder, TextEncoderConfig
 from wordlight.backends.flax.errors import CheckpointError, UnsupportedConfigError
 from wordlight.backends.flax.former import as_today
@@ -58,10 +58,10 @@ class LoadedModel:
         """The same with shapes in the place of the weights."""
         return replace(
             self,
-            text_encoder=weightless(self.text_encoder),
-            text_encoder_2=self.text_encoder_2 and weightless(self.text_encoder_2),
-            unet=weightless(self.unet),
-            autoencoder=weightless(self.autoencoder),
+            text_encoder=without_weights(self.text_encoder),
+            text_encoder_2=self.text_encoder_2 and without_weights(self.text_encoder_2),
+            unet=without_weights(self.unet),
+            autoencoder=without_weights(self.autoencoder),
         )
 
 

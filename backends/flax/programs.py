@@ -16,7 +16,7 @@ from flax import nnx
 
 from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.flax.attention import AttentionHook
-from wordlight.backends.flax.attention_means import AttentionSums, Averaging, Shifting
+from wordlight.backends.flax.attention_means import AttentionSums, MeanOfAttention, ShiftedAttention
 from wordlight.backends.flax.clip_text import TextStates
 from wordlight.backends.flax.layers import Array
 from wordlight.backends.flax.loading import LoadedModel
@@ -38,7 +38,7 @@ class Point(NamedTuple):
     added: Mapping[str, Array]
 
 
-class Told(NamedTuple):
+class DenoiserConditioning(NamedTuple):
     """The denoiser's conditioning, besides latents and timestep: see ``Conditioning``."""
 
     embeddings: Array
@@ -175,7 +175,7 @@ class Programs:
         self, params: Params, point: Point, keys: OtherKeys | None, *, query: AttentionQuery
     ) -> AttentionSums:
         """The attention that a query asks for, of the text's tokens or of other ``keys``."""
-        hook = Averaging(query, _grid(point), keys)
+        hook = MeanOfAttention(query, _grid(point), keys)
         self._output(params, point, hook)
         return hook.sums
 
@@ -185,11 +185,11 @@ class Programs:
         """ReLU(A ⊙ ∂S/∂A) of the attention A that a query asks for, S = ⟨prediction, cotangent⟩."""
 
         def product(shifts: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-            hook = Shifting(query, _grid(point), shifts)
+            hook = ShiftedAttention(query, _grid(point), shifts)
             prediction = self._predict(params, point, hook)
             return jnp.sum(prediction * cotangent), hook.seen
 
-        looking = Shifting(query, _grid(point))
+        looking = ShiftedAttention(query, _grid(point))
         jax.eval_shape(lambda: (self._output(params, point, looking), looking.seen))
         shapes = {name: seen.shape for name, seen in looking.seen.items()}
         shifts = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
@@ -207,8 +207,8 @@ class Programs:
         noise: Array,
         table: Mapping[str, Array],
         guidance: Array,
-        told: Told,
-        away: Told | None,
+        told: DenoiserConditioning,
+        away: DenoiserConditioning | None,
         *,
         query: AttentionQuery | None = None,
     ) -> tuple[Array, Array, AttentionSums]:
@@ -220,9 +220,9 @@ class Programs:
             table: timesteps, scale, keep and add, ``(steps,)`` each, see ``StepTable``; and
                 whether each of them is taken.
             guidance: the scale.
-            told: what the denoiser is told of each image.
+            told: the denoiser's conditioning of each image.
             away: the same of what is guided away from; None for no guidance.
-            query: which attention to the prompt is added up on the way, if any.
+            query: the attention to the prompt that is added up on the way, if any.
 
         Gives what the denoiser saw before each step, ``(steps, images, ...)``, the end, and sums
         over the steps (or ``(steps, ...)``, where the query keeps these apart), counted as of one
@@ -239,7 +239,7 @@ class Programs:
             point = Point(
                 rows, row["timesteps"], nothing, nothing, both.embeddings, dict(both.added)
             )
-            hook = None if query is None else Averaging(query, _grid(point), guided=guided)
+            hook = None if query is None else MeanOfAttention(query, _grid(point), guided=guided)
             output = self._output(params, point, hook)
             if guided:
                 from_, towards = _pairs(output)

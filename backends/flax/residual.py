@@ -15,7 +15,7 @@ class ResidualBlock(nnx.Module):
         inputs, outputs: channels.
         time_channels: of the time embedding; None where the block isn't told the time.
         groups, epsilon: of the normalisations.
-        scale: what the sum is divided by.
+        scale: the divisor of the sum.
     """
 
     def __init__(

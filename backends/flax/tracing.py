@@ -15,7 +15,7 @@ class Tracing(Trace):
 
     Args:
         during: makes the block in which a backend adds its runs to this trace.
-        query: which attention is averaged.
+        query: the attention that is averaged.
     """
 
     def __init__(

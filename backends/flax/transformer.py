@@ -7,7 +7,7 @@ from flax import nnx
 from wordlight.backends.flax.attention import Attention, AttentionHook
 from wordlight.backends.flax.layers import (
     Array,
-    Unused,
+    NoParameters,
     convolution,
     gelu,
     group_norm,
@@ -36,7 +36,11 @@ class FeedForward(nnx.Module):
 
     def __init__(self, channels: int) -> None:
         self.net = nnx.List(
-            [GatedProjection(channels, 4 * channels), Unused(), linear(4 * channels, channels)]
+            [
+                GatedProjection(channels, 4 * channels),
+                NoParameters(),
+                linear(4 * channels, channels),
+            ]
         )
 
     def __call__(self, x: Array) -> Array:
@@ -69,7 +73,7 @@ class Transformer(nnx.Module):
     Args:
         name: the module's in the UNet.
         channels: of the feature map.
-        heads, layers: how many heads a layer, how many layers.
+        heads, layers: the number of heads a layer, and of layers.
         text_channels: of the text embeddings.
         groups: of the normalisation.
         linear_projection: whether projections are dense layers or 1x1 convolutions: the same but

@@ -16,10 +16,10 @@ from wordlight.backends.flax.config import check_blocks, per_level, read_config
 from wordlight.backends.flax.errors import UnsupportedConfigError
 from wordlight.backends.flax.layers import Array, convolution, group_norm, linear
 from wordlight.backends.flax.unet_blocks import (
-    Attending,
     DownBlock,
     MiddleBlock,
-    Normalising,
+    NormSettings,
+    TransformerSettings,
     UpBlock,
 )
 
@@ -149,7 +149,7 @@ class UNet(nnx.Module):
         channels = config.block_out_channels
         levels = len(channels)
         time_channels = 4 * channels[0]
-        common = Normalising(time_channels, config.norm_num_groups, config.norm_eps)
+        common = NormSettings(time_channels, config.norm_num_groups, config.norm_eps)
         attending = _attending(config)
         depths = per_level(config.layers_per_block, levels, "layers_per_block")
 
@@ -183,7 +183,9 @@ class UNet(nnx.Module):
             count = depths[level] + 1
             how = attending[level]
             if up_layers is not None:
-                how = Attending(how.heads, up_layers[i], how.text_channels, how.linear_projection)
+                how = TransformerSettings(
+                    how.heads, up_layers[i], how.text_channels, how.linear_projection
+                )
             self.up_blocks.append(
                 UpBlock(
                     f"up_blocks.{i}",
@@ -263,7 +265,7 @@ class UNet(nnx.Module):
         )
 
 
-def _attending(config: UNetConfig) -> list[Attending]:
+def _attending(config: UNetConfig) -> list[TransformerSettings]:
     """Return the settings of each level's transformers, from the finest on."""
     levels = len(config.block_out_channels)
     settings = zip(
@@ -272,4 +274,4 @@ def _attending(config: UNetConfig) -> list[Attending]:
         per_level(config.cross_attention_dim, levels, "cross_attention_dim"),
         strict=True,
     )
-    return [Attending(*setting, config.use_linear_projection) for setting in settings]
+    return [TransformerSettings(*setting, config.use_linear_projection) for setting in settings]

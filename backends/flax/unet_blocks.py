@@ -14,7 +14,7 @@ from wordlight.backends.flax.transformer import Transformer
 
 
 @dataclass(frozen=True)
-class Attending:
+class TransformerSettings:
     """The settings of a block's transformers: see ``Transformer``."""
 
     heads: int
@@ -24,7 +24,7 @@ class Attending:
 
 
 @dataclass(frozen=True)
-class Normalising:
+class NormSettings:
     """The time embedding's channels and the norms' settings, common to all of a UNet's blocks."""
 
     time_channels: int
@@ -43,7 +43,7 @@ class Normalising:
         )
 
     def transformers(
-        self, name: str, count: int, channels: int, attending: Attending | None
+        self, name: str, count: int, channels: int, attending: TransformerSettings | None
     ) -> nnx.List[Transformer] | None:
         """A block's transformers; None where it has none."""
         if attending is None:
@@ -72,8 +72,8 @@ class DownBlock(nnx.Module):
         inputs: int,
         outputs: int,
         layers: int,
-        common: Normalising,
-        attending: Attending | None,
+        common: NormSettings,
+        attending: TransformerSettings | None,
         *,
         halve: bool,
     ) -> None:
@@ -105,7 +105,7 @@ class MiddleBlock(nnx.Module):
     """A transformer between two residual blocks."""
 
     def __init__(
-        self, channels: int, common: Normalising, attending: Attending, scale: float
+        self, channels: int, common: NormSettings, attending: TransformerSettings, scale: float
     ) -> None:
         self.resnets = nnx.List([common.residual(channels, channels, scale) for _ in range(2)])
         self.attentions = common.transformers("mid_block", 1, channels, attending)
@@ -135,8 +135,8 @@ class UpBlock(nnx.Module):
         inputs: int,
         kept: tuple[int, ...],
         outputs: int,
-        common: Normalising,
-        attending: Attending | None,
+        common: NormSettings,
+        attending: TransformerSettings | None,
         *,
         enlarge: bool,
     ) -> None:

@@ -28,7 +28,7 @@ class SegmentationCache:
     """Arrays by model and image.
 
     Args:
-        folder: where they are kept; it is made when something is.
+        folder: the folder that keeps them; it is made when something is kept.
         identity: of the segmenter, revision and options included.
     """
 

@@ -49,7 +49,7 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
-def forms(name: str, synonyms: Synonyms | None = None) -> tuple[str, ...]:
+def spellings(name: str, synonyms: Synonyms | None = None) -> tuple[str, ...]:
     """Every text that names a class: its name, its synonyms, and the plurals of all of them."""
     known = own_synonyms() if synonyms is None else synonyms
     # Label files write several names of a class with commas between, and stuff with hyphens.
@@ -64,7 +64,7 @@ def places(prompt: str, text: str) -> tuple[slice, ...]:
     return tuple(slice(m.start(), m.end()) for m in _pattern([text]).finditer(prompt))
 
 
-def mentions(
+def places_of_classes(
     prompt: str, names: Iterable[str], synonyms: Synonyms | None = None
 ) -> dict[str, tuple[slice, ...]]:
     """The classes that a prompt names, each with the places where it does.
@@ -76,10 +76,10 @@ def mentions(
     chosen = tuple(names)
     # A class's own name is its own, also where another class has it for a synonym.
     for name in chosen:
-        for form in forms(name, {}):
+        for form in spellings(name, {}):
             owner.setdefault(form, name)
     for name in chosen:
-        for form in forms(name, synonyms):
+        for form in spellings(name, synonyms):
             owner.setdefault(form, name)
     found: dict[str, list[slice]] = {}
     if not owner:
@@ -98,8 +98,8 @@ def classes_of(word: str, names: Iterable[str], synonyms: Synonyms | None = None
     """
     text = " ".join(word.lower().split())
     chosen = tuple(names)
-    exact = [name for name in chosen if text in forms(name, {})]
-    return exact or [name for name in chosen if text in forms(name, synonyms)]
+    exact = [name for name in chosen if text in spellings(name, {})]
+    return exact or [name for name in chosen if text in spellings(name, synonyms)]
 
 
 def _pattern(texts: Iterable[str]) -> re.Pattern[str]:

@@ -24,9 +24,9 @@ class UniversalSegmenter(Segmenter):
 
     Args:
         model: a Hub id, such as ``facebook/mask2former-swin-base-coco-panoptic``, or a folder.
-        task: how its answer is read: ``"panoptic"`` and ``"instance"`` leave pixels without a
+        task: the reading of its answer: ``"panoptic"`` and ``"instance"`` leave pixels without a
             class where it is not sure, ``"semantic"`` none.
-        synonyms: which words name a class, beside its name; the package's own if None.
+        synonyms: the words that name a class beside its name; the package's own if None.
         revision: of a Hub id.
         device: a GPU where there is one, if None.
         cache: the folder in which its answers are kept.

@@ -70,7 +70,7 @@ def check_backend(
         size: height and width in pixels of the images that are drawn. Where None, the model's own
             height and half of its width, so that the two can't be mixed up.
 
-        device, dtype: where and in which precision a name or folder is loaded.
+        device, dtype: the device and precision for a name or a folder.
 
     Raises:
         AssertionError: the first check that fails, with what is wrong and what would be right.

@@ -118,7 +118,7 @@ def converts_arrays(subject: Subject) -> None:
     subject.expect(
         back.dtype in (np.float32, np.float64), f"to_numpy gives {back.dtype}: float32 or float64"
     )
-    subject.near(back, given, "to_numpy(asarray(x)) and x")
+    subject.assert_close(back, given, "to_numpy(asarray(x)) and x")
 
 
 def encodes_prompts_one_by_one(subject: Subject) -> None:
@@ -130,7 +130,9 @@ def encodes_prompts_one_by_one(subject: Subject) -> None:
     tokens = len(backend.tokenize(PROMPTS[0]))
     channels = int(alone.embeddings.shape[-1])
     subject.shaped(both.embeddings, (2, tokens, channels), "what encode gives of two prompts")
-    subject.near(alone.embeddings, both.embeddings[:1], "a prompt encoded alone and beside another")
+    subject.assert_close(
+        alone.embeddings, both.embeddings[:1], "a prompt encoded alone and beside another"
+    )
     for name, rows in both.added.items():
         subject.expect(rows.shape[0] == 2, f"its added {name!r} has {rows.shape[0]} rows for two")
     subject.expect(
@@ -149,12 +151,14 @@ def encodes_from_token_embeddings(subject: Subject) -> None:
         tuple(subject.input_embeddings.shape[1:]),
         "what token_embeddings gives",
     )
-    subject.near(
+    subject.assert_close(
         made.embeddings, encoded.embeddings, "encode_from(token_embeddings(p)) and encode([p])"
     )
     point, tangents = subject.input_embeddings, subject.input_tangents
     there, changes = subject.answer("encode_from_jvp")
-    subject.near(there.embeddings, made.embeddings, "encode_from_jvp's value and encode_from's")
+    subject.assert_close(
+        there.embeddings, made.embeddings, "encode_from_jvp's value and encode_from's"
+    )
     subject.shaped(changes, (2, *made.embeddings.shape[1:]), "the changes of encode_from_jvp")
     _check_one_by_one(
         subject,
@@ -198,8 +202,8 @@ def samples_what_it_says(subject: Subject) -> None:
     )
     if subject.has("encode"):
         made = backend.encode([PROMPTS[0], ""]).embeddings
-        subject.near(run.embeddings, made[0], "a trajectory's embeddings and encode's")
-        subject.near(run.empty_embeddings, made[1], "its empty_embeddings and encode([''])")
+        subject.assert_close(run.embeddings, made[0], "a trajectory's embeddings and encode's")
+        subject.assert_close(run.empty_embeddings, made[1], "its empty_embeddings and encode([''])")
 
 
 def _check_run(subject: Subject, run: Trajectory, steps: int) -> None:
@@ -245,7 +249,7 @@ def samples_batches_one_by_one(subject: Subject) -> None:
         "drawn together, images have other prompts or seeds than were asked for, or another order",
     )
     if subject.given is None:
-        subject.near(
+        subject.assert_close(
             both[0].latents, subject.trajectory.latents, "an image drawn in company and alone"
         )
     noise = [run.latents[0] for run in both]
@@ -268,12 +272,12 @@ def inverts_by_adding_noise(subject: Subject) -> None:
     levels = np.array([backend.noise_level(float(time)) for time in run.timesteps])
     flat = subject.numpy(run.latents).reshape(3, -1)
     parts = np.linalg.lstsq(levels, flat, rcond=None)[0]
-    subject.near(
+    subject.assert_close(
         levels @ parts,
         flat,
         "noised latents and α·clean + σ·noise with one draw of noise, at noise_level(timestep)",
     )
-    subject.near(
+    subject.assert_close(
         parts[0].reshape(run.latents.shape[1:]),
         subject.numpy(backend.encode_image(subject.image))[0],
         "the clean part of noised latents and encode_image of the image",
@@ -308,7 +312,7 @@ def denoises_rows_one_by_one(subject: Subject) -> None:
     two = backend.asarray(subject.trajectory.latents[[subject.step, 0]])
     both = backend.denoise(two, time, subject.conditioned(rows))
     subject.shaped(both, tuple(two.shape), "a prediction of two rows")
-    subject.near(both[:1], one, "a row denoised in company and alone")
+    subject.assert_close(both[:1], one, "a row denoised in company and alone")
     other = backend.denoise(latents, time, subject.conditioned(rows[1:]))
     earlier = backend.denoise(latents, float(subject.trajectory.timesteps[0]), subject.conditioning)
     for what, changed in (("embeddings", other), ("timesteps", earlier)):
@@ -337,7 +341,7 @@ def takes_the_steps_that_it_predicts(subject: Subject) -> None:
     both = subject.numpy(backend.denoise(backend.asarray(np.stack([seen] * 2)), time, rows))
     noise = both[1] + run.guidance_scale * (both[0] - both[1])
     (alpha, sigma), (next_alpha, next_sigma) = map(backend.noise_level, (time, later))
-    subject.near(
+    subject.assert_close(
         next_alpha * (seen - sigma * noise) / alpha + next_sigma * noise,
         following,
         "the latents of a run's second step and those that denoise and noise_level lead to from "
@@ -351,7 +355,7 @@ def forward_mode_gives_slopes(subject: Subject) -> None:
         return
     latents, time = subject.latents, subject.timestep
     value, changes = subject.answer("denoise_jvp")
-    subject.near(value, subject.answer("denoise"), "denoise_jvp's value and denoise's")
+    subject.assert_close(value, subject.answer("denoise"), "denoise_jvp's value and denoise's")
     subject.shaped(changes, (2, *latents.shape[1:]), "the changes of denoise_jvp")
     _check_one_by_one(
         subject,
@@ -380,7 +384,7 @@ def parts_make_up_the_difference(subject: Subject) -> None:
     shares = subject.answer("denoise_parts")
     subject.shaped(shares, (2, *latents.shape[1:]), "the answer of denoise_parts")
     other = backend.denoise(latents, time, subject.conditioned(baseline))
-    subject.near(
+    subject.assert_close(
         subject.numpy(shares).sum(axis=0, keepdims=True),
         subject.numpy(subject.answer("denoise")) - subject.numpy(other),
         "the sum of denoise_parts and the difference of the predictions",
@@ -412,7 +416,7 @@ def reverse_mode_transposes_forward_mode(subject: Subject) -> None:
     tangents = subject.numpy(subject.tangents)
     one = (vector * forward).reshape(2, -1).sum(axis=1)
     two = (subject.numpy(gradient) * tangents).reshape(2, -1).sum(axis=1)
-    subject.near(two[:1], one[:1], "⟨denoise_vjp(v), u⟩ and ⟨v, denoise_jvp(u)⟩")
+    subject.assert_close(two[:1], one[:1], "⟨denoise_vjp(v), u⟩ and ⟨v, denoise_jvp(u)⟩")
     # The second direction is any: what is near zero is measured by the first.
     subject.expect(
         abs(two[1] - one[1]) <= subject.rounding * max(abs(one)),
@@ -431,7 +435,7 @@ def reverse_mode_takes_rows_one_by_one(subject: Subject) -> None:
     rows = np.stack([subject.trajectory.embeddings, subject.other_embeddings])
     cotangents = backend.asarray(np.repeat(subject.numpy(subject.cotangent), 2, axis=0))
     both = backend.denoise_vjp(two, time, subject.conditioned(rows), cotangents)
-    subject.near(both[:1], alone, "a row's gradient in company and alone")
+    subject.assert_close(both[:1], alone, "a row's gradient in company and alone")
     direction = alone * float(
         np.linalg.norm(subject.numpy(subject.conditioning.embeddings))
         / np.linalg.norm(subject.numpy(alone))
@@ -470,7 +474,7 @@ def attends_with_probabilities(subject: Subject) -> None:
             f"{sum(part.count for part in parts)}",
         )
         weights = [part.count for part in parts]
-        subject.near(
+        subject.assert_close(
             np.average([part.values for part in parts], axis=0, weights=weights),
             mean.values,
             f"maps kept apart, averaged, and the average on the grid {grid}",
@@ -521,7 +525,7 @@ def gives_other_words_their_scores(subject: Subject) -> None:
         "attention to as many keys as tokens has other shapes than attention to the tokens",
     )
     for one, other in zip(own, others, strict=True):
-        subject.near(
+        subject.assert_close(
             other.values,
             one.values,
             "attention to the prompt's own embeddings as keys, and to it",
@@ -533,7 +537,7 @@ def gives_other_words_their_scores(subject: Subject) -> None:
         for keys in (None, subject.own_keys(in_place=False))
     )
     for one, two in zip(once.means, twice.means, strict=True):
-        subject.near(
+        subject.assert_close(
             two.values,
             one.values / (1 + one.values),
             "attention to the prompt's own embeddings as words beside it, and p/(1 + p)",
@@ -555,7 +559,7 @@ def concepts_leave_the_run_alone(subject: Subject) -> None:
             f"with 2 concepts and with 1 there are {lengths} maps, and should be one for each of "
             f"the {tokens} tokens, and each concept",
         )
-        subject.near(
+        subject.assert_close(
             first.values[:tokens],
             other.values[:tokens],
             "the prompt's own maps beside some concepts, and beside others",
@@ -583,7 +587,7 @@ def attention_gradients_scale(subject: Subject) -> None:
             "tokens",
         )
         subject.expect((one.values >= 0).all(), "attention_vjp has values below zero: no ReLU?")
-        subject.near(
+        subject.assert_close(
             two.values,
             2 * one.values,
             "attention_vjp of twice the cotangent, and twice",
@@ -602,9 +606,9 @@ def decodes_pixels(subject: Subject) -> None:
     subject.shaped(pixels, (1, 3, height, width), "what decode gives")
     both = backend.decode(backend.asarray(subject.trajectory.latents[[subject.step, 0]]))
     subject.shaped(both, (2, 3, height, width), "what decode gives of two rows")
-    subject.near(both[:1], pixels, "latents decoded in company and alone")
+    subject.assert_close(both[:1], pixels, "latents decoded in company and alone")
     value, changes = subject.answer("decode_jvp")
-    subject.near(value, pixels, "decode_jvp's value and decode's")
+    subject.assert_close(value, pixels, "decode_jvp's value and decode's")
     subject.shaped(changes, (2, 3, height, width), "the changes of decode_jvp")
     _check_slope(
         subject,
@@ -681,7 +685,7 @@ def _check_one_by_one(
     subject: Subject, name: str, product: Callable[[Array], Array], tangents: Array, both: Array
 ) -> None:
     for number in range(2):
-        subject.near(
+        subject.assert_close(
             both[number : number + 1],
             product(tangents[number : number + 1]),
             f"{name} of direction {number + 1} of two and of that alone",

@@ -37,7 +37,7 @@ class Primitive(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
+class Outcome:
     """The outcome of asking once: an answer or an exception, and what was counted."""
 
     answer: Any
@@ -61,7 +61,7 @@ class Subject:
     ) -> None:
         self.backend = backend
         self.given, self._size = trajectory, size
-        self._tried: dict[str, Tried] = {}
+        self._tried: dict[str, Outcome] = {}
         if trajectory is not None and (
             trajectory.steps < STEPS or trajectory.negative_embeddings is None
         ):
@@ -78,7 +78,7 @@ class Subject:
         if not right:
             self.fail(what)
 
-    def near(self, one: Array, other: Array, what: str, at_least: float = 0.0) -> None:
+    def assert_close(self, one: Array, other: Array, what: str, at_least: float = 0.0) -> None:
         """Raises AssertionError where two arrays differ by more than rounding, or ``at_least``."""
         first, second = self.numpy(one), self.numpy(other)
         if first.shape != second.shape:
@@ -354,13 +354,13 @@ class Subject:
         )
         return {primitive.name: primitive for primitive in asked}
 
-    def tried(self, name: str) -> Tried:
+    def tried(self, name: str) -> Outcome:
         """Return the outcome of asking for a primitive; asked once for all checks."""
         if name not in self._tried:
             self._tried[name] = self._try(self.primitives[name])
         return self._tried[name]
 
-    def _try(self, primitive: Primitive) -> Tried:
+    def _try(self, primitive: Primitive) -> Outcome:
         if primitive.capability != "sample":
             self._prepare()
         before = replace(self.backend.evaluations)
@@ -368,7 +368,7 @@ class Subject:
             answer = primitive.ask()
         except Exception as error:
             answer = error
-        return Tried(answer, self.backend.evaluations - before)
+        return Outcome(answer, self.backend.evaluations - before)
 
     def _prepare(self) -> None:
         # Made beforehand, so that what it costs isn't counted as the primitive's.

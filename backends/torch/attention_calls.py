@@ -37,7 +37,7 @@ class AttentionCall:
     rotary embeddings and repeated key-value heads.
 
     Attributes:
-        name, module: whose it is; a module may attend several times in a pass.
+        name, module: the layer it belongs to; a module may attend several times in a pass.
         query, key, value: ``(batch, heads, length, channels)``; None where the module computes the
             probabilities itself.
         mask: boolean (True is seen) or added to the scores; None for none.
@@ -96,7 +96,7 @@ class AttentionCall:
 
         Args:
             row: of the batch.
-            queries, keys: which of them.
+            queries, keys: the slices of each.
             lse: the logarithm of each query's sum over all keys, ``(heads, queries)``; without it
                 the whole softmax is computed.
         """

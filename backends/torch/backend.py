@@ -29,11 +29,12 @@ from wordlight.backends.sampling import SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.autoencoding import decoded, encoded
+from wordlight.backends.torch.call_arguments import NOT_BY_ROW
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.concepts import (
     CarriedCall,
     ConceptRows,
-    Room,
+    TokenPlaces,
 )
 from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.explicit_attention import StandardProcessors
@@ -58,7 +59,6 @@ from wordlight.backends.torch.text_encoding import (
     input_embeddings,
     takes_input_embeddings,
 )
-from wordlight.backends.torch.told import NOT_BY_ROW
 from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
 from wordlight.backends.torch.weights import fingerprint
 from wordlight.backends.trajectory import Trajectory
@@ -93,8 +93,8 @@ class TorchBackend(Backend):
 
     Args:
         pipe: the pipeline; used as it stands, with its LoRA and attention processors.
-        model_id, revision: what trajectories and maps say they were made with.
-        steps, guidance_scale: what ``sample`` uses when not told.
+        model_id, revision: the model's name and revision in trajectories and maps.
+        steps, guidance_scale: the defaults of ``sample``.
         precision: in which float32 is multiplied on CUDA, ``"highest"`` or ``"high"``; as PyTorch
             is set where None. A pipeline that is traced is never touched by it.
 
@@ -174,11 +174,11 @@ class TorchBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        also = {name for name, has in self._perhaps.items() if has()}
+        also = {name for name, has in self._conditional_capabilities.items() if has()}
         return (_ALWAYS | also) - set(self.model.family.lacks)
 
     @property
-    def _perhaps(self) -> dict[str, Callable[[], bool]]:
+    def _conditional_capabilities(self) -> dict[str, Callable[[], bool]]:
         """Capabilities that some models of a family lack, with a test of each."""
         pipe = self.pipe
         parts = (*self.model.modules, *self._text_encoders)
@@ -198,7 +198,7 @@ class TorchBackend(Backend):
 
     def require(self, needs: frozenset[str], who: str) -> None:
         # Only what is asked for is looked at: some of it goes through all of a model's modules.
-        lacks, perhaps = self.model.family.lacks, self._perhaps
+        lacks, perhaps = self.model.family.lacks, self._conditional_capabilities
         for name in needs:
             has = name in _ALWAYS or (name in perhaps and perhaps[name]())
             if name in lacks or not has:
@@ -459,7 +459,7 @@ class TorchBackend(Backend):
             array = torch.as_tensor(np.asarray(array))
         return array.to(self.model.device, self.model.dtype)
 
-    def told(self, trajectory: Trajectory, step: int) -> dict[str, torch.Tensor]:
+    def step_conditioning(self, trajectory: Trajectory, step: int) -> dict[str, torch.Tensor]:
         made = {}
         for name, value in trajectory.added_at(step).items():
             given = torch.as_tensor(value[None] if value.ndim else value.reshape(1))
@@ -552,10 +552,10 @@ class TorchBackend(Backend):
             # As one step's are: with channels last, kernels add up in another order.
             latents = self.asarray(trajectory.latents[list(now)]).contiguous()
             times = [float(trajectory.timesteps[step]) for step in now]
-            told = [self.told(trajectory, step) for step in now]
+            told = [self.step_conditioning(trajectory, step) for step in now]
             added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
             conditioning = own.expand(len(now), -1, -1)
-            telling = model.telling(latents, times, conditioning, added)
+            telling = model.call_arguments(latents, times, conditioning, added)
             tap.begin(telling, len(now), slice(0, len(now)), model.at(times[0]))
             model.call(latents, times, conditioning, added)
             tap.end()
@@ -581,9 +581,9 @@ class TorchBackend(Backend):
         latents = self.asarray(trajectory.latents[0][None])
         text = self.asarray(trajectory.embeddings[None])
         time = float(trajectory.timesteps[0])
-        return self._room(trajectory, latents, time, text, self.told(trajectory, 0), n_tokens)[
-            1
-        ].n_rows
+        return self._room(
+            trajectory, latents, time, text, self.step_conditioning(trajectory, 0), n_tokens
+        )[1].n_rows
 
     def _room(
         self,
@@ -593,11 +593,11 @@ class TorchBackend(Backend):
         text: Array,
         added: Mapping[str, torch.Tensor],
         n_tokens: int,
-    ) -> tuple[Layout, Room]:
+    ) -> tuple[Layout, TokenPlaces]:
         """Return the places of text and picture in a pass, and of words' tokens among them."""
-        layout = self.model.layout(self.model.telling(latents, time, text, added))
+        layout = self.model.layout(self.model.call_arguments(latents, time, text, added))
         there, _ = layout.of_row(0)
-        return layout, Room.of(trajectory.tokens, there.stop - there.start, n_tokens)
+        return layout, TokenPlaces.of(trajectory.tokens, there.stop - there.start, n_tokens)
 
     def _attention_beside(
         self,
@@ -657,7 +657,7 @@ class TorchBackend(Backend):
                 time = float(trajectory.timesteps[step])
                 added = {
                     name: value.repeat(rows, *[1] * (value.ndim - 1))
-                    for name, value in self.told(trajectory, step).items()
+                    for name, value in self.step_conditioning(trajectory, step).items()
                 }
                 layout, room = self._room(trajectory, latents, time, text, added, len(words))
                 text[room.rows, room.positions] = words
@@ -677,7 +677,7 @@ class TorchBackend(Backend):
         accumulator = AttentionAccumulator(query)
         model, embeddings = self.model, conditioning.embeddings
         predict = self._predicting(timestep, conditioning.added)
-        told = model.telling(latents, timestep, embeddings, conditioning.added)
+        told = model.call_arguments(latents, timestep, embeddings, conditioning.added)
         with as_written(model.whole):
             for layer, grid, probs, gradient in attention_gradients(
                 predict, model, latents, embeddings, cotangent, query, model.layout(told)

@@ -66,7 +66,7 @@ class _Tried:
     def last(self) -> tuple[Any, float, Conditioning]:
         """Latents, timestep and conditioning of the last step."""
         trajectory, backend = self.traced[1], self.backend
-        added = backend.told(trajectory, trajectory.steps - 1)
+        added = backend.step_conditioning(trajectory, trajectory.steps - 1)
         text = backend.asarray(trajectory.embeddings[None])
         latents = backend.asarray(trajectory.latents[-1][None])
         return latents, float(trajectory.timesteps[-1]), Conditioning(text, added)

@@ -25,7 +25,7 @@ from wordlight.backends.torch.model import Model
 
 
 @dataclass(frozen=True)
-class Room:
+class TokenPlaces:
     """The places of words' tokens: of each its row and its position in the text."""
 
     rows: list[int]
@@ -34,7 +34,7 @@ class Room:
     word: int
 
     @classmethod
-    def of(cls, tokens: Tokens, positions: int, n_words: int) -> Room:
+    def of(cls, tokens: Tokens, positions: int, n_words: int) -> TokenPlaces:
         """The places of ``n_words`` tokens: first where the prompt's words stand, then elsewhere
         among the first ``positions``; as many rows as it takes."""
         text = [place for place in tokens.positions("text") if place < positions]
@@ -54,8 +54,8 @@ class CarriedCall:
 
     Attributes:
         call: of all rows.
-        layout: where text and picture stand, in any row.
-        room: where the words' tokens do.
+        layout: the positions of text and picture, in any row.
+        room: the positions of the words' tokens.
         outputs, word_outputs: A·V of the first row and of the words' tokens, ``(heads, length,
             width)``; None where text doesn't attend.
         lse: the logarithm of the sum over all keys of the first row, ``(heads, length)``; None
@@ -64,7 +64,7 @@ class CarriedCall:
 
     call: AttentionCall
     layout: Layout
-    room: Room
+    room: TokenPlaces
     outputs: torch.Tensor | None = None
     word_outputs: torch.Tensor | None = None
     lse: torch.Tensor | None = None
@@ -144,7 +144,7 @@ class ConceptRows:
         query.check(model.layers("cross"))
         self._model, self._query, self._receive = model, query, receive
         self._calls = AttentionCalls(model.attending("cross"), self._see)
-        self._now: tuple[Layout, Room] | None = None
+        self._now: tuple[Layout, TokenPlaces] | None = None
 
     def __enter__(self) -> ConceptRows:
         try:
@@ -158,7 +158,7 @@ class ConceptRows:
     def __exit__(self, *error: object) -> None:
         self._calls.remove()
 
-    def begin(self, layout: Layout, room: Room) -> None:
+    def begin(self, layout: Layout, room: TokenPlaces) -> None:
         """Look at passes of this layout, with words at these places."""
         self._now = layout, room
 

@@ -10,8 +10,8 @@ import torch
 
 from wordlight.backends.backend import Conditioning
 from wordlight.backends.tokens import Tokens
+from wordlight.backends.torch.call_arguments import CallArguments
 from wordlight.backends.torch.tokenizing import tokenize
-from wordlight.backends.torch.told import Told
 
 Kind = Literal["cross", "self"]
 
@@ -27,12 +27,13 @@ class Layout:
             row.
         picture: those of the picture among its queries, and in joint attention its keys, likewise.
         length: the number of an attention's keys; other attention is of another kind.
-        positions: how many positions the text's embeddings have; the last ones may be among no
+        positions: the number of positions of the text's embeddings; the last ones may be among no
             keys, and get no attention.
         latent_grid: height and width of the latents.
         picture_keys: the positions of the picture among the keys, where they are others than among
             the queries.
-        again: how many of the text's last positions stand among the keys once more, right behind.
+        again: the number of the text's last positions that stand among the keys once more, right
+            behind.
     """
 
     grid: tuple[int, ...]
@@ -79,11 +80,11 @@ class Denoiser:
         part: the attribute of a pipeline that holds one.
         latents, time, text: the arguments that latents, timestep and text embeddings go in by.
         more_text: further arguments that text embeddings go in by.
-        layout: where text and picture stand, of module and ``told``.
+        layout: the positions of text and picture, of module and ``told``.
         unpack: the picture's latents ``(rows, channels, height, width)``, of a video with an axis
             for frames before the height, of module and ``told``.
         pack: the argument that such latents go in by, of module, latents and ``told``.
-        besides: what must be recorded of the latents' argument beside the picture's latents
+        besides: the rest to record of the latents' argument beside the picture's latents
             (pictures to refer to), of module and ``told``.
         shared: arguments whose arrays of one or two axes are of all rows, such as places' numbers,
             though a batch may happen to have as many rows as they have entries.
@@ -126,15 +127,15 @@ class Denoiser:
     time: str = "timestep"
     text: str = "encoder_hidden_states"
     more_text: tuple[str, ...] = ()
-    layout: Callable[[Any, Told], Layout]
-    unpack: Callable[[Any, Told], torch.Tensor]
-    pack: Callable[[Any, torch.Tensor, Told], Any]
-    besides: Callable[[Any, Told], Told] = lambda _module, _told: {}
+    layout: Callable[[Any, CallArguments], Layout]
+    unpack: Callable[[Any, CallArguments], torch.Tensor]
+    pack: Callable[[Any, torch.Tensor, CallArguments], Any]
+    besides: Callable[[Any, CallArguments], CallArguments] = lambda _module, _told: {}
     shared: frozenset[str] = frozenset()
-    read: Callable[[Any, Any, Told], torch.Tensor]
+    read: Callable[[Any, Any, CallArguments], torch.Tensor]
     told_time: Callable[[float, torch.Tensor], Any]
-    read_text: Callable[[Any, Told], Any] | None = None
-    told_text: Callable[[Any, torch.Tensor], Told] | None = None
+    read_text: Callable[[Any, CallArguments], Any] | None = None
+    told_text: Callable[[Any, torch.Tensor], CallArguments] | None = None
     words_are_enough: frozenset[str] = frozenset()
     packed: bool = False
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
@@ -146,7 +147,7 @@ class Denoiser:
     tokens: Callable[..., Tokens] = tokenize
     encode: Callable[[Any, Sequence[str], Mapping[str, Any]], Conditioning]
     added_names: Callable[[Any], frozenset[str]] = lambda _pipe: frozenset()
-    as_given: Callable[[Any], Told] = lambda _pipe: {}
+    as_given: Callable[[Any], CallArguments] = lambda _pipe: {}
     empty_is_negative: Callable[[Any], bool] = lambda _pipe: False
     probed: bool = False
     second: Callable[[Any], tuple[str, float] | None] = lambda _pipe: None

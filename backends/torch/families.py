@@ -11,26 +11,26 @@ import torch
 
 from wordlight.backends.backend import Conditioning
 from wordlight.backends.torch.attention_layers import attention_layers, layers_named
+from wordlight.backends.torch.call_arguments import CallArguments, remembered
 from wordlight.backends.torch.denoisers import Denoiser, Layout
 from wordlight.backends.torch.first_call import encode_by_running
-from wordlight.backends.torch.told import Told, remembered
 
 # Latents that go in as they are, (rows, channels, height, width).
 
 
-def _own(name: str) -> Callable[[Any, Told], torch.Tensor]:
-    def unpack(_module: Any, told: Told) -> torch.Tensor:
+def _own(name: str) -> Callable[[Any, CallArguments], torch.Tensor]:
+    def unpack(_module: Any, told: CallArguments) -> torch.Tensor:
         latents: torch.Tensor = told[name]
         return latents
 
     return unpack
 
 
-def _whole(_module: Any, latents: torch.Tensor, _told: Told) -> torch.Tensor:
+def _whole(_module: Any, latents: torch.Tensor, _told: CallArguments) -> torch.Tensor:
     return latents
 
 
-def _output(_module: Any, output: Any, told: Told) -> torch.Tensor:
+def _output(_module: Any, output: Any, told: CallArguments) -> torch.Tensor:
     """The first channels, where more are a variance that was learned too."""
     latents = told.get("hidden_states")
     if isinstance(latents, torch.Tensor) and output.shape[1] == 2 * latents.shape[1]:
@@ -39,7 +39,7 @@ def _output(_module: Any, output: Any, told: Told) -> torch.Tensor:
     return prediction
 
 
-def _turned(_module: Any, output: Any, _told: Told) -> torch.Tensor:
+def _turned(_module: Any, output: Any, _told: CallArguments) -> torch.Tensor:
     prediction: torch.Tensor = -output
     return prediction
 
@@ -67,19 +67,19 @@ def _patches(module: Any, latents: torch.Tensor) -> tuple[int, int]:
     return height // side, width // side
 
 
-def _unet_layout(_module: Any, told: Told) -> Layout:
+def _unet_layout(_module: Any, told: CallArguments) -> Layout:
     """All keys of a text's attention are the text's."""
     grid, length = _sides(told["sample"]), int(told["encoder_hidden_states"].shape[1])
     return Layout(grid, slice(0, length), slice(None), length, length, grid)
 
 
-def _patched_cross(module: Any, told: Told) -> Layout:
+def _patched_cross(module: Any, told: CallArguments) -> Layout:
     latents, length = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
     return Layout(grid, slice(0, length), slice(None), length, length, _sides(latents))
 
 
-def _picture_first(module: Any, told: Told) -> Layout:
+def _picture_first(module: Any, told: CallArguments) -> Layout:
     latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
     places = grid[0] * grid[1]
@@ -92,7 +92,7 @@ def _picture_first(module: Any, told: Told) -> Layout:
 # them.
 
 
-def _grid_of_ids(told: Told) -> tuple[int, int]:
+def _grid_of_ids(told: CallArguments) -> tuple[int, int]:
     """Height and width from the places' ids (picture, row, column, ...); the first picture's."""
 
     def read(ids: torch.Tensor) -> tuple[int, int]:
@@ -105,14 +105,14 @@ def _grid_of_ids(told: Told) -> tuple[int, int]:
     return remembered(read, told["img_ids"])
 
 
-def _grid_of_shapes(told: Told) -> tuple[int, int]:
+def _grid_of_shapes(told: CallArguments) -> tuple[int, int]:
     """Height and width from the pictures' shapes, row by row; the first picture's."""
     first = told["img_shapes"][0]
     _, height, width = first[0] if isinstance(first[0], (list, tuple)) else first
     return int(height), int(width)
 
 
-def _grid_of_places(told: Told) -> tuple[int, int]:
+def _grid_of_places(told: CallArguments) -> tuple[int, int]:
     """Height and width from the last places of text and picture (picture, row, column)."""
     return remembered(lambda ids: (int(ids[-1, 1]) + 1, int(ids[-1, 2]) + 1), told["position_ids"])
 
@@ -125,19 +125,19 @@ _GRIDS = {
 }
 
 
-def grid_told(told: Told) -> tuple[int, int] | None:
+def grid_told(told: CallArguments) -> tuple[int, int] | None:
     """The picture's grid, from whatever says it; None where nothing does."""
     name = next((name for name in _GRIDS if told.get(name) is not None), None)
     return None if name is None else _GRIDS[name](told)
 
 
-def _grid(told: Told) -> tuple[int, int]:
+def _grid(told: CallArguments) -> tuple[int, int]:
     grid = grid_told(told)
     assert grid is not None
     return grid
 
 
-def _from_tokens(_module: Any, told: Told) -> torch.Tensor:
+def _from_tokens(_module: Any, told: CallArguments) -> torch.Tensor:
     return as_grid(told["hidden_states"], _grid(told))
 
 
@@ -147,30 +147,30 @@ def as_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return places
 
 
-def to_tokens(_module: Any, latents: torch.Tensor, told: Told) -> torch.Tensor:
+def to_tokens(_module: Any, latents: torch.Tensor, told: CallArguments) -> torch.Tensor:
     """Latents as tokens, those of other pictures behind them."""
     tokens = latents.flatten(2).transpose(1, 2)
     others = told.pop("other_pictures", None)
     return tokens if others is None else torch.cat([tokens, others], dim=1)
 
 
-def _other_pictures(_module: Any, told: Told) -> Told:
+def _other_pictures(_module: Any, told: CallArguments) -> CallArguments:
     height, width = _grid(told)
     others = told["hidden_states"][:, height * width :]
     return {"other_pictures": others} if others.shape[1] else {}
 
 
-def _output_tokens(_module: Any, output: Any, told: Told) -> torch.Tensor:
+def _output_tokens(_module: Any, output: Any, told: CallArguments) -> torch.Tensor:
     return as_grid(output, _grid(told))
 
 
-def _text_first(_module: Any, told: Told) -> Layout:
+def _text_first(_module: Any, told: CallArguments) -> Layout:
     grid, text = _grid(told), int(told["encoder_hidden_states"].shape[1])
     places, length = grid[0] * grid[1], text + int(told["hidden_states"].shape[1])
     return Layout(grid, slice(0, text), slice(text, text + places), length, text, grid)
 
 
-def _picture_tokens_first(_module: Any, told: Told) -> Layout:
+def _picture_tokens_first(_module: Any, told: CallArguments) -> Layout:
     """The picture and then the text, which has no queries."""
     grid, text = _grid(told), int(told["encoder_hidden_states"].shape[1])
     places = grid[0] * grid[1]
@@ -178,7 +178,7 @@ def _picture_tokens_first(_module: Any, told: Told) -> Layout:
     return Layout(grid, slice(places, length), slice(0, places), length, text, grid)
 
 
-def _turned_tokens(module: Any, output: Any, told: Told) -> torch.Tensor:
+def _turned_tokens(module: Any, output: Any, told: CallArguments) -> torch.Tensor:
     return -_output_tokens(module, output, told)
 
 
@@ -191,28 +191,28 @@ def _video_patches(module: Any, latents: torch.Tensor) -> tuple[int, ...]:
     return tuple(int(side) // int(patch) for side, patch in sides)
 
 
-def _video_cross(module: Any, told: Told) -> Layout:
+def _video_cross(module: Any, told: CallArguments) -> Layout:
     latents, length = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _video_patches(module, latents)
     latent_grid = tuple(int(side) for side in latents.shape[-3:])
     return Layout(grid, slice(0, length), slice(None), length, length, latent_grid)
 
 
-def _told_frames(told: Told) -> tuple[int, int, int]:
+def _told_frames(told: CallArguments) -> tuple[int, int, int]:
     """Frames, height and width, as the denoiser is told them."""
     return int(told["num_frames"]), int(told["height"]), int(told["width"])
 
 
-def _told_cross(_module: Any, told: Told) -> Layout:
+def _told_cross(_module: Any, told: CallArguments) -> Layout:
     grid, length = _told_frames(told), int(told["encoder_hidden_states"].shape[1])
     return Layout(grid, slice(0, length), slice(None), length, length, grid)
 
 
-def _from_told_frames(_module: Any, told: Told) -> torch.Tensor:
+def _from_told_frames(_module: Any, told: CallArguments) -> torch.Tensor:
     return _in_frames(told["hidden_states"], told)
 
 
-def _in_frames(tokens: torch.Tensor, told: Told) -> torch.Tensor:
+def _in_frames(tokens: torch.Tensor, told: CallArguments) -> torch.Tensor:
     places: torch.Tensor = tokens.transpose(1, 2).unflatten(2, _told_frames(told))
     return places
 
@@ -228,11 +228,11 @@ def _wan_second(pipe: Any) -> tuple[str, float] | None:
 # Families of one.
 
 
-def _ernie(module: Any, told: Told) -> Layout:
+def _ernie(module: Any, told: CallArguments) -> Layout:
     return _picture_first(module, {**told, "encoder_hidden_states": told["text_bth"]})
 
 
-def _prx(module: Any, told: Told) -> Layout:
+def _prx(module: Any, told: CallArguments) -> Layout:
     """The text and then the picture, which alone has queries."""
     latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
@@ -248,19 +248,19 @@ def _prx(module: Any, told: Told) -> Layout:
     )
 
 
-def _layers_side_by_side(_module: Any, told: Told) -> torch.Tensor:
+def _layers_side_by_side(_module: Any, told: CallArguments) -> torch.Tensor:
     """Of embeddings ``(rows, positions, layers, channels)``."""
     embeddings: torch.Tensor = told["encoder_hidden_states"]
     return embeddings.flatten(2)
 
 
-def _layers_apart(module: Any, embeddings: torch.Tensor) -> Told:
+def _layers_apart(module: Any, embeddings: torch.Tensor) -> CallArguments:
     return {
         "encoder_hidden_states": embeddings.unflatten(2, (int(module.config.num_text_layers), -1))
     }
 
 
-def _hidream(module: Any, told: Told) -> Layout:
+def _hidream(module: Any, told: CallArguments) -> Layout:
     """The picture, T5's text, Llama's text of its last layer, and Llama's text of another."""
     latents, t5 = told["hidden_states"], int(told["encoder_hidden_states_t5"].shape[1])
     llama = int(told["encoder_hidden_states_llama3"].shape[2])
@@ -273,7 +273,7 @@ def _hidream(module: Any, told: Told) -> Layout:
     return Layout(grid, slice(start, stop), places, stop, t5 + llama, (height, width), again=llama)
 
 
-def _two_texts(_module: Any, told: Told) -> torch.Tensor:
+def _two_texts(_module: Any, told: CallArguments) -> torch.Tensor:
     """T5's embeddings, filled up with channels of zeros, and then Llama's, layers side by side."""
     t5, llama = told["encoder_hidden_states_t5"], told["encoder_hidden_states_llama3"]
     layers = llama.movedim(0, 2).flatten(2)
@@ -281,7 +281,7 @@ def _two_texts(_module: Any, told: Told) -> torch.Tensor:
     return torch.cat([wide, layers.to(wide.dtype)], dim=1)
 
 
-def _two_texts_apart(module: Any, embeddings: torch.Tensor) -> Told:
+def _two_texts_apart(module: Any, embeddings: torch.Tensor) -> CallArguments:
     first, second = embeddings.chunk(2, dim=1)
     *of_llama, of_t5 = module.config.caption_channels
     layers = second.unflatten(2, (-1, int(of_llama[0])))
@@ -291,7 +291,7 @@ def _two_texts_apart(module: Any, embeddings: torch.Tensor) -> Told:
     }
 
 
-def _lumina_2(module: Any, told: Told) -> Layout:
+def _lumina_2(module: Any, told: CallArguments) -> Layout:
     """Each row's text, without its padding, and then its picture."""
     latents, mask = told["hidden_states"], told["encoder_attention_mask"]
     grid = _patches(module, latents)
@@ -315,7 +315,7 @@ def _filled(length: int) -> int:
     return -(-length // _Z_IMAGE_MULTIPLE) * _Z_IMAGE_MULTIPLE
 
 
-def _z_image(_module: Any, told: Told) -> Layout:
+def _z_image(_module: Any, told: CallArguments) -> Layout:
     """The picture and then the text, each filled up with tokens of its own kind."""
     latents, texts = told["x"][0], [len(text) for text in told["cap_feats"]]
     height, width = _sides(latents)
@@ -331,19 +331,19 @@ def _z_image(_module: Any, told: Told) -> Layout:
     )
 
 
-def _from_frames(_module: Any, told: Told) -> torch.Tensor:
+def _from_frames(_module: Any, told: CallArguments) -> torch.Tensor:
     return torch.stack(list(told["x"])).squeeze(2)
 
 
-def _to_frames(_module: Any, latents: torch.Tensor, _told: Told) -> list[torch.Tensor]:
+def _to_frames(_module: Any, latents: torch.Tensor, _told: CallArguments) -> list[torch.Tensor]:
     return list(latents.unsqueeze(2).unbind(0))
 
 
-def _turned_frames(_module: Any, output: Any, _told: Told) -> torch.Tensor:
+def _turned_frames(_module: Any, output: Any, _told: CallArguments) -> torch.Tensor:
     return -torch.stack(list(output)).squeeze(2)
 
 
-def _one_by_one(_module: Any, embeddings: torch.Tensor) -> Told:
+def _one_by_one(_module: Any, embeddings: torch.Tensor) -> CallArguments:
     return {"cap_feats": list(embeddings.unbind(0))}
 
 
@@ -351,7 +351,7 @@ def _one_by_one(_module: Any, embeddings: torch.Tensor) -> Told:
 _N_REGISTERS = 8
 
 
-def _aura_flow(module: Any, told: Told) -> Layout:
+def _aura_flow(module: Any, told: CallArguments) -> Layout:
     """Registers, the text, the picture."""
     latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
@@ -360,14 +360,14 @@ def _aura_flow(module: Any, told: Told) -> Layout:
     return Layout(grid, slice(_N_REGISTERS, start), slice(start, stop), stop, text, _sides(latents))
 
 
-def _text_then_patches(module: Any, told: Told) -> Layout:
+def _text_then_patches(module: Any, told: CallArguments) -> Layout:
     latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
     length = text + grid[0] * grid[1]
     return Layout(grid, slice(0, text), slice(text, length), length, text, _sides(latents))
 
 
-def _hunyuan_image(module: Any, told: Told) -> Layout:
+def _hunyuan_image(module: Any, told: CallArguments) -> Layout:
     """The picture, the quoted texts' letters, the text, and then both one's padding."""
     latents, mask = told["hidden_states"], told["encoder_attention_mask"]
     grid = _patches(module, latents)
@@ -391,22 +391,22 @@ def _counted(mask: torch.Tensor) -> list[int]:
     return remembered(lambda given: [int(n) for n in given.sum(dim=1)], mask)
 
 
-def _kandinsky_5(module: Any, told: Told) -> Layout:
+def _kandinsky_5(module: Any, told: CallArguments) -> Layout:
     latents, text = _from_frame(module, told), int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
     return Layout(grid, slice(0, text), slice(None), text, text, _sides(latents))
 
 
-def _from_frame(_module: Any, told: Told) -> torch.Tensor:
+def _from_frame(_module: Any, told: CallArguments) -> torch.Tensor:
     """Of latents ``(rows, 1 frame, height, width, channels)``."""
     return _to_picture(_module, told["hidden_states"], told)
 
 
-def _to_picture(_module: Any, frames: torch.Tensor, _told: Told) -> torch.Tensor:
+def _to_picture(_module: Any, frames: torch.Tensor, _told: CallArguments) -> torch.Tensor:
     return frames[:, 0].movedim(-1, 1)
 
 
-def _to_frame(_module: Any, latents: torch.Tensor, _told: Told) -> torch.Tensor:
+def _to_frame(_module: Any, latents: torch.Tensor, _told: CallArguments) -> torch.Tensor:
     return latents.movedim(1, -1).unsqueeze(1)
 
 

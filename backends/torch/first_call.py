@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wordlight.backends.backend import Conditioning
-from wordlight.backends.torch.pipeline_calls import unheard
+from wordlight.backends.torch.pipeline_calls import without_listeners
 
 
 class _Stop(BaseException):
@@ -41,7 +41,7 @@ def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Ten
     model = Model.of(pipe)
     given = {**options, **model.family.as_given(pipe)}
     args, kwargs = first_call(pipe, model.modules, prompt, given)
-    text = model.text(model.told(args, kwargs))
+    text = model.text(model.arguments_by_name(args, kwargs))
     own = -1 if not model.conditional_first and len(text) > 1 else 0
     embeddings: torch.Tensor = text[own]
     return embeddings
@@ -73,7 +73,7 @@ def first_call(
         # Its state is the caller's.
         pipe.scheduler = copy.deepcopy(scheduler)
         pipe.set_progress_bar_config(disable=True)
-        with unheard():
+        with without_listeners():
             pipe(prompt=prompt, num_inference_steps=1, output_type="latent", **given)
     except _Stop:
         pass

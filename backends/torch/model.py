@@ -10,10 +10,10 @@ import torch
 
 from wordlight.backends.attention import Layer
 from wordlight.backends.torch.attention_layers import n_heads
+from wordlight.backends.torch.call_arguments import CallArguments, arguments_of, flatten, unflatten
 from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import FAMILIES
-from wordlight.backends.torch.told import Told, arguments_of, flatten, unflatten
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class Model:
             found |= {f"{second[0]}.{name}": module for name, module in others.items()}
         return found
 
-    def told(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
+    def arguments_by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallArguments:
         """The arguments of one call of the denoiser, by name."""
         return arguments_of(self.module, args, kwargs)
 
@@ -137,16 +137,16 @@ class Model:
         names = {kind.__name__ for kind in type(self.pipe).__mro__}
         return bool(names & self.family.conditional_first)
 
-    def layout(self, told: Told) -> Layout:
+    def layout(self, told: CallArguments) -> Layout:
         """Return the places of text and picture in a call."""
         return self.family.layout(self.module, told)
 
-    def text(self, told: Told) -> Any:
+    def text(self, told: CallArguments) -> Any:
         """The text embeddings of a call, ``(rows, positions, channels)`` or a list of rows."""
         read = self.family.read_text
         return told[self.family.text] if read is None else read(self.module, told)
 
-    def recorded(self, told: Told) -> dict[str, Any]:
+    def recorded(self, told: CallArguments) -> dict[str, Any]:
         """Return the further conditioning of a call, by the names of ``Trajectory.added``."""
         family = self.family
         own = {family.latents, family.time, family.text, *family.more_text, "return_dict"}
@@ -159,13 +159,13 @@ class Model:
         shared = name.strip("+").split(".")[0] in self.family.shared
         return f"{name}*" if shared and isinstance(value, torch.Tensor) and value.ndim < 3 else name
 
-    def telling(
+    def call_arguments(
         self,
         latents: torch.Tensor,
         timestep: float | Sequence[float],
         embeddings: torch.Tensor,
         added: Mapping[str, torch.Tensor],
-    ) -> Told:
+    ) -> CallArguments:
         """The arguments of a call, from latents ``(rows, channels, height, width)``, a timestep of
         all rows or one of each, embeddings and what else was recorded."""
         family, told = self.family, unflatten(added)
@@ -199,7 +199,7 @@ class Model:
         added: Mapping[str, torch.Tensor],
     ) -> torch.Tensor:
         """The denoiser's output for such arguments, ``(rows, channels, height, width)``."""
-        told = self.telling(latents, timestep, embeddings, added)
+        told = self.call_arguments(latents, timestep, embeddings, added)
         times = timestep if isinstance(timestep, Sequence) else (timestep,)
         modules = {id(module): module for module in map(self.at, times)}
         if len(modules) > 1:

@@ -27,10 +27,10 @@ class Listener(Protocol):
 
     pipe: Any
 
-    def began(self, arguments: dict[str, Any]) -> None:
+    def call_began(self, arguments: dict[str, Any]) -> None:
         """A call begins, with these arguments, defaults included."""
 
-    def ended(self, result: Any, error: BaseException | None) -> None:
+    def call_ended(self, result: Any, error: BaseException | None) -> None:
         """The call ended, with a result or an exception."""
 
 
@@ -45,7 +45,7 @@ def listen(listener: Listener) -> None:
         _LISTENERS[kind] = [*_LISTENERS.get(kind, []), listener]
 
 
-def leave(listener: Listener) -> None:
+def remove_listener(listener: Listener) -> None:
     """Tell it no longer; does nothing for one that isn't told."""
     kind = type(listener.pipe)
     with _LOCK:
@@ -65,7 +65,7 @@ def leave(listener: Listener) -> None:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def without_listeners() -> Iterator[None]:
     """Calls of this thread's pipelines that no listener is told of."""
     before = getattr(_UNHEARD, "on", False)
     _UNHEARD.on = True
@@ -90,15 +90,15 @@ def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
             return call(self, *args, **kwargs)
         bound.apply_defaults()
         for listener in listeners:
-            listener.began(dict(bound.arguments))
+            listener.call_began(dict(bound.arguments))
         try:
             result = call(self, *args, **kwargs)
         except BaseException as error:
             for listener in reversed(listeners):
-                listener.ended(None, error)
+                listener.call_ended(None, error)
             raise
         for listener in reversed(listeners):
-            listener.ended(result, None)
+            listener.call_ended(result, None)
         return result
 
     return wrapper

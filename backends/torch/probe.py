@@ -20,12 +20,12 @@ import torch
 
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
+from wordlight.backends.torch.call_arguments import CallArguments, arguments_of
 from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import as_grid, grid_told, to_tokens
 from wordlight.backends.torch.first_call import encode_by_running, first_call
 from wordlight.backends.torch.tokenizing import tokenize
-from wordlight.backends.torch.told import Told, arguments_of
 
 #: The names that latents, text and time go by in diffusers' denoisers.
 _LATENTS = ("hidden_states", "sample", "x")
@@ -59,7 +59,7 @@ class _Order:
         layers: the modules that attend to the text, in order.
         joint: whether picture and text are among the same keys.
         text_first: whether the text comes before the picture.
-        before, between, after: how many other keys there are.
+        before, between, after: the number of other keys.
         side: height and width of a place, in latents.
     """
 
@@ -71,7 +71,7 @@ class _Order:
     after: int
     side: int
 
-    def layout(self, told: Told, latents: torch.Tensor, n_text: int) -> Layout:
+    def layout(self, told: CallArguments, latents: torch.Tensor, n_text: int) -> Layout:
         sides = int(latents.shape[-2]), int(latents.shape[-1])
         grid = (sides[0] // self.side, sides[1] // self.side)
         places = grid[0] * grid[1]
@@ -126,7 +126,7 @@ def _probe(pipe: Any, part: str, module: torch.nn.Module) -> Denoiser:
     order = _order(module, attending, first, latents_name, text_name, rows[0])
     own_first = rows[0] == 0 and len(first[text_name]) > 1
 
-    def layout(_module: Any, told: Told) -> Layout:
+    def layout(_module: Any, told: CallArguments) -> Layout:
         latents = _unpacked(told, latents_name)
         return order.layout(told, latents, int(told[text_name].shape[1]))
 
@@ -162,7 +162,7 @@ def _probe(pipe: Any, part: str, module: torch.nn.Module) -> Denoiser:
     )
 
 
-def _first_told(pipe: Any, module: torch.nn.Module, prompt: str) -> Told:
+def _first_told(pipe: Any, module: torch.nn.Module, prompt: str) -> CallArguments:
     """What the pipeline tells its denoiser first, of a small picture that isn't square."""
     takes = inspect.signature(pipe.__call__).parameters
     unit = max(4 * int(getattr(pipe, "vae_scale_factor", 8)), _LEAST_SIDE)
@@ -224,7 +224,7 @@ def _is_row_of(row: list[int], ids: list[int], n_pads: int) -> bool:
     return row == ids[: len(row)] and len(row) >= n_own
 
 
-def _unpacked(told: Told, name: str) -> torch.Tensor:
+def _unpacked(told: CallArguments, name: str) -> torch.Tensor:
     latents: torch.Tensor = told[name]
     if latents.ndim == 4:
         return latents
@@ -239,7 +239,7 @@ def _unpacked(told: Told, name: str) -> torch.Tensor:
 def _order(
     module: torch.nn.Module,
     attending: Mapping[str, torch.nn.Module],
-    told: Told,
+    told: CallArguments,
     latents: str,
     text: str,
     row: int,
@@ -304,7 +304,7 @@ def _order_of(text: set[int], picture: set[int], length: int, n_text: int, area:
 
 @torch.no_grad()
 def _keys(
-    module: torch.nn.Module, attending: Mapping[str, torch.nn.Module], told: Told
+    module: torch.nn.Module, attending: Mapping[str, torch.nn.Module], told: CallArguments
 ) -> list[tuple[str, int, torch.Tensor]]:
     """Of every attention of one pass its module's name, its number of queries and its keys."""
     seen: list[tuple[str, int, torch.Tensor]] = []

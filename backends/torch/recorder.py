@@ -16,10 +16,10 @@ from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.sampling import pixels_of
 from wordlight.backends.torch import pipeline_calls
 from wordlight.backends.torch.accumulator import AttentionAccumulator
+from wordlight.backends.torch.call_arguments import CallArguments, NotRecordableError
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.taps import AttentionTap
-from wordlight.backends.torch.told import NotRecordableError, Told
 
 #: The most that the inputs of a run that change from step to step may take on the device: a
 #: ControlNet's residuals of Stable Diffusion 1.5 at 512 pixels take 48 MiB a step in float32.
@@ -31,19 +31,19 @@ class Call:
     """One call of the pipeline: all arrays are of the conditional rows, one an image.
 
     Attributes:
-        arguments: what the pipeline was called with.
+        arguments: the arguments of the pipeline's call.
         prompts, negative_prompts, images_per_prompt: the words, where it was given words.
-        latents, timesteps: what the denoiser was told at each of its calls.
+        latents, timesteps: the denoiser's inputs at each of its calls.
         embeddings, negative_embeddings: the text's, at the first.
         accumulator, negative_accumulator: of the attention to either.
         moved: whether a later call was told other embeddings; tensors are read when it is asked.
-        added: what else it was told at the first call, and ``step_added`` at each, where that
+        added: its further inputs at the first call, and ``step_added`` at each, where that
             changed.
-        negative_added: what the negative prompt's rows were told at the first.
+        negative_added: those of the negative prompt's rows.
         rows: the rows of all of the denoiser's calls.
         fault: why the call can't be explained, or None.
         not_replayable: why a replay would be another run, or None.
-        output: what the pipeline gave: images, or latents.
+        output: the pipeline's result: images, or latents.
     """
 
     accumulator: AttentionAccumulator | None
@@ -121,7 +121,7 @@ class Call:
         before, raw = self._last.get(name), name
         of_rows = value.ndim > 0 and value.shape[0] == count and not name.endswith("*")
         name = name if of_rows or name.endswith("*") else f"{name}*"
-        unchanged = before is not None and same(before, value)
+        unchanged = before is not None and tensors_equal(before, value)
         unchanged = unchanged and self._versions[raw] == version_of(value)
         own = value.detach()[rows] if of_rows else value.detach()
         if name not in self.added:
@@ -149,13 +149,13 @@ def version_of(value: Any) -> Any:
     return value._version
 
 
-def same(one: Any, other: Any) -> bool:
+def tensors_equal(one: Any, other: Any) -> bool:
     """Return whether two tensors, or lists of them, are the same, or equal; only large ones are
     looked at, which waits for the device."""
     if one is other:
         return True
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(tensors_equal, one, other))
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
@@ -200,7 +200,7 @@ class PipelineRecorder:
     def __enter__(self) -> PipelineRecorder:
         model = Model.of(self.pipe)
         if self._query is not None:
-            AttentionTap(model, self._query, _nowhere)
+            AttentionTap(model, self._query, _ignore_attention)
         pipeline_calls.listen(self)
         return self
 
@@ -209,11 +209,11 @@ class PipelineRecorder:
 
     def remove(self) -> None:
         """Listen no longer."""
-        pipeline_calls.leave(self)
+        pipeline_calls.remove_listener(self)
         while self._running:
             self._running.pop().close()
 
-    def began(self, arguments: dict[str, Any]) -> None:
+    def call_began(self, arguments: dict[str, Any]) -> None:
         accumulator = AttentionAccumulator(self._query) if self._query is not None else None
         call = Call(accumulator, arguments)
         if self._query is not None and self._negative:
@@ -229,7 +229,7 @@ class PipelineRecorder:
     def _is_innermost(self, running: _Running) -> bool:
         return self._here()[-1:] == [running]
 
-    def ended(self, result: Any, error: BaseException | None) -> None:
+    def call_ended(self, result: Any, error: BaseException | None) -> None:
         if not (mine := self._here()):
             return
         running = mine[-1]
@@ -253,7 +253,7 @@ def _stacked(texts: Any, rows: slice) -> torch.Tensor:
     if isinstance(texts, torch.Tensor):
         return texts[rows].detach().clone()
     own = texts[rows]
-    if not _alike(own):
+    if not _all_equal(own):
         raise ValueError(
             "the prompts of one call have different numbers of tokens, which this model takes one "
             "by one: call the pipeline once a prompt"
@@ -261,11 +261,11 @@ def _stacked(texts: Any, rows: slice) -> torch.Tensor:
     return torch.stack([one.detach() for one in own])
 
 
-def _alike(texts: Any) -> bool:
+def _all_equal(texts: Any) -> bool:
     return isinstance(texts, torch.Tensor) or len({len(one) for one in texts}) == 1
 
 
-def _nowhere(*_: object) -> None:
+def _ignore_attention(*_: object) -> None:
     """Receives attention that nobody wants."""
 
 
@@ -376,7 +376,7 @@ class _Running:
     ) -> None:
         assert self._model is not None
         call, family = self.call, self._model.family
-        told = self._model.told(args, kwargs)
+        told = self._model.arguments_by_name(args, kwargs)
         latents, given = family.unpack(self._model.module, told), told[family.text]
         count = int(latents.shape[0])
         if told.get("skip_layers") is not None:
@@ -400,10 +400,10 @@ class _Running:
             scale = getattr(self.pipe, "guidance_scale", call.arguments.get("guidance_scale"))
             call.guidance_scale = float(1.0 if scale is None else scale)
             call.embeddings = _stacked(texts, conditional)
-            if negative is not None and _alike(texts[negative]):
+            if negative is not None and _all_equal(texts[negative]):
                 away = _stacked(texts, negative)
                 call.add_negative(away, self._recorded(told), negative, count)
-        elif not same(call._given, given) or self._may_be_changed(given):
+        elif not tensors_equal(call._given, given) or self._may_be_changed(given):
             own = _stacked(texts, conditional)
             alike = own.shape == call.embeddings.shape
             call.moved.append((own != call.embeddings).any() if alike else torch.tensor(True))
@@ -426,7 +426,7 @@ class _Running:
             self._tap.begin(told, count, self._received(conditional, negative), module)
         self._listening = True
 
-    def _recorded(self, told: Told) -> dict[str, Any]:
+    def _recorded(self, told: CallArguments) -> dict[str, Any]:
         """What a pass is told besides; nothing where that can't be recorded."""
         assert self._model is not None
         try:
@@ -446,7 +446,7 @@ class _Running:
         self._receivers = [(sums, slice(r.start - first, r.stop - first)) for sums, r in both]
         return slice(first, max(conditional.stop, negative.stop))
 
-    def _is_of_negative(self, told: Told) -> bool:
+    def _is_of_negative(self, told: CallArguments) -> bool:
         """Return whether a call follows one with the same latents and other text: guidance calls
         first with the prompt, then with the negative prompt."""
         assert self._model is not None
@@ -454,8 +454,8 @@ class _Running:
         before = self._latents
         return (
             before is not None
-            and same(before, told[family.latents])
-            and not same(self.call._given, told[family.text])
+            and tensors_equal(before, told[family.latents])
+            and not tensors_equal(self.call._given, told[family.text])
         )
 
     def _rows(self, count: int) -> tuple[slice, slice | None]:

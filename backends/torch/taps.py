@@ -13,10 +13,10 @@ from wordlight.backends.attention import AttentionQuery, OtherKeys, shares_of_ot
 from wordlight.backends.measures import AttentionParts
 from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
 from wordlight.backends.torch.attention_layers import FeatureGrid, n_heads, split_heads
+from wordlight.backends.torch.call_arguments import CallArguments
 from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.denominators import with_denominators
 from wordlight.backends.torch.model import Model
-from wordlight.backends.torch.told import Told
 
 #: Takes a layer's name, its grid and probabilities ``(rows, heads, places, keys)``.
 Receive = Callable[[str, tuple[int, ...], torch.Tensor], None]
@@ -27,9 +27,9 @@ class _Pass:
     """One pass of the denoiser that is listened to.
 
     Attributes:
-        layout: where text and picture stand.
+        layout: the positions of text and picture.
         rows: the rows that are wanted.
-        count: how many rows there are.
+        count: the number of rows.
         wanted: the layers of the denoiser that passes, as far as they are wanted.
         taken: those that were seen.
         own: the parts of the probabilities that layers computed themselves, by layer.
@@ -54,7 +54,7 @@ class AttentionTap:
 
     Args:
         model: the denoiser.
-        query: which layers, of which kind.
+        query: the layers, and their kind.
         receive: called with each layer's probabilities.
         others: words whose attention is wanted instead of that of the prompt's tokens; see
             ``shares_of_others``.
@@ -110,7 +110,7 @@ class AttentionTap:
         self._grids.remove()
         self._pass = None
 
-    def begin(self, told: Told, count: int, rows: slice, module: torch.nn.Module) -> None:
+    def begin(self, told: CallArguments, count: int, rows: slice, module: torch.nn.Module) -> None:
         """Listen to the pass of a denoiser that is told this; of ``count`` rows those ``rows`` are
         wanted."""
         layout = self._model.layout(told)

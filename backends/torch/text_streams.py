@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wordlight.backends.tokenizing import Written, tokens_of
+from wordlight.backends.tokenizing import TokenizerInput, tokens_of
 from wordlight.backends.tokens import PromptTooLongError, Tokens
 
 #: More tokens than any prompt has.
@@ -45,15 +45,17 @@ class Reader:
         """``max_sequence_length``: how many tokens the language model is given at most."""
         return int(self.option("max_sequence_length"))
 
-    def tokens(self, tokenizer: str, written: Written | None = None, **options: Any) -> Tokens:
+    def tokens(
+        self, tokenizer: str, written: TokenizerInput | None = None, **options: Any
+    ) -> Tokens:
         """The prompt's tokens by one of the pipeline's tokenizers, or by a processor's."""
         read = self.tokenizer(tokenizer)
         given = self.prompt if written is None else written
         return tokens_of(read, given, allow_cut=self.allow_cut, **options)
 
-    def part(self, whole: Written, start: int, stop: int) -> Tokens:
+    def part(self, whole: TokenizerInput, start: int, stop: int) -> Tokens:
         """The tokens of some characters that a pipeline reads by themselves, however many."""
-        piece = Written(whole.prompt, whole.text[start:stop], whole.sources[start:stop])
+        piece = TokenizerInput(whole.prompt, whole.text[start:stop], whole.sources[start:stop])
         tokenizer = self.tokenizer()
         return tokens_of(tokenizer, piece, length=_ANY_NUMBER, pad=None, marks=False)
 
@@ -158,7 +160,7 @@ def _longcat(reader: Reader) -> Streams:
     """Text in quotation marks is read letter by letter."""
     split = inspect.getmodule(type(reader.pipe)).split_quotation  # type: ignore[union-attr]
     pieces = split(reader.prompt)
-    whole = Written.of(reader.prompt, as_="".join(text for text, _ in pieces))
+    whole = TokenizerInput.of(reader.prompt, as_="".join(text for text, _ in pieces))
     parts, start = [Tokens(reader.prompt, (), (), (), ())], 0
     for text, quoted in pieces:
         stops = range(start + 1, start + len(text) + 1) if quoted else (start + len(text),)
@@ -184,7 +186,7 @@ def _ernie(reader: Reader) -> Streams:
 def _prx(reader: Reader) -> Streams:
     write = reader.pipe.text_preprocessor
     clean = write.basic_clean if reader.option("skip_text_cleaning") else write.clean_text
-    written = Written.of(reader.prompt, as_=clean(reader.prompt))
+    written = TokenizerInput.of(reader.prompt, as_=clean(reader.prompt))
     length, side = reader.option("tokenizer_max_length"), reader.tokenizer().padding_side
     return [("gemma", reader.tokens("tokenizer", written, length=length, pad=side))]
 
@@ -192,11 +194,13 @@ def _prx(reader: Reader) -> Streams:
 def _krea_2(reader: Reader) -> Streams:
     """Padding stands between the prompt and what the template has behind it."""
     pipe, n_dropped = reader.pipe, reader.pipe.prompt_template_encode_start_idx
-    written = Written.of(reader.prompt, pipe.prompt_template_encode_prefix)
+    written = TokenizerInput.of(reader.prompt, pipe.prompt_template_encode_prefix)
     length = reader.longest + n_dropped - pipe.prompt_template_encode_num_suffix_tokens
     tokens = reader.tokens("tokenizer", written, length=length)
     suffix = pipe.prompt_template_encode_suffix
-    behind = reader.part(Written(reader.prompt, suffix, (None,) * len(suffix)), 0, len(suffix))
+    behind = reader.part(
+        TokenizerInput(reader.prompt, suffix, (None,) * len(suffix)), 0, len(suffix)
+    )
     whole = Tokens.concatenated([tokens, behind])
     return [("qwen", whole.at(range(n_dropped, len(whole))))]
 
@@ -250,7 +254,7 @@ def _sana(reader: Reader) -> Streams:
         return [("gemma", reader.tokens("tokenizer", cleaned, length=reader.longest))]
     instruction = "\n".join(lines)
     n_instruction = len(reader.pipe.tokenizer.encode(instruction))
-    written = Written.of(reader.prompt, instruction, as_=cleaned.text)
+    written = TokenizerInput.of(reader.prompt, instruction, as_=cleaned.text)
     length = n_instruction + reader.longest - 2
     tokens = reader.tokens("tokenizer", written, length=length)
     # The first token and the last ones are kept of it.
@@ -260,7 +264,7 @@ def _sana(reader: Reader) -> Streams:
 
 def _lumina_2(reader: Reader) -> Streams:
     system = reader.option("system_prompt") or reader.pipe.system_prompt
-    written = Written.of(reader.prompt, f"{system} <Prompt Start> ")
+    written = TokenizerInput.of(reader.prompt, f"{system} <Prompt Start> ")
     return [("gemma", reader.tokens("tokenizer", written, length=reader.longest))]
 
 
@@ -321,12 +325,12 @@ def ragged_side(pipe: Any) -> str | None:
     return next((_RAGGED[name] for name in _denoiser_classes(pipe) if name in _RAGGED), None)
 
 
-def _in_template(template: str, prompt: str, inner: str | None = None) -> Written:
+def _in_template(template: str, prompt: str, inner: str | None = None) -> TokenizerInput:
     before, _, after = template.partition("{}")
-    return Written.of(prompt, before, after, as_=inner)
+    return TokenizerInput.of(prompt, before, after, as_=inner)
 
 
-def _chat(reader: Reader, before: str = "", **options: Any) -> Written:
+def _chat(reader: Reader, before: str = "", **options: Any) -> TokenizerInput:
     """The prompt as a user's one message, behind a text, in the tokenizer's own template."""
     chat = [{"role": "user", "content": before + "{}"}]
     template = reader.pipe.tokenizer.apply_chat_template(
@@ -340,17 +344,19 @@ def _chat(reader: Reader, before: str = "", **options: Any) -> Written:
         **options,
     )
     start, _, end = template.partition("{}")
-    return Written.of(reader.prompt, start, end, as_=inner[len(start) : len(inner) - len(end)])
+    return TokenizerInput.of(
+        reader.prompt, start, end, as_=inner[len(start) : len(inner) - len(end)]
+    )
 
 
-def _cleaned(reader: Reader) -> Written:
+def _cleaned(reader: Reader) -> TokenizerInput:
     """As PixArt and Sana write a caption: in lower case, or cleaned of addresses and marks."""
     clean = bool(reader.option("clean_caption"))
     (text,) = reader.pipe._text_preprocessing(reader.prompt, clean_caption=clean)
-    return Written.of(reader.prompt, as_=text)
+    return TokenizerInput.of(reader.prompt, as_=text)
 
 
-def _prompt_cleaned(reader: Reader) -> Written:
+def _prompt_cleaned(reader: Reader) -> TokenizerInput:
     """As Wan and Kandinsky write a prompt: entities resolved, blanks made single."""
     clean = inspect.getmodule(type(reader.pipe)).prompt_clean  # type: ignore[union-attr]
-    return Written.of(reader.prompt, as_=clean(reader.prompt))
+    return TokenizerInput.of(reader.prompt, as_=clean(reader.prompt))

@@ -23,9 +23,9 @@ def tokenize(
         pipe: the pipeline.
         prompt: the words.
         allow_cut: whether a prompt that is too long loses its end.
-        options: what else the pipeline's ``encode_prompt`` was told.
-        length: how many positions the embeddings have, where a batch's longest prompt decides it:
-            the rest is padding.
+        options: further arguments of the pipeline's ``encode_prompt``.
+        length: the number of positions of the embeddings, where a batch's longest prompt decides
+            it: the rest is padding.
 
     Raises:
         PromptTooLongError: a prompt that no encoder holds, unless ``allow_cut``.

@@ -340,7 +340,7 @@ def _check_frame(backend: TorchBackend, call: Call, image: npt.NDArray[np.uint8]
 
 
 def _of_image(name: str, value: Any, image: int) -> npt.NDArray[Any]:
-    """Return the conditioning of one image; see ``told`` for the names."""
+    """Return the conditioning of one image; see ``call_arguments`` for the names."""
     if not isinstance(value, torch.Tensor):
         return np.array(value)
     own = value if name.endswith("*") else value[image]

@@ -75,7 +75,7 @@ class _Normed(torch.nn.Sequential):
             torch.nn.BatchNorm2d(width),
         )
 
-    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def fold(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weight and bias of the one convolution that does the same."""
         conv, norm = self
         assert isinstance(conv, torch.nn.Conv2d)
@@ -86,12 +86,12 @@ class _Normed(torch.nn.Sequential):
         return conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
 
-def folded(model: SegmenterNet) -> dict[str, torch.Tensor]:
+def folded_weights(model: SegmenterNet) -> dict[str, torch.Tensor]:
     """Return the weights as ``segment.predict`` takes them, without normalisations."""
     weights: dict[str, torch.Tensor] = {}
     for name, module in model.named_children():
         if isinstance(module, _Normed):
-            weight, bias = module.folded()
+            weight, bias = module.fold()
         else:
             assert isinstance(module, torch.nn.Conv2d)
             assert module.bias is not None
@@ -128,7 +128,7 @@ def train(
         first = run.step * recipe.batch
         shown = [training_image(recipe.seed, first + k) for k in range(recipe.batch)]
         pixels, truth = (torch.from_numpy(np.stack(column)) for column in zip(*shown, strict=True))
-        images = worsened(pixels, step_generator(recipe.seed, run.step))
+        images = degraded(pixels, step_generator(recipe.seed, run.step))
         covered, classes = model(images.contiguous(memory_format=torch.channels_last))
         of_things, of_classes = _losses(covered, classes, truth)
         run.update(of_things + of_classes)
@@ -142,7 +142,7 @@ def train(
         if run.step % check_every == 0 or run.step == recipe.steps:
             judged = SegmenterNet()
             judged.load_state_dict(run.average)
-            weights = {name: values.numpy() for name, values in folded(judged).items()}
+            weights = {name: values.numpy() for name, values in folded_weights(judged).items()}
             run.log(**check("validation", check_images, weights))
 
 
@@ -162,7 +162,7 @@ def _losses(
     )
 
 
-def worsened(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def degraded(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return images as a model may draw them, ``(batch, 3, 64, 64)`` in -1 to 1.
 
     A third are blurred; contrast, brightness and colours move a little; noise is added.
@@ -187,7 +187,7 @@ def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the averaged weights of a run, folded and in half precision."""
     model = SegmenterNet()
     model.load_state_dict(averaged_weights(folder / "segmenter.safetensors"))
-    return {name: values.half().contiguous() for name, values in folded(model).items()}
+    return {name: values.half().contiguous() for name, values in folded_weights(model).items()}
 
 
 def export(folder: Path, n: int) -> dict[str, dict[str, float]]:

@@ -38,7 +38,7 @@ class JobRefusedError(ValueError):
 
 
 @dataclass(frozen=True)
-class Ask:
+class JobRequest:
     """A user's wishes for a job.
 
     Attributes:
@@ -76,7 +76,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Made:
+class JobResult:
     """The results of a job: the viewer as HTML, files to download, and remarks."""
 
     viewer: str
@@ -89,15 +89,15 @@ class Job:
     """One job, and how far it is.
 
     Attributes:
-        progress: what is being done, how much is done, and of how much (None: nobody knows).
-        made: what came of it, once it is done.
+        progress: the work in words, the amount done, and the total (None if unknown).
+        made: its result, once it is done.
         error: why nothing did.
     """
 
-    ask: Ask
+    ask: JobRequest
     folder: Path
     progress: tuple[str, int, int | None] = ("waiting", 0, None)
-    made: Made | None = None
+    made: JobResult | None = None
     error: str | None = None
     done: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -109,12 +109,12 @@ class Job:
         self.progress = (what, amount, total)
 
 
-class Workshop:
+class JobQueue:
     """The app's models and its jobs.
 
     Args:
         models: names, folders or Hub ids that users can choose from.
-        loading: how a model is loaded by its name.
+        loading: a function that loads a model by its name.
     """
 
     def __init__(self, models: Sequence[str], loading: Callable[[str], Backend] = load) -> None:
@@ -124,7 +124,7 @@ class Workshop:
         self._line: list[Job] = []
         self._turn = threading.Condition()
 
-    def start(self, ask: Ask, folder: Path) -> Job:
+    def start(self, ask: JobRequest, folder: Path) -> Job:
         """Begin a job; its files go to ``folder``.
 
         Raises JobRefusedError for one that can't be done, or while too many wait.
@@ -171,7 +171,7 @@ class Workshop:
                 self._turn.notify_all()
             job.done.set()
 
-    def _do(self, job: Job) -> Made:
+    def _do(self, job: Job) -> JobResult:
         ask = job.ask
         job.tell(f"loading {ask.model}", 0, None)
         backend = self._backend(ask.model)
@@ -198,7 +198,7 @@ def _of_method(job: Job, method: str, what: str, done: int, total: int | None) -
     job.tell(f"{method}: {what}", done, total)
 
 
-def _trajectory(backend: Backend, ask: Ask) -> Trajectory:
+def _trajectory(backend: Backend, ask: JobRequest) -> Trajectory:
     if ask.picture is None:
         return backend.sample(
             ask.prompt,
@@ -214,7 +214,7 @@ def _trajectory(backend: Backend, ask: Ask) -> Trajectory:
     return made
 
 
-def _written(job: Job, trajectory: Trajectory, answers: Sequence[AttributionMaps]) -> Made:
+def _written(job: Job, trajectory: Trajectory, answers: Sequence[AttributionMaps]) -> JobResult:
     """Write page, maps and masks, and give what is shown of them."""
     ask, folder = job.ask, job.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def _written(job: Job, trajectory: Trajectory, answers: Sequence[AttributionMaps
     if ask.picture is not None and trajectory.image.shape[:2] != ask.picture.size[::-1]:
         height, width = trajectory.image.shape[:2]
         remarks.append(f"the picture was cut and scaled to {width}×{height}, the model's own size")
-    return Made(
+    return JobResult(
         viewer._repr_html_(), [str(file) for file in (*files, masks)], list(filter(None, remarks))
     )
 

@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from wordlight.attribution import registry
-from wordlight.comparisons.app.jobs import MOST_STEPS, Ask, Job, JobRefusedError, Workshop
+from wordlight.comparisons.app.jobs import MOST_STEPS, Job, JobQueue, JobRefusedError, JobRequest
 
 TITLE = "wordlight"
 EXAMPLE = "a red circle and a blue square on a black background"
@@ -32,15 +32,15 @@ def theme() -> gr.themes.Base:
     return gr.themes.Soft(font=_FONTS, font_mono=("ui-monospace", "monospace"))
 
 
-def build_app(workshop: Workshop, folder: Path | None = None) -> gr.Blocks:
+def build_app(workshop: JobQueue, folder: Path | None = None) -> gr.Blocks:
     """Return the app, ready for ``launch``.
 
     Args:
-        workshop: what does the jobs.
-        folder: where jobs keep their files while they run; a temporary one where None.
+        workshop: the queue that does the jobs.
+        folder: the folder for jobs' files while they run; a temporary one where None.
     """
     root = Path(tempfile.mkdtemp(prefix="wordlight-app-")) if folder is None else folder
-    desk = _Desk(workshop, root)
+    desk = _PageJobs(workshop, root)
     methods = [name for name, kind in registry.available().items() if kind.family != "control"]
     # Files of a day ago go, once an hour.
     app = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400))
@@ -109,10 +109,10 @@ def build_app(workshop: Workshop, folder: Path | None = None) -> gr.Blocks:
     return app
 
 
-class _Desk:
+class _PageJobs:
     """The users' jobs, one for each open page."""
 
-    def __init__(self, workshop: Workshop, root: Path) -> None:
+    def __init__(self, workshop: JobQueue, root: Path) -> None:
         self._workshop, self._root = workshop, root
         self._jobs: dict[str, Job] = {}
 
@@ -134,7 +134,7 @@ class _Desk:
         folder = Path(tempfile.mkdtemp(dir=self._root))
         job = None
         try:
-            ask = Ask(
+            ask = JobRequest(
                 model=model,
                 prompt=prompt or "",
                 methods=methods or [],

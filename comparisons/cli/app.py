@@ -12,7 +12,7 @@ from wordlight.comparisons.cli.arguments import Commands, add_command, add_optio
 from wordlight.comparisons.runs.options import ModelOptions, whole_number
 
 if TYPE_CHECKING:
-    from wordlight.comparisons.app.jobs import Workshop
+    from wordlight.comparisons.app.jobs import JobQueue
 
 _EPILOG = """\
 It needs the extra `app` (pip install 'wordlight[app]'). Without --host only this machine reaches
@@ -57,17 +57,17 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the app until it is interrupted."""
-    from wordlight.comparisons.app.jobs import Workshop
+    from wordlight.comparisons.app.jobs import JobQueue
 
     how = ModelOptions.typed(arguments, only=_OF_MODELS)
-    workshop = Workshop(
+    workshop = JobQueue(
         arguments.model or list(EMBEDDED),
         lambda model: ModelOptions(model, **how).load(),
     )
     serve(workshop, host=arguments.host, port=arguments.port)
 
 
-def serve(workshop: Workshop, *, host: str, port: int) -> None:
+def serve(workshop: JobQueue, *, host: str, port: int) -> None:
     """Serve a workshop's app until it is interrupted.
 
     Raises ValueError where Gradio isn't installed, OSError for a port in use.

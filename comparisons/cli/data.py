@@ -110,7 +110,7 @@ def add_to(commands: Commands) -> None:
 
 def run_make(arguments: argparse.Namespace) -> None:
     """Draw what isn't drawn yet."""
-    from wordlight.comparisons.datasets.making import make, read_captions, shuffled, unreal
+    from wordlight.comparisons.datasets.making import make, read_captions, shuffled, unreal_captions
     from wordlight.comparisons.datasets.tagged_text import read_conllu, tag_by_spacy
 
     if arguments.kind == "coco-gen" and (arguments.tags or arguments.spacy):
@@ -127,7 +127,7 @@ def run_make(arguments: argparse.Namespace) -> None:
             if arguments.tags
             else tag_by_spacy([one.text for one in captions], arguments.spacy)
         )
-        captions = unreal(captions, tagged, arguments.seed)
+        captions = unreal_captions(captions, tagged, arguments.seed)
     options = ModelOptions.of(arguments)
     backend = options.load()
     with ProgressBar[object](

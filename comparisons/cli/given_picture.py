@@ -27,8 +27,8 @@ class GivenPicture:
 
     Attributes:
         pixels: ``(height, width, 3)`` uint8.
-        height, width: what the model is to see it at; None to choose.
-        inversion: how noise comes to it; see ``Backend.invert``.
+        height, width: the size at which the model sees it; None to choose.
+        inversion: the kind of inversion; see ``Backend.invert``.
     """
 
     pixels: npt.NDArray[np.uint8]

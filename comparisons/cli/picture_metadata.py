@@ -36,7 +36,7 @@ class PictureMetadata:
     Attributes:
         prompt: the words, without the markup of emphasis and networks.
         written: the prompt as the file has it.
-        negative_prompt: what guidance pushed away from, as the file has it.
+        negative_prompt: the prompt that guidance pushed away from, as the file has it.
         seed, steps, guidance_scale: of the run, where the file says.
         source: the program that wrote the file.
     """

@@ -6,16 +6,16 @@ from wordlight.comparisons.datasets.dataset import (
     Dataset,
     DatasetError,
     DatasetWarning,
-    Listed,
+    ListedItem,
 )
 from wordlight.comparisons.datasets.item import (
     CATEGORIES,
     OTHER_ROWS,
-    Accounting,
     Category,
     DatasetItem,
     Mask,
     ScoredWord,
+    WordCounts,
 )
 from wordlight.comparisons.datasets.opening import open_dataset
 from wordlight.comparisons.datasets.scenes import scene_item
@@ -23,7 +23,6 @@ from wordlight.comparisons.datasets.scenes import scene_item
 __all__ = [
     "CATEGORIES",
     "OTHER_ROWS",
-    "Accounting",
     "AnnotatedImage",
     "Annotation",
     "Category",
@@ -31,9 +30,10 @@ __all__ = [
     "DatasetError",
     "DatasetItem",
     "DatasetWarning",
-    "Listed",
+    "ListedItem",
     "Mask",
     "ScoredWord",
+    "WordCounts",
     "open_dataset",
     "scene_item",
 ]

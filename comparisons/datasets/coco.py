@@ -13,13 +13,13 @@ import numpy as np
 
 from wordlight.attribution.words import WordKey
 from wordlight.backends.segmenters.classes import plain
-from wordlight.backends.segmenters.matching import mentions
+from wordlight.backends.segmenters.matching import places_of_classes
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
     OnError,
 )
 from wordlight.comparisons.datasets.files import inside, read_image, read_json
@@ -44,7 +44,7 @@ class Coco(Dataset):
         subset: ``"val2017"``, ...; need not be said where there is only one.
         kind: ``"instances"``, ``"stuff"`` or ``"panoptic"``, whose PNG files lie in
             ``annotations/panoptic_<subset>/``.
-        tags, spacy: where captions' parts of speech come from (see ``Nouns``). A class is then
+        tags, spacy: the source of captions' parts of speech (see ``Nouns``). A class is then
             named by nouns alone: no orange by the colour of "an orange cat".
     """
 
@@ -134,7 +134,7 @@ class Coco(Dataset):
     def recognises(cls, place: Path) -> bool:
         return (place / "annotations").is_dir()
 
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         captions: dict[int, list[tuple[int, str]]] = defaultdict(list)
         for one in self._table(self._json(f"captions_{self.subset}.json"), "annotations"):
             caption = self._attempt(f"caption {one.get('id')}", lambda one=one: _caption(one))  # type: ignore[misc]
@@ -151,7 +151,7 @@ class Coco(Dataset):
             if listed is not None:
                 yield listed
 
-    def _listed(self, number: int, captions: Iterable[tuple[int, str]]) -> Listed | None:
+    def _listed(self, number: int, captions: Iterable[tuple[int, str]]) -> ListedItem | None:
         names = self._names_of(number)
         best, most = "", 0
         for _, text in captions:
@@ -161,12 +161,14 @@ class Coco(Dataset):
             return None
         sample = Path(str(self._images[number].get("file_name", ""))).stem
         self._prompts[sample] = (number, best)
-        return Listed(sample, sample)
+        return ListedItem(sample, sample)
 
     def _named(self, caption: str, names: Iterable[str]) -> dict[str, tuple[slice, ...]]:
         """The classes that a caption names, with the places where it does."""
-        found = mentions(caption, names)
-        nouns = {name: self._nouns.among(caption, places) for name, places in found.items()}
+        found = places_of_classes(caption, names)
+        nouns = {
+            name: self._nouns.places_of_nouns(caption, places) for name, places in found.items()
+        }
         return {name: places for name, places in nouns.items() if places}
 
     def _names_of(self, number: int) -> dict[str, list[int]]:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wordlight.backends.segmenters.classes import THINGS
-from wordlight.backends.segmenters.matching import forms, places
+from wordlight.backends.segmenters.matching import places, spellings
 from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
     OnError,
 )
 from wordlight.comparisons.datasets.files import inside, read_alpha_mask, read_image, read_text
@@ -33,7 +33,7 @@ class CocoGen(Dataset):
         words: ``"all"`` annotated words (the paper's mIoU over an open vocabulary), or the ones
             that name one of COCO's 80 classes (``"coco80"``, its mIoU80).
         unannotated: whether to list images without any mask, for a segmenter.
-        tags, spacy: where prompts' parts of speech come from (see ``Nouns``). A word is then scored
+        tags, spacy: the source of prompts' parts of speech (see ``Nouns``). A word is then scored
             where it is a noun alone.
     """
 
@@ -56,7 +56,7 @@ class CocoGen(Dataset):
         self.unannotated = unannotated
         self._nouns = Nouns(tags, spacy)
         self.tags, self.spacy = tags, self._nouns.release
-        self._known = {form for name in THINGS for form in forms(name)}
+        self._known = {form for name in THINGS for form in spellings(name)}
 
     @classmethod
     def recognises(cls, place: Path) -> bool:
@@ -64,7 +64,7 @@ class CocoGen(Dataset):
             (path / "prompt.txt").is_file() for path in place.iterdir() if path.is_dir()
         )
 
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is no folder")
         for name in sorted(path.name for path in self.root.iterdir()):
@@ -75,7 +75,7 @@ class CocoGen(Dataset):
             if listed is not None:
                 yield listed
 
-    def _listed(self, name: str) -> Listed | None:
+    def _listed(self, name: str) -> ListedItem | None:
         folder = inside(self.root, name)
         if not (folder / PROMPT).exists():
             raise DatasetError(f"{folder} has no {PROMPT}")
@@ -83,7 +83,7 @@ class CocoGen(Dataset):
         words = self._masks(folder)
         if not (self.unannotated or any(self._may_be_scored(prompt, word) for word in words)):
             return None
-        return Listed(name, prompt.lower())
+        return ListedItem(name, prompt.lower())
 
     def _may_be_scored(self, prompt: str, word: str) -> bool:
         # A mask of no word of the prompt is listed: reading it says what is wrong.
@@ -91,7 +91,7 @@ class CocoGen(Dataset):
         return not found or bool(self.named_in(prompt, found))
 
     def named_in(self, prompt: str, places: Iterable[slice]) -> tuple[slice, ...]:
-        return self._nouns.among(prompt, places)
+        return self._nouns.places_of_nouns(prompt, places)
 
     def _masks(self, folder: Path) -> dict[str, Path]:
         words = {

@@ -91,7 +91,7 @@ class AnnotatedImage:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedItem:
     """That an item is there: its name, what it must not be parted from, and its split.
 
     Items of one ``group`` (captions of the same image, images of the same prompt) never fall into
@@ -154,7 +154,7 @@ class Dataset(ABC):
         return f"{self.format} ({self.root.name})"
 
     @abstractmethod
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         """Every item, in a fixed order; what is malformed goes through ``_attempt``."""
 
     @abstractmethod
@@ -166,9 +166,9 @@ class Dataset(ABC):
         """The files that an item is read from."""
 
     @cached_property
-    def listing(self) -> tuple[Listed, ...]:
+    def listing(self) -> tuple[ListedItem, ...]:
         """Every item, by name; nothing of the images is read for it."""
-        seen: dict[str, Listed] = {}
+        seen: dict[str, ListedItem] = {}
         for one in self._list():
             if not _SAMPLE.fullmatch(one.sample):
                 self._malformed(
@@ -248,7 +248,7 @@ class Dataset(ABC):
         warnings.warn(f"{len(new)} of {self.root} skipped: {shown}", DatasetWarning, stacklevel=3)
 
     @cached_property
-    def _by_sample(self) -> dict[str, Listed]:
+    def _by_sample(self) -> dict[str, ListedItem]:
         return {one.sample: one for one in self.listing}
 
     def _attempt(self, what: str, do: Callable[[], T]) -> T | None:

@@ -17,7 +17,7 @@ from wordlight.comparisons.datasets.dataset import (
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
     OnError,
     is_text,
 )
@@ -42,7 +42,7 @@ class PlainFolder(Dataset):
 
     Args:
         root: the folder.
-        tags, spacy: where prompts' parts of speech come from (see ``Nouns``), so that a segmenter
+        tags, spacy: the source of prompts' parts of speech (see ``Nouns``), so that a segmenter
             makes masks for nouns alone. Words with a mask of their own are scored as they are.
     """
 
@@ -57,7 +57,7 @@ class PlainFolder(Dataset):
         self._records: dict[str, dict[str, Any]] = {}
 
     def named_in(self, prompt: str, places: Iterable[slice]) -> tuple[slice, ...]:
-        return self._nouns.among(prompt, places)
+        return self._nouns.places_of_nouns(prompt, places)
 
     @classmethod
     def recognises(cls, place: Path) -> bool:
@@ -65,7 +65,7 @@ class PlainFolder(Dataset):
             path.suffix in (".jsonl", ".parquet") for path in place.iterdir()
         )
 
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is no folder")
         names = sorted(
@@ -78,7 +78,7 @@ class PlainFolder(Dataset):
             if path is not None:
                 yield from self._rows(path)
 
-    def _rows(self, path: Path) -> Iterator[Listed]:
+    def _rows(self, path: Path) -> Iterator[ListedItem]:
         found = self._lines(path) if path.suffix == ".jsonl" else self._parquet(path)
         for where, record in found:
             listed = self._attempt(where, lambda w=where, r=record: self._listed(w, r))  # type: ignore[misc]
@@ -132,7 +132,7 @@ class PlainFolder(Dataset):
             rows = ((f"{path.name}, row {before + 1 + i}", i) for i in range(batch.num_rows))
             return [self._attempt(w, lambda w=w, i=i: _row(w, batch, i)) for w, i in rows]  # type: ignore[misc]
 
-    def _listed(self, where: str, record: Any) -> Listed:
+    def _listed(self, where: str, record: Any) -> ListedItem:
         if not isinstance(record, dict):
             raise DatasetError(f"{where}: an item is a JSON object, not {type(record).__name__}")
         if unknown := sorted(record.keys() - set(_FIELDS)):
@@ -150,7 +150,7 @@ class PlainFolder(Dataset):
         if sample is None:
             raise DatasetError(f"{where}: an item without an image needs an id")
         group = image or prompt.strip().lower()
-        return Listed(str(sample), group, split, given=image is not None)
+        return ListedItem(str(sample), group, split, given=image is not None)
 
     def _read(self, sample: str) -> AnnotatedImage:
         record = self._records[sample]

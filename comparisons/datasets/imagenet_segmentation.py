@@ -14,7 +14,7 @@ from wordlight.comparisons.datasets.dataset import (
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
     OnError,
 )
 from wordlight.comparisons.datasets.files import check_plain, read_text
@@ -68,7 +68,7 @@ class ImageNetSegmentation(Dataset):
     def recognises(cls, place: Path) -> bool:
         return place.is_file() and place.suffix in (".mat", ".h5", ".hdf5")
 
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         with self._opened() as file:
             ids = self._table(file, "id")
             self._synsets = []
@@ -77,7 +77,7 @@ class ImageNetSegmentation(Dataset):
                 self._synsets.append(name or "")
                 if name is not None:
                     # Photographs of one synset have the same prompt.
-                    yield Listed(f"{index:04d}", name.partition("_")[0])
+                    yield ListedItem(f"{index:04d}", name.partition("_")[0])
 
     def _read(self, sample: str) -> AnnotatedImage:
         index = int(sample)

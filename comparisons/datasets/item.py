@@ -38,8 +38,8 @@ class ScoredWord:
 
     Attributes:
         word: of the prompt.
-        category: what kind of word it is.
-        referent: which group of objects it describes, -1 for the ground.
+        category: the kind of word.
+        referent: the group of objects it describes, -1 for the ground.
         mask: ``(height, width)`` of the image, not empty.
         headline: whether it counts for the headline: a shape noun, or any other object's name, in
             an image in which at least two objects were found whose masks differ.
@@ -66,8 +66,8 @@ class DatasetItem:
     Attributes:
         sample: its name, such as ``"scenes-test-0003"``.
         split: the split of its prompt.
-        trajectory: how it was made, or its inversion where it was given.
-        words: what is scored.
+        trajectory: the run that made it, or its inversion where it was given.
+        words: the words to score.
         dropped: category of each content word for which no mask was found.
     """
 
@@ -79,14 +79,14 @@ class DatasetItem:
 
 
 @dataclass(frozen=True)
-class Accounting:
+class WordCounts:
     """Counts of the words to score that were kept and dropped, by category."""
 
     kept: dict[str, int]
     dropped: dict[str, int]
 
     @classmethod
-    def of(cls, items: Iterable[DatasetItem]) -> Accounting:
+    def of(cls, items: Iterable[DatasetItem]) -> WordCounts:
         """Count over items."""
         kept: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
@@ -96,7 +96,7 @@ class Accounting:
         return cls.counted(kept, dropped)
 
     @classmethod
-    def counted(cls, kept: Counter[str], dropped: Counter[str]) -> Accounting:
+    def counted(cls, kept: Counter[str], dropped: Counter[str]) -> WordCounts:
         """Return an account of words that were counted elsewhere."""
         other = [category for category in OTHER_CATEGORIES if kept[category] or dropped[category]]
         # A data set has words of one kind or of the other.

@@ -21,7 +21,7 @@ from wordlight.comparisons.datasets.dataset import DatasetError, is_text
 from wordlight.comparisons.datasets.files import read_json, read_text
 from wordlight.comparisons.datasets.tagged_text import TaggedText, TaggedToken, TaggingError
 from wordlight.comparisons.store.lock import locked
-from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.output_folder import writable_folder
 from wordlight.comparisons.store.settings_file import holds_same_run, write_settings
 from wordlight.comparisons.wording import counted
 
@@ -89,7 +89,9 @@ def shuffled(captions: Sequence[Caption], seed: int) -> list[Caption]:
     return list(first.values())
 
 
-def unreal(captions: Sequence[Caption], tagged: Iterable[TaggedText], seed: int) -> list[Caption]:
+def unreal_captions(
+    captions: Sequence[Caption], tagged: Iterable[TaggedText], seed: int
+) -> list[Caption]:
     """Captions whose nouns and adjectives are replaced by others of all captions, at random.
 
     Each word is replaced where it stands, by one of the same part of speech; the more often a word
@@ -136,7 +138,7 @@ def _own_place(text: str, token: TaggedToken, after: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Made:
+class DrawingCounts:
     """Counts of the images that there are, were drawn now, and were left out, with why."""
 
     there: int
@@ -154,7 +156,7 @@ def make(
     kind: str = "coco-gen",
     drawn_with: Mapping[str, Any] | None = None,
     on_image: Callable[[], object] = lambda: None,
-) -> Made:
+) -> DrawingCounts:
     """Draw the first ``n`` captions into ``out``, a folder an image, in COCO-Gen's layout.
 
     A folder is there whole or not at all, so what was stopped goes on where it was; asked for more
@@ -162,12 +164,12 @@ def make(
     can't read (it is too long) is left out.
 
     Args:
-        captions: in their order, see ``shuffled`` and ``unreal``.
+        captions: in their order, see ``shuffled`` and ``unreal_captions``.
         backend: the model.
         out: the folder.
-        n: how many images.
+        n: the number of images.
         seed: with an image's number it gives the seed of its noise.
-        kind: what the set is called in its settings.
+        kind: the set's name in its settings.
         drawn_with: scheduler, steps and guidance by name, where they aren't the model's own: these
             make another set.
         on_image: called once an image, for a progress bar.
@@ -183,7 +185,7 @@ def make(
     root = Path(out)
     settings = {**_settings(captions, backend, seed, kind), **(drawn_with or {})}
     drawn, left_out, there = 0, [], 0
-    with claimed(root), locked(root):
+    with writable_folder(root), locked(root):
         if not holds_same_run(root, settings):
             # Of the lock's own files the names begin with a point.
             if any(not path.name.startswith(".") for path in root.iterdir()):
@@ -212,7 +214,7 @@ def make(
             f"{len(left_out)} were "
             f"left out, the first of them {left_out[0]}"
         )
-    return Made(there, drawn, tuple(left_out))
+    return DrawingCounts(there, drawn, tuple(left_out))
 
 
 def noise_seed(seed: int, image: int) -> int:

@@ -55,7 +55,7 @@ class Nouns:
         """The files that the parts of speech are read from."""
         return (Path(self.tags),) if self.tags else ()
 
-    def among(self, caption: str, places: Iterable[slice]) -> tuple[slice, ...]:
+    def places_of_nouns(self, caption: str, places: Iterable[slice]) -> tuple[slice, ...]:
         """Return the places (in characters) whose last word is a noun; all, where no tags exist.
 
         Raises DatasetError where the tags can't be had, or don't have the caption.

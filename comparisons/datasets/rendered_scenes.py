@@ -11,7 +11,7 @@ from wordlight.comparisons.datasets.dataset import (
     AnnotatedImage,
     Annotation,
     Dataset,
-    Listed,
+    ListedItem,
     OnError,
 )
 from wordlight.comparisons.datasets.scenes import described
@@ -46,11 +46,11 @@ class RenderedScenes(Dataset):
     def title(self) -> str:
         return f"{self.format} ({self.test})"
 
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         for split, scenes_split in (("calibration", "calibration"), ("test", self.test)):
             for index in range(COUNT):
                 name = f"rendered-{scenes_split}-{index:04d}"
-                yield Listed(name, name, split)
+                yield ListedItem(name, name, split)
 
     def _read(self, sample: str) -> AnnotatedImage:
         split, _, index = sample.removeprefix("rendered-").rpartition("-")

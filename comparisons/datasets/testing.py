@@ -11,7 +11,7 @@ import numpy as np
 from wordlight.attribution.testing.model import ToyModel
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.tokens import PromptTooLongError
-from wordlight.comparisons.datasets.dataset import AnnotatedImage, Dataset, Listed
+from wordlight.comparisons.datasets.dataset import AnnotatedImage, Dataset, ListedItem
 
 #: The splits that a data set can have of its own.
 _SPLITS = (None, "calibration", "test")
@@ -22,7 +22,7 @@ def check_dataset(dataset: Dataset, *, n: int = 20) -> None:
 
     Args:
         dataset: an opened one, with two items or more.
-        n: how many of its items are read.
+        n: the number of its items that are read.
 
     Raises:
         AssertionError: the first thing that is wrong, and what would be right.
@@ -56,7 +56,7 @@ def _describes_itself(dataset: Dataset) -> None:
     _expect(len(counts) > 1, "two items or more are needed to check it")
 
 
-def _reads(dataset: Dataset, listed: Listed) -> None:
+def _reads(dataset: Dataset, listed: ListedItem) -> None:
     sample = listed.sample
     item, again = dataset.read(sample), dataset.read(sample)
     _expect(isinstance(item, AnnotatedImage), f"{sample} is read as {type(item).__name__}")

@@ -13,7 +13,7 @@ from wordlight.comparisons.datasets.dataset import (
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
     OnError,
 )
 from wordlight.comparisons.datasets.files import inside, read_image, read_labels, read_text
@@ -35,7 +35,7 @@ class Voc(Dataset):
 
     Args:
         root: the folder of these folders, such as ``VOCdevkit/VOC2012``.
-        subset: which list; all segmented images where it is empty and there is none.
+        subset: the list to read; all segmented images where it is empty and there is none.
         prompt: a template, with ``{}`` for the classes.
         classes: a text file with the name of a class a line, from number 1 on, for data sets of
             this layout with other classes than VOC's 20.
@@ -66,12 +66,12 @@ class Voc(Dataset):
     def recognises(cls, place: Path) -> bool:
         return (place / IMAGES).is_dir()
 
-    def _list(self) -> Iterable[Listed]:
+    def _list(self) -> Iterable[ListedItem]:
         for folder in (IMAGES, LABELS):
             if not (self.root / folder).is_dir():
                 raise DatasetError(f"{self.root} has no folder {folder}")
         for name in self._names():
-            yield Listed(name, name)
+            yield ListedItem(name, name)
 
     def _names(self) -> list[str]:
         if not self.subset:

@@ -27,7 +27,8 @@ def boundary_f(found: Mask, mask: Mask, *, tolerance: float = 0.0075) -> float:
     Args:
         found: the mask that is judged; an empty one has 0.
         mask: the true one, not empty.
-        tolerance: how near, as a share of the image's diagonal, rounded up to whole pixels.
+        tolerance: the largest distance, as a share of the image's diagonal, rounded up to whole
+            pixels.
 
     Raises:
         ValueError: masks of different sizes, a true mask that is empty.

@@ -57,8 +57,8 @@ def sensitivity_of_image(
 
     Args:
         image: with all of its maps, and their method.
-        perturbations: how many other embeddings.
-        radius: how far these are at most, in root mean squares of the embeddings, above 0.
+        perturbations: the number of perturbations.
+        radius: the largest perturbation, in root mean squares of the embeddings, above 0.
     """
     if image.shuffled or image.method is None or image.method.needs & _READS_TEXT:
         return None

@@ -79,8 +79,8 @@ class JudgedImage:
         maps: of the row.
         shuffled: whether each word is judged on the map of another object's word.
         thresholds: the row's, where some were chosen.
-        method: what made the maps; None for maps from files.
-        model: what metrics ask of the model; None where none of them asks.
+        method: the method that made the maps; None for maps from files.
+        model: the part of the model that metrics ask; None where none of them asks.
         map_of: gives a scored word's map, where it isn't ``maps.at(word)``.
     """
 

@@ -39,25 +39,25 @@ class Metric:
         name: in results, files and the command line, in kebab-case.
         score: the function, of what ``over`` says and the ``options`` by name; None where the
             value isn't defined.
-        over: what it is given.
-        label: what tables call it; the name where nothing is said.
+        over: its input.
+        label: its name in tables; the name where nothing is said.
         higher_is_better: the direction.
-        digits: how many of them tables print.
-        unit: what a printed number is divided by, such as 2**20 for MiB.
-        needs: what must be there.
-        constant: what a map that is the same everywhere scores: a number, a function of the mask,
+        digits: the number of digits in tables.
+        unit: the divisor of a printed number, such as 2**20 for MiB.
+        needs: the inputs that must be there.
+        constant: the score of a map that is the same everywhere: a number, a function of the mask,
             or None where that depends on the model.
         least, most: the range of the values.
         groups: further names that it can be asked for by, with others.
-        table: where it stands: ``"headline"``, ``"more"``, ``""`` (in files alone), or the name of
-            a table of its own kind.
+        table: the table that it is in: ``"headline"``, ``"more"``, ``""`` (in files alone), or the
+            name of a table of its own kind.
         interval: whether the first table prints its interval.
         ranked: whether rows are tested against each other and ranked by it.
         every_word: whether its mean is over all scored words, and not the headline words alone.
         reference: the method that is this metric's own truth; it is shown, and not ranked.
         options: further arguments of the function that may be asked for otherwise; numbers are
             above 0.
-        notes: what a reader of its table must know.
+        notes: remarks for readers of its table.
     """
 
     name: str

@@ -48,7 +48,7 @@ def iou_of_word(
 
     Args:
         word: with its map and mask.
-        threshold: where the map is cut; where the row's maps are, on this scale, for None.
+        threshold: the threshold of the map; the row's own, on this scale, for None.
         scale: on which scale; see ``Scale``. The paper of origin (Tang et al., arXiv 2210.04885)
             writes its thresholds as shares of a map's greatest value, and its release takes them
             between its least and greatest; absolute ones only tell maps of one method apart.

@@ -33,7 +33,7 @@ class WordGame:
     Args:
         backend: the model.
         trajectory: of the image.
-        steps: which steps; evenly spaced ones for a number, all where None.
+        steps: the steps; evenly spaced ones for a number, all where None.
         target: f; ``Guidance()`` where None.
         batch_size: largest batch of one denoiser pass.
 

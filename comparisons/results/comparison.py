@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.comparisons.datasets import OTHER_ROWS, Accounting, DatasetItem
+from wordlight.comparisons.datasets import OTHER_ROWS, DatasetItem, WordCounts
 from wordlight.comparisons.metrics import cost
 from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.metrics.segmentation import BEST
@@ -23,11 +23,11 @@ from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.image_words import Survey
 from wordlight.comparisons.stats.intervals import ChoiceShares, Estimate, mean_over_words
 from wordlight.comparisons.stats.paired_tests import (
+    MethodRank,
     PairedTest,
-    Standing,
     paired_tests,
     pairs_with,
-    standings,
+    rank_methods,
     standings_against,
 )
 from wordlight.comparisons.store.cells import SOMETIMES, Cell
@@ -42,7 +42,7 @@ class Result:
     method: str
     metric: str
     estimate: Estimate
-    standing: Standing | None = None
+    standing: MethodRank | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
@@ -65,7 +65,7 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class ComparisonFacts:
     """Facts that a reader must know beside the scores.
 
     ``steps`` are the indices of the denoising steps that the table's methods looked at, of
@@ -87,8 +87,8 @@ class Facts:
     calibration: int
     steps: tuple[int, ...]
     sampling_steps: int
-    accounting: Accounting
-    calibration_accounting: Accounting
+    accounting: WordCounts
+    calibration_accounting: WordCounts
     budget: int | None = None
     data: str | None = None
     headline: str = "shape nouns in images of two or more objects"
@@ -105,13 +105,14 @@ class Comparison:
     Attributes:
         results: the headline, one estimate for each row and metric.
         other: mIoU at the chosen threshold over other words, by kind of word.
-        ceiling: what the latent grid alone allows, by metric, over the headline words.
+        ceiling: the scores of the true masks on the latent grid, by metric, over the headline
+            words.
         other_ceiling: the same by kind of word, at the chosen threshold.
         table_rows: the rows of the table, in order.
-        choices: what the calibration split chose, by method.
+        choices: the calibration split's choices, by method.
         ceiling_threshold: the same for the ceiling.
         tests: the pairs of ranked methods that were tested, by the metric that they were tested on.
-        metrics: what was measured, the metrics of cost at the end.
+        metrics: the metrics, those of cost at the end.
         facts: the rest that a reader must know.
         out: the folder of the results.
         failures: cells that failed; their images are left out of their rows.
@@ -129,7 +130,7 @@ class Comparison:
     ceiling_threshold: float
     tests: dict[str, tuple[PairedTest, ...]]
     metrics: tuple[Metric, ...]
-    facts: Facts
+    facts: ComparisonFacts
     out: Path
     failures: tuple[Failure, ...] = ()
     lost: tuple[str, ...] = ()
@@ -154,7 +155,7 @@ class Comparison:
         """One headline estimate; raises KeyError for a method or metric that isn't there."""
         return self.result(method, metric).estimate
 
-    def standing(self, method: str, metric: str = BEST) -> Standing | None:
+    def standing(self, method: str, metric: str = BEST) -> MethodRank | None:
         """A method's rank by a metric; None for one that isn't ranked by it, or that looks at other
         steps. Raises KeyError for a method or metric that isn't there."""
         return self.result(method, metric).standing
@@ -219,14 +220,14 @@ def check_headline(items: Iterable[DatasetItem]) -> None:
         )
 
 
-def account(surveys: Iterable[Survey]) -> Accounting:
+def account(surveys: Iterable[Survey]) -> WordCounts:
     """Return the counts of words that were kept and dropped, by category."""
     kept: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     for survey in surveys:
         kept.update(word.category for word in survey.words)
         dropped.update(survey.dropped)
-    return Accounting.counted(kept, dropped)
+    return WordCounts.counted(kept, dropped)
 
 
 def summarise(
@@ -299,7 +300,7 @@ def _ranking(
     results: Sequence[Result],
     seed: int,
     best: str | None,
-) -> tuple[tuple[PairedTest, ...], dict[str, Standing]]:
+) -> tuple[tuple[PairedTest, ...], dict[str, MethodRank]]:
     means = {one.method: one.estimate.mean for one in results if one.metric == metric.name}
     # Rows that look at other steps stand apart, and are compared with none.
     names = [
@@ -315,7 +316,7 @@ def _ranking(
     tests = paired_tests(of_names, seed=seed)
     turn = -1 if higher else 1
     order = sorted(names, key=lambda name: turn * means[name])
-    return tests, standings(order, tests, higher_is_better=higher)
+    return tests, rank_methods(order, tests, higher_is_better=higher)
 
 
 def _best_beforehand(choices: Mapping[str, Choice]) -> str | None:

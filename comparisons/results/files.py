@@ -32,7 +32,7 @@ def write_reports(
     there, ``summary.json``.
 
     Args:
-        comparison: what was found.
+        comparison: the results.
         scores: of the test split, a cell at a time.
         surveys: of its images.
         items: its images, of which the first few are shown.

@@ -69,17 +69,17 @@ class FinishedRun:
     """A run that is done.
 
     Attributes:
-        folder: where it is.
+        folder: its folder.
         rows: the methods, best first; those that look at other steps come last.
         scores: the mIoU at the chosen threshold, ``(sample, method, word, occurrence, value)``,
             with ``split``, ``kind`` and ``row`` of the word.
-        words: what is scored, by ``row``: ``prompt``, ``mask`` (a PNG) and the like.
+        words: the scored words, by ``row``: ``prompt``, ``mask`` (a PNG) and the like.
         metrics: the headline's metrics, in the order in which they were measured.
-        facts: what each metric says of itself, by name.
+        facts: each metric's own facts, by name.
         main: the metric that the rows are ordered by.
         settings: all that the maps depend on.
-        summary: what else the run said of itself.
-        command: what was typed, or None where Python code asked for it.
+        summary: the run's further facts.
+        command: the command line, or None where Python code asked for it.
     """
 
     folder: Path
@@ -143,7 +143,7 @@ class FinishedRun:
         """True if all rows were tested against one, and not every pair."""
         return any(row.standing == "best" for row in self.rows)
 
-    def most(self, kind: str) -> int:
+    def n_words(self, kind: str) -> int:
         """Return the number of words of a kind on which the row with most of them was scored."""
         return max((row.of_kind(kind).n for row in self.rows), default=0)
 

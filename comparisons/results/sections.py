@@ -10,7 +10,12 @@ from textwrap import fill
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from wordlight.comparisons.results.text_tables import Lines, aligned, escape_markdown, piped
+from wordlight.comparisons.results.text_tables import (
+    Lines,
+    aligned,
+    escape_markdown,
+    markdown_table,
+)
 
 _WIDTH = 100
 _PAGE = """\
@@ -85,7 +90,7 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
     parts = [f"# {escape_markdown(title)}"]
     for one in sections:
         parts += [f"## {escape_markdown(one.heading)}", escape_markdown(one.about)]
-        parts += [piped(one.lines)] if one.lines else []
+        parts += [markdown_table(one.lines)] if one.lines else []
         parts += ["\n".join(f"- {escape_markdown(note)}" for note in one.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -17,7 +17,7 @@ from wordlight.comparisons.results.text_tables import (
     aligned,
     comma_separated,
     escape_markdown,
-    piped,
+    markdown_table,
     tabular,
 )
 from wordlight.comparisons.rows.budget import effort_of
@@ -26,8 +26,8 @@ from wordlight.comparisons.stats.intervals import Estimate
 from wordlight.comparisons.stats.paired_tests import (
     ALPHA,
     POWER,
+    MethodRank,
     PairedTest,
-    Standing,
     smallest_difference,
 )
 from wordlight.comparisons.store.cells import COMPLETENESS, PEAK_BYTES, SOMETIMES
@@ -56,9 +56,14 @@ def plain(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The same, as Markdown."""
-    parts = [f"**{escape_markdown(_title(comparison))}**", "", piped(headline(comparison)), ""]
+    parts = [
+        f"**{escape_markdown(_title(comparison))}**",
+        "",
+        markdown_table(headline(comparison)),
+        "",
+    ]
     for heading, lines in _further(comparison):
-        parts += [f"{heading}:", "", piped(lines), ""]
+        parts += [f"{heading}:", "", markdown_table(lines), ""]
     return "\n".join([*parts, *(f"- {escape_markdown(note)}" for note in notes(comparison))]) + "\n"
 
 
@@ -118,9 +123,9 @@ def of_model(
     """One of these tables, best first, and the rows that have no value in it.
 
     Args:
-        comparison: what was found.
+        comparison: the results.
         table: one of ``model_tables``.
-        call: what a row is called.
+        call: a function that names a row.
     """
     metrics = comparison.of_table(table)
     first = metrics[0]
@@ -476,7 +481,7 @@ def _place_by(comparison: Comparison, row: Row, metric: Metric) -> tuple[bool, f
     return row.extra, math.inf if math.isnan(mean) else turned
 
 
-def _place(standing: Standing | None) -> str:
+def _place(standing: MethodRank | None) -> str:
     return NONE if standing is None else standing.shown
 
 

@@ -34,7 +34,7 @@ def _fit(line: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
 
 
-def piped(lines: Lines) -> str:
+def markdown_table(lines: Lines) -> str:
     """A Markdown table."""
     escaped = [[escape_markdown(cell) for cell in line] for line in lines]
     header, *body = (f"| {' | '.join(line)} |" for line in escaped)

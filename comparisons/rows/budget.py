@@ -18,7 +18,7 @@ class Workload:
 
     Attributes:
         lengths: the different numbers of players and, of them, of words that their prompts have.
-        sampling_steps: how often the denoiser is called for an image.
+        sampling_steps: the number of calls of the denoiser for an image.
         guided: whether with guidance.
     """
 

@@ -83,7 +83,7 @@ def _shares(scores: Sequence[Score], seed: int) -> ChoiceShares:
     return ChoiceShares.resampled([sample for sample, _, _ in words], array, seed=seed)
 
 
-def tells(scores: Iterable[Score]) -> bool:
+def has_headline_word(scores: Iterable[Score]) -> bool:
     """Return whether a headline word is among what was scored, so that there is something to choose
     on: a cell without one holds nothing but what its maps cost."""
     return any(score.metric == NORMALISED_CURVE[0] for score in scores)

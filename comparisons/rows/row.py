@@ -53,12 +53,12 @@ class Row:
         name: of this row alone, such as ``"daam-all-steps"``; with several frameworks
             ``"daam-all-steps@flax"``.
         label: in tables, such as ``"daam (all steps)"`` or ``"daam (all steps, flax)"``.
-        variants: where the maps come from; several where the calibration split chooses one.
+        variants: the origin of the maps; several where the calibration split chooses one.
         family: the method's, ``"control"`` for controls, ``"precomputed"`` for files.
         extra: whether it stands apart: it looks at other steps than the table's, or masks chose
             where it looks.
         shuffled: whether each word is scored on the map of another object's word.
-        framework: whose backend makes the maps; the run's first where none does.
+        framework: the framework that makes the maps; the run's first where none does.
         reference: whether it stands here only since some metric's own truth is its maps.
     """
 
@@ -114,7 +114,7 @@ def build_rows(
     """The rows that were asked for on one backend, in order.
 
     Args:
-        backend: what named methods are constructed on.
+        backend: the backend of named methods.
         methods: names, attributors, or attributors by a name of their own; the default ones for
             None.
         maps: precomputed maps, by the names of their rows.
@@ -381,7 +381,7 @@ def check_methods(methods: Methods | None, steps: int, sampling_steps: int | Non
     Args:
         methods: as ``compare`` takes them.
         steps: the number of evenly spaced steps they look at where they don't say.
-        sampling_steps: in how many images are drawn, where that was asked for.
+        sampling_steps: the number of steps an image is drawn in, where that was asked for.
 
     Raises:
         ValueError: an unknown method or option, more steps than there can be.

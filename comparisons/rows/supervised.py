@@ -14,7 +14,7 @@ from wordlight.attribution.maps import AttributionMaps, Provenance, WordMap
 from wordlight.attribution.words import Word, WordKey
 from wordlight.backends.segmenters.classes import is_stuff
 from wordlight.backends.segmenters.loading import load_segmenter
-from wordlight.backends.segmenters.matching import mentions
+from wordlight.backends.segmenters.matching import places_of_classes
 from wordlight.backends.segmenters.segmenter import Segmenter, SegmenterLoadError
 from wordlight.comparisons.datasets.dataset import Annotation
 from wordlight.comparisons.datasets.item import DatasetItem, Mask
@@ -41,7 +41,7 @@ class SegmenterAnnotator:
         self, prompt: str, image: npt.NDArray[np.uint8]
     ) -> tuple[list[Annotation], list[str]]:
         """The words that it finds, with their masks, and those that it doesn't find."""
-        named = mentions(prompt, self.segmenter.vocabulary, self.segmenter.synonyms)
+        named = places_of_classes(prompt, self.segmenter.vocabulary, self.segmenter.synonyms)
         found: list[Annotation] = []
         missed: list[str] = []
         for name, mask in zip(named, self.segmenter.masks(image, list(named)), strict=True):
@@ -118,7 +118,7 @@ def supervised_rows(
 
     Args:
         segmenters: by the names of their rows.
-        maker: what made the masks: it is never judged by its own masks.
+        maker: the segmenter that made the masks: it is never judged by its own masks.
         taken: the names of other rows.
         device: to load them on.
 

@@ -32,11 +32,11 @@ class Bench:
     """A plan's models, images and rows.
 
     Attributes:
-        plan: what was asked for.
+        plan: the arguments.
         backends: one a framework; the first draws the images.
         calibration, test: the images of the two splits.
         rows: the rows.
-        metrics: what they are judged by, beside their cost.
+        metrics: the metrics, without those of cost.
         not_measured: rows that were asked for and can't be had, each with why.
         unmeasured: metrics that were asked for and can't be had of these images, each with why.
 

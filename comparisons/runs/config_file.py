@@ -66,7 +66,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     for key, value in found.items():
         kind = options[key].kind
-        if not kind.holds(value):
+        if not kind.accepts(value):
             raise ConfigError(f"{path}: {key} must be {kind.says}, not {reprlib.repr(value)}")
     return {options[key].name: options[key].kind.read(value) for key, value in found.items()}
 

@@ -77,7 +77,7 @@ class Survey:
 
         Args:
             item: the image.
-            metrics: what the ceiling is measured by, those that need masks alone.
+            metrics: the metrics of the ceiling, those that need masks alone.
             thresholds: the ceiling's, where metrics need some.
             held: its values by other metrics are kept.
         """
@@ -131,7 +131,7 @@ class Survey:
             metrics={**known, **{n: registry.identity(one) for n, one in lacking.items()}},
         )
 
-    def holds(self, metrics: Iterable[Metric], thresholds: Thresholds | None) -> bool:
+    def has_measures(self, metrics: Iterable[Metric], thresholds: Thresholds | None) -> bool:
         """Return whether the ceiling was measured by all of these, at these thresholds."""
         if thresholds is not None and self.choice != astuple(thresholds):
             return False

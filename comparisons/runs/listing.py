@@ -26,13 +26,13 @@ class RunInfo:
     """A run as its folder tells it.
 
     Attributes:
-        folder: where it is.
+        folder: its folder.
         started: when, in UTC.
-        model, frameworks, data, n: what was compared on.
+        model, frameworks, data, n: the comparison's settings.
         methods: the names of the rows.
-        cells: how many it has; None where its folder doesn't say.
-        made: how many of them are finished.
-        failed: how many failed.
+        cells: the number of its cells; None where its folder doesn't say.
+        made: the number of finished cells.
+        failed: the number of failed cells.
         state: ``"finished"``, ``"running"``, ``"stopped"`` or ``"failed cells"``.
         versions: of the packages, when it was started.
         settings: all of them.

@@ -63,16 +63,16 @@ class Kind:
     """The values that an option takes, typed and in a file.
 
     Attributes:
-        says: what a file's value must be, such as "a whole number, 1 or more".
+        says: the rule for a file's value, such as "a whole number, 1 or more".
         holds: whether a file's value is that.
         flag: arguments of ``argparse``'s ``add_argument``.
         typed: turns what ``argparse`` gathered into a file's value; raises ValueError.
         read, write: turn a file's value into the field's, and back; None is left out of files.
-        strict: whether the values that Python passes are checked by ``holds`` too.
+        strict: whether the values that Python passes are checked by ``accepts`` too.
     """
 
     says: str
-    holds: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
     flag: Mapping[str, Any] = field(default_factory=dict)
     typed: Callable[[Any], Any] = _as_it_is
     read: Callable[[Any], Any] = _as_it_is
@@ -83,18 +83,18 @@ class Kind:
 def whole(least: int) -> Kind:
     """Whole numbers, ``least`` or more."""
 
-    def holds(value: Any) -> bool:
+    def accepts(value: Any) -> bool:
         known = isinstance(value, Integral) and not isinstance(value, bool)
         return known and int(value) >= least
 
     says = f"a whole number, {least} or more"
-    return Kind(says, holds, {"type": whole_number(least)}, strict=True)
+    return Kind(says, accepts, {"type": whole_number(least)}, strict=True)
 
 
 def number(least: float = 0.0, most: float = math.inf) -> Kind:
     """Numbers from ``least`` to ``most``."""
 
-    def holds(value: Any) -> bool:
+    def accepts(value: Any) -> bool:
         known = isinstance(value, Real) and not isinstance(value, bool)
         return known and least <= value <= most and math.isfinite(value)
 
@@ -106,7 +106,7 @@ def number(least: float = 0.0, most: float = math.inf) -> Kind:
         return value
 
     bounds = f"{least:g} or more" if math.isinf(most) else f"from {least:g} to {most:g}"
-    return Kind(f"a number, {bounds}", holds, {"type": parse}, strict=True)
+    return Kind(f"a number, {bounds}", accepts, {"type": parse}, strict=True)
 
 
 def one_of(*names: str) -> Kind:
@@ -161,14 +161,14 @@ def table(flag: str, what: str, of: str) -> Kind:
             named[name] = value
         return named
 
-    def holds(value: Any) -> bool:
+    def accepts(value: Any) -> bool:
         return isinstance(value, Mapping) and all(
             _is_text(k) and _is_text(v) for k, v in value.items()
         )
 
     flags = {"action": "append", "metavar": what}
     return Kind(
-        f"a table of {of} by name", holds, flags, typed, write=lambda value: dict(value) or None
+        f"a table of {of} by name", accepts, flags, typed, write=lambda value: dict(value) or None
     )
 
 
@@ -203,7 +203,7 @@ class Option:
 
     Attributes:
         name: the field's, and the Python argument's.
-        help: what the command line says of it.
+        help: its text in the command line's help.
         flags: as they are typed.
         key: in a run file.
         identity: whether its value is written among a run's settings, which tell it from others.
@@ -300,7 +300,7 @@ class Options:
     def __post_init__(self) -> None:
         for one in options_of(type(self)):
             value = getattr(self, one.name)
-            if one.kind.strict and value is not None and not one.kind.holds(value):
+            if one.kind.strict and value is not None and not one.kind.accepts(value):
                 raise ValueError(f"{one.name} must be {one.kind.says}, not {value!r}")
 
     @classmethod

@@ -87,7 +87,7 @@ def judged_cell(
     Args:
         folder: of the cells.
         item: the image.
-        row, variant: whose maps.
+        row, variant: the source of the maps.
         metrics: those that ``held`` lacks, or all.
         thresholds: the row's, where some were chosen.
         model: for metrics that ask the model.

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CalibrationChoice:
     """The calibration split's choice for a row: the number of its variant, and thresholds where its
     maps are cut."""
 
@@ -48,7 +48,7 @@ class Chosen:
     thresholds: Thresholds | None
 
     @classmethod
-    def of(cls, row: Row, choice: Choice) -> Chosen:
+    def of(cls, row: Row, choice: Choice) -> CalibrationChoice:
         """The same as plain data."""
         return cls(row.variants.index(choice.variant), choice.thresholds)
 
@@ -62,7 +62,7 @@ class Task:
             batch of images; ``"calibrate"`` or ``"judge"`` one image's cells.
         split: of the images.
         index: of the image, or of the batch's first.
-        framework: whose cells.
+        framework: the framework of the cells.
         chosen: for ``"judge"``, by row.
         survey: for ``"judge"``, whether the image's words are to be written down too.
         ceiling: then the ceiling's thresholds, where some were chosen.
@@ -72,13 +72,13 @@ class Task:
     split: str
     index: int
     framework: str = ""
-    chosen: Mapping[str, Chosen] = field(default_factory=dict)
+    chosen: Mapping[str, CalibrationChoice] = field(default_factory=dict)
     survey: bool = False
     ceiling: Thresholds | None = None
 
 
 @dataclass
-class Done:
+class TaskOutcome:
     """The outcome of a task: how many images or cells weren't there before, cells that failed in
     it, damaged files that were made again, and images that were left out, each with why."""
 
@@ -148,7 +148,7 @@ class Worker:
     """Does tasks, one at a time, in this process.
 
     Args:
-        bench: what they need.
+        bench: the plan's models, images and rows.
         root: the run's folder.
         damaged: ``"stop"`` raises DamagedFileError for a file of the run that can't be read,
             ``"recompute"`` makes it again.
@@ -181,19 +181,19 @@ class Worker:
             )
         return settings_hash(self.bench.settings())
 
-    def do(self, task: Task) -> Done:
+    def do(self, task: Task) -> TaskOutcome:
         """Do a task, or what is left of it.
 
         A cell whose method fails is recorded and left out; everything else is raised.
         """
-        done = Done(task)
+        done = TaskOutcome(task)
         images = self.bench.of_split(task.split)
         if task.kind == "try":
             _try(images, self.bench)
             return done
         images.run = self.run
         if task.kind == "draw":
-            done.units = images.lacking(task.index, self.root / SAMPLES)
+            done.units = images.n_missing(task.index, self.root / SAMPLES)
             images.make(task.index, self.root / SAMPLES)
         else:
             self._cells(task, images, done)
@@ -202,7 +202,7 @@ class Worker:
         done.left_out = {one: images.left_out[one] for one in samples if one in images.left_out}
         return done
 
-    def _cells(self, task: Task, images: ImageSet, done: Done) -> None:
+    def _cells(self, task: Task, images: ImageSet, done: TaskOutcome) -> None:
         kept = _Kept(self, images, task.index, done)
         cells = CellFolder(self.root, task.framework, self.run)
         broken: dict[str, BaseException] = {}
@@ -211,7 +211,7 @@ class Worker:
         if task.survey:
             self._survey(task.ceiling, kept, done)
 
-    def item(self, images: ImageSet, index: int, done: Done) -> DatasetItem | None:
+    def item(self, images: ImageSet, index: int, done: TaskOutcome) -> DatasetItem | None:
         """An image of the run, made where it isn't there; None for one that is left out."""
         images.run = self.run
         return _Kept(self, images, index, done).item()
@@ -222,7 +222,7 @@ class Worker:
         cells: CellFolder,
         kept: _Kept,
         broken: dict[str, BaseException],
-        done: Done,
+        done: TaskOutcome,
     ) -> None:
         sample = kept.sample
         if failures.is_recorded(self.root, cells.framework, sample, one.name):
@@ -232,7 +232,7 @@ class Worker:
             # What was judged at another choice must not pass for this one if it fails now.
             cells.cell_path(sample, one.name).unlink(missing_ok=True)
             held = None
-        lacking = one.wanted.keys() if held is None else held.lacking(one.wanted)
+        lacking = one.wanted.keys() if held is None else held.missing_metrics(one.wanted)
         if not lacking:
             return
         done.units += 1
@@ -277,7 +277,7 @@ class Worker:
             held=held,
         )
 
-    def _survey(self, ceiling: Thresholds | None, kept: _Kept, done: Done) -> None:
+    def _survey(self, ceiling: Thresholds | None, kept: _Kept, done: TaskOutcome) -> None:
         path = survey_path(self.root, kept.sample)
         metrics = self.bench.of_masks
 
@@ -285,13 +285,13 @@ class Worker:
             return Survey.read(path, self.run) if path.exists() else None
 
         held = self.attempt(read, done)
-        if held is not None and held.holds(metrics, ceiling):
+        if held is not None and held.has_measures(metrics, ceiling):
             return
         item = kept.item()
         if item is not None:
             Survey.of(item, metrics, ceiling, held).write(path, self.run)
 
-    def attempt(self, make: Callable[[], T], done: Done) -> T:
+    def attempt(self, make: Callable[[], T], done: TaskOutcome) -> T:
         """Do something that reads files of the run; a damaged one is removed, and it is tried
         again, where that was asked for."""
         seen: set[Path] = set()
@@ -309,7 +309,7 @@ class Worker:
 class _Kept:
     """An image of the run, read when it is first needed."""
 
-    def __init__(self, worker: Worker, images: ImageSet, index: int, done: Done) -> None:
+    def __init__(self, worker: Worker, images: ImageSet, index: int, done: TaskOutcome) -> None:
         self.worker, self.images, self.index, self.done = worker, images, index, done
         self.sample = images.samples[index]
         self._item: tuple[DatasetItem | None] | None = None

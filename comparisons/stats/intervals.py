@@ -37,7 +37,7 @@ class ChoiceShares:
 
     Attributes:
         shares: one an option; they add up to 1.
-        images: how many calibration images the choice was made on.
+        images: the number of calibration images of the choice.
     """
 
     shares: tuple[float, ...]
@@ -95,7 +95,7 @@ def mean_over_words(
     Args:
         samples: the image that each value belongs to.
         values: one a word.
-        choice: how often each option would have been chosen.
+        choice: the share of draws in which each option is chosen.
         curve: then the mean of the values with each option.
 
     Raises:

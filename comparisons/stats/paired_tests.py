@@ -39,7 +39,7 @@ class PairedTest:
     Attributes:
         first, second: the methods.
         difference: the mean over words of the first's value less the second's.
-        images: how many images.
+        images: the number of images.
         error: the standard error of ``difference`` over images; nan of fewer than two.
         p: two-sided, of the sign-flip permutation test of ``difference``.
         adjusted: ``p`` after Holm's correction over the table's pairs.
@@ -122,7 +122,7 @@ def sign_flip_test(
     Args:
         differences: ``(images, columns)``.
         line: the p that decides, of the strictest test.
-        patterns: how many are drawn at least.
+        patterns: the least number that is drawn.
         seed: of those that are drawn.
 
     Returns:
@@ -225,7 +225,7 @@ AgainstBest = Literal["best", "tied", "lower", "higher"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class MethodRank:
     """A method among the others.
 
     Attributes:
@@ -276,7 +276,7 @@ def standings_against(
     *,
     higher_is_better: bool = True,
     alpha: float = ALPHA,
-) -> dict[str, Standing]:
+) -> dict[str, MethodRank]:
     """Every method beside ``best``, from the corrected p of the permutation tests with it."""
     found: dict[str, AgainstBest] = dict.fromkeys(methods, "tied")
     found[best] = "best"
@@ -287,22 +287,22 @@ def standings_against(
             found[other] = "lower" if best_wins else "higher"
     tied = {name: word == "tied" for name, word in found.items()}
     tied[best] = any(tied.values())
-    return {name: Standing(None, tied[name], "", word) for name, word in found.items()}
+    return {name: MethodRank(None, tied[name], "", word) for name, word in found.items()}
 
 
-def standings(
+def rank_methods(
     methods: Sequence[str],
     tests: Sequence[PairedTest],
     *,
     higher_is_better: bool = True,
     alpha: float = ALPHA,
-) -> dict[str, Standing]:
+) -> dict[str, MethodRank]:
     """Every method's rank and groups, from the corrected p of the permutation tests.
 
     Args:
         methods: best first: the letters go in that order.
         tests: of all pairs.
-        higher_is_better: which way the values point.
+        higher_is_better: whether greater values are better.
         alpha: the family-wise error rate.
     """
     better: dict[str, int] = dict.fromkeys(methods, 0)
@@ -320,7 +320,7 @@ def standings(
             if method in group:
                 letters[method] += letter
     return {
-        method: Standing(
+        method: MethodRank(
             ranks[method],
             any(method in group and len(group) > 1 for group in groups),
             letters[method],

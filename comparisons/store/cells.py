@@ -73,7 +73,7 @@ class Cell:
 
     Attributes:
         scores: the values.
-        choice: what the calibration split had chosen for the row, as plain data: the variant's
+        choice: the calibration split's choice for the row, as plain data: the variant's
             name, and the thresholds where there were some; nothing on that split.
         metrics: by which metrics the maps were judged, with their identities: one whose values
             aren't defined has no scores.
@@ -86,13 +86,13 @@ class Cell:
     metrics: Mapping[str, str] = field(default_factory=dict)
     curves: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
-    def lacking(self, wanted: Mapping[str, str]) -> set[str]:
+    def missing_metrics(self, wanted: Mapping[str, str]) -> set[str]:
         """Return the metrics that it wasn't judged by."""
         return {name for name, identity in wanted.items() if self.metrics.get(name) != identity}
 
     def of(self, wanted: Mapping[str, str]) -> list[Score]:
         """The scores by these metrics."""
-        there = wanted.keys() - self.lacking(wanted)
+        there = wanted.keys() - self.missing_metrics(wanted)
         return [score for score in self.scores if score.metric in there]
 
 

@@ -14,7 +14,7 @@ class OutputFolderError(OSError):
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
+def writable_folder(folder: Path) -> Iterator[Path]:
     """Make ``folder`` if need be and make sure that it can be written.
 
     When the block raises, whatever folders were made here and are still empty go again.
@@ -46,7 +46,7 @@ def written_at_once(folder: Path) -> Iterator[Path]:
     When the block raises, nothing of it stays. Raises OutputFolderError when ``folder`` can't be
     written.
     """
-    with claimed(folder):
+    with writable_folder(folder):
         partial = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
         try:
             yield partial

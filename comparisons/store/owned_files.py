@@ -25,7 +25,7 @@ class OwnedFiles:
         folder: where.
         listing: the list's own name.
         command: who writes it, as it is said in the list and in messages.
-        names: what its files can be called; others aren't its own whatever a list says.
+        names: the pattern of its files' names; others aren't its own whatever a list says.
     """
 
     folder: Path

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.segmenters.classes import THINGS
-from wordlight.backends.segmenters.matching import forms
+from wordlight.backends.segmenters.matching import spellings
 from wordlight.comparisons.datasets.making import noise_seed, read_captions, shuffled
 from wordlight.comparisons.datasets.nouns import Nouns
 from wordlight.comparisons.metrics.segmentation import PAPER_THRESHOLDS
@@ -28,7 +28,7 @@ from wordlight.comparisons.runs.plan import Arguments
 from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.store.cells import SECONDS
 from wordlight.comparisons.store.lock import locked
-from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.output_folder import writable_folder
 from wordlight.comparisons.studies.influence import PAPER_SPREAD, THRESHOLD, Spreads
 from wordlight.comparisons.studies.relations import Overlaps
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, write_study
@@ -61,7 +61,7 @@ PAPER_SEGMENTATION = (
 #: mIoD and mIoH of words that mean the same thing; no relation of dependency.
 PAPER_COREFERENCE = (0.848, 0.774)
 _METRICS = tuple(f"miou@{threshold:g}" for threshold in PAPER_THRESHOLDS)
-_OF_CLASSES = frozenset(form for name in THINGS for form in forms(name))
+_OF_CLASSES = frozenset(form for name in THINGS for form in spellings(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +70,11 @@ class Reproduction:
 
     Attributes:
         comparison: the run that all of it is made of.
-        masks: what made the masks.
+        masks: the maker of the masks.
         miou: by row and metric, of words that name a COCO class and of all words.
         spread: by part of speech, the share of an image at 0.4 or more.
         overlaps: of heads and dependents.
-        not_placed: how many tagged words had no map of their own.
+        not_placed: the number of tagged words without a map of their own.
     """
 
     comparison: Comparison
@@ -323,7 +323,7 @@ examples:
         tags = "" if self.tags is None else str(Path(self.tags).resolve())
         nouns = Nouns(tags, spacy)
         tagged_by = f",tags={tags}" if tags else f",spacy={spacy}"
-        with claimed(out), locked(out):
+        with writable_folder(out), locked(out):
             data = f"coco-gen:{Path(self.captions).resolve()}{tagged_by}"
             masks = self.masks
             if not self.annotated:

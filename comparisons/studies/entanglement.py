@@ -142,7 +142,7 @@ def study_entanglement(
 
     Args:
         backend: a model that draws prompts of ``scenes``.
-        n: how many prompts.
+        n: the number of prompts.
         method: the name of a registered method.
         steps: the number of evenly spaced steps it looks at.
         seed: of prompts and noise.
@@ -221,7 +221,7 @@ class _Values:
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], tuple[list[str], list[float]]] = {}
 
-    def put(self, name: str, condition: str, sample: str, values: Iterable[float]) -> None:
+    def add_values(self, name: str, condition: str, sample: str, values: Iterable[float]) -> None:
         samples, there = self._values.setdefault((name, condition), ([], []))
         for value in values:
             samples.append(sample)
@@ -246,24 +246,26 @@ class _Nouns(_Values):
         both, twice = scenes["both"], scenes["twice"]
         one, other = (_mask(w) for w in _noun_maps(maps, both))
         ground = _mask(maps["background"])
-        self.put(OVERLAP, COHYPONYMS, sample, [overlaps(one, other)[2]])
-        self.put(OVERLAP, WITH_GROUND, sample, [overlaps(m, ground)[2] for m in (one, other)])
+        self.add_values(OVERLAP, COHYPONYMS, sample, [overlaps(one, other)[2]])
+        self.add_values(
+            OVERLAP, WITH_GROUND, sample, [overlaps(m, ground)[2] for m in (one, other)]
+        )
         same = [_mask(w) for w in _noun_maps(attributor.attribute(images["twice"]), twice)]
-        self.put(OVERLAP, SAME_NOUN, sample, [overlaps(*same)[2]])
+        self.add_values(OVERLAP, SAME_NOUN, sample, [overlaps(*same)[2]])
         right = {
             name: [_is_there(group, segment(images[name].image)) for group in scenes[name].groups]
             for name in ("both", "twice", "first", "second")
         }
         alone = right["first"] + right["second"]
         together, same_noun = right["both"], right["twice"]
-        self.put(RIGHT, ALONE, sample, alone)
-        self.put(RIGHT, SAME_NOUN, sample, same_noun)
-        self.put(RIGHT, COHYPONYMS, sample, together)
+        self.add_values(RIGHT, ALONE, sample, alone)
+        self.add_values(RIGHT, SAME_NOUN, sample, same_noun)
+        self.add_values(RIGHT, COHYPONYMS, sample, together)
         # Object by object, so that the interval is that of the difference.
         pairs = zip(alone, same_noun, together, strict=True)
         for of_alone, of_same, of_together in pairs:
-            self.put(LOSS, FROM_ALONE, sample, [float(of_alone) - of_together])
-            self.put(LOSS, FROM_SAME, sample, [float(of_same) - of_together])
+            self.add_values(LOSS, FROM_ALONE, sample, [float(of_alone) - of_together])
+            self.add_values(LOSS, FROM_SAME, sample, [float(of_same) - of_together])
 
     def found(self) -> tuple[Finding, ...]:
         wanted = [
@@ -300,20 +302,20 @@ class _Adjectives(_Values):
             for condition, tag in ((ADJECTIVE, "ADJ"), (NOUN, "NOUN")):
                 word = words.find(slice(tagged[tag].start, tagged[tag].stop))
                 word_map = maps.at(word)
-                self.put(OUTSIDE, condition, sample, [share_outside(word_map, own)])
+                self.add_values(OUTSIDE, condition, sample, [share_outside(word_map, own)])
                 cut = _mask(word_map)
-                self.put(MASK_OUTSIDE, condition, sample, [1 - own[cut].mean()])
-            self.put(OUTSIDE, EVEN, sample, [1 - own.mean()])
+                self.add_values(MASK_OUTSIDE, condition, sample, [1 - own[cut].mean()])
+            self.add_values(OUTSIDE, EVEN, sample, [1 - own.mean()])
             for condition, name in (
                 (REPLACED, f"recoloured-{place}"),
                 (FULL_STOP, "no-stop"),
                 (OTHER_NOISE, "other-noise"),
             ):
                 moved = pixel_change(image, images[name].image)
-                self.put(ON_OWN, condition, sample, [moved[own].mean()])
-                self.put(ON_OTHER, condition, sample, [moved[masks[1 - place]].mean()])
+                self.add_values(ON_OWN, condition, sample, [moved[own].mean()])
+                self.add_values(ON_OTHER, condition, sample, [moved[masks[1 - place]].mean()])
                 if ground.any():
-                    self.put(ON_GROUND, condition, sample, [moved[ground].mean()])
+                    self.add_values(ON_GROUND, condition, sample, [moved[ground].mean()])
 
     def found(self) -> tuple[Finding, ...]:
         wanted = [

@@ -256,7 +256,7 @@ def study_faithfulness(asked: Faithfulness) -> FaithfulnessStudy:
     ``compare`` with the metrics of faithfulness.
 
     Args:
-        groups: what is measured: ``"order"``, ``"removal"``, ``"infidelity"``, ``"sensitivity"``.
+        groups: the metrics: ``"order"``, ``"removal"``, ``"infidelity"``, ``"sensitivity"``.
         sets: random sets of words an image, for infidelity.
         perturbations, radius: how many other embeddings an image, for sensitivity, and how far at
             most, as a share of the embeddings' root mean square.

@@ -62,10 +62,10 @@ def study_following(
 
     Args:
         backend: the model.
-        n: how many prompts of the split.
+        n: the number of prompts of the split.
         split: ``"test"``, ``"validation"``, ``"unseen-pairs"``, ...
         seed: of the images' noise.
-        data: whose prompts, and who judges.
+        data: the source of the prompts, and of the judge.
         on_image: called with how many images were drawn.
 
     Raises:

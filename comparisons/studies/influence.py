@@ -59,7 +59,7 @@ class ClassInfluence:
     Attributes:
         tag: of Universal Dependencies.
         spread: over words, the share of pixels where the map, from 0 to 1, is at least 0.4.
-        words_out: how many words of it an image's prompt has, on average where it has any.
+        words_out: the number of words of it in an image's prompt, on average where it has any.
         changed: over images, the share of pixels that change when all of them are taken out at the
             same noise.
         change: the mean change of a pixel, 0 to 1.
@@ -82,7 +82,7 @@ class InfluenceStudy:
         classes: by spread, the largest first.
         other_noise: ``changed`` and ``change`` of the same prompt drawn from other noise: how
             different two images of one prompt are.
-        not_placed: how many tagged words had no map of their own.
+        not_placed: the number of tagged words without a map of their own.
     """
 
     model: str

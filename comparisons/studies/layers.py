@@ -125,8 +125,9 @@ def study_layers(
 
     Args:
         backend: the model; it must draw what prompts of ``scenes`` ask for.
-        folder: where the images are kept, or found again: a comparison's ``samples`` will do.
-        calibration, n: how many images.
+        folder: the folder that keeps the images, or has them already: a comparison's ``samples``
+            will do.
+        calibration, n: the number of images.
         seed: of the images' noise.
         on_image: called with how many images were done.
 
@@ -264,14 +265,14 @@ def draw_layers(study: LayersStudy, path: Path) -> None:
     axis.set_xticks(
         range(len(steps)), [*(f"{t:.0f}" for t in study.timesteps), "all"], fontsize=8, rotation=90
     )
-    axis.set_yticks(range(len(layers)), [short(name) for name in layers], fontsize=8)
+    axis.set_yticks(range(len(layers)), [short_layer_name(name) for name in layers], fontsize=8)
     axis.axhline(len(study.layers) + 0.5, color="white", linewidth=2)
     axis.set_xlabel("timestep, from the first denoising step to the last")
     figure.colorbar(picture, ax=axis, label="mIoU at the calibrated threshold", pad=0.01)
     write_atomically(path, figure_png(figure, dpi=120))
 
 
-def short(layer: str | None) -> str:
+def short_layer_name(layer: str | None) -> str:
     """A layer's name without what all names have in common; ``all`` for all layers."""
     if layer is None:
         return "all"
@@ -291,7 +292,7 @@ def table(found: LayersStudy) -> str:
         best = max(steps, key=lambda score: score.tuning)
         lines.append(
             [
-                short(layer),
+                short_layer_name(layer),
                 estimate_text(found.at(layer, None).miou),
                 f"t = {found.timesteps[best.step or 0]:.0f}",
                 estimate_text(best.miou),
@@ -306,7 +307,7 @@ def table(found: LayersStudy) -> str:
             "",
             "thresholds and best steps were chosen on "
             f"{counted(found.calibration, 'calibration image')}; the best place there is",
-            f"{short(best_place.layer)} at "
+            f"{short_layer_name(best_place.layer)} at "
             + (
                 "all steps"
                 if best_place.step is None

@@ -40,7 +40,7 @@ class Difference:
     Attributes:
         method: its name.
         step: its number in the trajectory, from 0; None for a method that looks at none by itself.
-        timestep: what the denoiser was told there.
+        timestep: the denoiser's timestep there.
         largest, median: absolute differences, in the maps' own units.
         largest_relative, median_relative: the same as shares of the largest absolute value that
             the image's maps have on the first framework.
@@ -63,7 +63,7 @@ class Parity:
         model, revision: its name, and what stands for its weights.
         frameworks: the one that the trajectories were sampled on, and the other.
         devices, dtypes: of each.
-        images: how many trajectories.
+        images: the number of trajectories.
         differences: one a method and step.
         left_out: methods that weren't run, with the reason.
     """
@@ -143,7 +143,7 @@ def study_parity(
         backends: of the same model.
         methods: names; all that both can run where None.
         prompts: of the images, over and over; of the scenes' test split where None.
-        n: how many images.
+        n: the number of images.
         steps: the number of evenly spaced steps, each by itself.
         seed: of the first image's noise; image number k has ``seed + k``.
         on_cell: called after each method and step.

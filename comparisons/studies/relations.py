@@ -122,7 +122,7 @@ def study_relations(
         texts: prompts with tags, heads and relations.
         method: the name of a registered method.
         steps: the number of evenly spaced steps it looks at.
-        threshold: where maps are cut, between 0 and 1.
+        threshold: the threshold of maps, between 0 and 1.
         seed: of the texts' images, kept with the result.
         on_image: called with how many images are done.
 

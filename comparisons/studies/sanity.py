@@ -82,7 +82,7 @@ def study_sanity(
     Args:
         backend: the model; it needs ``randomized``.
         methods: names of registered methods.
-        n: how many images of the split.
+        n: the number of images of the split.
         steps: the number of evenly spaced steps that methods look at.
         split, seed: of the prompts and their noise, and of the random weights.
         on_cell: called with how many pairs of method and stage were done.

@@ -17,11 +17,11 @@ from wordlight.comparisons.runs.options import (
     whole,
 )
 from wordlight.comparisons.store.lock import locked
-from wordlight.comparisons.store.output_folder import claimed
+from wordlight.comparisons.store.output_folder import writable_folder
 from wordlight.comparisons.studies.results import write_study
 
 
-class Found(Protocol):
+class StudyResult(Protocol):
     """The findings of a study."""
 
     @property
@@ -40,7 +40,7 @@ class Study(ModelOptions, ABC):
 
     Attributes:
         name: after ``wordlight study``, and of its files.
-        line, epilog: what the command line's help says of it.
+        line, epilog: the command line's help.
         left_out: fields that are no flags.
         progress: whether a bar is shown.
     """
@@ -65,20 +65,20 @@ class Study(ModelOptions, ABC):
         return cls(**cls.typed(arguments), progress=progress)
 
     @abstractmethod
-    def find(self) -> Found:
+    def find(self) -> StudyResult:
         """Do the study."""
 
     def write(self, out: Path, found: Any) -> None:
         """Write what else than numbers and text was found into a folder."""
 
-    def run(self) -> Found:
+    def run(self) -> StudyResult:
         """Do the study, alone in its folder where it has one, and write what was found there.
 
         Raises ValueError, OSError for a folder that is in use or can't be written.
         """
         if self.out is None:
             return self.find()
-        with claimed(self.out), locked(self.out):
+        with writable_folder(self.out), locked(self.out):
             found = self.find()
             write_study(self.out, self.name, found.to_json(), found.text)
             self.write(self.out, found)

@@ -29,7 +29,7 @@ from diffusers.models.embeddings import (
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
 from wordlight.backends.torch.model import Model
-from wordlight.backends.torch.tiny.parts import lively, quiet
+from wordlight.backends.torch.tiny.parts import quiet, rescaled
 
 #: Channels of an image prompt's embeddings.
 _WIDTH = 16
@@ -171,7 +171,7 @@ def with_controlnet(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[s
         raise NotOfferedError("diffusers' ControlNet isn't told the strength of guidance")
     if pipe.config.get("requires_aesthetics_score"):
         raise NotOfferedError("diffusers' ControlNet isn't told the aesthetic score")
-    network = lively(_controlnet(getattr(diffusers, name), denoiser))
+    network = rescaled(_controlnet(getattr(diffusers, name), denoiser))
     made = _of_kind(AutoPipelineForText2Image, pipe, controlnet=network)
     if "controlnet" not in inspect.signature(type(made).__init__).parameters:
         raise NotOfferedError("diffusers' AutoPipelineForText2Image has none for it")
@@ -211,7 +211,7 @@ def with_ip_adapter(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[
 
 def _image_projection(module: Any, width: int) -> None:
     projection = ImageProjection(_WIDTH, width, num_image_text_embeds=4)
-    module.encoder_hid_proj = lively(MultiIPAdapterImageProjection([projection]))
+    module.encoder_hid_proj = rescaled(MultiIPAdapterImageProjection([projection]))
     module.register_to_config(encoder_hid_dim_type="ip_image_proj")
 
 
@@ -222,7 +222,7 @@ def _adapted_unet(unet: Any) -> list[torch.Tensor]:
     for name in processors:
         inner = int(modules[name.removesuffix(".processor")].to_k.out_features)
         if name.endswith("attn2.processor"):
-            processors[name] = lively(IPAdapterAttnProcessor2_0(inner, width, num_tokens=[4]))
+            processors[name] = rescaled(IPAdapterAttnProcessor2_0(inner, width, num_tokens=[4]))
     unet.set_attn_processor(processors)
     _image_projection(unet, width)
     # Of a latent consistency model guidance is an input.
@@ -236,7 +236,7 @@ def _adapted_flux(transformer: Any) -> list[torch.Tensor]:
         {
             name: processor
             if name.startswith("single")
-            else lively(FluxIPAdapterAttnProcessor(inner, width, num_tokens=[4]))
+            else rescaled(FluxIPAdapterAttnProcessor(inner, width, num_tokens=[4]))
             for name, processor in transformer.attn_processors.items()
         }
     )
@@ -248,7 +248,7 @@ def _adapted_sd3(transformer: Any) -> torch.Tensor:
     inner = transformer.inner_dim
     transformer.set_attn_processor(
         {
-            name: lively(
+            name: rescaled(
                 SD3IPAdapterJointAttnProcessor2_0(
                     inner, inner, transformer.config.attention_head_dim, timesteps_emb_dim=inner
                 )
@@ -256,7 +256,7 @@ def _adapted_sd3(transformer: Any) -> torch.Tensor:
             for name in transformer.attn_processors
         }
     )
-    transformer.image_proj = lively(
+    transformer.image_proj = rescaled(
         IPAdapterTimeImageProjection(
             embed_dim=_WIDTH,
             output_dim=inner,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import umt5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import t5_tokenizer
 
@@ -26,7 +26,7 @@ def aura_flow() -> AuraFlowPipeline:
         AuraFlowPipeline(
             tokenizer=tokenizer,
             text_encoder=umt5_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4),
             scheduler=flow_scheduler(),
         )

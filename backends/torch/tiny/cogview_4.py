@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import CogView4Pipeline, CogView4Transformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import glm_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import glm_tokenizer
 
@@ -28,7 +28,7 @@ def cogview_4() -> CogView4Pipeline:
         CogView4Pipeline(
             tokenizer=tokenizer,
             text_encoder=glm_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4),
             scheduler=flow_scheduler(base_shift=0.25, max_shift=0.75, use_dynamic_shifting=True),
         )

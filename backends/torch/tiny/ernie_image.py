@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import AutoencoderKLFlux2, ErnieImagePipeline, ErnieImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import mistral3_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import mistral_tokenizer
 
@@ -35,7 +35,7 @@ def ernie_image() -> ErnieImagePipeline:
         ErnieImagePipeline(
             tokenizer=tokenizer,
             text_encoder=mistral3_text_encoder(tokenizer, n_layers=3).model,
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=vae,
             scheduler=flow_scheduler(),
         )

@@ -12,7 +12,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import clip_text_encoder, t5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import clip_tokenizer, t5_tokenizer
 
@@ -52,7 +52,7 @@ def chroma() -> ChromaPipeline:
         ChromaPipeline(
             tokenizer=tokenizer,
             text_encoder=t5_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=_autoencoder(),
             scheduler=flow_scheduler(),
         )
@@ -69,7 +69,7 @@ def _parts(*, guidance_embeds: bool) -> dict[str, Any]:
         "text_encoder": clip_text_encoder(first),
         "tokenizer_2": second,
         "text_encoder_2": t5_text_encoder(second),
-        "transformer": lively(denoiser),
+        "transformer": rescaled(denoiser),
         "vae": _autoencoder(),
         "scheduler": flow_scheduler(),
     }

@@ -11,7 +11,7 @@ from diffusers import (
     Flux2Transformer2DModel,
 )
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import mistral3_text_encoder, qwen3_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import mistral_tokenizer, qwen_tokenizer
 
@@ -63,7 +63,7 @@ def _denoiser(*, guidance_embeds: bool) -> Any:
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=guidance_embeds,
     )
-    return lively(denoiser)
+    return rescaled(denoiser)
 
 
 def _autoencoder() -> AutoencoderKLFlux2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import HiDreamImagePipeline, HiDreamImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import (
     clip_text_encoder,
     llama_text_encoder,
@@ -44,7 +44,7 @@ def hidream() -> HiDreamImagePipeline:
             text_encoder_3=t5_text_encoder(third),
             tokenizer_4=fourth,
             text_encoder_4=llama_text_encoder(fourth),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
             scheduler=flow_scheduler(),
         )

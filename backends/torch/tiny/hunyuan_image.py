@@ -9,7 +9,7 @@ from diffusers import (
 )
 from diffusers.guiders import AdaptiveProjectedMixGuidance
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import qwen25_vl_text_encoder, t5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import byt5_tokenizer, qwen_tokenizer
 
@@ -46,7 +46,7 @@ def hunyuan_image() -> HunyuanImagePipeline:
             text_encoder=qwen25_vl_text_encoder(first),
             tokenizer_2=second,
             text_encoder_2=t5_text_encoder(second),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=vae,
             scheduler=flow_scheduler(),
             guider=AdaptiveProjectedMixGuidance(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import Kandinsky5T2IPipeline, Kandinsky5Transformer3DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import clip_text_encoder, qwen25_vl_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import clip_tokenizer, qwen_tokenizer
 
@@ -31,7 +31,7 @@ def kandinsky_5() -> Kandinsky5T2IPipeline:
             text_encoder=qwen25_vl_text_encoder(first),
             tokenizer_2=second,
             text_encoder_2=clip_text_encoder(second),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             # The pipeline takes its autoencoder to shrink by 8.
             vae=autoencoder(4, 3),
             scheduler=flow_scheduler(),

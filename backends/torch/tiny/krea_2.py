@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import Krea2Pipeline, Krea2Transformer2DModel
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.qwen_image import qwen_autoencoder
 from wordlight.backends.torch.tiny.text_encoders import qwen3_vl_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import qwen_tokenizer
@@ -34,7 +34,7 @@ def krea_2() -> Krea2Pipeline:
         Krea2Pipeline(
             tokenizer=tokenizer,
             text_encoder=qwen3_vl_text_encoder(tokenizer).model,
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=qwen_autoencoder(),
             scheduler=flow_scheduler(),
             text_encoder_select_layers=(1, 2),

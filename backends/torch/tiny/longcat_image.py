@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import LongCatImagePipeline, LongCatImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import qwen25_vl_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import qwen_tokenizer
 
@@ -29,7 +29,7 @@ def longcat_image() -> LongCatImagePipeline:
             # The real one is a processor round this tokenizer, which needs torchvision.
             text_processor=tokenizer,
             text_encoder=qwen25_vl_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
             scheduler=flow_scheduler(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import Lumina2Pipeline, Lumina2Transformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import gemma2_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import gemma_tokenizer
 
@@ -31,7 +31,7 @@ def lumina_2() -> Lumina2Pipeline:
         Lumina2Pipeline(
             tokenizer=tokenizer,
             text_encoder=gemma2_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=vae,
             scheduler=flow_scheduler(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import NucleusMoEImagePipeline, NucleusMoEImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.qwen_image import qwen_autoencoder
 from wordlight.backends.torch.tiny.text_encoders import qwen3_vl_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import QWEN_PARTS_TEMPLATE, qwen_tokenizer
@@ -34,7 +34,7 @@ def nucleus_image() -> NucleusMoEImagePipeline:
         # The real one is a processor round this tokenizer, which needs torchvision.
         processor=tokenizer,
         text_encoder=qwen3_vl_text_encoder(tokenizer, n_layers=8),
-        transformer=lively(denoiser),
+        transformer=rescaled(denoiser),
         vae=qwen_autoencoder(),
         scheduler=flow_scheduler(),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import OvisImagePipeline, OvisImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import qwen3_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import qwen_tokenizer
 
@@ -26,7 +26,7 @@ def ovis_image() -> OvisImagePipeline:
         OvisImagePipeline(
             tokenizer=tokenizer,
             text_encoder=qwen3_text_encoder(tokenizer).model,
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
             scheduler=flow_scheduler(),
         )

@@ -29,7 +29,7 @@ def flow_scheduler(**options: Any) -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(**options)
 
 
-def lively(model: Any) -> Any:
+def rescaled(model: Any) -> Any:
     """The model with weights redrawn so that each layer's output is as large as its input.
 
     Weights that are zero before training would hide the text; larger queries and keys make

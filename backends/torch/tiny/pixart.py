@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import t5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import t5_tokenizer
 
@@ -28,7 +28,7 @@ def pixart_sigma() -> PixArtSigmaPipeline:
         PixArtSigmaPipeline(
             tokenizer=tokenizer,
             text_encoder=t5_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4),
             scheduler=DPMSolverMultistepScheduler(),
         )

@@ -6,7 +6,7 @@ import warnings
 
 from diffusers import PRXPipeline, PRXTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import t5gemma_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import gemma_tokenizer
 
@@ -30,7 +30,7 @@ def prx() -> PRXPipeline:
         pipe = PRXPipeline(
             tokenizer=tokenizer,
             text_encoder=t5gemma_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4, shift_factor=0.1),
             scheduler=flow_scheduler(),
         )

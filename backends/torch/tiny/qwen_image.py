@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import qwen25_vl_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import qwen_tokenizer
 
@@ -25,7 +25,7 @@ def qwen_image() -> QwenImagePipeline:
         QwenImagePipeline(
             tokenizer=tokenizer,
             text_encoder=qwen25_vl_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=qwen_autoencoder(),
             scheduler=flow_scheduler(),
         )

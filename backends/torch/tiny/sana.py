@@ -9,7 +9,7 @@ from diffusers import (
     SanaTransformer2DModel,
 )
 
-from wordlight.backends.torch.tiny.parts import lively, quiet
+from wordlight.backends.torch.tiny.parts import quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import gemma2_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import gemma_tokenizer
 
@@ -49,7 +49,7 @@ def sana() -> SanaPipeline:
         SanaPipeline(
             tokenizer=tokenizer,
             text_encoder=gemma2_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=vae,
             scheduler=scheduler,
         )

@@ -17,7 +17,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from wordlight.backends.torch.tiny.parts import autoencoder, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import clip_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import clip_tokenizer
 
@@ -112,7 +112,7 @@ def _one_encoder(**unet: Any) -> dict[str, Any]:
         "attention_head_dim": 2,
         "norm_num_groups": 8,
     }
-    denoiser = lively(UNet2DConditionModel(**{**options, **unet}))
+    denoiser = rescaled(UNet2DConditionModel(**{**options, **unet}))
     return {**_encoder_one(), "unet": denoiser, "vae": autoencoder(4)}
 
 
@@ -143,4 +143,4 @@ def _xl_unet(channels: int, *, n_time_ids: int) -> UNet2DConditionModel:
         projection_class_embeddings_input_dim=16 + 8 * n_time_ids,
         norm_num_groups=8,
     )
-    return lively(denoiser)
+    return rescaled(denoiser)

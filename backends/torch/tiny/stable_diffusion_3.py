@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import clip_text_encoder, t5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import clip_tokenizer, t5_tokenizer
 
@@ -35,7 +35,7 @@ def stable_diffusion_3(**denoiser: Any) -> StableDiffusion3Pipeline:
             text_encoder_2=clip_text_encoder(second, 8, projection=True),
             tokenizer_3=third,
             text_encoder_3=t5_text_encoder(third),
-            transformer=lively(SD3Transformer2DModel(**{**options, **denoiser})),
+            transformer=rescaled(SD3Transformer2DModel(**{**options, **denoiser})),
             vae=autoencoder(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
             scheduler=flow_scheduler(shift=3.0),
         )

@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
-from wordlight.backends.torch.tiny.parts import lively
+from wordlight.backends.torch.tiny.parts import rescaled
 
 #: Channels of a text encoder's states.
 WIDTH = 16
@@ -52,46 +52,46 @@ def clip_text_encoder(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return lively((CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
+    return rescaled((CLIPTextModelWithProjection if projection else CLIPTextModel)(config))
 
 
 def t5_text_encoder(tokenizer: Any) -> T5EncoderModel:
     """T5's encoder; ByT5's too."""
-    return lively(T5EncoderModel(T5Config(**_t5(tokenizer), feed_forward_proj="gated-gelu")))
+    return rescaled(T5EncoderModel(T5Config(**_t5(tokenizer), feed_forward_proj="gated-gelu")))
 
 
 def umt5_text_encoder(tokenizer: Any) -> UMT5EncoderModel:
     """UMT5's encoder, with relative positions in every layer."""
-    return lively(UMT5EncoderModel(UMT5Config(**_t5(tokenizer))))
+    return rescaled(UMT5EncoderModel(UMT5Config(**_t5(tokenizer))))
 
 
 def gemma2_text_encoder(tokenizer: Any) -> Gemma2Model:
     """Gemma 2 without its head."""
     config = Gemma2Config(**_decoder(tokenizer), head_dim=WIDTH // 2, sliding_window=512)
-    return lively(Gemma2Model(config))
+    return rescaled(Gemma2Model(config))
 
 
 def t5gemma_text_encoder(tokenizer: Any) -> T5GemmaEncoder:
     """T5Gemma's encoder."""
     sizes = {**_decoder(tokenizer), "head_dim": WIDTH // 2, "sliding_window": 512}
     config = T5GemmaConfig(encoder=sizes, decoder=sizes, vocab_size=len(tokenizer))
-    return lively(T5GemmaEncoder(config.encoder))
+    return rescaled(T5GemmaEncoder(config.encoder))
 
 
 def glm_text_encoder(tokenizer: Any) -> GlmModel:
     """GLM 4 without its head."""
-    return lively(GlmModel(GlmConfig(**_decoder(tokenizer), head_dim=WIDTH // 2)))
+    return rescaled(GlmModel(GlmConfig(**_decoder(tokenizer), head_dim=WIDTH // 2)))
 
 
 def llama_text_encoder(tokenizer: Any) -> LlamaForCausalLM:
     """Llama 3."""
-    return lively(LlamaForCausalLM(LlamaConfig(**_decoder(tokenizer, n_layers=2))))
+    return rescaled(LlamaForCausalLM(LlamaConfig(**_decoder(tokenizer, n_layers=2))))
 
 
 def qwen3_text_encoder(tokenizer: Any, n_layers: int = 3) -> Qwen3ForCausalLM:
     """Qwen 3."""
     config = Qwen3Config(**_decoder(tokenizer, n_layers=n_layers), head_dim=WIDTH // 2)
-    return lively(Qwen3ForCausalLM(config))
+    return rescaled(Qwen3ForCausalLM(config))
 
 
 def qwen25_vl_text_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
@@ -111,7 +111,7 @@ def qwen25_vl_text_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration
         vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
-    return lively(Qwen2_5_VLForConditionalGeneration(config))
+    return rescaled(Qwen2_5_VLForConditionalGeneration(config))
 
 
 def qwen3_vl_text_encoder(tokenizer: Any, n_layers: int = 3) -> Qwen3VLForConditionalGeneration:
@@ -137,7 +137,7 @@ def qwen3_vl_text_encoder(tokenizer: Any, n_layers: int = 3) -> Qwen3VLForCondit
         vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
     )
-    return lively(Qwen3VLForConditionalGeneration(config))
+    return rescaled(Qwen3VLForConditionalGeneration(config))
 
 
 def mistral3_text_encoder(tokenizer: Any, n_layers: int) -> Mistral3ForConditionalGeneration:
@@ -159,7 +159,7 @@ def mistral3_text_encoder(tokenizer: Any, n_layers: int) -> Mistral3ForCondition
         },
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
     )
-    return lively(Mistral3ForConditionalGeneration(config))
+    return rescaled(Mistral3ForConditionalGeneration(config))
 
 
 def _t5(tokenizer: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
-from wordlight.backends.torch.tiny.parts import flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import t5_text_encoder, umt5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import t5_tokenizer
 
@@ -64,7 +64,7 @@ def _wan_denoiser() -> WanTransformer3DModel:
         num_layers=2,
         rope_max_seq_len=32,
     )
-    return lively(denoiser)
+    return rescaled(denoiser)
 
 
 def ltx() -> LTXPipeline:
@@ -96,7 +96,7 @@ def ltx() -> LTXPipeline:
         LTXPipeline(
             tokenizer=tokenizer,
             text_encoder=t5_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=vae,
             scheduler=flow_scheduler(),
         )

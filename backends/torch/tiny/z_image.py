@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
 
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import qwen3_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import qwen_tokenizer
 
@@ -28,7 +28,7 @@ def z_image() -> ZImagePipeline:
         ZImagePipeline(
             tokenizer=tokenizer,
             text_encoder=qwen3_text_encoder(tokenizer).model,
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=vae,
             scheduler=flow_scheduler(shift=3.0),
         )

@@ -20,7 +20,7 @@ from wordlight.comparisons.datasets.dataset import (
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
 )
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.item import Category, DatasetItem
@@ -58,10 +58,10 @@ class DatasetImages(ImageSet):
     hash of what must not be parted, so that more images leave the first ones as they are.
 
     Args:
-        dataset: whose items.
+        dataset: the source of the items.
         backend: the model.
         split: ``"calibration"`` or ``"test"``.
-        n: how many items; malformed ones that are skipped count among them.
+        n: the number of items; malformed ones that are skipped count among them.
         seed: with the item's name it gives the seed of its noise.
         segmenter: makes the masks of images that have none.
         redraw: draw images again from their prompts and seeds, for maps of the very drawing;
@@ -289,8 +289,8 @@ class DatasetImages(ImageSet):
 
 
 def split_of_listing(
-    listing: tuple[Listed, ...], split: str, *, whole: bool = False
-) -> tuple[Listed, ...]:
+    listing: tuple[ListedItem, ...], split: str, *, whole: bool = False
+) -> tuple[ListedItem, ...]:
     """The items of a split, in the order in which they are taken; with ``whole`` every item of a
     data set without splits of its own is of the test split.
 

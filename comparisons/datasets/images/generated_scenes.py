@@ -30,9 +30,9 @@ class GeneratedScenes(ImageSet):
     Args:
         backend: the model.
         split: of the prompts; ``"calibration"``, ``"test"``, ...
-        n: how many images.
+        n: the number of images.
         seed: with the split and an image's number it gives the seed of the image's noise.
-        data: whose prompts.
+        data: the source of the prompts.
 
     Raises:
         ValueError: an unknown split, too few images (a calibration split may have none), a

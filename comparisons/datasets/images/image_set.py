@@ -16,7 +16,7 @@ class ImageSet(ABC):
 
     Attributes:
         split: its name.
-        batch: how many images are made at once; always the same ones, so that a resumed run makes
+        batch: the number of images made at once; always the same ones, so that a resumed run makes
             them in the same company.
         run: the hash of the settings of the run that keeps them, which its files name; "" where
             they are of no run.
@@ -64,7 +64,7 @@ class ImageSet(ABC):
         """The numbers of a batch's images."""
         return range(start, min(start + self.batch, len(self)))
 
-    def lacking(self, start: int, folder: Path) -> int:
+    def n_missing(self, start: int, folder: Path) -> int:
         """Return the number of images of a batch that the folder doesn't hold."""
         return sum(not self.path(index, folder).exists() for index in self.batch_from(start))
 

@@ -38,7 +38,7 @@ def open_images(
             ``"scenes,test=SPLIT"`` those of another split are tested on), or a data set, see
             ``open_dataset``.
         backend: the model.
-        calibration, n: how many images.
+        calibration, n: the number of images.
         seed: of their noise.
         on_error, segmenter, redraw: see ``DatasetImages``.
 

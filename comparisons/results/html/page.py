@@ -61,7 +61,7 @@ def _render(run: FinishedRun) -> str:
         segments=BEST in run.metrics,
         standing_head="against the best" if run.has_best else "rank",
         ceiling=ceiling,
-        kinds=[kind for kind in run.summary["other"] if run.most(kind)],
+        kinds=[kind for kind in run.summary["other"] if run.n_words(kind)],
         frameworks=list(dict.fromkeys(row.framework for row in run.rows)),
         splits=by_split(run),
         words=words,

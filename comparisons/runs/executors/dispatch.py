@@ -21,7 +21,7 @@ class Dispatch(Generic[Task, Worker]):
     Args:
         tasks: taken only as there is room for them.
         ahead: the most that a worker has at a time.
-        tries: how often a task is begun, at most.
+        tries: the most times that a task is begun.
     """
 
     def __init__(self, tasks: Iterable[Task], *, ahead: int = AHEAD, tries: int = TRIES) -> None:
@@ -53,7 +53,7 @@ class Dispatch(Generic[Task, Worker]):
         """A task was done."""
         self._held[worker].remove(task)
 
-    def lost(self, worker: Worker) -> Task | None:
+    def worker_lost(self, worker: Worker) -> Task | None:
         """A worker is gone: what it had is done by others.
 
         Gives the task that it was at, where that one has lost its worker so often now that it is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
-from wordlight.comparisons.runs.worker import Done, Task, Worker
+from wordlight.comparisons.runs.worker import Task, TaskOutcome, Worker
 from wordlight.comparisons.store.settings_file import Settings
 
 
@@ -21,7 +21,7 @@ class Executor(ABC):
         """The settings of the run, as the workers' own models say them."""
 
     @abstractmethod
-    def map(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def map(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         """Do every task; gives what became of each as it is finished, in any order.
 
         Tasks are taken as they can be done: an endless supply would be no harm. An error that a
@@ -41,6 +41,6 @@ class InProcess(Executor):
     def settings(self) -> Settings:
         return self._worker.bench.settings()
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def map(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         for task in tasks:
             yield self._worker.do(task)

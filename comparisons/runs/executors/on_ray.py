@@ -22,7 +22,7 @@ from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors.dispatch import Dispatch
 from wordlight.comparisons.runs.executors.executor import Executor, WorkersWarning
 from wordlight.comparisons.runs.plan import Plan
-from wordlight.comparisons.runs.worker import Damaged, Done, Task, Worker, cells_of
+from wordlight.comparisons.runs.worker import Damaged, Task, TaskOutcome, Worker, cells_of
 from wordlight.comparisons.store import failures
 from wordlight.comparisons.store.cells import CellFolder
 from wordlight.comparisons.store.failures import Failure
@@ -62,7 +62,7 @@ class _Actor:
     def settings(self) -> Settings:
         return self._worker.bench.settings()
 
-    def do(self, task: Task) -> Done:
+    def do(self, task: Task) -> TaskOutcome:
         return self._worker.do(task)
 
 
@@ -98,7 +98,7 @@ class RayExecutor(Executor):
     Args:
         bench: of the run; models and methods must be named.
         root: the run's folder.
-        damaged: what becomes of a file of the run that can't be read.
+        damaged: the treatment of a file of the run that can't be read.
         workers, address: see ``make_executor``.
 
     Raises ValueError for a plan that holds objects, ConnectionError where there is no cluster.
@@ -162,7 +162,7 @@ class RayExecutor(Executor):
             self._ready.add(actor)
             return found
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def map(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         supply = iter(tasks)
         first = next(supply, None)
         if first is None:
@@ -189,13 +189,13 @@ class RayExecutor(Executor):
                 running = {ref: held for ref, held in running.items() if held[0] is not actor}
                 given_up = None
                 if starting.pop(ready, None) is None:
-                    given_up = dispatch.lost(actor)
+                    given_up = dispatch.worker_lost(actor)
                 fresh = self._replace(actor)
                 starting[fresh.settings.remote()] = fresh
                 if given_up is not None:
                     failed = self._give_up(given_up)
                     dispatch.retry(given_up)
-                    yield Done(given_up, failures=[failed])
+                    yield TaskOutcome(given_up, failures=[failed])
                 continue
             if ready in starting:
                 self._ready.add(starting.pop(ready))
@@ -204,7 +204,7 @@ class RayExecutor(Executor):
             self._starts = _STARTS
             _, task = running.pop(ready)
             dispatch.finished(actor, task)
-            done: Done = answer
+            done: TaskOutcome = answer
             yield done
 
     def _wait(self, refs: Iterable[Any], *, busy: bool) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from tests.backends.flax import models
-from wordlight.backends.flax.attention import AttentionHook, Site
+from wordlight.backends.flax.attention import AttentionHook, AttentionSite
 from wordlight.backends.flax.backend import FlaxBackend
 
 
@@ -20,12 +20,12 @@ class Editor:
 
     def __init__(self, edit: Callable[[jax.Array], jax.Array | None], name: str = "") -> None:
         self.edit, self.name = edit, name
-        self.seen: list[Site] = []
+        self.seen: list[AttentionSite] = []
 
-    def wants(self, site: Site) -> bool:
+    def wants(self, site: AttentionSite) -> bool:
         return site.kind == "cross" and site.name.startswith(self.name)
 
-    def __call__(self, site: Site, probabilities: Any, scores_of: Any) -> Any:
+    def __call__(self, site: AttentionSite, probabilities: Any, scores_of: Any) -> Any:
         self.seen.append(site)
         return self.edit(probabilities)
 
@@ -46,7 +46,7 @@ def test_looking_changes_nothing_and_editing_does(ours: FlaxBackend) -> None:
     swap = Editor(lambda probabilities: probabilities[..., ::-1], "mid_block")
     assert np.abs(run(swap) - plain).max() > 1e-3
     name = "mid_block.attentions.0.transformer_blocks.0.attn2"
-    assert swap.seen == [Site(name, "cross", (4, 6), 4)]
+    assert swap.seen == [AttentionSite(name, "cross", (4, 6), 4)]
     assert (run(Editor(lambda probabilities: 0 * probabilities, "elsewhere")) == plain).all()
     # Attending to the first token alone is having no other.
     first = run(Editor(lambda p: jnp.zeros_like(p).at[..., 0].set(1.0)))

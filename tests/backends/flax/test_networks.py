@@ -15,7 +15,7 @@ import torch
 from flax import nnx
 
 from tests.backends.flax import full_size, models
-from wordlight.backends.flax.attention import Site
+from wordlight.backends.flax.attention import AttentionSite
 from wordlight.backends.flax.autoencoder import Autoencoder, AutoencoderConfig
 from wordlight.backends.flax.checkpoint import load_network
 from wordlight.backends.flax.clip_text import TextEncoder, TextEncoderConfig
@@ -31,12 +31,12 @@ class Look:
 
     def __init__(self) -> None:
         self.seen: dict[str, jax.Array] = {}
-        self.sites: list[Site] = []
+        self.sites: list[AttentionSite] = []
 
-    def wants(self, site: Site) -> bool:
+    def wants(self, site: AttentionSite) -> bool:
         return True
 
-    def __call__(self, site: Site, probabilities: Any, scores_of: Any) -> None:
+    def __call__(self, site: AttentionSite, probabilities: Any, scores_of: Any) -> None:
         self.sites.append(site)
         self.seen[site.name] = probabilities
 

@@ -16,7 +16,7 @@ from tests.backends.flax import models
 from wordlight.attribution import DAAM
 from wordlight.backends import AttentionQuery, Conditioning, ModelLoadError, load, trace
 from wordlight.backends.flax.backend import FlaxBackend
-from wordlight.backends.flax.programs import Told
+from wordlight.backends.flax.programs import DenoiserConditioning
 from wordlight.backends.torch.backend import TorchBackend
 
 #: Small, so that a run costs less than its compilation.
@@ -42,8 +42,8 @@ def compiled(small: FlaxBackend) -> Callable[[int], Any]:
             noise,
             table,
             jnp.float32(3.0),
-            Told(text, {}),
-            Told(text, {}),
+            DenoiserConditioning(text, {}),
+            DenoiserConditioning(text, {}),
             query=AttentionQuery(),
         ).compile()
 

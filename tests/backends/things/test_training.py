@@ -20,7 +20,12 @@ from wordlight.backends.training.latent_store import token_ids
 from wordlight.backends.training.networks import build_autoencoder, build_transformer
 from wordlight.backends.training.train_autoencoder import train_autoencoder
 from wordlight.backends.training.train_denoiser import train_denoiser
-from wordlight.backends.training.train_segmenter import SegmenterNet, folded, labels, worsened
+from wordlight.backends.training.train_segmenter import (
+    SegmenterNet,
+    degraded,
+    folded_weights,
+    labels,
+)
 from wordlight.backends.training.training import Recipe
 
 
@@ -67,7 +72,7 @@ def test_the_network_on_numpy_is_the_trained_one():
             parameter.add_(0.1 * torch.randn(parameter.shape))
     model.eval()
     images = np.stack([rendered("train", index).image for index in range(3)])
-    weights = {name: values.numpy() for name, values in folded(model).items()}
+    weights = {name: values.numpy() for name, values in folded_weights(model).items()}
     covered, scores = predict(weights, images)
     with torch.no_grad():
         wanted, classes = model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1)
@@ -100,7 +105,7 @@ def test_crowded_pictures_are_the_same_again_and_full():
 def test_worsened_pictures_keep_what_they_show():
     pixels = torch.from_numpy(np.stack([rendered("train", i).image for i in range(16)]))
     clean = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    worse = worsened(pixels, torch.Generator().manual_seed(0))
+    worse = degraded(pixels, torch.Generator().manual_seed(0))
     assert worse.shape == clean.shape
     assert worse.abs().max() <= 1
     difference = (worse - clean).abs().mean((1, 2, 3))

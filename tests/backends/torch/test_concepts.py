@@ -80,12 +80,12 @@ def appended(family, concepts):
     backend, trajectory = drawn(family)
     text = torch.cat([backend.asarray(trajectory.embeddings), concepts])[None]
     latents = backend.asarray(trajectory.latents[-1])[None]
-    told = backend.told(trajectory, trajectory.steps - 1)
+    told = backend.step_conditioning(trajectory, trajectory.steps - 1)
     if "+txt_ids*" in told:
         ids = told["+txt_ids*"]
         told["+txt_ids*"] = torch.cat([ids, ids[:, -1:].expand(-1, len(concepts), -1)], 1)
     time = float(trajectory.timesteps[-1])
-    layout = backend.model.layout(backend.model.telling(latents, time, text, told))
+    layout = backend.model.layout(backend.model.call_arguments(latents, time, text, told))
     own, picture = layout.of_row(0)
     new = slice(own.stop - len(concepts), own.stop)
     mode = AppendedConcepts(slice(own.start, new.start), picture, new, layout.length)
@@ -122,9 +122,12 @@ def test_the_first_layer_by_hand(family):
     places = list(trajectory.tokens.positions("text"))
     step = trajectory.steps - 1
     latents = backend.asarray(trajectory.latents[step])[None]
-    text, told = backend.asarray(trajectory.embeddings)[None], backend.told(trajectory, step)
+    text, told = (
+        backend.asarray(trajectory.embeddings)[None],
+        backend.step_conditioning(trajectory, step),
+    )
     time = float(trajectory.timesteps[step])
-    layout = backend.model.layout(backend.model.telling(latents, time, text, told))
+    layout = backend.model.layout(backend.model.call_arguments(latents, time, text, told))
     with SeenQueriesAndKeys() as seen, torch.no_grad():
         plain = backend.model.call(latents, time, text, told)
     own, picture = layout.of_row(0)

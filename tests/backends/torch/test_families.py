@@ -134,7 +134,7 @@ def test_forward_and_reverse_mode(family: str) -> None:
     backend = TorchBackend(pipe)
     latents = backend.asarray(trajectory.latents[1][None])
     # At the first of a flow all is noise, whatever is predicted.
-    time, told = float(trajectory.timesteps[1]), backend.told(trajectory, 1)
+    time, told = float(trajectory.timesteps[1]), backend.step_conditioning(trajectory, 1)
     point = backend.asarray(trajectory.embeddings[None])
     generator = torch.Generator().manual_seed(0)
     tangents = torch.randn(2, *point.shape[1:], dtype=torch.float64, generator=generator)

@@ -90,7 +90,7 @@ class SeenQueriesAndKeys(TorchFunctionMode):
 
 
 def _calls(backend, trajectory, embeddings, latents, step=0):
-    conditioning = Conditioning(embeddings[None], backend.told(trajectory, step))
+    conditioning = Conditioning(embeddings[None], backend.step_conditioning(trajectory, step))
     with SeenQueriesAndKeys() as seen, torch.no_grad():
         backend.model.call(
             latents[None],
@@ -111,11 +111,11 @@ def test_the_layout_is_what_a_probe_finds(family):
         backend.asarray(a) for a in (trajectory.embeddings, trajectory.latents[0])
     )
     layout = backend.model.layout(
-        backend.model.telling(
+        backend.model.call_arguments(
             latents[None],
             float(trajectory.timesteps[0]),
             embeddings[None],
-            backend.told(trajectory, 0),
+            backend.step_conditioning(trajectory, 0),
         )
     )
     noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(1))
@@ -159,8 +159,11 @@ def test_probabilities_are_an_explicit_softmax(family):
     embeddings, latents = (
         backend.asarray(a) for a in (trajectory.embeddings, trajectory.latents[0])
     )
-    told = backend.model.telling(
-        latents[None], float(trajectory.timesteps[0]), embeddings[None], backend.told(trajectory, 0)
+    told = backend.model.call_arguments(
+        latents[None],
+        float(trajectory.timesteps[0]),
+        embeddings[None],
+        backend.step_conditioning(trajectory, 0),
     )
     layout = backend.model.layout(told)
     wanted = [
@@ -251,7 +254,10 @@ def test_forward_mode_is_the_limit_of_differences(family):
         return
     latents = backend.asarray(trajectory.latents[-1][None])
     embeddings = backend.asarray(trajectory.embeddings[None])
-    time, added = float(trajectory.timesteps[-1]), backend.told(trajectory, trajectory.steps - 1)
+    time, added = (
+        float(trajectory.timesteps[-1]),
+        backend.step_conditioning(trajectory, trajectory.steps - 1),
+    )
     noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(2))
     tangent = noise.to(embeddings) * embeddings.std()
 
@@ -279,7 +285,10 @@ def test_parts_of_the_text_make_up_the_difference(family):
         with pytest.raises(MissingCapabilityError, match=r"DeepLIFT|noise level"):
             DeepLift(backend)
         return
-    latents, told = backend.asarray(trajectory.latents[-1:]), backend.told(trajectory, -1)
+    latents, told = (
+        backend.asarray(trajectory.latents[-1:]),
+        backend.step_conditioning(trajectory, -1),
+    )
     point = backend.asarray(trajectory.embeddings[None])
     noise = torch.randn(point.shape, generator=torch.Generator().manual_seed(2))
     baseline, time = point + noise * point.std(), float(trajectory.timesteps[-1])
@@ -302,7 +311,10 @@ def test_several_rows_are_predicted_as_each_by_itself(family):
     """What all rows share, such as places' numbers, is told once."""
     _, _, run = traced(family)
     trajectory, backend = run.trajectories[0], TorchBackend(pipe_of(family))
-    latents, told = backend.asarray(trajectory.latents[:1]), backend.told(trajectory, 0)
+    latents, told = (
+        backend.asarray(trajectory.latents[:1]),
+        backend.step_conditioning(trajectory, 0),
+    )
     ends = np.stack([trajectory.embeddings, trajectory.embeddings[::-1]])
     three = backend.asarray(ends[[0, 1, 0]])
     time = float(trajectory.timesteps[0])

@@ -16,9 +16,12 @@ def first_call(family):
     backend, trajectory = drawn(family)
     step = trajectory.steps - 1
     latents = backend.asarray(trajectory.latents[step])[None]
-    text, told = backend.asarray(trajectory.embeddings)[None], backend.told(trajectory, step)
+    text, told = (
+        backend.asarray(trajectory.embeddings)[None],
+        backend.step_conditioning(trajectory, step),
+    )
     time = float(trajectory.timesteps[step])
-    layout = backend.model.layout(backend.model.telling(latents, time, text, told))
+    layout = backend.model.layout(backend.model.call_arguments(latents, time, text, told))
     with SeenQueriesAndKeys() as seen, torch.no_grad():
         backend.model.call(latents, time, text, told)
     call = next(c for c in seen.calls if c["key"].shape[2] == layout.length)

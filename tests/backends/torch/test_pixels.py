@@ -65,7 +65,7 @@ def test_ddim_inversion_is_euler_backwards(family):
     clean = backend.encode_image(image)
     last = run.steps - 1
     time = float(run.timesteps[last])
-    told = Conditioning(backend.asarray(run.embeddings[None]), backend.told(run, last))
+    told = Conditioning(backend.asarray(run.embeddings[None]), backend.step_conditioning(run, last))
     with torch.no_grad():
         noise = backend.denoise(clean, time, told)
     alpha, sigma = backend.noise_level(time)

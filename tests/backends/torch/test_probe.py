@@ -11,7 +11,7 @@ from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch import model as models
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.tiny import build_tiny, draw_tiny
-from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, lively, quiet
+from wordlight.backends.torch.tiny.parts import autoencoder, flow_scheduler, quiet, rescaled
 from wordlight.backends.torch.tiny.text_encoders import t5_text_encoder
 from wordlight.backends.torch.tiny.tokenizers import t5_tokenizer
 
@@ -96,7 +96,7 @@ def bria():
         BriaPipeline(
             tokenizer=tokenizer,
             text_encoder=t5_text_encoder(tokenizer),
-            transformer=lively(denoiser),
+            transformer=rescaled(denoiser),
             vae=autoencoder(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
             scheduler=flow_scheduler(),
         )

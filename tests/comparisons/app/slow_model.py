@@ -28,7 +28,7 @@ class SlowModel(ToyModel):
 
 
 if __name__ == "__main__":
-    from wordlight.comparisons.app.jobs import Workshop
+    from wordlight.comparisons.app.jobs import JobQueue
     from wordlight.comparisons.cli.app import serve
 
-    serve(Workshop(["slow"], lambda name: SlowModel(0.3)), host="127.0.0.1", port=0)
+    serve(JobQueue(["slow"], lambda name: SlowModel(0.3)), host="127.0.0.1", port=0)

@@ -11,23 +11,25 @@ from PIL import Image
 
 from tests.comparisons.app.slow_model import SlowModel
 from wordlight.attribution import AttributionMaps
-from wordlight.comparisons.app.jobs import MOST_JOBS, Ask, JobRefusedError, Workshop
+from wordlight.comparisons.app.jobs import MOST_JOBS, JobQueue, JobRefusedError, JobRequest
 
 PROMPT = "a red circle"
 
 
 @pytest.fixture
 def workshop():
-    return Workshop(["toy"], lambda name: SlowModel())
+    return JobQueue(["toy"], lambda name: SlowModel())
 
 
 @pytest.fixture
 def slow():
-    return Workshop(["toy"], lambda name: SlowModel(0.02))
+    return JobQueue(["toy"], lambda name: SlowModel(0.02))
 
 
 def ask(**options):
-    return Ask(**{"model": "toy", "prompt": PROMPT, "methods": ["daam"], "steps": 2, **options})
+    return JobRequest(
+        **{"model": "toy", "prompt": PROMPT, "methods": ["daam"], "steps": 2, **options}
+    )
 
 
 def done(workshop, folder, **options):

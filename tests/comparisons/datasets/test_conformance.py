@@ -13,7 +13,7 @@ from wordlight.comparisons.datasets.dataset import (
     Annotation,
     Dataset,
     DatasetError,
-    Listed,
+    ListedItem,
 )
 from wordlight.comparisons.datasets.opening import formats
 from wordlight.comparisons.datasets.testing import check_dataset
@@ -28,7 +28,7 @@ class Two(Dataset):
         super().__init__(Path("."))
 
     def _list(self):
-        return [Listed("first", "a"), Listed("second", "b")]
+        return [ListedItem("first", "a"), ListedItem("second", "b")]
 
     def _read(self, sample):
         image = np.zeros((4, 6, 3), np.uint8)
@@ -59,12 +59,15 @@ def read(image=None, prompt="a red dog", place="dog"):
     ("methods", "says"),
     [
         ({"format": "Two"}, "must be in kebab-case"),
-        ({"_list": lambda self: [Listed("first", "a")]}, "two items or more"),
+        ({"_list": lambda self: [ListedItem("first", "a")]}, "two items or more"),
         (
-            {"_list": lambda self: [Listed("a", "a", "train"), Listed("b", "b", "train")]},
+            {"_list": lambda self: [ListedItem("a", "a", "train"), ListedItem("b", "b", "train")]},
             "'calibration', 'test' or None",
         ),
-        ({"_list": lambda self: [Listed("a", "a", "test"), Listed("b", "b")]}, "others don't"),
+        (
+            {"_list": lambda self: [ListedItem("a", "a", "test"), ListedItem("b", "b")]},
+            "others don't",
+        ),
         ({"_read": read(np.zeros((4, 6, 4), np.uint8))}, r"\(height, width, 3\) uint8"),
         ({"_read": read(place="cat")}, "an annotation's place isn't in the prompt"),
         ({"_read": lambda self, sample: read()(self, "x")}, "first is read as x"),

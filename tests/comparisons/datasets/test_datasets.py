@@ -9,7 +9,7 @@ from tests.comparisons.fakes import FakeBackend, tokenize
 from wordlight.backends.scenes.grammar import SPLITS, Group, Scene, split_of
 from wordlight.backends.scenes.render import render_scene
 from wordlight.backends.trajectory import Trajectory
-from wordlight.comparisons.datasets import Accounting, scene_item
+from wordlight.comparisons.datasets import WordCounts, scene_item
 from wordlight.comparisons.datasets.images.generated_scenes import GeneratedScenes
 from wordlight.comparisons.metrics.judged import partner
 
@@ -78,7 +78,7 @@ def test_what_the_model_did_not_draw_is_dropped_and_counted():
         "ground",
     ]
     assert sorted(item.dropped) == ["colour", "number", "shape-noun"]
-    counts = Accounting.of([item, item])
+    counts = WordCounts.of([item, item])
     assert counts.kept["ground"] == 4
     assert counts.dropped == {"shape-noun": 2, "colour": 2, "size": 0, "number": 2, "ground": 0}
 

@@ -20,7 +20,7 @@ from wordlight.backends.scenes.grammar import SPLITS, split_of
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons import compare
-from wordlight.comparisons.datasets import DatasetError, DatasetWarning, Listed, open_dataset
+from wordlight.comparisons.datasets import DatasetError, DatasetWarning, ListedItem, open_dataset
 from wordlight.comparisons.datasets.images.dataset_images import DatasetImages, split_of_listing
 from wordlight.comparisons.datasets.images.opening import describe, open_images
 from wordlight.comparisons.datasets.judged import judged_item, resized_mask
@@ -109,7 +109,7 @@ def test_a_word_whose_mask_has_no_pixel_left_is_dropped(tmp_path):
 
 
 def test_splits_part_no_group_and_do_not_move():
-    listing = tuple(Listed(f"{i}-{k}", f"group {i}") for i in range(20) for k in range(3))
+    listing = tuple(ListedItem(f"{i}-{k}", f"group {i}") for i in range(20) for k in range(3))
     calibration = split_of_listing(listing, "calibration")
     test = split_of_listing(listing, "test")
     assert sorted(one.sample for one in calibration + test) == sorted(o.sample for o in listing)
@@ -120,10 +120,10 @@ def test_splits_part_no_group_and_do_not_move():
 
 
 def test_a_data_sets_own_splits_are_kept():
-    listing = (Listed("a", "a", "test"), Listed("b", "b", "calibration"))
+    listing = (ListedItem("a", "a", "test"), ListedItem("b", "b", "calibration"))
     assert split_of_listing(listing, "calibration") == listing[1:]
     with pytest.raises(DatasetError, match="some items say their split, and c doesn't"):
-        split_of_listing((*listing, Listed("c", "c")), "test")
+        split_of_listing((*listing, ListedItem("c", "c")), "test")
 
 
 def run(data, out, backend=None, **options):

@@ -21,7 +21,7 @@ from wordlight.comparisons.datasets.making import (
     noise_seed,
     read_captions,
     shuffled,
-    unreal,
+    unreal_captions,
 )
 from wordlight.comparisons.datasets.tagged_text import (
     TaggingError,
@@ -154,7 +154,7 @@ def test_unreal_captions_have_other_nouns_and_adjectives_in_the_same_places(
     captions_file, tags_file
 ):
     captions = shuffled(read_captions(captions_file), 0)
-    made = unreal(captions, read_conllu(tags_file), 0)
+    made = unreal_captions(captions, read_conllu(tags_file), 0)
     changed = 0
     for before, after in zip(captions, made, strict=True):
         words = re.findall(r"\w+|\.", before.text), re.findall(r"\w+|\.", after.text)
@@ -165,9 +165,9 @@ def test_unreal_captions_have_other_nouns_and_adjectives_in_the_same_places(
             changed += old != new
     assert changed > 5
     # The same whatever else is made, and another by another seed.
-    alone = unreal(captions[2:3] + captions[:2] + captions[3:], read_conllu(tags_file), 0)
+    alone = unreal_captions(captions[2:3] + captions[:2] + captions[3:], read_conllu(tags_file), 0)
     assert alone[0] == made[2]
-    assert unreal(captions, read_conllu(tags_file), 1) != made
+    assert unreal_captions(captions, read_conllu(tags_file), 1) != made
 
 
 def test_a_word_is_replaced_where_it_stands_and_not_inside_others(tmp_path):
@@ -180,7 +180,7 @@ def test_a_word_is_replaced_where_it_stands_and_not_inside_others(tmp_path):
         + "\n# text = a dog\n1\ta\t_\tX\t_\t_\t0\t_\t_\t_\n2\tdog\t_\tNOUN\t_\t_\t0\t_\t_\t_\n"
     )
     captions = [Caption(1, 1, text), Caption(2, 2, "a dog")]
-    results = {unreal(captions, read_conllu(path), seed)[0].text for seed in range(12)}
+    results = {unreal_captions(captions, read_conllu(path), seed)[0].text for seed in range(12)}
     assert results == {"cats like a cat", "cats like a dog"}
 
 
@@ -201,7 +201,7 @@ def test_of_words_that_are_written_as_one_each_is_replaced_by_itself(tmp_path):
         "3\tam\t_\tX\t_\t_\t0\t_\t_\t_\n"
     )
     captions = [Caption(1, 1, "the man's hat"), Caption(2, 2, "ziehts am")]
-    made = [unreal(captions, read_conllu(path), seed) for seed in range(16)]
+    made = [unreal_captions(captions, read_conllu(path), seed) for seed in range(16)]
     nouns = ("man", "hat")
     assert {one.text for one, _ in made} == {f"the {a}'s {b}" for a in nouns for b in nouns}
     assert {one.text for _, one in made} == {f"{a} am" for a in nouns}
@@ -218,7 +218,7 @@ def test_untagged_captions_are_named(captions_file, tags_file):
     captions = shuffled(read_captions(captions_file), 0)
     tagged = list(read_conllu(tags_file))
     with pytest.raises(TaggingError, match="1 of 4 captions have no parts of speech, the first"):
-        unreal(captions, [t for t in tagged if t.text != captions[0].text], 0)
+        unreal_captions(captions, [t for t in tagged if t.text != captions[0].text], 0)
 
 
 def test_conllu_words_that_are_written_as_one(tmp_path):

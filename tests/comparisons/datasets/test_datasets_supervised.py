@@ -15,11 +15,11 @@ from wordlight.backends.segmenters.classes import STUFF, THINGS, VOC, is_stuff, 
 from wordlight.backends.segmenters.loading import load_segmenter
 from wordlight.backends.segmenters.matching import (
     classes_of,
-    forms,
-    mentions,
     own_synonyms,
     places,
+    places_of_classes,
     read_synonyms,
+    spellings,
 )
 from wordlight.backends.segmenters.segmenter import Segmenter, SegmenterLoadError
 from wordlight.comparisons import compare
@@ -186,7 +186,9 @@ def test_bad_names_of_segmenters(spec, says):
 
 
 def texts(prompt, names=THINGS):
-    return {name: [prompt[p] for p in found] for name, found in mentions(prompt, names).items()}
+    return {
+        name: [prompt[p] for p in found] for name, found in places_of_classes(prompt, names).items()
+    }
 
 
 def test_words_name_classes_by_name_plural_and_synonym():
@@ -215,8 +217,8 @@ def test_a_classes_own_name_is_its_own():
 
 
 def test_label_files_names_are_read():
-    assert "potted plant" in forms("potted_plant", {})
-    assert {"sofa", "lounge", "lounges"} <= set(forms("Sofa, lounge", {}))
+    assert "potted plant" in spellings("potted_plant", {})
+    assert {"sofa", "lounge", "lounges"} <= set(spellings("Sofa, lounge", {}))
     assert plain("sky-other-merged") == "sky"
     assert is_stuff("sky-other-merged")
     assert is_stuff("Sky")
@@ -238,7 +240,7 @@ def test_synonyms_of_ones_own(tmp_path):
     path.write_text("# mine\ndog\thound, pooch\n\ndog\tmutt\n")
     own = read_synonyms(path)
     assert own == {"dog": ("hound", "pooch", "mutt")}
-    assert list(mentions("a hound and a puppy", ["dog"], own)["dog"]) == [slice(2, 7)]
+    assert list(places_of_classes("a hound and a puppy", ["dog"], own)["dog"]) == [slice(2, 7)]
     path.write_text("dog hound\n")
     with pytest.raises(ValueError, match="line 1: "):
         read_synonyms(path)
@@ -252,7 +254,7 @@ words = st.lists(
 @given(words, st.sampled_from([" ", "  ", "\n"]))
 def test_mentions_are_whole_words_that_do_not_overlap(chosen, blank):
     prompt = blank.join(chosen)
-    found = [p for places_ in mentions(prompt, THINGS).values() for p in places_]
+    found = [p for places_ in places_of_classes(prompt, THINGS).values() for p in places_]
     taken = [i for p in found for i in range(p.start, p.stop)]
     assert len(taken) == len(set(taken))
     for place in found:

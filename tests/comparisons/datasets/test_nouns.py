@@ -56,26 +56,26 @@ def found(text, word):
 @pytest.mark.parametrize("caption", CAPTIONS)
 def test_spacy_tells_fruit_from_colours(caption):
     every = found(caption, "orange")
-    nouns = Nouns(spacy=SPACY).among(caption, every)
+    nouns = Nouns(spacy=SPACY).places_of_nouns(caption, every)
     assert list(nouns) == [every[number] for number in CAPTIONS[caption]]
 
 
 def test_tags_of_a_file_are_found_whatever_the_spacing(conllu):
     caption = "an orange  cat\tbeside an orange"
     every = found(caption, "orange")
-    assert Nouns(conllu).among(caption, every) == (every[1],)
+    assert Nouns(conllu).places_of_nouns(caption, every) == (every[1],)
     verb = "people train dogs beside a train"
-    assert Nouns(conllu).among(verb, found(verb, "train")) == (slice(27, 32),)
+    assert Nouns(conllu).places_of_nouns(verb, found(verb, "train")) == (slice(27, 32),)
 
 
 def test_without_tags_every_place_counts():
     every = found("an orange cat", "orange")
-    assert Nouns().among("an orange cat", every) == tuple(every)
+    assert Nouns().places_of_nouns("an orange cat", every) == tuple(every)
 
 
 def test_captions_that_nobody_tagged_are_named(conllu):
     with pytest.raises(DatasetError, match=r"captions\.conllu has no parts of speech of 'a dog'"):
-        Nouns(conllu).among("a dog", [slice(2, 5)])
+        Nouns(conllu).places_of_nouns("a dog", [slice(2, 5)])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,11 @@ from wordlight.comparisons.store.cells import (
     write_scores,
 )
 from wordlight.comparisons.store.json_file import read_json, write_json
-from wordlight.comparisons.store.output_folder import OutputFolderError, claimed, written_at_once
+from wordlight.comparisons.store.output_folder import (
+    OutputFolderError,
+    writable_folder,
+    written_at_once,
+)
 from wordlight.comparisons.store.settings_file import (
     holds_same_run,
     restore_settings,
@@ -65,8 +69,8 @@ def test_a_cell_comes_back_as_it_was(folder):
 def test_a_cell_says_what_it_lacks(folder):
     folder.write("scenes-test-0000", "daam", CELL)
     there = folder.read("scenes-test-0000", "daam")
-    assert there.lacking({"ap": "1", "seconds": "1"}) == set()
-    assert there.lacking({"ap": "2", "dice": "1"}) == {"ap", "dice"}
+    assert there.missing_metrics({"ap": "1", "seconds": "1"}) == set()
+    assert there.missing_metrics({"ap": "2", "dice": "1"}) == {"ap", "dice"}
     assert there.of({"ap": "1"}) == SCORES[:1]
     # Scores of a metric of other options aren't its scores.
     assert there.of({"ap": "2", "seconds": "1"}) == SCORES[1:]
@@ -164,7 +168,7 @@ def test_damaged_settings_are_refused(tmp_path, text):
 def test_a_folder_below_a_file_can_not_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
-        with pytest.raises(OutputFolderError, match="can't write into"), claimed(folder):
+        with pytest.raises(OutputFolderError, match="can't write into"), writable_folder(folder):
             pytest.fail("it was not noticed")
 
 
@@ -175,7 +179,7 @@ def fail_within(manager, folder):
         raise RuntimeError
 
 
-@pytest.mark.parametrize("manager", [claimed, written_at_once])
+@pytest.mark.parametrize("manager", [writable_folder, written_at_once])
 def test_what_fails_leaves_nothing(tmp_path, manager):
     with pytest.raises(RuntimeError):
         fail_within(manager, tmp_path / "new" / "out")

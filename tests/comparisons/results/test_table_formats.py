@@ -11,7 +11,7 @@ from wordlight.comparisons.results.text_tables import (
     aligned,
     comma_separated,
     escape_latex,
-    piped,
+    markdown_table,
     tabular,
 )
 
@@ -27,7 +27,7 @@ def test_columns_are_in_line_and_extra_rows_apart():
 
 
 def test_a_bar_in_a_cell_is_no_column():
-    assert piped([["a|b", "c"], ["1", "2"]]).splitlines() == [
+    assert markdown_table([["a|b", "c"], ["1", "2"]]).splitlines() == [
         r"| a\|b | c |",
         "|---|---:|",
         "| 1 | 2 |",

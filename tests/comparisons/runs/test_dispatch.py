@@ -40,7 +40,7 @@ def test_a_lost_workers_tasks_are_done_first_by_others():
     dispatch.add("b")
     assert dispatch.workers == 2
     held = [task for worker, task in dispatch.assign() if worker == "a"]
-    assert dispatch.lost("a") is None
+    assert dispatch.worker_lost("a") is None
     dispatch.add("c")
     assert [task for _, task in dispatch.assign()] == held
 
@@ -50,7 +50,7 @@ def test_a_task_that_loses_its_worker_again_and_again_is_given_up():
     for trial in range(TRIES):
         dispatch.add(trial)
         assert [task for _, task in dispatch.assign()] == ["kills", "harmless"]
-        assert dispatch.lost(trial) == (None if trial < TRIES - 1 else "kills")
+        assert dispatch.worker_lost(trial) == (None if trial < TRIES - 1 else "kills")
     dispatch.add("last")
     assert [task for _, task in dispatch.assign()] == ["harmless"]
     dispatch.finished("last", "harmless")
@@ -75,7 +75,7 @@ def test_every_task_is_done_exactly_once_whoever_is_lost(count, workers, fates):
         worker, task = running[0]
         if next(fates, 5) < 3:
             running = [one for one in running if one[0] != worker]
-            assert dispatch.lost(worker) is None
+            assert dispatch.worker_lost(worker) is None
             alive.append(len(alive))
             dispatch.add(alive[-1])
         else:

@@ -18,7 +18,7 @@ from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors import make_executor
 from wordlight.comparisons.runs.listing import read_run
 from wordlight.comparisons.runs.plan import Plan
-from wordlight.comparisons.runs.worker import Done, Task, Worker
+from wordlight.comparisons.runs.worker import Task, TaskOutcome, Worker
 from wordlight.comparisons.store import failures
 
 NO_RAY = "un-skip where Ray is installed (extra `ray`)"
@@ -39,7 +39,7 @@ class Answering:
 
     def do(self, task):
         self.done.append(task)
-        return Done(task, units=1)
+        return TaskOutcome(task, units=1)
 
 
 class PlayedRay:

@@ -16,9 +16,9 @@ from wordlight.comparisons.stats.paired_tests import (
     holm,
     paired_tests,
     pairs_with,
+    rank_methods,
     sign_flip_test,
     smallest_difference,
-    standings,
     standings_against,
 )
 
@@ -135,20 +135,20 @@ def of_pairs(apart, methods):
 
 def test_groups_by_hand():
     # b is told from neither a nor c, which differ.
-    found = standings("abc", of_pairs({("a", "c")}, "abc"))
+    found = rank_methods("abc", of_pairs({("a", "c")}, "abc"))
     assert [found[m].groups for m in "abc"] == ["a", "ab", "b"]
     assert [str(found[m]) for m in "abc"] == ["1 tied", "1 tied", "2 tied"]
-    clear = standings("abc", of_pairs({("a", "b"), ("a", "c"), ("b", "c")}, "abc"))
+    clear = rank_methods("abc", of_pairs({("a", "b"), ("a", "c"), ("b", "c")}, "abc"))
     assert [(str(clear[m]), clear[m].groups) for m in "abc"] == [("1", "a"), ("2", "b"), ("3", "c")]
-    none = standings("abc", of_pairs(set(), "abc"))
+    none = rank_methods("abc", of_pairs(set(), "abc"))
     assert [(str(none[m]), none[m].groups) for m in "abc"] == [("1 tied", "a")] * 3
 
 
 def test_lower_values_can_be_better():
     test = a_pair("a", "b", 0.01)
-    assert standings("ab", [test])["a"].rank == 1
-    assert standings("ba", [test], higher_is_better=False)["b"].rank == 1
-    assert standings("ba", [test], higher_is_better=False)["a"].rank == 2
+    assert rank_methods("ab", [test])["a"].rank == 1
+    assert rank_methods("ba", [test], higher_is_better=False)["b"].rank == 1
+    assert rank_methods("ba", [test], higher_is_better=False)["a"].rank == 2
 
 
 @given(st.integers(1, 7), st.data())
@@ -156,7 +156,7 @@ def test_lower_values_can_be_better():
 def test_two_methods_share_a_letter_exactly_where_they_were_not_told_apart(count, data):
     methods = "abcdefg"[:count]
     apart = {pair for pair in combinations(methods, 2) if data.draw(st.booleans())}
-    found = standings(methods, of_pairs(apart, methods))
+    found = rank_methods(methods, of_pairs(apart, methods))
     for pair in combinations(methods, 2):
         shared = set(found[pair[0]].groups) & set(found[pair[1]].groups)
         assert bool(shared) == (pair not in apart)
@@ -213,7 +213,7 @@ def test_the_whole_way_from_values_to_groups():
         name: values_of(easy + mean + rng.normal(0, 0.1, 40))
         for name, mean in (("good", 0.6), ("as good", 0.6), ("bad", 0.2))
     }
-    found = standings(["good", "as good", "bad"], paired_tests(values))
+    found = rank_methods(["good", "as good", "bad"], paired_tests(values))
     assert [str(one) for one in found.values()] == ["1 tied", "1 tied", "3"]
     assert [one.groups for one in found.values()] == ["a", "a", "b"]
 
@@ -299,7 +299,7 @@ def test_of_few_images_nothing_can_be_told():
     values = {name: values_of(mean + np.zeros(4)) for name, mean in (("a", 1.0), ("b", 0.0))}
     (test,) = paired_tests(values)
     assert test.p == 2 / 2**4
-    assert standings(["a", "b"], [test])["b"].rank == 1
+    assert rank_methods(["a", "b"], [test])["b"].rank == 1
 
 
 def test_every_pattern_of_signs_is_counted_once():

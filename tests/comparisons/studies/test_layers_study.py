@@ -27,7 +27,7 @@ from wordlight.comparisons.studies.layers import (
     CONTROLS,
     GUIDANCE,
     OTHER_WORD,
-    short,
+    short_layer_name,
     study_layers,
 )
 from wordlight.comparisons.studies.positions import (
@@ -129,9 +129,9 @@ def test_the_command_prints_the_table_and_draws_the_figure(
     line = ["study", "layers", "-n", "8", "--calibration", "8", "--quiet", "-o", str(tmp_path)]
     assert main(line) == 0
     printed = capsys.readouterr().out
-    assert f"{short(SEEING[0])}  " in printed
+    assert f"{short_layer_name(SEEING[0])}  " in printed
     assert "t = 6" in printed  # the third of eight steps, 8 to 1
-    assert f"the best place there is\n{short(SEEING[0])} at t = 6" in printed
+    assert f"the best place there is\n{short_layer_name(SEEING[0])} at t = 6" in printed
     assert GUIDANCE in printed
     assert OTHER_WORD in printed
     written = json.loads((tmp_path / "layers.json").read_text())

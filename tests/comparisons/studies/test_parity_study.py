@@ -119,10 +119,10 @@ def test_a_framework_that_is_not_installed(
             if self.name == missing:
                 raise ImportError(f"No module named {missing!r}")
 
-            class Found:
+            class StudyResult:
                 load = staticmethod(lambda *args, **options: ToyModel())
 
-            return Found
+            return StudyResult
 
     entries = [Entry("flax"), Entry("torch")]
     monkeypatch.setattr("wordlight.backends.loading.entry_points", lambda group: entries)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 #: The arguments of one call, by name.
-Told = dict[str, Any]
+CallArguments = dict[str, Any]
 Found = TypeVar("Found")
 #: Ends of names whose arrays have no row of their own for each row of a batch.
 NOT_BY_ROW = ("*", "=")
@@ -58,9 +58,9 @@ def flatten(told: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def unflatten(added: Mapping[str, torch.Tensor]) -> Told:
+def unflatten(added: Mapping[str, torch.Tensor]) -> CallArguments:
     """Nested arguments of what ``flatten`` gave, each array with an axis for rows in front."""
-    told: Told = {}
+    told: CallArguments = {}
     for name, value in added.items():
         given: Any
         path = _BACK.get(name, name.removeprefix("+"))
@@ -88,7 +88,9 @@ def _lists(value: Any) -> Any:
     return {key: _lists(inner) for key, inner in value.items()}
 
 
-def arguments_of(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Told:
+def arguments_of(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> CallArguments:
     """The arguments of one call of a module, by name."""
     signature = inspect.signature(type(module).forward)
     bound = dict(signature.bind(module, *args, **kwargs).arguments)
