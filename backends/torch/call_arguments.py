@@ -8,8 +8,10 @@ further conditioning that a text encoder makes.
 from __future__ import annotations
 
 import inspect
+import operator
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -86,6 +88,52 @@ def _lists(value: Any) -> Any:
         numbers = all(isinstance(inner, (int, float)) for inner in value.values())
         return (tuple if numbers else list)(_lists(inner) for inner in value.values())
     return {key: _lists(inner) for key, inner in value.items()}
+
+
+def same_call(
+    one: tuple[tuple[Any, ...], Mapping[str, Any]], other: tuple[tuple[Any, ...], Mapping[str, Any]]
+) -> bool:
+    """Return whether two calls have the very same positional and named arguments."""
+    (args, kwargs), (other_args, other_kwargs) = one, other
+    return (
+        len(args) == len(other_args)
+        and kwargs.keys() == other_kwargs.keys()
+        and all(map(operator.is_, args, other_args))
+        and all(value is other_kwargs[name] for name, value in kwargs.items())
+    )
+
+
+@contextmanager
+def called_as_given(module: torch.nn.Module) -> Iterator[None]:
+    """Have calls of a module raise ValueError where a hook changes their arguments.
+
+    What was recorded of a run has been through its hooks.
+    """
+    if not module._forward_pre_hooks:
+        yield
+        return
+    given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def first(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal given
+        given = (args, dict(kwargs))
+
+    def last(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not same_call(given, (args, kwargs)):
+            raise ValueError(
+                "a hook changes what the denoiser is called with, and a recorded run has been "
+                "through it already: remove the hook before runs are explained"
+            )
+
+    handles = (
+        module.register_forward_pre_hook(first, with_kwargs=True, prepend=True),
+        module.register_forward_pre_hook(last, with_kwargs=True),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def arguments_of(

@@ -10,7 +10,13 @@ import torch
 
 from wordlight.backends.attention import Layer
 from wordlight.backends.torch.attention_layers import n_heads
-from wordlight.backends.torch.call_arguments import CallArguments, arguments_of, flatten, unflatten
+from wordlight.backends.torch.call_arguments import (
+    CallArguments,
+    arguments_of,
+    called_as_given,
+    flatten,
+    unflatten,
+)
 from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import FAMILIES
@@ -205,7 +211,8 @@ class Model:
         if len(modules) > 1:
             raise ValueError("steps of two denoisers can't be replayed in one pass")
         (module,) = modules.values()
-        output = module(**told, return_dict=False)
+        with called_as_given(module):
+            output = module(**told, return_dict=False)
         # Kandinsky's gives no tuple.
         output = output[0] if isinstance(output, tuple) else output
         return self.family.read(self.module, output, told)

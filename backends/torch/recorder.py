@@ -16,7 +16,7 @@ from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.sampling import pixels_of
 from wordlight.backends.torch import pipeline_calls
 from wordlight.backends.torch.accumulator import AttentionAccumulator
-from wordlight.backends.torch.call_arguments import CallArguments, NotRecordableError
+from wordlight.backends.torch.call_arguments import CallArguments, NotRecordableError, same_call
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.taps import AttentionTap
@@ -291,6 +291,7 @@ class _Running:
         self._stack = ExitStack()
         self._listening = False
         self._latents: Any = None
+        self._recorded_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         #: Whose attention the parts of the rows that the tap shows are.
         self._receivers: list[tuple[AttentionAccumulator, slice]] = []
 
@@ -307,7 +308,9 @@ class _Running:
             for module in self._model.modules:
                 before = module.register_forward_pre_hook(self._before, with_kwargs=True)
                 self._stack.callback(before.remove)
-                after = module.register_forward_hook(self._after, always_call=True)
+                after = module.register_forward_hook(
+                    self._after, with_kwargs=True, always_call=True
+                )
                 self._stack.callback(after.remove)
         except Exception as error:
             self._fail(error)
@@ -350,20 +353,37 @@ class _Running:
             return
         if pipeline_calls.running_pipeline() is not self.pipe or not self._is_innermost(self):
             return
+        self._recorded_call = (args, kwargs)
         try:
             self._record(module, args, kwargs)
         except Exception as error:
             self._fail(error)
 
-    def _after(self, *_: object) -> None:
+    def _after(
+        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object
+    ) -> None:
         if threading.get_ident() != self.thread or not self._listening:
             return
         self._listening = False
+        if not same_call((args, kwargs), self._recorded_call):
+            self._note_changes(args, kwargs)
         try:
             if self._tap is not None:
                 self._tap.end()
         except Exception as error:
             self._fail(error)
+
+    def _note_changes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note that a hook changed the arguments of a call after they were recorded."""
+        assert self._model is not None
+        self.call.not_replayable = "a hook changed what the denoiser was called with"
+        text = self._model.family.text
+        taken, recorded = (
+            self._model.arguments_by_name(*one)[text]
+            for one in ((args, kwargs), self._recorded_call)
+        )
+        if taken is not recorded:
+            self.call.moved.append(torch.tensor(True))
 
     def _may_be_changed(self, given: Any) -> bool:
         """Return whether text embeddings of the same memory as before may hold other numbers."""

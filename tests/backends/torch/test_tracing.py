@@ -328,6 +328,47 @@ def test_what_a_replay_cannot_know_is_said(shared_pipe: StableDiffusionPipeline)
         DAAM(backend).attribute(traced.trajectories[0])
 
 
+def test_a_hook_that_edits_the_text(shared_pipe: StableDiffusionPipeline) -> None:
+    """What was recorded has been through the hook, and mustn't go through it again."""
+    pipe, backend = shared_pipe, TorchBackend(shared_pipe)
+
+    def edit(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"] * 1.5}
+
+    def look(_module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        assert len(args) + len(kwargs) > 0
+
+    with pipe.unet.register_forward_pre_hook(edit, with_kwargs=True):
+        with trace(pipe) as traced:
+            draw(pipe)
+        with pytest.raises(ValueError, match="a hook changes what the denoiser is called with"):
+            DAAM(backend).attribute(traced.trajectories[0])
+    replayed = DAAM(backend).attribute(traced.trajectories[0])
+    assert np.abs(DAAM.from_trace(traced).data - replayed.data).max() < 1e-5
+    with pipe.unet.register_forward_pre_hook(look, with_kwargs=True):
+        again = DAAM(backend).attribute(traced.trajectories[0])
+    assert (again.data == replayed.data).all()
+
+
+def test_a_hook_set_while_a_pipeline_is_traced(shared_pipe: StableDiffusionPipeline) -> None:
+    def edit(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"] * 1.5}
+
+    def set_hook(pipe: Any, step: int, _time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if step == 0:
+            handles.append(pipe.unet.register_forward_pre_hook(edit, with_kwargs=True))
+        return kwargs
+
+    handles: list[Any] = []
+    with trace(shared_pipe) as traced:
+        draw(shared_pipe, callback_on_step_end=set_hook)
+    handles[0].remove()
+    with pytest.raises(ValueError, match="the text embeddings changed between steps"):
+        DAAM.from_trace(traced)
+    with pytest.raises(ValueError, match=r"can't be replayed \("):
+        DAAM(TorchBackend(shared_pipe)).attribute(traced.trajectories[0])
+
+
 def test_guidance_switched_off_on_the_way(shared_pipe: StableDiffusionPipeline) -> None:
     """A callback may stop guiding: then all rows are the conditional ones."""
 
