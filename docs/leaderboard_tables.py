@@ -114,7 +114,7 @@ def scores(run: FinishedRun, *further: FinishedRun) -> str:
 def by_kind(run: FinishedRun) -> str:
     """mIoU@best of every kind of word, with how many there are; rows as in ``scores``."""
     kinds = {
-        kind: f"{name} ({run.most(kind)})"
+        kind: f"{name} ({run.n_words(kind)})"
         for kind, name in {HEADLINE: "shape nouns", **OTHER_ROWS}.items()
         if run.n_words(kind)
     }

@@ -30,7 +30,10 @@ def kind_name(kind: str) -> str:
 
 
 def by_split(run: FinishedRun) -> dict[str, dict[str, Estimate]]:
-    """mIoU of the headline words by split and method, of the splits that were judged on."""
+    """mIoU of the headline words by split and method, of the splits that were judged on.
+
+    Intervals take the thresholds as they were chosen.
+    """
     headline = run.scores.filter(pc.field("kind") == HEADLINE)
     found: dict[str, dict[str, Estimate]] = {}
     for split in sorted(set(headline.column("split").to_pylist())):
@@ -39,7 +42,6 @@ def by_split(run: FinishedRun) -> dict[str, dict[str, Estimate]]:
         for row in run.rows:
             own = of_split.filter(pc.field("method") == row.name)
             samples, values = own.column("sample").to_pylist(), own.column("value").to_pylist()
-            # As the run itself resampled.
             found[split][row.name] = mean_over_words(samples, values)
     return found
 

@@ -92,7 +92,7 @@ def test_the_leaderboard_has_the_runs_numbers(runs: Any, docs: Path, made: Any) 
         assert found["against the best"] == (row.standing or "-")
         assert (found["of another object's word"] == "-") == (row.family == "control" or row.extra)
     header, _, *rows = cells(between(page, "kinds-many"))
-    assert header[:2] == ["method", f"shape nouns ({run.most('headline')})"]
+    assert header[:2] == ["method", f"shape nouns ({run.n_words('headline')})"]
     assert any(name.startswith("colour words (") for name in header)
     for line, row in zip(rows, shown, strict=True):
         assert line[1].startswith(f"{row.best.mean:.3f} [")
