@@ -39,7 +39,7 @@ def test_every_prompt_of_the_grammar_is_known():
         ("a red circle (masterpiece:1.3)", ("masterpiece", "1", "3")),
         ("赤い丸", ("赤い丸",)),
         ("", ()),
-        ("🙂", ()),
+        ("🙂", ("🙂",)),
     ],
 )
 def test_unknown_words_are_named_once_in_order(prompt, words):

@@ -108,7 +108,9 @@ def test_a_closed_stdout():
 def test_ctrl_c_while_it_is_imported():
     """From the moment on at which the module's own lines run."""
     code = (
-        "import sys, wordlight.comparisons.cli.main as m; run = m._run; "
+        "import signal, sys, wordlight.comparisons.cli.main as m; run = m._run; "
+        # Jobs that a shell starts in the background ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "m._run = lambda argv: (print('here', flush=True), run(argv))[1]; "
         "sys.exit(m.main(['methods']))"
     )
