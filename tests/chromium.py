@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _PATIENCE = 120.0
 
@@ -21,6 +23,16 @@ _PATIENCE = 120.0
 def find() -> str | None:
     """The Chromium of this machine, ``$CHROMIUM`` or one on the path."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+#: Marks tests that drive a browser.
+needed = pytest.mark.skipif(
+    find() is None,
+    reason=(
+        "a page is looked at in Chromium, and this machine has none; runs as soon as one is on the "
+        "path or named by $CHROMIUM, which .ci/run sees to"
+    ),
+)
 
 
 class Page:

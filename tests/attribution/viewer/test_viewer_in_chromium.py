@@ -19,10 +19,7 @@ from tests.attribution.viewer.test_viewer_data import HOSTILE
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.viewer import Panel, Viewer
 
-pytestmark = pytest.mark.skipif(
-    chromium.find() is None,
-    reason="un-skip with Chromium on the path or named by $CHROMIUM; .ci/run installs it",
-)
+pytestmark = chromium.needed
 AXE = (Path(__file__).parents[2] / "axe" / "axe.min.js").read_text("utf-8")
 WORDS = ["a", "dog", "and", "a", "ball"]
 

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
         DEVICE == "cuda" and not torch.cuda.is_available(),
-        reason="un-skip where PyTorch sees a GPU",
+        reason="asks what only a GPU shows, and there is none; runs where PyTorch sees one",
     ),
 ]
 
@@ -72,7 +72,10 @@ def test_a_trace_changes_nothing(family: str, dtype: str) -> None:
     assert np.isfinite(np.asarray(DAAM.from_trace(run))).all()
 
 
-@pytest.mark.skipif(DEVICE != "cuda", reason="un-skip on cuda, whose memory can be limited")
+@pytest.mark.skipif(
+    DEVICE != "cuda",
+    reason="PyTorch limits the memory of CUDA devices alone; runs where WORDLIGHT_DEVICE is cuda",
+)
 def test_memory_that_runs_out_halves_the_batch() -> None:
     """A real allocator's refusal, of a share of the card that is set for it."""
     backend = wordlight.load("scenes", device=DEVICE)

@@ -9,10 +9,7 @@ import pytest
 from tests import chromium
 
 CHROMIUM = chromium.find()
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="un-skip with Chromium on the path or named by $CHROMIUM; .ci/run installs it",
-)
+pytestmark = chromium.needed
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"

@@ -18,7 +18,10 @@ printf "%s\\n" "${{COMPREPLY[@]}}"
 """
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="un-skip where bash is installed")
+@pytest.mark.skipif(
+    shutil.which("bash") is None,
+    reason="bash itself reads the script, and isn't here; runs as soon as it is on the path",
+)
 @pytest.mark.parametrize(
     ("words", "expected"), [("compl", "completion"), ("attribute --negat", "--negative-prompt")]
 )

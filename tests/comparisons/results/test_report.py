@@ -353,10 +353,7 @@ def shrink_masks(folder: Path) -> None:
     put_mask(folder, buffer.getvalue())
 
 
-@pytest.mark.skipif(
-    chromium.find() is None,
-    reason="un-skip with Chromium on the path or named by $CHROMIUM; .ci/run installs it",
-)
+@chromium.needed
 def test_the_page_in_chromium(folder):
     hostile(folder)
     without_score(folder, "uniform")

@@ -15,26 +15,25 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from tests.comparisons.dataset_files import save
 from tests.comparisons.datasets.test_datasets_with_torch import shape_words, two_objects
 from tests.comparisons.fakes import FakeBackend
 from wordlight.comparisons import compare
 from wordlight.comparisons.runs.bench import Bench
-from wordlight.comparisons.runs.executors import make_executor
+from wordlight.comparisons.runs.executors import make_executor, on_ray
 from wordlight.comparisons.runs.plan import Plan
 from wordlight.comparisons.runs.worker import Task
 from wordlight.comparisons.store.settings_file import write_settings
 
 METHODS = ["daam", "uniform", "shuffled-word"]
 #: What is another number each time.
-NO_RAY = "un-skip where Ray is installed (extra `ray`)"
 MEASURED = ("seconds", "peak-bytes")
 SMALL = {"n": 8, "calibration": 8, "progress": False}
 
 
 def test_what_was_made_here_can_not_be_sent_away(tmp_path):
-    pytest.importorskip("ray", reason=NO_RAY)
     with pytest.raises(ValueError, match="must be named"):
         compare(
             FakeBackend(), ["uniform"], out=tmp_path / "out", executor=make_executor("ray"), **SMALL
@@ -47,7 +46,6 @@ def test_what_was_made_here_can_not_be_sent_away(tmp_path):
 
 
 def test_a_worker_loads_the_model_once(tmp_path, monkeypatch):
-    on_ray = pytest.importorskip("wordlight.comparisons.runs.executors.on_ray", reason=NO_RAY)
     loaded = []
     monkeypatch.setattr(
         "wordlight.backends.loading.load",
@@ -88,7 +86,6 @@ def test_a_worker_loads_the_model_once(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_worker_takes_of_its_machine(monkeypatch, resources, workers, each, room):
-    on_ray = pytest.importorskip("wordlight.comparisons.runs.executors.on_ray", reason=NO_RAY)
     nodes = [{"Alive": True, "Resources": one} for one in resources]
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "TPU": 4.0}}
     gpus = sum(one.get("GPU", 0) for one in resources)
@@ -104,7 +101,6 @@ def cluster():
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Its workers would stand back for whatever else the machine does.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
-    ray = pytest.importorskip("ray", reason=NO_RAY)
     # A cluster that something else has left on this machine isn't the one to join.
     ray.init(
         "local",

@@ -15,14 +15,11 @@ from wordlight.comparisons import compare
 from wordlight.comparisons.datasets import DatasetWarning, open_dataset
 from wordlight.comparisons.datasets.images.dataset_images import split_of_listing
 from wordlight.comparisons.runs.bench import Bench
-from wordlight.comparisons.runs.executors import make_executor
+from wordlight.comparisons.runs.executors import make_executor, on_ray
 from wordlight.comparisons.runs.listing import read_run
 from wordlight.comparisons.runs.plan import Plan
 from wordlight.comparisons.runs.worker import Task, TaskOutcome, Worker
 from wordlight.comparisons.store import failures
-
-NO_RAY = "un-skip where Ray is installed (extra `ray`)"
-on_ray = pytest.importorskip("wordlight.comparisons.runs.executors.on_ray", reason=NO_RAY)
 
 #: Fates of workers: how many answers it gives before it dies.
 ALWAYS, NEVER_PLACED = 10**9, -1
