@@ -102,6 +102,12 @@ class Backend(ABC):
         """The primitives that this backend has, for the model as it stands."""
 
     @property
+    def attends_jointly(self) -> bool:
+        """True if one softmax runs over text and picture: a place's attention to the text's tokens
+        adds up to less than one, and the rest is to the picture. In cross-attention it is one."""
+        return False
+
+    @property
     def added_names(self) -> frozenset[str]:
         """The names of further conditioning that the denoiser needs: none, but on some models."""
         return frozenset()

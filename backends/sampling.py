@@ -23,6 +23,7 @@ class SamplingFacts:
         train_steps: the number of timesteps of its training, which is the most steps.
         height, width: its own size, in pixels.
         multiple: of how many pixels a side must be.
+        sizes: heights and widths of the only images that it draws; any where there are none.
     """
 
     steps: int
@@ -31,6 +32,7 @@ class SamplingFacts:
     height: int
     width: int
     multiple: int = 8
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def steps_of(self, steps: int | None) -> int:
         """The number of steps of a request; raises ValueError for one that can't be."""
@@ -61,6 +63,12 @@ class SamplingFacts:
                 raise ValueError(
                     f"{name} must be a positive multiple of {self.multiple} pixels, not {value}"
                 )
+        if self.sizes and chosen not in self.sizes:
+            there = ", ".join(f"{height} x {width}" for height, width in self.sizes)
+            raise ValueError(
+                f"the model draws images of {there} pixels (height x width) alone, not "
+                f"{chosen[0]} x {chosen[1]}"
+            )
         return chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
+from wordlight.backends.batches import join_rows
 from wordlight.backends.trajectory import Trajectory
 
 #: Two prompts that any tokenizer reads, of different lengths.
@@ -27,13 +28,13 @@ _HALF_ROUNDING = 0.1
 class Primitive(NamedTuple):
     """One way to ask a backend.
 
-    ``spends`` is what asking must count.
+    ``spends`` are the counts that asking may come to.
     """
 
     name: str
     capability: str
     ask: Callable[[], Any]
-    spends: Evaluations
+    spends: Callable[[], tuple[Evaluations, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +63,8 @@ class Subject:
         self.backend = backend
         self.given, self._size = trajectory, size
         self._tried: dict[str, Outcome] = {}
-        if trajectory is not None and (
-            trajectory.steps < STEPS or trajectory.negative_embeddings is None
-        ):
-            raise ValueError(f"the trajectory must have {STEPS} steps or more, and guidance")
+        if trajectory is not None and trajectory.steps < STEPS:
+            raise ValueError(f"the trajectory must have {STEPS} steps or more")
 
     # How a failure is told.
 
@@ -124,7 +123,9 @@ class Subject:
         """Height and width of the images that are drawn, in pixels."""
         facts = self.backend.sampling
         half = max(1, round(facts.width / 2 / facts.multiple)) * facts.multiple
-        return self._size or (facts.height, half)
+        if self._size or not facts.sizes:
+            return self._size or (facts.height, half)
+        return next((size for size in facts.sizes if size[0] != size[1]), facts.sizes[0])
 
     def draw(self, prompts: Any, seed: Any, **options: Any) -> Any:
         """``sample`` with a few steps, in the size of the test."""
@@ -164,27 +165,56 @@ class Subject:
         """Of that step."""
         return float(self.trajectory.timesteps[self.step])
 
+    @property
+    def rows_a_step(self) -> int:
+        """The rows of the denoiser that a step of such a run takes an image: two where guidance
+        asks of the negative prompt, too."""
+        return 1 if self.trajectory.negative_embeddings is None else 2
+
+    def rows_of(self, steps: int) -> int:
+        """The rows of the denoiser of an image that is drawn in so many steps."""
+        return self.rows_a_step * self.backend.denoising_steps(steps)
+
+    @cached_property
+    def unguided(self) -> Trajectory:
+        """A run of three steps whose prediction is the prompt's alone, where there is such; 1 is no
+        guidance for most models, and 0 for some."""
+        if not self.has("sample"):
+            return self.trajectory
+        run: Trajectory = self.draw(PROMPTS[0], SEEDS[0], steps=3, guidance_scale=1.0)
+        if run.negative_embeddings is not None:
+            run = self.draw(PROMPTS[0], SEEDS[0], steps=3, guidance_scale=0.0)
+        return run
+
     @cached_property
     def conditioning(self) -> Conditioning:
         """The trajectory's, one row."""
         return self.conditioned(self.trajectory.embeddings[None])
 
-    def conditioned(
-        self, embeddings: Any, told: Sequence[Mapping[str, npt.NDArray[Any]]] | None = None
-    ) -> Conditioning:
-        """Any embeddings, with what else each row is told; as the trajectory's if None."""
-        each = told or [self.trajectory.added] * len(embeddings)
-        added = {
-            name: self.backend.asarray(np.stack([row[name] for row in each])) for name in each[0]
-        }
+    def conditioned(self, embeddings: Any) -> Conditioning:
+        """Any embeddings, with what else the trajectory's step is told in each row."""
+        told = self.backend.step_conditioning(self.trajectory, self.step)
+        added = {name: join_rows([value] * len(embeddings)) for name, value in told.items()}
         given = isinstance(embeddings, np.ndarray)
         return Conditioning(self.backend.asarray(embeddings) if given else embeddings, added)
+
+    def predicted(
+        self, run: Trajectory, step: int, embeddings: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """The prediction at a step of a run, ``(channels, ...)``, for its embeddings or others."""
+        backend = self.backend
+        text = backend.asarray((run.embeddings if embeddings is None else embeddings)[None])
+        told = Conditioning(text, backend.step_conditioning(run, step))
+        latents = backend.asarray(run.latents[step][None])
+        return self.numpy(backend.denoise(latents, float(run.timesteps[step]), told))[0]
 
     @cached_property
     def other_embeddings(self) -> npt.NDArray[Any]:
         """Of another prompt, ``(tokens, channels)``."""
-        negative = self.trajectory.negative_embeddings
-        return self.trajectory.empty_embeddings if negative is None else negative
+        run = self.trajectory
+        away = run.negative_embeddings
+        alike = away is not None and away.shape == run.embeddings.shape
+        return run.empty_embeddings if away is None or not alike else away
 
     def random(self, shape: tuple[int, ...], like: Array, seed: int = 0) -> Array:
         """Random numbers, each row with the norm of ``like``'s first."""
@@ -226,9 +256,22 @@ class Subject:
         return self.backend.concept_attention(self.trajectory, AttentionQuery(), steps, own)
 
     @cached_property
+    def n_predicted(self) -> int:
+        """The channels of a prediction: those of the latents, before those of a picture that a
+        denoiser may see beside them."""
+        if not self.has("denoise"):
+            return int(self.latents.shape[1])
+        return len(self.predicted(self.trajectory, self.step))
+
+    @cached_property
+    def clean_latents(self) -> Array:
+        """Latents as they are decoded, ``(1, channels, height, width)``."""
+        return self.latents[:, : self.n_predicted]
+
+    @cached_property
     def cotangent(self) -> Array:
         """A direction among predictions, ``(1, channels, height, width)``."""
-        return self.random(tuple(self.latents.shape), self.latents, seed=2)
+        return self.random(tuple(self.clean_latents.shape), self.clean_latents, seed=2)
 
     @cached_property
     def input_embeddings(self) -> Array:
@@ -245,18 +288,22 @@ class Subject:
     @cached_property
     def latent_tangents(self) -> Array:
         """Two directions among latents."""
-        return self.random((2, *self.latents.shape[1:]), self.latents, seed=4)
+        clean = self.clean_latents
+        return self.random((2, *clean.shape[1:]), clean, seed=4)
 
     # What it is asked.
 
     @cached_property
     def primitives(self) -> dict[str, Primitive]:
         """Every primitive, asked once, by name."""
-        backend, count = self.backend, Evaluations
+        backend = self.backend
+
+        def count(**asked: int) -> Callable[[], tuple[Evaluations, ...]]:
+            return lambda: (Evaluations(**asked),)
 
         def randomize() -> Any:
             with backend.randomized(backend.stages[0], seed=1):
-                return backend.denoise(self.latents, self.timestep, self.conditioning)
+                return backend.denoise(*at()) if self.has("denoise") else look(AttentionQuery())
 
         def at() -> tuple[Array, float, Conditioning]:
             return self.latents, self.timestep, self.conditioning
@@ -269,13 +316,14 @@ class Subject:
                 "sample",
                 "sample",
                 lambda: self.draw(PROMPTS[0], SEEDS[0]),
-                count(forward=2 * STEPS),
+                lambda: (Evaluations(forward=self.rows_of(STEPS)),),
             ),
             Primitive(
                 "invert",
                 "invert",
                 lambda: backend.invert([self.image], [PROMPTS[0]], seed=SEEDS[0], steps=3),
-                count(),
+                # Nothing, or a run of the pipeline that tells its times.
+                lambda: (Evaluations(), Evaluations(forward=self.rows_of(3))),
             ),
             Primitive("encode", "encode", lambda: backend.encode(PROMPTS[:1]), count()),
             Primitive(
@@ -334,8 +382,9 @@ class Subject:
                 "concept_attention",
                 "concept_attention",
                 lambda: self.concepts(0, 2),
-                # Two concepts have room in one row.
-                count(forward=2 * STEPS),
+                lambda: (
+                    Evaluations(forward=STEPS * (1 + backend.rows_for_words(self.trajectory, 2))),
+                ),
             ),
             Primitive(
                 "attention_vjp",
@@ -343,14 +392,19 @@ class Subject:
                 lambda: backend.attention_vjp(*at(), self.cotangent, AttentionQuery()),
                 count(vjp=1),
             ),
-            Primitive("decode", "decode", lambda: backend.decode(self.latents), count()),
+            Primitive("decode", "decode", lambda: backend.decode(self.clean_latents), count()),
             Primitive(
                 "decode_jvp",
                 "decode",
-                lambda: backend.decode_jvp(self.latents, self.latent_tangents),
+                lambda: backend.decode_jvp(self.clean_latents, self.latent_tangents),
                 count(),
             ),
-            Primitive("randomized", "randomized", randomize, count(forward=1)),
+            Primitive(
+                "randomized",
+                "randomized",
+                randomize,
+                count(forward=1 if self.has("denoise") else STEPS),
+            ),
         )
         return {primitive.name: primitive for primitive in asked}
 
@@ -372,7 +426,7 @@ class Subject:
 
     def _prepare(self) -> None:
         # Made beforehand, so that what it costs isn't counted as the primitive's.
-        _ = self.latents, self.conditioning, self.input_embeddings
+        _ = self.latents, self.conditioning, self.input_embeddings, self.clean_latents
         _ = self.parts, self.tangents, self.cotangent, self.input_tangents, self.latent_tangents
 
     def answer(self, name: str) -> Any:

@@ -175,7 +175,7 @@ class TorchBackend(Backend):
     @property
     def capabilities(self) -> frozenset[str]:
         also = {name for name, has in self._conditional_capabilities.items() if has()}
-        return (_ALWAYS | also) - set(self.model.family.lacks)
+        return (_ALWAYS | also) - set(self.lacks)
 
     @property
     def _conditional_capabilities(self) -> dict[str, Callable[[], bool]]:
@@ -194,15 +194,49 @@ class TorchBackend(Backend):
 
     @property
     def lacks(self) -> Mapping[str, str]:
-        return self.model.family.lacks
+        return {**self._lacks_of_pipeline, **self.model.family.lacks}
+
+    @property
+    def _lacks_of_pipeline(self) -> Mapping[str, str]:
+        """Why a pipeline that draws from more than words can't sample, or invert a picture."""
+        family, lacks = self.model.family, {}
+        more = self._wanted_besides_words
+        if more is not None:
+            lacks["sample"] = f"{more}: call it yourself, inside wordlight.trace(pipe)"
+            if not family.feature_maps:
+                # Those learn times and conditioning from a run.
+                lacks["invert"] = lacks["sample"]
+        config = self.model.config
+        if family.feature_maps and config.in_channels != config.out_channels:
+            lacks["invert"] = (
+                "its denoiser is shown a picture beside the latents, which noise is no part of"
+            )
+        return lacks
+
+    @property
+    def _wanted_besides_words(self) -> str | None:
+        """What a pipeline wants besides a prompt, as a sentence; None where words are enough."""
+        takes = inspect.signature(self.pipe.__call__).parameters
+        wanted = [n for n in ("image", "control_image", "mask_image") if n in takes]
+        if wanted and type(self.pipe).__name__ not in self.model.family.words_are_enough:
+            return f"a {type(self.pipe).__name__} takes more than a prompt"
+        if getattr(self.model.config, "encoder_hid_dim_type", None) == "ip_image_proj":
+            return "the pipeline has an IP-Adapter, which wants an image"
+        return None
 
     def require(self, needs: frozenset[str], who: str) -> None:
         # Only what is asked for is looked at: some of it goes through all of a model's modules.
         lacks, perhaps = self.model.family.lacks, self._conditional_capabilities
+        if needs & {"sample", "invert"}:
+            lacks = self.lacks
         for name in needs:
             has = name in _ALWAYS or (name in perhaps and perhaps[name]())
             if name in lacks or not has:
                 super().require(needs, who)
+
+    @property
+    def attends_jointly(self) -> bool:
+        return self.model.family.joint
 
     @property
     def added_names(self) -> frozenset[str]:
@@ -252,18 +286,34 @@ class TorchBackend(Backend):
 
     @property
     def sampling(self) -> SamplingFacts:
-        scale = int(self.pipe.vae_scale_factor)
+        scale = self._pixels_a_latent
         default = getattr(self.pipe, "default_sample_size", None)
         default = default or getattr(self.model.config, "sample_size", None) or 128
         height, width = default if isinstance(default, (tuple, list)) else (default, default)
+        own = (int(height) * scale, int(width) * scale)
+        # Kandinsky's, width before height.
+        sizes = tuple((h, w) for w, h in getattr(self.pipe, "resolutions", ()))
+        if sizes and own not in sizes:
+            own = sizes[0]
         return SamplingFacts(
             steps=self._steps,
             guidance_scale=self._guidance_scale,
             train_steps=int(self.pipe.scheduler.config.num_train_timesteps),
-            height=int(height) * scale,
-            width=int(width) * scale,
+            height=own[0],
+            width=own[1],
             multiple=8 if self.model.family.feature_maps else scale * self._patch,
+            sizes=sizes,
         )
+
+    @property
+    def _pixels_a_latent(self) -> int:
+        """The number of pixels a side of a latent."""
+        names = (
+            "vae_scale_factor",
+            "vae_scale_factor_spatial",
+            "vae_spatial_compression_ratio",
+        )
+        return int(next(s for s in (getattr(self.pipe, name, None) for name in names) if s))
 
     @property
     def _patch(self) -> int:
@@ -294,11 +344,23 @@ class TorchBackend(Backend):
         negative_prompt: str | None,
         images_per_prompt: int,
         size: tuple[int, int],
-        exact_size: bool = False,
     ) -> list[Trajectory]:
+        if len(seeds) > 1 and self._is_one_by_one(prompts):
+            return [
+                run
+                for k, one in enumerate(seeds)
+                for run in self._sample(
+                    [prompts[k // images_per_prompt]],
+                    seeds=[one],
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    negative_prompt=negative_prompt,
+                    images_per_prompt=1,
+                    size=size,
+                )
+            ]
         # All images of one call are one batch.
         takes = inspect.signature(self.pipe.__call__).parameters
-        self._check_prompts_are_enough(takes)
         asked: dict[str, Any] = {
             "prompt": prompts,
             "num_inference_steps": steps,
@@ -314,15 +376,18 @@ class TorchBackend(Backend):
             asked["callback_on_step_end"] = functools.partial(_tell_step, steps)
         if self.model.family.feature_maps:
             asked["latents"] = self._initial_latents(seeds, size)
-        if exact_size and "use_resolution_binning" in takes:
-            # Draws another size, and brings the picture to the one that was asked for.
+        if "use_resolution_binning" in takes:
+            # Draws another size, and cuts the picture to the one that was asked for.
             asked["use_resolution_binning"] = False
         asked |= self.model.family.as_given(self.pipe)
         if negative_prompt is not None:
             if "negative_prompt" not in takes:
                 raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")
             asked["negative_prompt"] = [negative_prompt] * len(prompts)
-        with _DRAWING.setdefault(self.pipe, threading.RLock()), _quiet(self.pipe):
+        guiders = _guided_by(self.pipe, guidance_scale)
+        if "guidance_scale" not in takes:
+            del asked["guidance_scale"]
+        with _DRAWING.setdefault(self.pipe, threading.RLock()), _quiet(self.pipe), guiders:
             with PipelineRecorder(self.pipe, None, lambda call: complete(self, call)) as recorder:
                 self.pipe(**asked)
             (call,) = recorder.calls[-1:]
@@ -331,18 +396,16 @@ class TorchBackend(Backend):
         self.evaluations.forward += call.rows
         return trajectories_of(self, call, seeds=seeds)
 
-    def _check_prompts_are_enough(self, takes: Mapping[str, inspect.Parameter]) -> None:
-        """Raises ValueError for a pipeline that draws from more than words."""
-        more = "call it yourself, inside wordlight.trace(pipe)"
-        wanted = [n for n in ("image", "control_image", "mask_image") if n in takes]
-        if wanted and type(self.pipe).__name__ not in self.model.family.words_are_enough:
-            raise ValueError(f"a {type(self.pipe).__name__} takes more than a prompt: {more}")
-        if getattr(self.model.config, "encoder_hid_dim_type", None) == "ip_image_proj":
-            raise ValueError(f"the pipeline has an IP-Adapter, which wants an image: {more}")
+    def _is_one_by_one(self, prompts: Sequence[str]) -> bool:
+        """True if images can't be drawn in one call: the pipeline draws one, or the prompts have
+        different numbers of tokens, which some denoisers take no padding for, and others attend to
+        it."""
+        lengths = {len(self.tokenize(prompt)) for prompt in prompts}
+        return self.model.family.one_image_a_call or len(lengths) > 1
 
     def _initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
         """Noise that depends on the seed alone, not on framework, device or batch."""
-        scale = int(self.pipe.vae_scale_factor)
+        scale = self._pixels_a_latent
         shape = (self.model.config.in_channels, size[0] // scale, size[1] // scale)
         noise = [np.random.default_rng(s).standard_normal(shape, np.float32) for s in seeds]
         return self.asarray(np.stack(noise))
@@ -393,7 +456,6 @@ class TorchBackend(Backend):
             negative_prompt=None,
             images_per_prompt=1,
             size=(int(image.shape[0]), int(image.shape[1])),
-            exact_size=True,
         )
         if run.latents.shape[1:] != tuple(clean.shape[1:]):
             raise ValueError(
@@ -456,7 +518,8 @@ class TorchBackend(Backend):
 
     def asarray(self, array: npt.ArrayLike) -> torch.Tensor:
         if not isinstance(array, torch.Tensor):
-            array = torch.as_tensor(np.asarray(array))
+            # Of strides that rows and columns have: some operations can't look at others.
+            array = torch.as_tensor(np.asarray(array, order="C"))
         return array.to(self.model.device, self.model.dtype)
 
     def step_conditioning(self, trajectory: Trajectory, step: int) -> dict[str, torch.Tensor]:
@@ -763,6 +826,20 @@ def _tell_step(
     """Tell who listens that a step is done; a pipeline's callback."""
     tell("drawing", step + 1, steps)
     return values
+
+
+@contextmanager
+def _guided_by(pipe: Any, scale: float) -> Iterator[None]:
+    """Give a pipeline whose guidance is an object another strength for a while."""
+    names = [name for name in ("guider", "ocr_guider") if getattr(pipe, name, None) is not None]
+    before = {name: getattr(pipe, name) for name in names}
+    try:
+        for name, guider in before.items():
+            setattr(pipe, name, guider.new(guidance_scale=scale))
+        yield
+    finally:
+        for name, guider in before.items():
+            setattr(pipe, name, guider)
 
 
 class _quiet:  # noqa: N801 - used as a function

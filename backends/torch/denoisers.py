@@ -97,6 +97,7 @@ class Denoiser:
             argument ``text`` where None.
         words_are_enough: names of the pipelines' classes that take a picture, too, and draw as well
             without one.
+        one_image_a_call: whether its pipelines fail at guided batches of several images.
         packed: whether squares of 2 x 2 latents are packed into channels.
         layers: the modules that attend, by name, in the order of their calls.
         joint: whether one softmax runs over text and picture.
@@ -137,6 +138,7 @@ class Denoiser:
     read_text: Callable[[Any, CallArguments], Any] | None = None
     told_text: Callable[[Any, torch.Tensor], CallArguments] | None = None
     words_are_enough: frozenset[str] = frozenset()
+    one_image_a_call: bool = False
     packed: bool = False
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]
     joint: bool = True

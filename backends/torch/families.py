@@ -473,7 +473,9 @@ _EXPERTS_ARE_CHOSEN = "experts are chosen place by place, which DeepLIFT has no 
 _TEXT_IS_ONLY_ATTENDED_TO = {"concept_attention": "its text doesn't attend to the picture"}
 _NOT_OF_VIDEOS = _NOT_OF_TRANSFORMERS | {
     "sample": "how many frames a video has is said to its pipeline: call that inside "
-    "wordlight.trace(pipe)"
+    "wordlight.trace(pipe)",
+    "invert": "a picture is no video",
+    "decode": "the frames of a video are decoded together, into more frames",
 }
 _SD_3 = Denoiser(
     name="Stable Diffusion 3",
@@ -674,6 +676,8 @@ FAMILIES: tuple[Denoiser, ...] = (
         _SD_3,
         name="PRX",
         classes=("PRXTransformer2DModel",),
+        # It is told two timesteps, whatever the number of rows.
+        one_image_a_call=True,
         layout=_prx,
         layers=layers_named(r"blocks\.\d+\.attention"),
         sigma=lambda _module, timestep: timestep,

@@ -408,6 +408,8 @@ class _Running:
             everything = slice(0, count)
             if call.negative_embeddings is None:
                 texts = _stacked(self._model.text(told), everything)
+                # One negative prompt may be that of all images.
+                texts = texts.expand(count, -1, -1) if len(texts) == 1 else texts
                 call.add_negative(texts, self._recorded(told), everything, count)
             if self._tap is not None and call.negative_accumulator is not None:
                 self._receivers = [(call.negative_accumulator, slice(None))]
@@ -417,8 +419,7 @@ class _Running:
         conditional, negative = self._rows(count)
         texts = self._model.text(told)
         if call.embeddings is None:
-            scale = getattr(self.pipe, "guidance_scale", call.arguments.get("guidance_scale"))
-            call.guidance_scale = float(1.0 if scale is None else scale)
+            call.guidance_scale = _guidance_scale(self.pipe, call.arguments)
             call.embeddings = _stacked(texts, conditional)
             if negative is not None and _all_equal(texts[negative]):
                 away = _stacked(texts, negative)
@@ -503,6 +504,15 @@ class _Running:
     def _receive(self, layer: str, grid: tuple[int, ...], probs: torch.Tensor) -> None:
         for accumulator, rows in self._receivers:
             accumulator.add(layer, len(self.call.timesteps) - 1, grid, probs[rows])
+
+
+def _guidance_scale(pipe: Any, arguments: dict[str, Any]) -> float:
+    """Return the strength of guidance in a call; 1 where nothing says it."""
+    scale = getattr(pipe, "guidance_scale", arguments.get("guidance_scale"))
+    if scale is None:
+        # HunyuanImage's is an object.
+        scale = getattr(getattr(pipe, "guider", None), "guidance_scale", None)
+    return float(1.0 if scale is None else scale)
 
 
 def _group(

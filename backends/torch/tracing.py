@@ -313,6 +313,9 @@ def _decoded(backend: TorchBackend, call: Call, latents: torch.Tensor) -> npt.ND
     grid = call.latents[0].shape[-2:]
     if latents.ndim == 3 and backend.model.family.packed and latents.shape[1] == grid.numel():
         latents = as_grid(latents, (grid[0], grid[1]))
+    if latents.ndim == 5:
+        # Kandinsky's, with an axis for the one frame, as its denoiser gives them.
+        latents = backend.model.family.read(backend.model.module, latents, {})
     # Other places in a row are a pipeline's own way to write them.
     if "decode" not in backend.capabilities or latents.ndim != 4:
         raise ValueError(

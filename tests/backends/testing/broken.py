@@ -134,6 +134,34 @@ class PredictsVelocity(ToyModel):
         return self._denoise(*args[:3]), changes
 
 
+class DrawsNoise(ToyModel):
+    """Draws noise anew in place of a part of what was predicted, which isn't wrong."""
+
+    kept, drawn = 0.8, 0.6
+
+    def _sample(self, prompts: list[str], *, seeds: list[int], **request: Any) -> Any:
+        made = super()._sample(prompts, seeds=seeds, **request)
+        return [self._noised(run, seed) for run, seed in zip(made, seeds, strict=True)]
+
+    def _noised(self, run: Trajectory, seed: int) -> Trajectory:
+        """The run with noise in the latents before its second step."""
+        if run.steps < 2:
+            return run
+        levels = np.array([self.noise_level(float(time)) for time in run.timesteps[:2]])
+        clean, noise = np.linalg.solve(levels, run.latents[:2].reshape(2, -1))
+        fresh = np.random.default_rng(1000 + seed).standard_normal(noise.shape)
+        later = levels[1] @ np.stack([clean, self.kept * noise + self.drawn * fresh])
+        latents = run.latents.copy()
+        latents[1] = later.reshape(latents.shape[1:])
+        return replace(run, latents=latents)
+
+
+class DrawsTooMuchNoise(DrawsNoise):
+    """Adds noise to all of what was predicted."""
+
+    kept, drawn = 1.0, 0.6
+
+
 class ForgetsAFactor(ToyModel):
     """In its forward-mode products."""
 

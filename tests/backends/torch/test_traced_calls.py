@@ -29,6 +29,7 @@ from tests.backends.torch.test_tracing import PROMPT, draw, hooks_of
 from tests.backends.torch.tiny import build_tiny_pipe
 from wordlight.attribution import DAAM, AttentionXGradient, InputXGradient, OpenVocabulary
 from wordlight.backends import trace
+from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.forward_mode import forward_products
 from wordlight.backends.torch.tiny import build_tiny, draw_tiny
@@ -440,8 +441,10 @@ def with_ip_adapter(pipe: StableDiffusionPipeline) -> None:
 
 def test_an_ip_adapter_wants_an_image(fresh_pipe: StableDiffusionPipeline) -> None:
     with_ip_adapter(fresh_pipe)
-    with pytest.raises(ValueError, match="has an IP-Adapter, which wants an image"):
-        TorchBackend(fresh_pipe).sample(PROMPT, steps=1)
+    backend = TorchBackend(fresh_pipe)
+    assert "sample" not in backend.capabilities
+    with pytest.raises(MissingCapabilityError, match="has an IP-Adapter, which wants an image"):
+        backend.sample(PROMPT, steps=1)
 
 
 def test_weights_that_are_fetched_module_by_module(fresh_pipe: StableDiffusionPipeline) -> None:
