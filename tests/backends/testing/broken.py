@@ -137,7 +137,7 @@ class PredictsVelocity(ToyModel):
 class DrawsNoise(ToyModel):
     """Draws noise anew in place of a part of what was predicted, which isn't wrong."""
 
-    kept, drawn = 0.8, 0.6
+    kept, drawn, factor = 0.8, 0.6, 1.0
 
     def _sample(self, prompts: list[str], *, seeds: list[int], **request: Any) -> Any:
         made = super()._sample(prompts, seeds=seeds, **request)
@@ -150,16 +150,16 @@ class DrawsNoise(ToyModel):
         levels = np.array([self.noise_level(float(time)) for time in run.timesteps[:2]])
         clean, noise = np.linalg.solve(levels, run.latents[:2].reshape(2, -1))
         fresh = np.random.default_rng(1000 + seed).standard_normal(noise.shape)
-        later = levels[1] @ np.stack([clean, self.kept * noise + self.drawn * fresh])
+        later = levels[1] @ np.stack([self.factor * clean, self.kept * noise + self.drawn * fresh])
         latents = run.latents.copy()
         latents[1] = later.reshape(latents.shape[1:])
         return replace(run, latents=latents)
 
 
-class DrawsTooMuchNoise(DrawsNoise):
-    """Adds noise to all of what was predicted."""
+class KeepsTooMuch(DrawsNoise):
+    """Draws little noise, and takes the clean latents for larger than they are."""
 
-    kept, drawn = 1.0, 0.6
+    kept, drawn, factor = 0.995, 0.1, 1.3
 
 
 class ForgetsAFactor(ToyModel):

@@ -55,7 +55,7 @@ BROKEN: dict[type[Backend], tuple[str, str]] = {
         "takes-the-steps-that-it-predicts",
         r"predictions are in epsilon units",
     ),
-    broken.DrawsTooMuchNoise: (
+    broken.KeepsTooMuch: (
         "takes-the-steps-that-it-predicts",
         r"check with a sampler of first order",
     ),
