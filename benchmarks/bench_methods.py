@@ -1,8 +1,8 @@
 """Seconds and memory of drawing an image, and of all words' maps of it, on any device.
 
-    python benchmarks/bench_methods.py         # scenes, on a GPU where there is one
-    python benchmarks/bench_methods.py --model FOLDER --dtype float16 --steps 50
-    python benchmarks/bench_methods.py --rows  # what a row of a larger pass costs
+    python benchmarks/bench_methods.py               # scenes, on a GPU where there is one
+    python benchmarks/bench_methods.py --model sd15 --dtype float16
+    python benchmarks/bench_methods.py --table rows  # what a row of a larger pass costs
 
 Medians over rounds, with the lowest and the highest; each round takes all of it in an order drawn
 anew. Seconds are the wall's: leave the machine alone.
@@ -11,17 +11,17 @@ anew. Seconds are the wall's: leave the machine alone.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
-import random
-import statistics
-import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from measuring import add_rounds, rounds_of, spread
+from models import CONFIGS, backend_of
 
 from wordlight.attribution import registry
-from wordlight.backends import Backend, Conditioning, load
+from wordlight.backends import Backend, Conditioning
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.results.text_tables import markdown_table
 from wordlight.comparisons.rows.row import step_options
@@ -29,33 +29,22 @@ from wordlight.comparisons.rows.row import step_options
 PROMPT = "a red circle to the left of two small blue squares on a black background"
 METHODS = ("daam", "self-attention-refined", "occlusion", "input-x-gradient")
 ROWS = (1, 2, 4, 8, 16, 32)
+#: What can be printed.
+TABLES = ("methods", "rows")
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of a call whose answer is on the host when it ends."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def rounds_of(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each work in each round, after one that isn't counted."""
-    for work in works.values():
-        work()
-    order, found = random.Random(0), {name: [] for name in works}
-    for _ in range(rounds):
-        for name in order.sample(list(works), k=len(works)):
-            found[name].append(seconds_of(works[name]))
-    return found
-
-
-def spread(values: list[float]) -> list[str]:
-    """Median, lowest and highest."""
-    return [f"{one:.3f}" for one in (statistics.median(values), min(values), max(values))]
+def drawn(backend: Backend, steps: int, side: int | None) -> Trajectory:
+    """An image of ``PROMPT``."""
+    return backend.sample(PROMPT, seed=3, steps=steps, height=side, width=side)
 
 
 def of_methods(
-    backend: Backend, run: Trajectory, names: list[str], steps: int, rounds: int
+    backend: Backend,
+    run: Trajectory,
+    names: list[str],
+    steps: int,
+    rounds: int,
+    within: float = math.inf,
 ) -> list[list[str]]:
     """Lines of a table: drawing, then each method at some steps, DAAM at all of them too."""
     asked = {f"{name}, {steps} steps": (name, steps) for name in names}
@@ -67,11 +56,11 @@ def of_methods(
         methods[label] = kind(backend, **step_options(kind, count))
     costs = {label: method.attribute(run).provenance for label, method in methods.items()}
     works: dict[str, Callable[[], object]] = {
-        "drawing an image": lambda: backend.sample(PROMPT, seed=3, steps=run.steps)
+        "drawing an image": lambda: drawn(backend, run.steps, run.image.shape[0])
     }
     works |= {label: lambda m=method: m.attribute(run) for label, method in methods.items()}
     lines = [["what", "median s", "lowest", "highest", "forward-eq.", "peak MiB"]]
-    for label, values in rounds_of(works, rounds).items():
+    for label, values in rounds_of(works, rounds, within=within).items():
         told = costs.get(label)
         passes = "" if told is None else str(told.forward_equivalents)
         peak = "" if told is None or told.peak_bytes is None else f"{told.peak_bytes / 2**20:.0f}"
@@ -79,7 +68,9 @@ def of_methods(
     return lines
 
 
-def of_rows(backend: Backend, run: Trajectory, rounds: int) -> list[list[str]]:
+def of_rows(
+    backend: Backend, run: Trajectory, rounds: int, within: float = math.inf
+) -> list[list[str]]:
     """Lines of a table: milliseconds of a row in passes of so many."""
     works: dict[str, Callable[[], object]] = {}
     for n in ROWS:
@@ -92,7 +83,7 @@ def of_rows(backend: Backend, run: Trajectory, rounds: int) -> list[list[str]]:
 
         works[str(n)] = work
     lines = [["rows of a pass", "median ms a row", "lowest", "highest"]]
-    for n, values in rounds_of(works, rounds).items():
+    for n, values in rounds_of(works, rounds, within=within).items():
         lines.append([n, *spread([1000 * value / int(n) for value in values])])
     return lines
 
@@ -118,7 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="scenes", help="as `load` takes it (scenes)")
+    parser.add_argument(
+        "--model",
+        default="scenes",
+        help=f"{' or '.join(CONFIGS)}, of random weights, or as `load` takes it (scenes)",
+    )
     parser.add_argument("--framework", choices=("torch", "flax"))
     parser.add_argument("--device")
     parser.add_argument("--dtype")
@@ -126,22 +121,28 @@ def main() -> None:
     parser.add_argument("--method", action="append", help=f"repeatable ({', '.join(METHODS)})")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (20)")
     parser.add_argument("--seen", type=int, default=4, help="steps that methods look at (4)")
-    parser.add_argument("--rounds", type=int, default=5, help="(5)")
-    parser.add_argument("--rows", action="store_true", help="what a row of a larger pass costs")
+    parser.add_argument("--side", type=int, help="pixels (the model's own)")
+    add_rounds(parser, 5)
+    parser.add_argument(
+        "--table", action="append", choices=TABLES, help=f"repeatable ({TABLES[0]})"
+    )
     asked = parser.parse_args()
     options = {
         name: getattr(asked, name)
         for name in ("framework", "device", "dtype", "precision")
         if getattr(asked, name) is not None
     }
-    backend = load(asked.model, **options)
-    run = backend.sample(PROMPT, seed=3, steps=asked.steps)
-    print(versions(backend) + "\n")
-    if asked.rows:
-        print(markdown_table(of_rows(backend, run, asked.rounds)))
-    else:
-        names = asked.method or list(METHODS)
-        print(markdown_table(of_methods(backend, run, names, asked.seen, asked.rounds)))
+    backend = backend_of(asked.model, **options)
+    run = drawn(backend, asked.steps, asked.side)
+    height, width = run.image.shape[:2]
+    print(f"{asked.model}: {versions(backend)}; {width} x {height} pixels, {run.steps} steps")
+    limits = (asked.rounds, asked.within)
+    for table in asked.table or TABLES[:1]:
+        if table == "rows":
+            lines = of_rows(backend, run, *limits)
+        else:
+            lines = of_methods(backend, run, asked.method or list(METHODS), asked.seen, *limits)
+        print(f"\n{markdown_table(lines)}", flush=True)
 
 
 if __name__ == "__main__":

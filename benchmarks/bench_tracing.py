@@ -8,69 +8,21 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import random
+import math
 import statistics
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import StableDiffusionPipeline
+from measuring import Report, add_rounds, rounds_of
+from models import CONFIGS, build
 
 from wordlight.backends import trace
-from wordlight.backends.scenes.tokenizer import BOS_ID, EOS_ID, build_tokenizer, vocabulary
 
 PROMPT = "a red circle to the left of two small blue squares on a black background"
-CONTEXT = 77
-
-
-def narrow_pipeline() -> StableDiffusionPipeline:
-    """Stable Diffusion 1.5's blocks, heads and context, a fifth as wide, with random weights."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=32,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        block_out_channels=(64, 128, 256, 256),
-        layers_per_block=2,
-        cross_attention_dim=768,
-        attention_head_dim=8,
-    )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(vocabulary()),
-            hidden_size=768,
-            intermediate_size=768,
-            num_hidden_layers=2,
-            num_attention_heads=12,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=BOS_ID,
-            eos_token_id=EOS_ID,
-            pad_token_id=EOS_ID,
-        )
-    )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        norm_num_groups=4,
-    )
-    tokenizer = build_tokenizer()
-    tokenizer.model_max_length = CONTEXT
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def sample(
@@ -88,6 +40,7 @@ def sample(
     ).images
 
 
+OUTPUTS = ("latent", "pil")
 #: The ways to draw that a round compares with each other.
 WAYS = ("untraced", "traced", "traced, maps included")
 
@@ -97,41 +50,35 @@ def draw(pipe: StableDiffusionPipeline, way: str, sizes: tuple[int, int, int], o
     steps, side, images = sizes
     if way == "untraced":
         sample(pipe, steps, side, images, output)
-        return
-    with trace(pipe) as record:
-        sample(pipe, steps, side, images, output)
-    if way != "traced":
-        _ = [means.means for means in record.attention]
-
-
-def seconds(pipe: StableDiffusionPipeline, way: str, sizes: Any, output: str) -> float:
-    """Seconds of the CPU, or of the wall where a GPU works."""
-    on_gpu = pipe.device.type == "cuda"
-    clock = time.perf_counter if on_gpu else time.process_time
-    if on_gpu:
+    else:
+        with trace(pipe) as record:
+            sample(pipe, steps, side, images, output)
+        if way != "traced":
+            _ = [means.means for means in record.attention]
+    if pipe.device.type == "cuda":
         torch.cuda.synchronize()
-    started = clock()
-    draw(pipe, way, sizes, output)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return clock() - started
 
 
 def ratios(
-    pipe: StableDiffusionPipeline, sizes: tuple[int, int, int], output: str, rounds: int
+    pipe: StableDiffusionPipeline,
+    sizes: tuple[int, int, int],
+    output: str,
+    rounds: int,
+    within: float = math.inf,
 ) -> dict[str, float]:
-    """Median over rounds of each way's time against the untraced one's, with the spread."""
+    """Median over rounds of each way's time against the untraced one's, with the spread.
+
+    Time is the CPU's, or the wall's where a GPU works.
+    """
     for way in WAYS:
         draw(pipe, way, (1, *sizes[1:]), output)
-    order = random.Random(0)
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(rounds):
-        taken = {way: seconds(pipe, way, sizes, output) for way in order.sample(WAYS, k=len(WAYS))}
-        for way in WAYS[1:]:
-            found[way].append(taken[way] / taken["untraced"])
-        found["untraced"].append(taken["untraced"])
-    told = {"untraced seconds": round(statistics.median(found.pop("untraced")), 2)}
-    for way, values in found.items():
+    works = {way: partial(draw, pipe, way, sizes, output) for way in WAYS}
+    clock = time.perf_counter if pipe.device.type == "cuda" else time.process_time
+    found = rounds_of(works, rounds, within=within, clock=clock)
+    untraced = found.pop("untraced")
+    told = {"rounds": len(untraced), "untraced seconds": round(statistics.median(untraced), 2)}
+    for way, taken in found.items():
+        values = [one / other for one, other in zip(taken, untraced, strict=True)]
         told[way] = round(statistics.median(values), 3)
         told[f"{way}, lowest"] = round(min(values), 3)
         told[f"{way}, highest"] = round(max(values), 3)
@@ -162,45 +109,54 @@ def held(pipe: StableDiffusionPipeline, steps: int, side: int) -> int:
     return kept - sum(t.untyped_storage().nbytes() for t in own if t is not None)
 
 
+def sizes_of(text: str) -> tuple[int, int]:
+    """Read ``512`` or ``512x4``: pixels a side, and images of a batch."""
+    side, _, images = text.partition("x")
+    return int(side), int(images or 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds (7)")
+    parser.add_argument("--model", choices=CONFIGS, default="narrow", help="(narrow)")
+    add_rounds(parser, 7)
     parser.add_argument("--steps", type=int, default=10, help="denoising steps a round (10)")
-    parser.add_argument("--side", type=int, default=256, help="pixels (256)")
-    parser.add_argument("--images", type=int, default=1, help="in a batch (1)")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=sizes_of,
+        default=[(256, 1)],
+        metavar="PIXELS[xIMAGES]",
+        help="pixels a side, and images in a batch (256)",
+    )
+    parser.add_argument("--output", nargs="+", choices=OUTPUTS, default=OUTPUTS, help="(both)")
+    parser.add_argument(
+        "--held",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="memory that a trace keeps too, of runs of up to 50 steps",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pipe = narrow_pipeline().to(options.device)
-    if options.dtype != "float32":
-        pipe = pipe.to(getattr(torch, options.dtype))
-    sizes = (options.steps, options.side, options.images)
-    result: dict[str, Any] = {
-        f"output {output}": ratios(pipe, sizes, output, options.rounds)
-        for output in ("pil", "latent")
-    }
-    result |= {
-        "held bytes, 512 px": held(pipe, 2, 512),
-        "held bytes, 256 px, 10 steps": held(pipe, 10, 256),
-        "held bytes, 256 px, 50 steps": held(pipe, 50, 256),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "torch": torch.__version__,
-        **vars(options),
-    }
-    if options.json:
-        print(json.dumps(result))
-        return
-    print("Tracing, on a narrow UNet with Stable Diffusion 1.5's blocks and heads:")
-    for name, value in result.items():
-        if isinstance(value, dict):
-            print(f"  {name}")
-            for inner, number in value.items():
-                print(f"    {inner:30} {number}")
-        else:
-            print(f"  {name:32} {value}")
+    pipe = build(options.model, options.device, options.dtype)
+    report = Report(options.json)
+    tell = report.tell
+    tell("model", f"{options.model}, {options.dtype}, {options.steps} steps")
+    tell("device", torch.cuda.get_device_name() if options.device == "cuda" else "cpu")
+    tell("torch", torch.__version__)
+    for side, images in options.sizes:
+        sizes = (options.steps, side, images)
+        for output in options.output:
+            found = ratios(pipe, sizes, output, options.rounds, options.within)
+            tell(f"{side} px, {images} images, output {output}", found)
+    if options.held:
+        tell("held bytes, 512 px", held(pipe, 2, 512))
+        tell("held bytes, 256 px, 10 steps", held(pipe, 10, 256))
+        tell("held bytes, 256 px, 50 steps", held(pipe, 50, 256))
+    report.end()
 
 
 if __name__ == "__main__":
