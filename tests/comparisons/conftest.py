@@ -20,9 +20,10 @@ def pixel() -> bytes:
 def plain_pictures(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, pixel: bytes
 ) -> None:
-    """Leaves out the last step of a comparison's two pictures, a third of a small one's time.
+    """Leaves out the last step of a comparison's two pictures, and the grid's rows but two: nearly
+    half of a small one's time.
 
-    All that is shown is still read and laid out. The tests of results, and comparisons that a file
+    What is shown is still read and laid out. The tests of results, and comparisons that a file
     makes for several of its tests, have their pictures.
     """
     if request.path.parent.name == "results":
@@ -30,4 +31,5 @@ def plain_pictures(
     monkeypatch.setattr(
         "wordlight.comparisons.results.grid.figure_png", lambda _figure, **_options: pixel
     )
+    monkeypatch.setattr("wordlight.comparisons.results.grid.ROWS", 2)
     monkeypatch.setattr("wordlight.comparisons.results.html.page.cost_plot", lambda *_given: "")

@@ -1,15 +1,9 @@
-"""One thread, and compiled programs kept between runs: most of the time here is compilation."""
+"""Small models on disk and loaded, on the CPU."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
-
-# Without optimisation programs are compiled in half the time, and are as exact.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
-)
 
 import jax
 import pytest
@@ -19,10 +13,7 @@ from wordlight.backends.flax.backend import FlaxBackend
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.trajectory import Trajectory
 
-_CACHE = Path(__file__).resolve().parents[3] / ".pytest_cache" / "jax"
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")

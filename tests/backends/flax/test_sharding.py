@@ -26,12 +26,7 @@ def start(devices: int, *arguments: str) -> subprocess.Popen[str]:
     flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.backends.flax.several_devices", *arguments],
-        env={
-            **os.environ,
-            "XLA_FLAGS": flags,
-            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        },
+        env={**os.environ, "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
