@@ -111,19 +111,52 @@ class ZImageDenoiser(Denoiser):
         self.transformer.x_pad_token.requires_grad_(False)
 
     def encode(self, ids: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
+        # Without a mask of its own, it asks whether several texts are packed into a row, and waits.
+        causal = {"full_attention": None}
+        output: torch.Tensor = self.text_encoder(
+            ids, attention_mask=causal, output_hidden_states=True, use_cache=False
+        ).hidden_states[-2]
         return output
 
     def forward(
         self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, ids: torch.Tensor
     ) -> torch.Tensor:
-        lengths = (ids == self.tokens.eos_id).int().argmax(1) + 1
-        prompts = [row[:length] for row, length in zip(text, lengths.tolist(), strict=True)]
-        images = list(latents[:, :, None].unbind(0))  # one frame each
-        found: list[torch.Tensor] = self.transformer(
-            images, 1.0 - _sigma(timesteps), prompts, return_dict=False
-        )[0]
-        return -torch.stack(found)[:, :, 0]
+        """Compute what the transformer's own ``forward`` does, of a batch at once.
+
+        That one goes through images and prompts one by one. Here all are as large, and every
+        prompt is filled up to the same 32 tokens.
+        """
+        network, n, channels, side = self.transformer, *latents.shape[:3]
+        patches = side // 2
+        x = latents.view(n, channels, patches, 2, patches, 2).permute(0, 2, 4, 3, 5, 1)
+        x = network.all_x_embedder["2-1"](x.reshape(n, patches * patches, 4 * channels))
+        moment = network.t_embedder((1.0 - _sigma(timesteps)) * network.t_scale)
+        length = ids.shape[1]
+        image_places, text_places = self._places(length, patches, x.device)
+        for layer in network.noise_refiner:
+            x = layer(x, None, image_places, moment)
+        last = (ids == self.tokens.eos_id).int().argmax(1)
+        given = torch.arange(length, device=x.device) <= last[:, None]
+        prompt = torch.where(given[..., None], network.cap_embedder(text), network.cap_pad_token)
+        for layer in network.context_refiner:
+            prompt = layer(prompt, None, text_places)
+        joint, places = torch.cat([x, prompt], 1), torch.cat([image_places, text_places], 1)
+        for layer in network.layers:
+            joint = layer(joint, None, places, moment)
+        output = network.all_final_layer["2-1"](joint, c=moment)[:, : patches * patches]
+        output = output.view(n, patches, patches, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
+        found: torch.Tensor = -output.reshape(latents.shape)
+        return found
+
+    def _places(
+        self, length: int, patches: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotations of image tokens, which come after the text, and of text tokens."""
+        grid = self.transformer.create_coordinate_grid
+        image = grid((1, patches, patches), (length + 1, 0, 0), device).flatten(0, 2)
+        text = grid((length, 1, 1), (1, 0, 0), device).flatten(0, 2)
+        embed = self.transformer.rope_embedder
+        return embed(image)[None], embed(text)[None]
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

@@ -73,5 +73,5 @@ class PlacesHead(torch.nn.Module):
 
 def _error(given: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
     known = ~goal.isnan()
-    # The sum of nothing is 0, where its mean would be nan.
-    return (given - goal)[known].square().sum() / known.sum().clamp(min=1)
+    squares = torch.where(known, given - goal, 0.0).square()
+    return squares.sum() / known.sum().clamp(min=1)

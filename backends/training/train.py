@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from wordlight.backends.training.blueprints import BLUEPRINTS
+from wordlight.backends.training.graphed import is_gpu
 from wordlight.backends.training.training import TIMESTEP_SHIFTS, Recipe
 
 
@@ -37,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--seed", type=int, default=0)
         stage.add_argument("--device", default="cpu")
         stage.add_argument("--threads", type=int, default=2, help="CPU threads (results depend)")
+        stage.add_argument(
+            "--eager", action="store_true", help="on a GPU too: don't replay steps as a CUDA graph"
+        )
+        stage.add_argument(
+            "--workers", type=int, default=1, help="processes that render images (1)"
+        )
         stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
         return stage
 
@@ -48,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         help="channels of the UNet's levels or the transformer's layers, such as 48,64,96",
     )
     denoiser.add_argument("--check-every", type=int, default=1000, help="steps between tests")
+    denoiser.add_argument(
+        "--minutes",
+        type=float,
+        help="how long, instead of --steps: the rate falls over the last two fifths, and the log "
+        "tells the numbers of steps that train the same again",
+    )
     default = ",".join(f"{step}:{shift}" for step, shift in TIMESTEP_SHIFTS.items())
     denoiser.add_argument(
         "--timestep-shifts",
@@ -87,6 +100,8 @@ def main() -> None:
         export(options.run, options.to, half=options.half)
         return
     torch.set_num_threads(options.threads)
+    if is_gpu(options.device):
+        torch.set_float32_matmul_precision("high")  # as convolutions are there by themselves
     recipe = Recipe(
         steps=options.steps,
         batch=options.batch,
@@ -97,18 +112,24 @@ def main() -> None:
     )
     blueprint = BLUEPRINTS[options.model]
     common = (blueprint, options.run, recipe, options.images, options.device, options.save_every)
+    shared = {"workers": options.workers, "eager": options.eager}
     if options.stage in ("autoencoder", "decoder"):
         from wordlight.backends.training import train_autoencoder as stages
 
         train = stages.train_decoder if options.stage == "decoder" else stages.train_autoencoder
-        train(*common)
+        train(*common, **shared)
     else:
         from wordlight.backends.training.train_denoiser import train_denoiser
 
         levels = options.widths.split(",") if options.widths else blueprint.sizes.denoiser_widths
         widths = tuple(int(width) for width in levels)
         train_denoiser(
-            *common, options.check_every, widths, timestep_shifts=options.timestep_shifts
+            *common,
+            options.check_every,
+            widths,
+            timestep_shifts=options.timestep_shifts,
+            **shared,
+            minutes=options.minutes,
         )
 
 

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
 
 from wordlight.backends.training.blueprints import Blueprint
+from wordlight.backends.training.graphed import is_gpu, on_device, replayed
 from wordlight.backends.training.networks import build_autoencoder
+from wordlight.backends.training.rendering import SHARD, RenderedShards
 from wordlight.backends.training.training import (
+    MeanLosses,
     Recipe,
     Run,
     averaged_weights,
     batch_indices,
-    mean,
     step_generator,
 )
 
@@ -36,22 +39,32 @@ _DECODING = ("post_quant_conv", "decoder")
 
 def pixels(blueprint: Blueprint, split: str, indices: list[int]) -> torch.Tensor:
     """Rendered images as ``(batch, 3, 64, 64)`` in -1..1."""
-    images = np.stack([blueprint.data.rendered(split, index).image for index in indices])
+    return as_pixels(np.stack([blueprint.data.rendered(split, i).image for i in indices]))
+
+
+def as_pixels(images: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Images ``(batch, 64, 64, 3)`` as ``(batch, 3, 64, 64)`` in -1..1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def train_autoencoder(
-    blueprint: Blueprint, folder: Path, recipe: Recipe, images: int, device: str, save_every: int
+    blueprint: Blueprint,
+    folder: Path,
+    recipe: Recipe,
+    images: int,
+    device: str,
+    save_every: int,
+    workers: int = 1,
+    eager: bool = False,
 ) -> None:
-    """Train, or go on training, until ``recipe.steps``."""
+    """Train, or go on training, until ``recipe.steps``; ``workers`` processes render images."""
     torch.manual_seed(recipe.seed)
-    model = build_autoencoder(blueprint.sizes).to(device, memory_format=torch.channels_last)
+    model = on_device(build_autoencoder(blueprint.sizes), device)
     run = Run(folder, "autoencoder", model, recipe, {"images": images, **blueprint.settings})
 
-    def loss_of(truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(truth: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         posterior = model.encode(truth).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
-        output = model.decode(posterior.mean + posterior.std * noise.to(device)).sample
+        output = model.decode(posterior.mean + posterior.std * noise).sample
         side = truth.shape[-1] // posterior.mean.shape[-1]
         colours = torch.nn.functional.avg_pool2d(truth, side)
         anchor = (posterior.mean[:, :3] - colours).square().mean()
@@ -59,28 +72,34 @@ def train_autoencoder(
         assert isinstance(loss, torch.Tensor)
         return loss
 
-    _train(blueprint, run, images, device, save_every, loss_of)
+    _train(blueprint, run, images, device, save_every, workers, eager, loss_of)
 
 
 def train_decoder(
-    blueprint: Blueprint, folder: Path, recipe: Recipe, images: int, device: str, save_every: int
+    blueprint: Blueprint,
+    folder: Path,
+    recipe: Recipe,
+    images: int,
+    device: str,
+    save_every: int,
+    workers: int = 1,
+    eager: bool = False,
 ) -> None:
     """Train the decoder further, with the encoder as it is, so that latents stay what they are."""
     torch.manual_seed(recipe.seed)
     autoencoder = build_autoencoder(blueprint.sizes)
     autoencoder.load_state_dict(averaged_weights(folder / AUTOENCODER))
-    autoencoder = autoencoder.to(device, memory_format=torch.channels_last)
+    autoencoder = on_device(autoencoder, device)
     model = torch.nn.ModuleDict({name: getattr(autoencoder, name) for name in _DECODING})
     run = Run(folder, "decoder", model, recipe, {"images": images, **blueprint.settings})
 
-    def loss_of(truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(truth: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             latents = autoencoder.encode(truth).latent_dist.mean
-        level = _DECODER_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
-        noise = level * torch.randn(latents.shape, generator=generator)
-        return _error(autoencoder.decode(latents + latents.std() * noise.to(device)).sample, truth)
+        noisy = latents + latents.std() * _DECODER_NOISE * level * noise
+        return _error(autoencoder.decode(noisy).sample, truth)
 
-    _train(blueprint, run, images, device, save_every, loss_of)
+    _train(blueprint, run, images, device, save_every, workers, eager, loss_of)
 
 
 def trained_autoencoder(blueprint: Blueprint, folder: Path) -> AutoencoderKL:
@@ -102,31 +121,64 @@ def _train(
     images: int,
     device: str,
     save_every: int,
-    loss_of: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
+    workers: int,
+    eager: bool,
+    loss_of: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> None:
-    recipe = run.recipe
-    store = torch.zeros(images, 3, 64, 64, dtype=torch.uint8)
-    drawn = torch.zeros(images, dtype=torch.bool)
+    """Train on rendered images; ``loss_of`` gets them, normal noise and uniform levels of it."""
+    recipe, sizes = run.recipe, blueprint.sizes
+    drawn = _Images(blueprint, images, workers)
     check = pixels(blueprint, "validation", list(range(_VALIDATION_IMAGES))).to(device)
-    losses: list[float] = []
+    side = 64 >> (len(sizes.autoencoder_widths) - 1)
+
+    def update(
+        images: torch.Tensor, noise: torch.Tensor, level: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        truth = images.float() / 127.5 - 1.0
+        if not is_gpu(device):
+            truth = truth.contiguous(memory_format=torch.channels_last)
+        loss = loss_of(truth, noise, level)
+        run.apply(loss)
+        return {"loss": loss.detach()}
+
+    step = replayed(update, device, eager)
+    losses = MeanLosses()
     while run.step < recipe.steps:
-        indices = batch_indices(images, recipe.batch, recipe.seed, run.step)
-        for index in indices[~drawn[indices]].tolist():
-            store[index] = torch.from_numpy(blueprint.data.rendered("train", index).image).permute(
-                2, 0, 1
-            )
-            drawn[index] = True
-        truth = store[indices].to(device).float() / 127.5 - 1.0
-        truth = truth.contiguous(memory_format=torch.channels_last)
-        loss = loss_of(truth, step_generator(recipe.seed, run.step))
-        run.update(loss)
-        losses.append(float(loss.detach()))
+        generator = step_generator(recipe.seed, run.step)
+        shape = (recipe.batch, sizes.latent_channels, side, side)
+        noise = torch.randn(shape, generator=generator)
+        level = torch.rand(recipe.batch, 1, 1, 1, generator=generator)
+        chosen = batch_indices(images, recipe.batch, recipe.seed, run.step)
+        run.begin_step()
+        losses.add(step(images=drawn.of(chosen), noise=noise, level=level))
+        run.step += 1
         if run.step % 200 == 0:
-            run.log(loss=mean(losses), rate=recipe.rate_at(run.step - 1))
-            losses.clear()
+            run.log(**losses.take(), rate=recipe.rate_at(run.step - 1))
         if run.step % save_every == 0 or run.step == recipe.steps:
             run.save()
             run.log(validation_error=_validate(blueprint, run.path.parent, check))
+
+
+class _Images:
+    """The training images, rendered when they are first asked for, or by processes at once."""
+
+    def __init__(self, blueprint: Blueprint, images: int, workers: int) -> None:
+        self._blueprint = blueprint
+        self._pixels = torch.zeros(images, 3, 64, 64, dtype=torch.uint8)
+        self._drawn = torch.full((images,), workers > 1)
+        if workers > 1:
+            shards = RenderedShards(blueprint, "train", images, workers, range(-(-images // SHARD)))
+            for shard in range(len(shards)):
+                found = torch.from_numpy(shards.take(shard)["images"]).permute(0, 3, 1, 2)
+                self._pixels[shard * SHARD : shard * SHARD + len(found)] = found
+
+    def of(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return some images, ``(n, 3, 64, 64)`` uint8."""
+        for index in indices[~self._drawn[indices]].tolist():
+            image = torch.from_numpy(self._blueprint.data.rendered("train", index).image)
+            self._pixels[index] = image.permute(2, 0, 1)
+            self._drawn[index] = True
+        return self._pixels[indices]
 
 
 def _error(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -13,18 +13,21 @@ from wordlight.backends.following import total
 from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.denoisers import Denoiser, build_denoiser
 from wordlight.backends.training.drawing import draw
-from wordlight.backends.training.latent_store import SHARD, LatentStore, latent_scale, token_ids
+from wordlight.backends.training.graphed import on_device, replayed
+from wordlight.backends.training.latent_store import LatentStore, latent_scale
 from wordlight.backends.training.networks import (
     BETA_END,
 )
 from wordlight.backends.training.places import PLACES_WEIGHT
+from wordlight.backends.training.rendering import SHARD, token_ids
 from wordlight.backends.training.train_autoencoder import trained_autoencoder
 from wordlight.backends.training.training import (
     TIMESTEP_SHIFTS,
+    MeanLosses,
     Recipe,
     Run,
+    TimeLimit,
     epoch_order,
-    mean,
     shift_at,
     step_generator,
 )
@@ -117,16 +120,21 @@ def train_denoiser(
     widths: tuple[int, ...],
     check_prompts: int = _FOLLOWING_PROMPTS,
     timestep_shifts: Mapping[int, float] = TIMESTEP_SHIFTS,
+    workers: int = 1,
+    eager: bool = False,
+    minutes: float | None = None,
 ) -> None:
     """Train, or go on training, until ``recipe.steps``.
 
     ``check_prompts`` is how many held-out prompts are drawn to see how well they are followed;
-    ``timestep_shifts`` the shift of ``draw_timesteps`` from each of some steps on, 0 among them.
+    ``timestep_shifts`` the shift of ``draw_timesteps`` from each of some steps on, 0 among them;
+    ``workers`` the number of processes that render images; ``minutes`` after how long the run ends
+    instead, with a cooldown over the last two fifths. On a GPU steps are replayed as a CUDA graph,
+    unless ``eager``.
     """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(blueprint, folder, device)
-    # Convolutions are a fifth faster with the channels last.
-    model = build_denoiser(blueprint, widths).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model: Denoiser = on_device(build_denoiser(blueprint, widths), device)
     facts: dict[str, Any] = {
         "images": images,
         "widths": list(widths),
@@ -136,42 +144,71 @@ def train_denoiser(
         "timestep_shifts": {str(step): shift for step, shift in timestep_shifts.items()},
     }
     run = Run(folder, "denoiser", model, recipe, facts)
-    store = LatentStore(blueprint, folder, autoencoder, "train", images, device)
+    store = LatentStore(blueprint, folder, autoencoder, "train", images, device, workers)
     empty = token_ids(blueprint.tokens.build_tokenizer(), [""])
     validation = _Validation(blueprint, folder, autoencoder, device, check_prompts)
     judged = build_denoiser(blueprint, widths).to(device).eval()
-    shard_size = min(SHARD, images)
-    shards = images // shard_size
-    losses: list[tuple[float, float]] = []
-    while run.step < recipe.steps:
-        visit, place = divmod(run.step, shard_size // recipe.batch)
-        order = epoch_order(shard_size, recipe.seed, visit)
-        chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
-        batch = store.batch(visit % shards, chosen)
-        latents = batch["latents"]
-        generator = step_generator(recipe.seed, run.step)
-        noise = torch.randn(latents.shape, generator=generator)
-        times = draw_timesteps(recipe.batch, shift_at(timestep_shifts, run.step), generator)
-        dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
-        ids = torch.where(dropped[:, None], empty, batch["ids"]).to(device)
-        goals = {
-            name: batch[name].masked_fill(dropped[:, None, None], float("nan")).to(device)
-            for name in ("token_places", "named_places")
-        }
-        noisy, goal = model.noised(latents, noise, times)
+    limit = None if minutes is None else TimeLimit(minutes)
+
+    def update(
+        noisy: torch.Tensor,
+        goal: torch.Tensor,
+        times: torch.Tensor,
+        ids: torch.Tensor,
+        **places: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
         text = model.encode(ids)
-        output = model(noisy.to(device), times.to(device), text, ids)
-        loss = (output - goal.to(device)).square().mean()
-        places_loss = model.places.loss(text, ids, goals)
-        run.update(loss + PLACES_WEIGHT * places_loss)
-        losses.append((float(loss.detach()), float(places_loss.detach())))
+        loss = (model(noisy, times, text, ids) - goal).square().mean()
+        places_loss = model.places.loss(text, ids, places)
+        run.apply(loss + PLACES_WEIGHT * places_loss)
+        return {"loss": loss.detach(), "places": places_loss.detach()}
+
+    step = replayed(update, device, eager)
+    losses = MeanLosses()
+    while run.step < run.recipe.steps:
+        inputs = _inputs(model, store, recipe, run.step, timestep_shifts, empty)
+        run.begin_step()
+        losses.add(step(**inputs))
+        run.step += 1
         if run.step % 100 == 0:
-            of_images, of_places = (mean(column) for column in zip(*losses, strict=True))
-            run.log(loss=of_images, places=of_places, rate=recipe.rate_at(run.step - 1))
-            losses.clear()
-        if run.step % save_every == 0 or run.step == recipe.steps:
+            run.log(**losses.take(), rate=run.recipe.rate_at(run.step - 1))
+            left = limit.steps_left(run.step) if limit else None
+            if left is not None:
+                run.cool_down(left)
+                limit = None
+        last = run.step == run.recipe.steps
+        if run.step % save_every == 0 or last:
             run.save()
-        if run.step % check_every == 0 or run.step == recipe.steps:
+        if run.step % check_every == 0 or last:
             judged.load_state_dict(run.average)
             run.log(**validation.loss(judged), **validation.following(judged))
     run.save(compact=True)
+
+
+def _inputs(
+    model: Denoiser,
+    store: LatentStore,
+    recipe: Recipe,
+    step: int,
+    timestep_shifts: Mapping[int, float],
+    empty: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """Return what a step learns from: it depends on nothing but the run's settings and ``step``."""
+    shard_size = min(SHARD, store.images)
+    visit, place = divmod(step, shard_size // recipe.batch)
+    order = epoch_order(shard_size, recipe.seed, visit)
+    chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
+    batch = store.batch(visit % (store.images // shard_size), chosen)
+    generator = step_generator(recipe.seed, step)
+    noise = torch.randn(batch["latents"].shape, generator=generator)
+    times = draw_timesteps(recipe.batch, shift_at(timestep_shifts, step), generator)
+    dropped = torch.rand(recipe.batch, generator=generator) < EMPTY_PROMPTS
+    noisy, goal = model.noised(batch["latents"], noise, times)
+    return {
+        "noisy": noisy,
+        "goal": goal,
+        "times": times,
+        "ids": torch.where(dropped[:, None], empty, batch["ids"]),
+        "token_places": batch["token_places"].masked_fill(dropped[:, None, None], float("nan")),
+        "named_places": batch["named_places"].masked_fill(dropped[:, None, None], float("nan")),
+    }

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,18 @@ class Run:
         self.path = folder / f"{name}.safetensors"
         self._log_path = folder / f"{name}.jsonl"
         self.settings = {**asdict(recipe), **facts}
+        device = next(model.parameters()).device
+        on_gpu = device.type == "cuda"
+        # A CUDA graph reads what changes from step to step off the card.
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+            model.parameters(),
+            lr=torch.tensor(recipe.rate, device=device) if on_gpu else recipe.rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=True,
+            capturable=on_gpu,
         )
+        self._new_share = torch.zeros((), device=device)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step = 0
         if self.path.exists():
@@ -107,18 +116,39 @@ class Run:
 
     def update(self, loss: torch.Tensor) -> None:
         """One optimizer step; advances the moving average and the step count."""
+        self.begin_step()
+        self.apply(loss)
+        self.step += 1
+
+    def begin_step(self) -> None:
+        """Set the learning rate and the moving average's decay of this step."""
+        rate = self.recipe.rate_at(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._new_share.fill_(1.0 - self.recipe.decay_at(self.step))
+
+    def apply(self, loss: torch.Tensor) -> None:
+        """Change weights and moving average by a loss; the step count stays."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
-        decay = self.recipe.decay_at(self.step)
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 if value.is_floating_point():
-                    self.average[key].lerp_(value, 1.0 - decay)
-        self.step += 1
+                    self.average[key].lerp_(value, self._new_share)
+
+    def cool_down(self, steps: int) -> None:
+        """Let the rate fall from now on, and end after ``steps``.
+
+        The log tells the numbers that ``--steps`` and ``--cooldown`` need to train the same again.
+        """
+        self.recipe = replace(self.recipe, steps=self.step + steps, cooldown=steps)
+        self.settings |= asdict(self.recipe)
+        self.log(event="cooldown", steps=self.recipe.steps, cooldown=steps)
 
     def save(self, compact: bool = False) -> Path:
         """Write the checkpoint; returns where."""
@@ -138,6 +168,30 @@ class Run:
         sys.stdout.flush()
 
 
+class TimeLimit:
+    """Tells when a run of some minutes has to cool down, and over how many steps."""
+
+    #: Share of the minutes at the full rate, and what is kept back for the last checks.
+    LEVEL, SPARE = 0.6, 0.03
+    #: Reports by which the speed is told: the first steps wait for images to be rendered.
+    _RECENT = 5
+
+    def __init__(self, minutes: float) -> None:
+        self._seconds = 60.0 * minutes
+        self._reports: list[tuple[int, float]] = []
+        self._started = time.monotonic()
+
+    def steps_left(self, step: int) -> int | None:
+        """Return how many steps of cooldown fit, once it is time for it; call it now and then."""
+        now = time.monotonic()
+        self._reports = [*self._reports[-self._RECENT :], (step, now)]
+        first, began = self._reports[0]
+        if now - self._started < self.LEVEL * self._seconds or step == first:
+            return None
+        left = self._seconds * (1.0 - self.SPARE) - (now - self._started)
+        return max(1, int(left * (step - first) / (now - began)))
+
+
 def _short(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
@@ -146,6 +200,27 @@ def mean(values: Iterable[float]) -> float:
     """The mean; nan of nothing."""
     items = list(values)
     return sum(items) / len(items) if items else math.nan
+
+
+class MeanLosses:
+    """Means of losses over steps, added up where they are computed, so that no step waits."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+
+    def add(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Count one step's losses."""
+        self._steps += 1
+        for name, value in losses.items():
+            before = self._sums.get(name)
+            self._sums[name] = value.clone() if before is None else before + value
+
+    def take(self) -> dict[str, float]:
+        """Return the means since the last time."""
+        means = {name: float(total) / self._steps for name, total in self._sums.items()}
+        self._sums, self._steps = {}, 0
+        return means
 
 
 def averaged_weights(path: Path) -> dict[str, torch.Tensor]:

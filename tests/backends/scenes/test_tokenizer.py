@@ -14,7 +14,7 @@ from wordlight.backends.scenes.tokenizer import (
     build_tokenizer,
     vocabulary,
 )
-from wordlight.backends.training.latent_store import token_ids
+from wordlight.backends.training.rendering import token_ids
 
 TOKENIZER = build_tokenizer()
 

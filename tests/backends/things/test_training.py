@@ -1,5 +1,6 @@
 """Training on things: the segmenter, and both kinds of denoiser, on next to nothing."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +17,8 @@ from wordlight.backends.training.blueprints import THINGS, THINGS_DIT, Sizes
 from wordlight.backends.training.composites import crowded
 from wordlight.backends.training.denoisers import build_denoiser
 from wordlight.backends.training.export import save_half
-from wordlight.backends.training.latent_store import token_ids
 from wordlight.backends.training.networks import build_autoencoder, build_transformer
+from wordlight.backends.training.rendering import RenderedShards, render, token_ids
 from wordlight.backends.training.train_autoencoder import train_autoencoder
 from wordlight.backends.training.train_denoiser import train_denoiser
 from wordlight.backends.training.train_segmenter import (
@@ -26,7 +27,7 @@ from wordlight.backends.training.train_segmenter import (
     folded_weights,
     labels,
 )
-from wordlight.backends.training.training import Recipe
+from wordlight.backends.training.training import MeanLosses, Recipe, TimeLimit
 
 
 def nothing_found(image):
@@ -199,3 +200,106 @@ def test_flow_matching_goes_from_noise_to_latents_in_one_step_of_the_truth():
 def test_layers_of_several_widths_are_refused():
     with pytest.raises(ValueError, match="all as wide"):
         build_transformer(THINGS_DIT.sizes, (32, 64))
+
+
+@pytest.fixture(params=SMALL)
+def small(request):
+    torch.manual_seed(0)
+    blueprint = SMALL[request.param]
+    return build_denoiser(blueprint, blueprint.sizes.denoiser_widths)
+
+
+def small_inputs(model, device="cpu"):
+    ids = token_ids(model.tokens.build_tokenizer(), ["a dog", "two red buses on the grass.", ""])
+    latents = torch.randn(3, 4, 16, 16)  # 64 tokens: no image is filled up
+    return [value.to(device) for value in (latents, torch.tensor([0, 500, 999]), ids)]
+
+
+def test_a_batch_goes_through_joint_attention_as_one_by_one():
+    torch.manual_seed(0)
+    model = build_denoiser(SMALL["z-image"], (32, 32))
+    torch.nn.init.normal_(model.transformer.cap_pad_token)
+    latents, times, ids = small_inputs(model)
+    text = model.encode(ids)
+    lengths = (ids == model.tokens.eos_id).int().argmax(1) + 1
+    prompts = [row[:length] for row, length in zip(text, lengths, strict=True)]
+    flow = model.transformer(
+        list(latents[:, :, None]), 1.0 - (times + 1.0) / 1000.0, prompts, return_dict=False
+    )[0]
+    found = model(latents, times, text, ids)
+    # The same sums in float32, in the order of another batch's.
+    torch.testing.assert_close(found, -torch.stack(flow)[:, :, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_asks_for_no_value(small):
+    """A CUDA graph can't wait for one; a tensor on ``meta`` hasn't any, and says so."""
+    model = small.to("meta")
+    latents, times, ids = small_inputs(model, "meta")
+    named = len(model.blueprint.named)
+    places = {
+        "token_places": torch.empty(3, ids.shape[1], 2, device="meta"),
+        "named_places": torch.empty(3, named, 2, device="meta"),
+    }
+    text = model.encode(ids)
+    loss = model(latents, times, text, ids).sum() + model.places.loss(text, ids, places)
+    loss.backward()
+    with pytest.raises(RuntimeError, match=r"\.item\(\)"):
+        loss.item()
+
+
+@pytest.mark.slow  # two processes import what they need
+def test_processes_render_what_one_does():
+    shards = RenderedShards(THINGS, "train", 4, workers=2, ahead=[0])
+    found, wanted = shards.take(0), render(THINGS, "train", range(4))
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_run_of_minutes_cools_down_over_what_is_left(monkeypatch):
+    clock = iter([0.0, 100.0, 200.0, 400.0])
+    monkeypatch.setattr("wordlight.backends.training.training.time.monotonic", lambda: next(clock))
+    limit = TimeLimit(10.0)  # 600 s, of which 360 at the full rate
+    assert limit.steps_left(50) is None
+    assert limit.steps_left(100) is None
+    # Of 582 s, 182 are left; 150 steps took 300 s.
+    assert limit.steps_left(200) == 91
+
+
+def test_the_first_report_tells_no_speed(monkeypatch):
+    clock = iter([0.0, 500.0, 550.0])
+    monkeypatch.setattr("wordlight.backends.training.training.time.monotonic", lambda: next(clock))
+    limit = TimeLimit(10.0)
+    assert limit.steps_left(100) is None
+    assert limit.steps_left(200) == 64
+
+
+@pytest.mark.slow  # more than a hundred steps, twice
+def test_the_log_of_a_timed_run_tells_what_trains_the_same(tmp_path, monkeypatch):
+    blueprint = SMALL["unet"]
+    common = (IMAGES, "cpu", 100, 1000, blueprint.sizes.denoiser_widths)
+    for name in ("timed", "counted"):
+        train_autoencoder(blueprint, tmp_path / name, recipe(2), IMAGES, "cpu", save_every=100)
+    with monkeypatch.context() as patched:
+        patched.setattr(TimeLimit, "steps_left", lambda self, step: 20 if step == 100 else None)
+        train_denoiser(
+            blueprint, tmp_path / "timed", recipe(10_000), *common, check_prompts=1, minutes=1.0
+        )
+    log = (tmp_path / "timed" / "denoiser.jsonl").read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    told = next(line for line in lines if line.get("event") == "cooldown")
+    assert (told["steps"], told["cooldown"]) == (120, 20)
+    again = replace(recipe(told["steps"]), cooldown=told["cooldown"])
+    train_denoiser(blueprint, tmp_path / "counted", again, *common, check_prompts=1)
+    assert_equal_to_the_bit(
+        tmp_path / "timed" / "denoiser.safetensors", tmp_path / "counted" / "denoiser.safetensors"
+    )
+
+
+def test_means_are_of_the_steps_since_the_last_time():
+    losses = MeanLosses()
+    for value in (1.0, 2.0):
+        losses.add({"loss": torch.tensor(value), "places": torch.tensor(2 * value)})
+    assert losses.take() == {"loss": 1.5, "places": 3.0}
+    losses.add({"loss": torch.tensor(4.0)})
+    assert losses.take() == {"loss": 4.0}
