@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -62,11 +63,11 @@ def tokens_of(
     Raises:
         PromptTooLongError: a prompt that doesn't fit, unless ``allow_cut``.
         ValueError: a tokenizer that doesn't tell where tokens come from; a prompt with a learned
-            word of several vectors, which the pipeline writes otherwise than it was given.
+            word of several vectors, where the pipeline's way to write it isn't known.
     """
     written = TokenizerInput.of(prompt) if isinstance(prompt, str) else prompt
     _check_text(written.prompt)
-    _refuse_learned_words(tokenizer, written.prompt)
+    _refuse_learned_words(tokenizer, written.text)
     context = int(tokenizer.model_max_length) if length is None else length
     ids, spans, special = _read(tokenizer, written.text, marks)
     sources = [None if s else written.source(*span) for s, span in zip(special, spans, strict=True)]
@@ -108,11 +109,38 @@ def _check_text(prompt: str) -> None:
         ) from None
 
 
-def _refuse_learned_words(tokenizer: Any, prompt: str) -> None:
+def with_all_vectors(tokenizer: Any, prompt: str) -> TokenizerInput:
+    """A prompt in which learned words of several vectors are written out, as diffusers does it: the
+    word, and then a word of its own for each further vector; all of them stand for the word."""
+    written = TokenizerInput.of(prompt)
+    for word, n_vectors in _learned_words(tokenizer).items():
+        text = " ".join([word, *(f"{word}_{k}" for k in range(1, n_vectors))])
+        pieces, rest = list[tuple[str, tuple[Source, ...]]](), written
+        while (start := rest.text.find(word)) >= 0:
+            stop = start + len(word)
+            pieces.append((rest.text[:start], rest.sources[:start]))
+            pieces.append((text, (rest.source(start, stop),) * len(text)))
+            rest = TokenizerInput(prompt, rest.text[stop:], rest.sources[stop:])
+        pieces.append((rest.text, rest.sources))
+        sources = tuple(source for _, own in pieces for source in own)
+        written = TokenizerInput(prompt, "".join(part for part, _ in pieces), sources)
+    return written
+
+
+def _learned_words(tokenizer: Any) -> dict[str, int]:
+    """The learned words of several vectors that a tokenizer knows, and how many each has."""
     added = tokenizer.get_added_vocab()
-    for word in added:
-        # diffusers names the further vectors of a learned word so.
-        if f"{word}_1" in added and word in prompt:
+    # diffusers names the further vectors of a learned word so.
+    first = [word for word in added if f"{word}_1" in added]
+    return {
+        word: next(k for k in range(1, len(added) + 1) if f"{word}_{k}" not in added)
+        for word in first
+    }
+
+
+def _refuse_learned_words(tokenizer: Any, text: str) -> None:
+    for word in _learned_words(tokenizer):
+        if re.search(rf"{re.escape(word)}(?!_\d| {re.escape(word)}_1)", text):
             raise ValueError(
                 f"{word!r} is a textual-inversion word of several vectors, which the pipeline "
                 "writes out otherwise than the prompt: its tokens can't be told from the text"

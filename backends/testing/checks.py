@@ -27,7 +27,7 @@ _MEAN_ROUNDING = 1e-6
 #: with it, and that of rounding, which shrinks, are both small.
 _DIFFERENCES, _DIFFERENCE_ERROR = (0.01, 0.03, 0.003, 0.001, 1e-4, 1e-5), 1e-2
 #: Steps of a fit, for functions that round so coarsely that no difference is near.
-_FITTED = np.linspace(0.01, 0.1, 10)
+_FITTED = np.linspace(0.005, 0.06, 12)
 
 
 def describes_itself(subject: Subject) -> None:
@@ -386,7 +386,7 @@ def takes_the_steps_that_it_predicts(subject: Subject) -> None:
     clean = (seen - sigma * noise) / alpha
     straight = following_level[0] * clean + following_level[1] * noise
     # Schedulers keep their levels in float32, by which the share of signal is divided.
-    rounding = max(subject.rounding, 1e-7 / alpha)
+    rounding = max(subject.rounding, 3e-7 / alpha)
     if distance(straight, following) > rounding and not _is_a_noisy_step(
         subject, clean, noise, following, following_level
     ):
@@ -400,7 +400,7 @@ def takes_the_steps_that_it_predicts(subject: Subject) -> None:
 
 
 #: The least share of clean latents in what a denoiser is shown that they can be told from.
-_LEAST_SIGNAL = 0.005
+_LEAST_SIGNAL = 1e-4
 
 
 def _sees_more_than_latents(subject: Subject) -> bool:
@@ -533,10 +533,7 @@ def reverse_mode_takes_rows_one_by_one(subject: Subject) -> None:
     cotangents = backend.asarray(np.repeat(subject.numpy(subject.cotangent), 2, axis=0))
     both = backend.denoise_vjp(two, time, subject.conditioned(rows), cotangents)
     subject.assert_close(both[:1], alone, "a row's gradient in company and alone")
-    direction = alone * float(
-        np.linalg.norm(subject.numpy(subject.conditioning.embeddings))
-        / np.linalg.norm(subject.numpy(alone))
-    )
+    direction = subject.as_long_as_embeddings(alone)
     product = np.array((subject.numpy(alone) * subject.numpy(direction)).sum())
 
     def along(x: Array) -> npt.NDArray[Any]:

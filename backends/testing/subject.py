@@ -227,7 +227,16 @@ class Subject:
     def tangents(self) -> Array:
         """Two directions in embedding space, ``(2, tokens, channels)``."""
         shape = self.conditioning.embeddings.shape
-        return self.random((2, *shape[1:]), self.conditioning.embeddings, seed=1)
+        drawn = self.random((2, *shape[1:]), self.conditioning.embeddings, seed=1)
+        return self.as_long_as_embeddings(drawn)
+
+    def as_long_as_embeddings(self, directions: Array) -> Array:
+        """Directions in embedding space, as long as the embeddings and each token's part in
+        proportion to its own: tokens that are zeros, behind which norms are steep, stay."""
+        own = self.numpy(self.conditioning.embeddings)
+        scaled = self.numpy(directions) * np.linalg.norm(own, axis=2, keepdims=True)
+        lengths = np.linalg.norm(scaled, axis=(1, 2), keepdims=True)
+        return self.backend.asarray(scaled * (np.linalg.norm(own) / lengths))
 
     @property
     def baseline(self) -> Array:

@@ -38,7 +38,7 @@ from wordlight.backends.torch.concepts import (
 )
 from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.explicit_attention import StandardProcessors
-from wordlight.backends.torch.forward_mode import forward_products
+from wordlight.backends.torch.forward_mode import forward_products, own_operations
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.noise import NoiseLevels
@@ -51,7 +51,11 @@ from wordlight.backends.torch.randomizing import (
 )
 from wordlight.backends.torch.recorder import PipelineRecorder
 from wordlight.backends.torch.rescale_rule import rescaled_parts
-from wordlight.backends.torch.reverse_mode import attention_gradients, embedding_gradient
+from wordlight.backends.torch.reverse_mode import (
+    attention_gradients,
+    embedding_gradient,
+    recorded_experts,
+)
 from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.text_encoding import (
     earlier_layers,
@@ -77,6 +81,8 @@ _ALWAYS = frozenset(
         "self_attention attention_keys attention_measures attention_vjp trace"
     ).split()
 )
+#: Primitives that a pipeline may lack, whatever its family.
+_OF_THE_PIPELINE = frozenset(("sample", "invert", "denoise_jvp", "denoise_parts"))
 #: What every pipeline has, by the names that it goes by.
 _PARTS = (
     ("text_encoder", "text_encoder_2"),
@@ -211,7 +217,17 @@ class TorchBackend(Backend):
             lacks["invert"] = (
                 "its denoiser is shown a picture beside the latents, which noise is no part of"
             )
+        if self._has_bitsandbytes:
+            lacks |= dict.fromkeys(
+                ("denoise_jvp", "denoise_parts"),
+                "layers that bitsandbytes quantised have no rule for forward mode",
+            )
         return lacks
+
+    @property
+    def _has_bitsandbytes(self) -> bool:
+        parts = (part for module in self.model.modules for part in module.modules())
+        return any(type(part).__module__.startswith("bitsandbytes") for part in parts)
 
     @property
     def _wanted_besides_words(self) -> str | None:
@@ -227,7 +243,7 @@ class TorchBackend(Backend):
     def require(self, needs: frozenset[str], who: str) -> None:
         # Only what is asked for is looked at: some of it goes through all of a model's modules.
         lacks, perhaps = self.model.family.lacks, self._conditional_capabilities
-        if needs & {"sample", "invert"}:
+        if needs & _OF_THE_PIPELINE:
             lacks = self.lacks
         for name in needs:
             has = name in _ALWAYS or (name in perhaps and perhaps[name]())
@@ -564,7 +580,7 @@ class TorchBackend(Backend):
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
     ) -> tuple[Array, Array]:
         predict = functools.partial(self._predicting(timestep, conditioning.added), latents)
-        with as_written(self.model.whole):
+        with as_written(self.model.whole), own_operations(self.model.modules):
             return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
 
     @in_precision
@@ -585,7 +601,7 @@ class TorchBackend(Backend):
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array
     ) -> Array:
         predict = self._predicting(timestep, conditioning.added)
-        with as_written(self.model.whole):
+        with as_written(self.model.whole), recorded_experts(self.model.modules):
             return embedding_gradient(predict, latents, conditioning.embeddings, cotangent)
 
     @in_precision
@@ -741,7 +757,7 @@ class TorchBackend(Backend):
         model, embeddings = self.model, conditioning.embeddings
         predict = self._predicting(timestep, conditioning.added)
         told = model.call_arguments(latents, timestep, embeddings, conditioning.added)
-        with as_written(model.whole):
+        with as_written(model.whole), recorded_experts(model.modules):
             for layer, grid, probs, gradient in attention_gradients(
                 predict, model, latents, embeddings, cotangent, query, model.layout(told)
             ):

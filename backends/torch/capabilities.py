@@ -166,7 +166,8 @@ def _drawn(family: str, pipe: Any, call: Mapping[str, Any]) -> npt.NDArray[Any]:
     with torch.random.fork_rng(devices=[]):
         # Some pipelines encode pictures with noise of no generator.
         torch.manual_seed(0)
-        drawn: npt.NDArray[Any] = draw_tiny(family, pipe, _PROMPT, **call)
+        given = {"prompt": _PROMPT, **call}
+        drawn: npt.NDArray[Any] = draw_tiny(family, pipe, given.pop("prompt"), **given)
         return drawn
 
 

@@ -68,6 +68,8 @@ def first_call(
     given = {name: value for name, value in asked.items() if name in takes}
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
+    parts = [part for module in modules for part in module.modules()]
+    processors = [(part, part.processor) for part in parts if hasattr(part, "set_processor")]
     handles = [module.register_forward_pre_hook(stop, with_kwargs=True) for module in modules]
     try:
         # Its state is the caller's.
@@ -81,5 +83,9 @@ def first_call(
         for handle in handles:
             handle.remove()
         pipe.scheduler = scheduler
+        for part, processor in processors:
+            # Pipelines of perturbed attention set their own until their call ends.
+            if part.processor is not processor:
+                part.set_processor(processor)
         pipe.set_progress_bar_config(**bar)
     return seen[0]

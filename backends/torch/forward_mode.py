@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.attention_calls import of_torch
 
 #: PyTorch counts the levels of forward mode for the whole process, not thread by thread.
@@ -18,10 +20,40 @@ _ONE_AT_A_TIME = threading.RLock()
 _NORMS = frozenset((F.layer_norm, F.group_norm, F.rms_norm))
 
 
+#: Libraries whose modules compute with PyTorch's own operations, and the names of these.
+_LIBRARIES = frozenset(("torch", "diffusers", "transformers", "peft", "accelerate", "torchao"))
+_OPERATIONS = frozenset(("aten", "prim", "prims"))
+
+
+class _OwnOperations(TorchDispatchMode):
+    """Refuses operations of other libraries, whose changes PyTorch takes for zero."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace not in _OPERATIONS:
+            raise MissingCapabilityError(
+                f"the model computes with {func}, an operation that isn't PyTorch's own and "
+                "has no forward-mode rule: attention, perturbation and reverse mode may work"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def own_operations(modules: Iterable[torch.nn.Module]) -> AbstractContextManager[object]:
+    """A context in which operations that PyTorch can't differentiate are refused.
+
+    Those are of libraries whose modules stand in the denoiser; nothing is looked at where none do.
+    """
+    parts = (part for module in modules for part in module.modules())
+    foreign = any(type(part).__module__.partition(".")[0] not in _LIBRARIES for part in parts)
+    return _OwnOperations() if foreign else nullcontext()
+
+
 class Differentiable(TorchFunctionMode):
     """Stand-ins, during forward mode, for operations that have no rule for it.
 
-    The fused attention kernels have none: attention is written out. Norms keep float32 statistics
+    The fused attention kernels have none: attention is written out. Places that are repeated have
+    none for many directions at once: they are repeated axis by axis. Norms keep float32 statistics
     of half-precision inputs on some devices, and their tangents come out as float32, which the next
     product refuses: they are computed in float32 and rounded back, as the kernels do.
     """
@@ -32,11 +64,33 @@ class Differentiable(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return of_torch("", torch.nn.Identity(), *args, **kwargs).explicit()
+        if func is F.interpolate and (repeated := _repeated(*args, **kwargs)) is not None:
+            return repeated
         if func in _NORMS and _is_half(args[0]):
             wide = [a.float() if isinstance(a, torch.Tensor) else a for a in args]
             more = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
             return func(*wide, **more).to(args[0].dtype)
         return func(*args, **kwargs)
+
+
+def _repeated(
+    inputs: torch.Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    **_: Any,
+) -> torch.Tensor | None:
+    """Inputs with each place repeated, as ``nearest-exact`` gives a whole number of times as many;
+    None of any other interpolation."""
+    if mode != "nearest-exact" or size is not None:
+        return None
+    n_axes = inputs.ndim - 2
+    each = scale_factor if isinstance(scale_factor, (tuple, list)) else [scale_factor] * n_axes
+    if any(float(factor) % 1 for factor in each):
+        return None
+    for axis, factor in zip(range(-n_axes, 0), each, strict=True):
+        inputs = inputs.repeat_interleave(int(factor), axis)
+    return inputs
 
 
 def _is_half(tensor: Any) -> bool:

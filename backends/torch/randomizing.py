@@ -152,6 +152,11 @@ def _is_known(layer: torch.nn.Module, as_library: bool) -> bool:
     return library in ("diffusers", "transformers") or isinstance(layer, torch.nn.ParameterList)
 
 
+def _is_plain(weight: torch.nn.Parameter) -> bool:
+    """Whether a weight is an array of floating numbers, and not what is unpacked to one."""
+    return weight.is_floating_point() and type(weight.data) is torch.Tensor
+
+
 def _layers(parts: Sequence[torch.nn.Module], as_library: bool) -> list[torch.nn.Module]:
     """The modules that have weights of their own, in order."""
     found = []
@@ -165,7 +170,7 @@ def _layers(parts: Sequence[torch.nn.Module], as_library: bool) -> list[torch.nn
                 raise ValueError(f"{what} has no reset_parameters: it can't be randomised")
             if any(weight.is_meta for weight in weights.values()):
                 raise ValueError(f"{what} is offloaded: its weights can't be randomised")
-            if not all(weight.is_floating_point() for weight in weights.values()):
+            if not all(_is_plain(weight) for weight in weights.values()):
                 raise ValueError(f"{what} is quantised: its weights can't be randomised")
             found.append(layer)
     return found

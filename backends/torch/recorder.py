@@ -292,6 +292,8 @@ class _Running:
         self._listening = False
         self._latents: Any = None
         self._recorded_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        #: The attention modules that norm queries and keys, with what computed them in the run.
+        self._processors: list[tuple[Any, Any]] = []
         #: Whose attention the parts of the rows that the tap shows are.
         self._receivers: list[tuple[AttentionAccumulator, slice]] = []
 
@@ -320,6 +322,13 @@ class _Running:
         """Take every hook away."""
         self._listening = False
         self._stack.close()
+        if any(part.processor is not processor for part, processor in self._processors):
+            self.call.not_replayable = (
+                "the attention processors that the model had during the run, such as those of "
+                "perturbed-attention guidance, leave out the norms of queries and keys that its "
+                "own have"
+            )
+        self._processors = []
 
     def _fail(self, error: Exception) -> None:
         self.call.fault = self.call.fault or _told_of(error)
@@ -420,6 +429,8 @@ class _Running:
         texts = self._model.text(told)
         if call.embeddings is None:
             call.guidance_scale = _guidance_scale(self.pipe, call.arguments)
+            normed = (m for m in module.modules() if getattr(m, "norm_q", None) is not None)
+            self._processors = [(m, m.processor) for m in normed if hasattr(m, "processor")]
             call.embeddings = _stacked(texts, conditional)
             if negative is not None and _all_equal(texts[negative]):
                 away = _stacked(texts, negative)
@@ -522,7 +533,7 @@ def _group(
     prompt's; None where it can't be told."""
     if groups == 1:
         return None if guided else (0, None)
-    if guided is None and groups != 2:
+    if guided is None and groups != 2 and not (perturbed and groups == 3):
         return None
     if groups == 2:
         if perturbed:

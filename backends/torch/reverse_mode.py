@@ -6,8 +6,9 @@ whether or not the caller records for differentiation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -68,6 +69,23 @@ def _text_columns(layout: Layout, of_all: torch.Tensor) -> torch.Tensor:
         text, picture = layout.of_row(row)
         rows.append(layout.by_position(of_all[row, :, picture, text]))
     return torch.stack(rows)
+
+
+@contextmanager
+def recorded_experts(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """A context in which HiDream's experts are part of a gradient: outside of training diffusers
+    computes them without, so that their part would be missing."""
+    parts = (part for module in modules for part in module.modules())
+    experts: list[Any] = [part for part in parts if hasattr(part, "moe_infer")]
+    before = [(part.training, part._force_inference_output) for part in experts]
+    try:
+        for part in experts:
+            # Of itself alone: what it consists of stays as it is.
+            part.training, part._force_inference_output = True, False
+        yield
+    finally:
+        for part, (training, forced) in zip(experts, before, strict=True):
+            part.training, part._force_inference_output = training, forced
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wordlight.backends.tokenizing import TokenizerInput, tokens_of
+from wordlight.backends.tokenizing import TokenizerInput, tokens_of, with_all_vectors
 from wordlight.backends.tokens import PromptTooLongError, Tokens
 
 #: More tokens than any prompt has.
@@ -49,8 +49,10 @@ class Reader:
         self, tokenizer: str, written: TokenizerInput | None = None, **options: Any
     ) -> Tokens:
         """The prompt's tokens by one of the pipeline's tokenizers, or by a processor's."""
-        read = self.tokenizer(tokenizer)
-        given = self.prompt if written is None else written
+        read, given = self.tokenizer(tokenizer), written
+        if given is None and hasattr(self.pipe, "maybe_convert_prompt"):
+            given = with_all_vectors(read, self.prompt)
+        given = TokenizerInput.of(self.prompt) if given is None else given
         return tokens_of(read, given, allow_cut=self.allow_cut, **options)
 
     def part(self, whole: TokenizerInput, start: int, stop: int) -> Tokens:

@@ -277,6 +277,97 @@ _IP_ADAPTERS: dict[str, Callable[[Any], Any]] = {
     "SD3Transformer2DModel": _adapted_sd3,
 }
 
+
+def with_t2i_adapter(pipe: Any, picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """With a T2I-Adapter that reads a picture."""
+    kinds = {
+        "StableDiffusionPipeline": diffusers.StableDiffusionAdapterPipeline,
+        "StableDiffusionXLPipeline": diffusers.StableDiffusionXLAdapterPipeline,
+    }
+    kind = kinds.get(type(pipe).__name__)
+    if kind is None:
+        raise NotOfferedError("diffusers has T2I-Adapters of Stable Diffusion 1 and XL alone")
+    takes = inspect.signature(kind.__init__).parameters
+    parts = {name: part for name, part in pipe.components.items() if name in takes}
+    # XL's first block has no attention: its features are added when it has halved the picture.
+    is_xl = "XL" in kind.__name__
+    adapter = diffusers.T2IAdapter(
+        in_channels=3,
+        channels=list(pipe.unet.config.block_out_channels),
+        num_res_blocks=1,
+        downscale_factor=4 if is_xl else 2,
+        adapter_type="full_adapter_xl" if is_xl else "full_adapter",
+    )
+    options = {"requires_safety_checker": False} if "safety_checker" in takes else {}
+    return quiet(kind(**parts, adapter=rescaled(adapter), **options)), {"image": picture}
+
+
+def with_learned_word(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """With a word of two vectors that was learned by textual inversion."""
+    if not hasattr(pipe, "load_textual_inversion"):
+        raise NotOfferedError("its pipeline takes no learned words")
+    for number in ("", "_2"):
+        encoder, tokenizer = (
+            getattr(pipe, f"{name}{number}", None) for name in ("text_encoder", "tokenizer")
+        )
+        if encoder is not None:
+            width = encoder.get_input_embeddings().embedding_dim
+            generator = torch.Generator().manual_seed(0)
+            pipe.load_textual_inversion(
+                torch.randn(2, width, generator=generator) * width**-0.5,
+                token="<thing>",
+                text_encoder=encoder,
+                tokenizer=tokenizer,
+            )
+    return pipe, {"prompt": "a red <thing> circle"}
+
+
+def told(**options: Any) -> Way:
+    """Called with options that some pipelines take."""
+
+    def way(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+        for name in options:
+            if name not in inspect.signature(type(pipe).__call__).parameters:
+                raise NotOfferedError(f"its pipeline takes no {name}")
+        return pipe, options
+
+    return way
+
+
+def with_own_sigmas(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """With noise levels that the caller chose."""
+    if "sigmas" not in inspect.signature(type(pipe).__call__).parameters:
+        raise NotOfferedError("its pipeline takes no sigmas")
+    if hasattr(pipe, "unet"):
+        pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        return pipe, {"sigmas": [12.0, 4.0, 0.7], "num_inference_steps": 3}
+    if "sigmas" not in inspect.signature(pipe.scheduler.set_timesteps).parameters:
+        raise NotOfferedError("its scheduler takes no sigmas")
+    return pipe, {"sigmas": [1.0, 0.7, 0.3], "num_inference_steps": 3}
+
+
+def with_perturbed_attention(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Guided by perturbed attention, too."""
+    made = _of_kind(AutoPipelineForText2Image, pipe, enable_pag=True)
+    if "PAG" not in type(made).__name__:
+        raise NotOfferedError("diffusers has no perturbed-attention guidance for it")
+    return made, {"pag_scale": 3.0, "guidance_scale": 5.0}
+
+
+def stopped(pipe: Any, _picture: Any, _mask: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Stopped by a callback after the second of three steps."""
+    if "callback_on_step_end" not in inspect.signature(type(pipe).__call__).parameters:
+        raise NotOfferedError("its pipeline takes no callback")
+    if not hasattr(type(pipe), "interrupt"):
+        raise NotOfferedError("its pipeline can't be stopped")
+
+    def stop(running: Any, step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
+        running._interrupt = step == 1
+        return values
+
+    return pipe, {"callback_on_step_end": stop, "num_inference_steps": 3}
+
+
 #: Ways that compute what the plain pipeline does, and may round otherwise.
 SAME: dict[str, Way] = {
     "model offload": offloaded,
@@ -296,4 +387,11 @@ OTHERS: dict[str, Way] = {
     "inpainting": inpainting,
     "ControlNet": with_controlnet,
     "IP-Adapter": with_ip_adapter,
+    "T2I-Adapter": with_t2i_adapter,
+    "textual inversion": with_learned_word,
+    "clip_skip": told(clip_skip=1),
+    "guidance_rescale": told(guidance_rescale=0.7),
+    "sigmas": with_own_sigmas,
+    "perturbed attention": with_perturbed_attention,
+    "stopped": stopped,
 }

@@ -15,8 +15,8 @@ from wordlight.backends.torch.tiny import SIZE, TINY, build_tiny, draw_tiny
 from wordlight.backends.trajectory import Trajectory
 
 #: One that edits, one whose batches have prompts of different lengths, one that predicts nothing,
-#: one of videos.
-QUICK = {"instruct-pix2pix", "z-image", "cogview-4", "wan-2.2"}
+#: one with experts, one of videos.
+QUICK = {"instruct-pix2pix", "z-image", "cogview-4", "hidream", "wan-2.2"}
 
 
 def size_of(family: str) -> tuple[int, int]:
