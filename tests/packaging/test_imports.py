@@ -60,8 +60,10 @@ def test_no_framework_is_loaded_before_it_is_needed(module, tmp_path):
     assert not loaded & set(FRAMEWORKS)
 
 
-def test_the_look_would_see_a_framework(tmp_path):
-    assert "torch" in imported("wordlight.backends.training.networks", tmp_path)
+def test_the_look_sees_one_framework_and_not_the_other(tmp_path):
+    loaded = imported("wordlight.backends.torch.backend", tmp_path)
+    assert "torch" in loaded
+    assert not loaded & {"jax", "jaxlib", "flax"}
 
 
 @pytest.mark.parametrize("module", ["wordlight", "wordlight.attribution", "wordlight.comparisons"])

@@ -106,6 +106,8 @@ print(DAAM(backend).attribute(made).provenance.framework)
 """
 
 
+# What an import of the backend brings is looked at in tests/packaging.
+@pytest.mark.slow
 def test_pytorch_without_jax(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-c", _TORCH_ALONE],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.backends.torch.tiny import build_tiny_pipe
+from tests.backends.torch.tiny import build_tiniest_pipe
 from tests.toys import ToyBackend
 from wordlight.attribution import (
     Shapley,
@@ -127,7 +127,7 @@ def make_case(backend: Backend, tolerance: float, size: int | None = None) -> Ca
 
 
 def tiny(dtype: torch.dtype) -> TorchBackend:
-    pipe = build_tiny_pipe()
+    pipe = build_tiniest_pipe()
     for part in (pipe.unet, pipe.text_encoder, pipe.vae):
         torch.nn.Module.to(part, dtype)
     return TorchBackend(pipe, model_id="tiny", steps=3, guidance_scale=3.0)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from diffusers import StableDiffusionPipeline
 
+from tests.backends.torch.tiny import build_tiniest_pipe
 from wordlight.attribution import DAAM, Occlusion, ShuffledWord, TextImageAttributor
 from wordlight.attribution.question import Size
 from wordlight.attribution.registry import available
@@ -22,11 +23,23 @@ LARGEST = Size(players=7, words=4, steps=1, drawing=2)
 
 
 @pytest.fixture(scope="module")
+def backend() -> TorchBackend:
+    return TorchBackend(build_tiniest_pipe(), model_id="tiny", steps=3, guidance_scale=3.0)
+
+
+@pytest.fixture
+def fresh_pipe() -> StableDiffusionPipeline:
+    """For tests that change the pipeline."""
+    return build_tiniest_pipe()
+
+
+@pytest.fixture(scope="module")
 def specimens(backend: TorchBackend) -> list[Trajectory]:
-    """The shortest that show everything, drawn once for all methods."""
-    drawn = [backend.sample(p, steps=1) for p in ("a turquoise dot", "dot", "dot dot")]
-    drawn.append(backend.sample("a dot", steps=1, width=48))
-    return [*drawn, backend.sample("a dot", steps=1, guidance_scale=1.0)]
+    """The shortest and smallest that show everything, drawn once for all methods."""
+    small: dict[str, Any] = {"steps": 1, "height": 16, "width": 16}
+    drawn = [backend.sample(p, **small) for p in ("a turquoise dot", "dot", "dot dot")]
+    drawn.append(backend.sample("a dot", **{**small, "width": 24}))
+    return [*drawn, backend.sample("a dot", **small, guidance_scale=1.0)]
 
 
 def cheapest(kind: type[TextImageAttributor]) -> Callable[[Backend], TextImageAttributor]:

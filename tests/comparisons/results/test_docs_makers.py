@@ -28,7 +28,7 @@ class Elsewhere(FakeBackend):
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     one, other = FakeBackend(), Elsewhere()
-    asked: dict[str, Any] = {"n": 24, "calibration": 4, "progress": False}
+    asked: dict[str, Any] = {"n": 16, "calibration": 4, "progress": False}
     methods = [Planted(one, steps=4), Complement(one, steps=4), Planted(one), *CONTROLS]
     compare(one, methods, out=folder / "many", **asked)
     further = [Complement(one, steps=4), "uniform"]
@@ -96,7 +96,7 @@ def test_the_leaderboard_has_the_runs_numbers(runs: Any, docs: Path, made: Any) 
     assert any(name.startswith("colour words (") for name in header)
     for line, row in zip(rows, shown, strict=True):
         assert line[1].startswith(f"{row.best.mean:.3f} [")
-    assert "24 test images" in between(page, f"about-{'many'}")
+    assert "16 test images" in between(page, f"about-{'many'}")
     assert all(note in between(page, "notes-many") for note in run.summary["notes"])
     # Of a further comparison only what the first hasn't, and without a rank of its own.
     _, _, *every = cells(between(page, "all"))
@@ -113,7 +113,7 @@ def test_comparisons_of_other_images_are_not_mixed(
 ) -> None:
     with pytest.raises(SystemExit):
         made("make_leaderboard", runs["many"], runs["further"], runs["fewer"])
-    assert "its n is 7, not 24" in capsys.readouterr().err
+    assert "its n is 7, not 16" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         made("make_leaderboard", runs["many"], runs["many"].parent)
     assert "holds no finished run" in capsys.readouterr().err

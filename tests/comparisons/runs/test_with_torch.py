@@ -10,7 +10,7 @@ import pytest
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
-from tests.backends.torch.tiny import build_tiny_pipe
+from tests.backends.torch.tiny import build_tiniest_pipe
 from tests.comparisons.fakes import scenes_by_prompt
 from wordlight.backends.scenes.render import rendered
 from wordlight.backends.torch.backend import TorchBackend
@@ -43,7 +43,7 @@ def rendered_image(prompt):
 
 def build_pipe():
     """The tiny model with an autoencoder that leaves it 16x16 latents of 64x64 pixels."""
-    pipe = build_tiny_pipe()
+    pipe = build_tiniest_pipe()
     vae = AutoencoderKL(
         sample_size=64,
         down_block_types=("DownEncoderBlock2D",) * 3,
