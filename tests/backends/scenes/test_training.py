@@ -36,13 +36,7 @@ IMAGES, BATCH, WIDTHS = 16, 4, (16, 16)
 STAGES = ("autoencoder", "decoder", "denoiser")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums depend on how they are parted among threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("small_training")
 
 
 def recipe(steps, rate=1e-3, cooldown=0):
@@ -67,12 +61,12 @@ def both(folder: Path, *steps: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(small_training, tmp_path_factory):
     return both(tmp_path_factory.mktemp("unbroken"), 8)
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory):
+def broken(small_training, tmp_path_factory):
     return both(tmp_path_factory.mktemp("broken"), 4, 8)
 
 

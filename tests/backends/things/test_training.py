@@ -43,13 +43,7 @@ SMALL = {
 IMAGES = 8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums depend on how they are parted among threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("small_training")
 
 
 def recipe(steps):

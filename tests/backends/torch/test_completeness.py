@@ -30,8 +30,9 @@ def integrated(
     trajectory: Trajectory,
     steps: tuple[int, ...],
     words: list[str] | None = None,
+    n_steps: int = 32,
 ) -> None:
-    method = IntegratedGradients(scenes, steps=steps, n_steps=32)
+    method = IntegratedGradients(scenes, steps=steps, n_steps=n_steps)
     _, delta = method.attribute(trajectory, words, return_convergence_delta=True)
     assert (delta.relative < 0.01).all()
     assert (delta.maximum < 0.05).all()
@@ -43,7 +44,7 @@ def test_integrated_gradients_share_out_the_push(
     """The step at which the path bends the most, in phrases: their slopes are the words' sums.
     Every word at every step is under the slow marker."""
     phrases = ["a red circle", "two small blue squares", "on a black background"]
-    integrated(scenes, trajectory, trajectory.at_steps(4)[:1], phrases)
+    integrated(scenes, trajectory, trajectory.at_steps(4)[:1], phrases, n_steps=16)
 
 
 @pytest.mark.slow

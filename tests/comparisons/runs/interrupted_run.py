@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from typing import Any, NoReturn
@@ -127,6 +128,9 @@ def child(kind: str, arguments: list[Any], files: int | None) -> NoReturn:
 
 
 def main() -> None:
+    # A first run imports what is imported when it is needed.
+    with tempfile.TemporaryDirectory() as folder:
+        few(folder)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         kind, arguments, files = json.loads(line)
