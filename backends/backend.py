@@ -108,6 +108,12 @@ class Backend(ABC):
         return False
 
     @property
+    def prompt_form(self) -> str:
+        """A prompt, at ``{prompt}``, as it must be written for its words to be read: some models
+        attend to text in quotation marks alone."""
+        return "{prompt}"
+
+    @property
     def added_names(self) -> frozenset[str]:
         """The names of further conditioning that the denoiser needs: none, but on some models."""
         return frozenset()

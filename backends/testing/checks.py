@@ -51,7 +51,8 @@ def tokenizes_with_offsets(subject: Subject) -> None:
     """Every letter of a prompt is a token's, in order and in one stretch, of each text encoder that
     reads the prompt."""
     backend = subject.backend
-    for prompt in (*PROMPTS, "  a red,  blue circle.", "ünusual wørds"):
+    for text in (*PROMPTS, "  a red,  blue circle.", "ünusual wørds"):
+        prompt = subject.written(text)
         tokens = backend.tokenize(prompt)
         subject.expect(tokens.prompt == prompt, f"its tokens of {prompt!r} are of {tokens.prompt}")
         for stream in tokens.streams or (Stream("", 0, len(tokens)),):
@@ -70,7 +71,9 @@ def _check_stream(subject: Subject, tokens: Tokens) -> None:
         )
         covered += range(start, stop)
     # A letter may take several tokens, which then share its place.
-    letters = [i for i, letter in enumerate(prompt) if not letter.isspace()]
+    before, _, after = subject.backend.prompt_form.partition("{prompt}")
+    read = range(len(before), len(prompt) - len(after))
+    letters = [i for i in read if not prompt[i].isspace()]
     subject.expect(
         covered == sorted(covered) and set(letters) <= set(covered),
         f"its tokens of {prompt!r} have the offsets "
@@ -92,7 +95,7 @@ def _check_stream(subject: Subject, tokens: Tokens) -> None:
 def _check_length(subject: Subject) -> None:
     """Tokens fill the context, where there is one length; a prompt that is longer is refused."""
     backend = subject.backend
-    lengths = [len(backend.tokenize(prompt)) for prompt in PROMPTS]
+    lengths = [len(backend.tokenize(prompt)) for prompt in subject.prompts]
     if len(set(lengths)) > 1:
         # As long as each prompt: then so are its embeddings.
         made = int(subject.answer("encode").embeddings.shape[1])
@@ -102,7 +105,7 @@ def _check_length(subject: Subject) -> None:
             f"{made}: pad to the context where there is one, or to neither",
         )
         return
-    long = " ".join(["circle"] * (lengths[0] + 1))
+    long = subject.written(" ".join(["circle"] * (lengths[0] + 1)))
     try:
         held = backend.tokenize(long)
     except PromptTooLongError:
@@ -159,8 +162,8 @@ def encodes_prompts_one_by_one(subject: Subject) -> None:
     if not subject.has("encode"):
         return
     backend = subject.backend
-    alone, both = subject.answer("encode"), backend.encode(PROMPTS)
-    lengths = [len(backend.tokenize(prompt)) for prompt in PROMPTS]
+    alone, both = subject.answer("encode"), backend.encode(subject.prompts)
+    lengths = [len(backend.tokenize(prompt)) for prompt in subject.prompts]
     channels = int(alone.embeddings.shape[-1])
     subject.shaped(alone.embeddings, (1, lengths[0], channels), "what encode gives of one prompt")
     subject.shaped(both.embeddings, (2, max(lengths), channels), "what encode gives of two prompts")
@@ -221,9 +224,9 @@ def samples_what_it_says(subject: Subject) -> None:
     height, width = subject.size
     _check_run(subject, run, STEPS)
     subject.expect(
-        (run.prompt, run.seed, run.noise_source) == (PROMPTS[0], SEEDS[0], "sampled"),
-        f"its trajectory of {PROMPTS[0]!r} with seed {SEEDS[0]} says {run.prompt!r}, {run.seed}, "
-        f"{run.noise_source!r}",
+        (run.prompt, run.seed, run.noise_source) == (subject.prompts[0], SEEDS[0], "sampled"),
+        f"its trajectory of {subject.prompts[0]!r} with seed {SEEDS[0]} says {run.prompt!r}, "
+        f"{run.seed}, {run.noise_source!r}",
     )
     subject.expect(
         run.guidance_scale == backend.sampling.guidance_scale,
@@ -236,7 +239,7 @@ def samples_what_it_says(subject: Subject) -> None:
         "uint8: height before width",
     )
     if subject.has("encode"):
-        for name, prompt in (("embeddings", PROMPTS[0]), ("empty_embeddings", "")):
+        for name, prompt in (("embeddings", subject.prompts[0]), ("empty_embeddings", "")):
             own, made = getattr(run, name), subject.numpy(backend.encode([prompt]).embeddings)[0]
             n_both = min(len(own), len(made))
             subject.assert_close(
@@ -266,7 +269,7 @@ def samples_by_seed(subject: Subject) -> None:
     """The same seed gives the same run, to the bit; another seed another."""
     if not subject.has("sample"):
         return
-    run, again = subject.trajectory, subject.draw(PROMPTS[0], SEEDS[0])
+    run, again = subject.trajectory, subject.draw(subject.prompts[0], SEEDS[0])
     subject.expect(
         np.array_equal(run.latents, again.latents) and np.array_equal(run.image, again.image),
         "drawn again with the same seed, the latents or the image are others: what is random must "
@@ -280,14 +283,14 @@ def samples_batches_one_by_one(subject: Subject) -> None:
         return
     backend = subject.backend
     spent = backend.evaluations.forward
-    both = subject.draw(list(PROMPTS), list(SEEDS))
+    both = subject.draw(list(subject.prompts), list(SEEDS))
     spent = backend.evaluations.forward - spent
     wanted = 2 * subject.rows_of(STEPS)
     subject.expect(
         spent == wanted, f"two images of {STEPS} steps count {spent} rows, and are {wanted}"
     )
     subject.expect(
-        [run.prompt for run in both] == list(PROMPTS) and [r.seed for r in both] == list(SEEDS),
+        [(run.prompt, run.seed) for run in both] == list(zip(subject.prompts, SEEDS, strict=True)),
         "drawn together, images have other prompts or seeds than were asked for, or another order",
     )
     if subject.given is None:
@@ -329,8 +332,8 @@ def inverts_by_adding_noise(subject: Subject) -> None:
         0.7 < spread < 1.4,
         f"the noise it adds has the standard deviation {spread:.2f}, and should have 1",
     )
-    (again,) = backend.invert([subject.image], [PROMPTS[0]], seed=SEEDS[0], steps=3)
-    (other,) = backend.invert([subject.image], [PROMPTS[0]], seed=SEEDS[1], steps=3)
+    (again,) = backend.invert([subject.image], [subject.prompts[0]], seed=SEEDS[0], steps=3)
+    (other,) = backend.invert([subject.image], [subject.prompts[0]], seed=SEEDS[1], steps=3)
     subject.expect(
         np.array_equal(again.latents, run.latents) and distance(other.latents, run.latents) > 0.01,
         "inverted again with the same seed, the latents must be the same to the bit, and with "

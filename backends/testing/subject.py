@@ -118,6 +118,16 @@ class Subject:
 
     # What it is tested with.
 
+    def written(self, prompt: str) -> str:
+        """A prompt as the model reads it."""
+        return self.backend.prompt_form.format(prompt=prompt)
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """Two prompts of different lengths."""
+        first, second = map(self.written, PROMPTS)
+        return first, second
+
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width of the images that are drawn, in pixels."""
@@ -181,9 +191,9 @@ class Subject:
         guidance for most models, and 0 for some."""
         if not self.has("sample"):
             return self.trajectory
-        run: Trajectory = self.draw(PROMPTS[0], SEEDS[0], steps=3, guidance_scale=1.0)
+        run: Trajectory = self.draw(self.prompts[0], SEEDS[0], steps=3, guidance_scale=1.0)
         if run.negative_embeddings is not None:
-            run = self.draw(PROMPTS[0], SEEDS[0], steps=3, guidance_scale=0.0)
+            run = self.draw(self.prompts[0], SEEDS[0], steps=3, guidance_scale=0.0)
         return run
 
     @cached_property
@@ -286,7 +296,7 @@ class Subject:
     def input_embeddings(self) -> Array:
         """Of the first prompt, ``(1, tokens, channels)``; some numbers where there are none."""
         if self.has("encode_from"):
-            return self.backend.token_embeddings(PROMPTS[0])[None]
+            return self.backend.token_embeddings(self.prompts[0])[None]
         return self.conditioning.embeddings
 
     @cached_property
@@ -324,21 +334,21 @@ class Subject:
             Primitive(
                 "sample",
                 "sample",
-                lambda: self.draw(PROMPTS[0], SEEDS[0]),
+                lambda: self.draw(self.prompts[0], SEEDS[0]),
                 lambda: (Evaluations(forward=self.rows_of(STEPS)),),
             ),
             Primitive(
                 "invert",
                 "invert",
-                lambda: backend.invert([self.image], [PROMPTS[0]], seed=SEEDS[0], steps=3),
+                lambda: backend.invert([self.image], [self.prompts[0]], seed=SEEDS[0], steps=3),
                 # Nothing, or a run of the pipeline that tells its times.
                 lambda: (Evaluations(), Evaluations(forward=self.rows_of(3))),
             ),
-            Primitive("encode", "encode", lambda: backend.encode(PROMPTS[:1]), count()),
+            Primitive("encode", "encode", lambda: backend.encode(self.prompts[:1]), count()),
             Primitive(
                 "token_embeddings",
                 "encode_from",
-                lambda: backend.token_embeddings(PROMPTS[0]),
+                lambda: backend.token_embeddings(self.prompts[0]),
                 count(),
             ),
             Primitive(

@@ -255,6 +255,10 @@ class TorchBackend(Backend):
         return self.model.family.joint
 
     @property
+    def prompt_form(self) -> str:
+        return self.model.family.prompt_form
+
+    @property
     def added_names(self) -> frozenset[str]:
         return self.model.family.added_names(self.pipe)
 
@@ -317,7 +321,7 @@ class TorchBackend(Backend):
             train_steps=int(self.pipe.scheduler.config.num_train_timesteps),
             height=own[0],
             width=own[1],
-            multiple=8 if self.model.family.feature_maps else scale * self._patch,
+            multiple=8 if self.model.family.feature_maps else scale * self._places_a_side,
             sizes=sizes,
         )
 
@@ -330,6 +334,12 @@ class TorchBackend(Backend):
             "vae_spatial_compression_ratio",
         )
         return int(next(s for s in (getattr(self.pipe, name, None) for name in names) if s))
+
+    @property
+    def _places_a_side(self) -> int:
+        """The number of latents that a side must be a multiple of."""
+        # GLM-Image's coarse tokens have two places a side.
+        return self._patch * (2 if hasattr(self.pipe, "vision_language_encoder") else 1)
 
     @property
     def _patch(self) -> int:

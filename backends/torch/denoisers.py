@@ -97,7 +97,11 @@ class Denoiser:
             argument ``text`` where None.
         words_are_enough: names of the pipelines' classes that take a picture, too, and draw as well
             without one.
-        one_image_a_call: whether its pipelines fail at guided batches of several images.
+        ignored: arguments that are neither recorded nor told in a replay.
+        refused: why a call of the pipeline can't be explained, of its arguments; None where it can.
+        prompt_form: a prompt, at ``{prompt}``, as it must be written for its words to be read.
+        one_image_a_call: whether its pipelines fail at guided batches of several images, or draw
+            them by one seed.
         packed: whether squares of 2 x 2 latents are packed into channels.
         layers: the modules that attend, by name, in the order of their calls.
         joint: whether one softmax runs over text and picture.
@@ -138,6 +142,9 @@ class Denoiser:
     read_text: Callable[[Any, CallArguments], Any] | None = None
     told_text: Callable[[Any, torch.Tensor], CallArguments] | None = None
     words_are_enough: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+    refused: Callable[[CallArguments], str | None] = lambda _arguments: None
+    prompt_form: str = "{prompt}"
     one_image_a_call: bool = False
     packed: bool = False
     layers: Callable[[torch.nn.Module, Kind], dict[str, torch.nn.Module]]

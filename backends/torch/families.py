@@ -13,7 +13,7 @@ from wordlight.backends.backend import Conditioning
 from wordlight.backends.torch.attention_layers import attention_layers, layers_named
 from wordlight.backends.torch.call_arguments import CallArguments, remembered
 from wordlight.backends.torch.denoisers import Denoiser, Layout
-from wordlight.backends.torch.first_call import encode_by_running
+from wordlight.backends.torch.first_call import encode_by_running, lengthened
 
 # Latents that go in as they are, (rows, channels, height, width).
 
@@ -430,6 +430,28 @@ def _encode_unet(pipe: Any, prompts: Sequence[str], options: Mapping[str, Any]) 
     return Conditioning(made[0], added)
 
 
+@torch.no_grad()
+def _encode_quoted(pipe: Any, prompts: Sequence[str], options: Mapping[str, Any]) -> Conditioning:
+    """By the pipeline's own ``encode_prompt``, one by one: to run it up to its denoiser would have
+    the language model write its coarse tokens, which takes longer than the rest."""
+    given = {n: v for n, v in options.items() if n == "max_sequence_length"}
+    rows = [
+        pipe.encode_prompt([prompt], False, dtype=pipe.transformer.dtype, **given)[0][0]
+        for prompt in prompts
+    ]
+    longest = max(len(row) for row in rows)
+    return Conditioning(torch.stack([lengthened(row, longest) for row in rows]))
+
+
+def _edits_pictures(arguments: CallArguments) -> str | None:
+    if arguments.get("image") is None:
+        return None
+    return (
+        "GLM-Image attends to the pictures that it edits by keys of passes of their own "
+        "(kv_caches), which aren't recorded: call it without image"
+    )
+
+
 def _own_size(pipe: Any, pooled: torch.Tensor) -> torch.Tensor:
     """Time ids of an uncropped image of the model's own size, one row a pooled embedding."""
     sample = pipe.unet.config.sample_size
@@ -506,6 +528,19 @@ _FLUX = Denoiser(
     sigma=lambda _module, timestep: timestep,
     encode=encode_by_running,
     lacks=_NOT_OF_TRANSFORMERS,
+)
+_COGVIEW_4 = replace(
+    _SD_3,
+    name="CogView 4",
+    classes=("CogView4Transformer2DModel",),
+    layout=_text_then_patches,
+    layers=layers_named(r"transformer_blocks\.\d+\.attn1"),
+    two_calls=True,
+    lacks=_NOT_OF_TRANSFORMERS
+    | dict.fromkeys(
+        ("denoise", "denoise_jvp", "denoise_parts", "denoise_vjp", "attention_vjp", "invert"),
+        "the noise level can't be told from the timestep that the denoiser is given",
+    ),
 )
 #: Every family, the more particular first.
 FAMILIES: tuple[Denoiser, ...] = (
@@ -623,18 +658,25 @@ FAMILIES: tuple[Denoiser, ...] = (
         layers=layers_named(r"(joint|single)_transformer_blocks\.\d+\.attn"),
         sigma=lambda _module, timestep: timestep,
     ),
+    _COGVIEW_4,
     replace(
-        _SD_3,
-        name="CogView 4",
-        classes=("CogView4Transformer2DModel",),
-        layout=_text_then_patches,
-        layers=layers_named(r"transformer_blocks\.\d+\.attn1"),
-        two_calls=True,
-        lacks=_NOT_OF_TRANSFORMERS
-        | dict.fromkeys(
-            ("denoise", "denoise_jvp", "denoise_parts", "denoise_vjp", "attention_vjp", "invert"),
-            "the noise level can't be told from the timestep that the denoiser is given",
-        ),
+        _COGVIEW_4,
+        name="GLM-Image",
+        classes=("GlmImageTransformer2DModel",),
+        ignored=frozenset(("kv_caches",)),
+        refused=_edits_pictures,
+        prompt_form='"{prompt}"',
+        # The coarse tokens of all images are written by the first one's seed.
+        one_image_a_call=True,
+        words_are_enough=frozenset(("GlmImagePipeline",)),
+        encode=_encode_quoted,
+        lacks={
+            **_COGVIEW_4.lacks,
+            **dict.fromkeys(
+                ("attention_keys", "concept_attention"),
+                "its text encoder reads text in quotation marks alone, and no words beside it",
+            ),
+        },
     ),
     Denoiser(
         name="Kandinsky 5",

@@ -156,6 +156,7 @@ class Model:
         """Return the further conditioning of a call, by the names of ``Trajectory.added``."""
         family = self.family
         own = {family.latents, family.time, family.text, *family.more_text, "return_dict"}
+        own |= family.ignored
         rest = {name: value for name, value in told.items() if name not in own}
         found = flatten({**rest, **family.besides(self.module, told)})
         return {self._named(name, value): value for name, value in found.items()}

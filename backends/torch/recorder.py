@@ -341,6 +341,8 @@ class _Running:
                     "the pipeline writes the prompt anew, so that its words aren't those that were "
                     f"given: call it with {name}={value}"
                 )
+        if (why := model.family.refused(arguments)) is not None:
+            raise ValueError(why)
         call.prompts = _as_list(arguments.get("prompt"))
         negative = _as_list(arguments.get("negative_prompt"))
         if negative is not None and len(negative) == 1:

@@ -8,6 +8,7 @@ the tests hold every one against the ids that the tiny pipelines' text encoders 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,11 +56,20 @@ class Reader:
         given = TokenizerInput.of(self.prompt) if given is None else given
         return tokens_of(read, given, allow_cut=self.allow_cut, **options)
 
-    def part(self, whole: TokenizerInput, start: int, stop: int) -> Tokens:
+    def part(
+        self,
+        whole: TokenizerInput,
+        start: int,
+        stop: int,
+        *,
+        marks: bool = False,
+        length: int = _ANY_NUMBER,
+    ) -> Tokens:
         """The tokens of some characters that a pipeline reads by themselves, however many."""
         piece = TokenizerInput(whole.prompt, whole.text[start:stop], whole.sources[start:stop])
-        tokenizer = self.tokenizer()
-        return tokens_of(tokenizer, piece, length=_ANY_NUMBER, pad=None, marks=False)
+        return tokens_of(
+            self.tokenizer(), piece, length=length, pad=None, marks=marks, allow_cut=self.allow_cut
+        )
 
     def tokenizer(self, name: str = "tokenizer") -> Any:
         """One of the pipeline's tokenizers; the one within, where it is a processor."""
@@ -277,6 +287,36 @@ def _cogview_4(reader: Reader) -> Streams:
     return [("glm", tokens.padded(len(tokens) + -len(tokens) % 16, left=True, pad=pad))]
 
 
+#: Text in quotation marks of each kind, in the order in which GLM-Image's pipeline reads them.
+_QUOTED = tuple(map(re.compile, ("'([^']*)'", "“([^“”]*)”", '"([^"]*)"', "「([^「」]*)」")))
+
+
+def _glm_image(reader: Reader) -> Streams:
+    """ByT5's tokens of each text in quotation marks, the only ones that the denoiser is given."""
+    whole = TokenizerInput.of(reader.prompt)
+    spans = [found.span(1) for kind in _QUOTED for found in kind.finditer(reader.prompt)]
+    if [reader.prompt[start:stop] for start, stop in spans] != reader.pipe.get_glyph_texts(
+        reader.prompt
+    )[0]:
+        raise ValueError(
+            "this version of diffusers reads text in quotation marks otherwise than is known here"
+        )
+    if not any(start < stop for start, stop in spans):
+        raise ValueError(
+            f"GLM-Image's denoiser attends to text in quotation marks alone, and {reader.prompt!r} "
+            "has none: its other words reach the picture through the language model's coarse "
+            "tokens, of which there are no maps"
+        )
+    pad = int(reader.tokenizer().pad_token_id), str(reader.tokenizer().pad_token)
+    # The pipeline puts as many in front as make the number of texts odd.
+    n_pads = (len(spans) + 1) % 2
+    parts = []
+    for start, stop in spans:
+        text = reader.part(whole, start, stop, marks=True, length=reader.longest)
+        parts.append(text.padded(len(text) + n_pads, left=True, pad=pad))
+    return [("byt5", Tokens.concatenated(parts))]
+
+
 def _hidream(reader: Reader) -> Streams:
     t5, llama = (
         reader.tokens(name, length=min(reader.longest, getattr(reader.pipe, name).model_max_length))
@@ -299,6 +339,7 @@ STREAMS: dict[str, Callable[[Reader], Streams]] = {
     "HunyuanImageTransformer2DModel": _hunyuan_image,
     "AuraFlowTransformer2DModel": _t5,
     "CogView4Transformer2DModel": _cogview_4,
+    "GlmImageTransformer2DModel": _glm_image,
     "Kandinsky5Transformer3DModel": _kandinsky_5,
     "HiDreamImageTransformer2DModel": _hidream,
     "WanTransformer3DModel": _wan,
@@ -317,6 +358,7 @@ _RAGGED = {
     "QwenImageTransformer2DModel": "right",
     "Kandinsky5Transformer3DModel": "right",
     "CogView4Transformer2DModel": "left",
+    "GlmImageTransformer2DModel": "left",
     "ErnieImageTransformer2DModel": "right",
     "NucleusMoEImageTransformer2DModel": "right",
 }

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.tiny.aura_flow import aura_flow
 from wordlight.backends.torch.tiny.cogview_4 import cogview_4
 from wordlight.backends.torch.tiny.ernie_image import ernie_image
 from wordlight.backends.torch.tiny.flux import chroma, flux_dev, flux_kontext, flux_schnell
 from wordlight.backends.torch.tiny.flux_2 import flux_2_dev, flux_2_klein
+from wordlight.backends.torch.tiny.glm_image import glm_image
 from wordlight.backends.torch.tiny.hidream import hidream
 from wordlight.backends.torch.tiny.hunyuan_image import hunyuan_image
 from wordlight.backends.torch.tiny.kandinsky_5 import kandinsky_5
@@ -96,6 +98,7 @@ TINY: dict[str, TinyFamily] = {
     "hunyuan-image": TinyFamily(hunyuan_image, _SIZED),
     "aura-flow": TinyFamily(aura_flow, _SIZED),
     "cogview-4": TinyFamily(cogview_4, _SIZED),
+    "glm-image": TinyFamily(glm_image, _LARGER),
     # It draws in a few sizes alone, none of them small.
     "kandinsky-5": TinyFamily(kandinsky_5, _LARGER, attributes={"resolutions": [(128, 64)]}),
     # Every image is scaled to the area of a square of this side.
@@ -136,9 +139,13 @@ def made_small(family: str, pipe: Any) -> Any:
 def draw_tiny(family: str, pipe: Any, prompt: Any, seed: int = 0, **call: Any) -> Any:
     """Call a family's tiny pipeline, or one of another kind with its parts, for two steps.
 
-    Returns what it draws, as arrays. Arguments that another kind doesn't take are left out.
+    Returns what it draws, as arrays. Arguments that another kind doesn't take are left out. A
+    prompt without text in quotation marks is put into such where the family reads no other.
     """
     known = TINY[family]
+    form = Model.of(pipe).family.prompt_form
+    prompts = [one if '"' in one else form.format(prompt=one) for one in _listed(prompt)]
+    prompt = prompts[0] if isinstance(prompt, str) else prompts
     options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np", **known.call}
     if known.edits:
         options["image"] = picture()
@@ -146,6 +153,10 @@ def draw_tiny(family: str, pipe: Any, prompt: Any, seed: int = 0, **call: Any) -
     takes = inspect.signature(pipe.__call__).parameters
     given = {name: value for name, value in {**options, **call}.items() if name in takes}
     return np.asarray(pipe(prompt=prompt, **given)[0])
+
+
+def _listed(prompt: Any) -> list[str]:
+    return [prompt] if isinstance(prompt, str) else list(prompt)
 
 
 def upper_half() -> Image.Image:

@@ -6,6 +6,7 @@ each, as in the real vocabularies, so that the prefixes which pipelines drop hav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -43,6 +44,12 @@ QWEN_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
     "{% endif %}{% endif %}"
+)
+
+GLM_IMAGE_TEMPLATE = (
+    "{% for message in messages %}<|user|>{% for part in message.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% else %}<|image|>{% endif %}{% endfor %}"
+    "<|assistant|>{% endfor %}"
 )
 
 #: The same of messages whose content is a list of parts.
@@ -121,6 +128,26 @@ def glm_tokenizer() -> PreTrainedTokenizerFast:
     return _byte_level_tokenizer("[gMASK]", "<sop>", pad="<|endoftext|>", padding_side="left")
 
 
+def glm_image_tokenizer() -> PreTrainedTokenizerFast:
+    """GLM-Image's: GLM 4's with marks for pictures and their grids."""
+    return _byte_level_tokenizer(
+        "[gMASK]",
+        "<sop>",
+        pad="<|endoftext|>",
+        padding_side="left",
+        bos="<|dit|>",
+        named={
+            "image_token": "<|image|>",
+            "grid_bos_token": "<|grid|>",
+            "grid_eos_token": "<|grid_end|>",
+            "dit_token": "<|dit|>",
+            "dit_end_token": "<|dit_end|>",
+            "user_token": "<|user|>",
+            "assistant_token": "<|assistant|>",
+        },
+    )
+
+
 def qwen_tokenizer() -> Qwen2Tokenizer:
     """Qwen 2's and 3's: byte-level pairs and a chat template."""
     vocabulary, merges = _byte_level_vocabulary("<|endoftext|>")
@@ -137,10 +164,16 @@ _QWEN_VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_
 
 
 def _byte_level_tokenizer(
-    *first: str, pad: str, bos: str | None = None, padding_side: str = "right"
+    *first: str,
+    pad: str,
+    bos: str | None = None,
+    padding_side: str = "right",
+    named: Mapping[str, str] | None = None,
 ) -> PreTrainedTokenizerFast:
-    """Byte-level pairs as in GPT-2, with marks before each text."""
-    vocabulary, merges = _byte_level_vocabulary(*dict.fromkeys((*first, pad)))
+    """Byte-level pairs as in GPT-2, with marks before each text, and others that the tokenizer has
+    by name."""
+    others = dict(named or {})
+    vocabulary, merges = _byte_level_vocabulary(*dict.fromkeys((*first, pad, *others.values())))
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -153,7 +186,7 @@ def _byte_level_tokenizer(
         eos_token=pad,
         pad_token=pad,
         padding_side=padding_side,
-        extra_special_tokens=list(first),
+        extra_special_tokens=others or list(first),
         model_max_length=4096,
     )
 
