@@ -1,7 +1,9 @@
 """What benchmarks measure where no file of a model is at hand: pipelines of random weights.
 
 ``sd15`` has the sizes of Stable Diffusion 1.5; ``narrow`` its blocks and heads, a fifth as wide,
-and an autoencoder of next to nothing. Their tokenizer is the embedded model's.
+and an autoencoder of next to nothing. ``thin`` has all of its layers, each of next to no arithmetic:
+at 64 pixels it waits for Python alone, as half precision on a large GPU does. Their tokenizer is the
+embedded model's.
 """
 
 from __future__ import annotations
@@ -50,6 +52,22 @@ CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "vae": {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4},
         "scheduler": {},
     },
+    "thin": {
+        "unet": {
+            "sample_size": 8,
+            "block_out_channels": (32, 32, 32, 32),
+            "cross_attention_dim": 48,
+            "norm_num_groups": 8,
+        },
+        "text": {
+            "vocab_size": len(vocabulary()),
+            "hidden_size": 48,
+            "intermediate_size": 48,
+            "num_hidden_layers": 12,
+        },
+        "vae": {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 2, "norm_num_groups": 4},
+        "scheduler": {},
+    },
     "sd15": {
         "unet": {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280)},
         "text": {"vocab_size": 49408, "intermediate_size": 3072, "num_hidden_layers": 12},
@@ -72,8 +90,8 @@ def build(name: str, device: str = "cpu", dtype: str = "float32") -> StableDiffu
     config = CONFIGS[name]
     torch.manual_seed(0)
     with torch.device(device):
-        unet = UNet2DConditionModel(**_CROSS_ATTENTION, **config["unet"])
-        text = CLIPTextModel(CLIPTextConfig(**_TEXT, **config["text"]))
+        unet = UNet2DConditionModel(**{**_CROSS_ATTENTION, **config["unet"]})
+        text = CLIPTextModel(CLIPTextConfig(**{**_TEXT, **config["text"]}))
         vae = AutoencoderKL(**_AUTOENCODER, **config["vae"])
     tokenizer = build_tokenizer()
     tokenizer.model_max_length = CONTEXT
