@@ -1,9 +1,9 @@
 """What benchmarks measure where no file of a model is at hand: pipelines of random weights.
 
 ``sd15`` has the sizes of Stable Diffusion 1.5; ``narrow`` its blocks and heads, a fifth as wide,
-and an autoencoder of next to nothing. ``thin`` has all of its layers, each of next to no arithmetic:
-at 64 pixels it waits for Python alone, as half precision on a large GPU does. Their tokenizer is the
-embedded model's.
+and an autoencoder of next to nothing. ``thin`` has all of its layers, each with next to no
+arithmetic: at 64 pixels it waits for Python alone, as half precision on a large GPU does. Their
+tokenizer is the embedded model's.
 """
 
 from __future__ import annotations

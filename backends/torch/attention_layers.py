@@ -12,15 +12,16 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch.utils.hooks import RemovableHandle
 
 from wordlight.backends.torch.denoisers import Kind
+from wordlight.backends.torch.module_tree import named_parts, parts_of
 
 
 def attention_layers(unet: torch.nn.Module, kind: Kind = "cross") -> dict[str, torch.nn.Module]:
     """The attention modules of one kind in a UNet's transformers, by name, in order."""
     return {
         f"{outer}.{inner}": module
-        for outer, transformer in unet.named_modules()
+        for outer, transformer in named_parts(unet)
         if isinstance(transformer, Transformer2DModel)
-        for inner, module in transformer.named_modules()
+        for inner, module in named_parts(transformer)
         if isinstance(module, Attention) and module.is_cross_attention == (kind == "cross")
     }
 
@@ -37,7 +38,7 @@ def layers_named(
             return {}
         return {
             name: inner
-            for name, inner in module.named_modules()
+            for name, inner in named_parts(module)
             if re.fullmatch(pattern, name) and hasattr(inner, "processor")
         }
 
@@ -70,7 +71,7 @@ class FeatureGrid:
 
     def listen(self, unet: torch.nn.Module) -> None:
         """Put a hook before each transformer of a denoiser."""
-        for module in unet.modules():
+        for module in parts_of(unet):
             if isinstance(module, Transformer2DModel):
                 self._handles.append(module.register_forward_pre_hook(self._note, with_kwargs=True))
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from wordlight.backends.torch.module_tree import parts_of
+
 _LOCK = threading.Lock()
 _USERS: list[Any] = []
 _STANCE: list[Any] = []
@@ -27,8 +29,8 @@ def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
 def is_compiled(module: torch.nn.Module) -> bool:
     """Return whether a module or a part of it is compiled, wrapped or in place."""
     return any(
-        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
-        for part in module.modules()
+        "_orig_mod" in part._modules or getattr(part, "_compiled_call_impl", None) is not None
+        for part in parts_of(module)
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 
@@ -20,6 +21,12 @@ from wordlight.backends.torch.call_arguments import (
 from wordlight.backends.torch.compiled import uncompiled
 from wordlight.backends.torch.denoisers import Denoiser, Kind, Layout
 from wordlight.backends.torch.families import FAMILIES
+from wordlight.backends.torch.module_tree import parts_of
+
+#: Where each pipeline computes, and in which precision, with what says that it still holds.
+_PLACED: weakref.WeakKeyDictionary[Any, tuple[Any, tuple[torch.device, torch.dtype]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +39,6 @@ class Model:
 
     pipe: Any
     family: Denoiser
-    _known: dict[Any, tuple[torch.device, torch.dtype]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pipe: Any) -> Model:
@@ -112,12 +118,13 @@ class Model:
         # diffusers goes through all modules for either, which takes milliseconds.
         module = self.module
         first = next(module.parameters())
-        offloaded = hasattr(module, "_hf_hook"), hasattr(module, "_diffusers_hook")
-        key = (id(module), first.device, first.dtype, offloaded)
-        if key not in self._known:
-            self._known.clear()
-            self._known[key] = (self.pipe._execution_device, module.dtype)  # type: ignore[assignment]
-        return self._known[key]
+        hooks = vars(module).get("_hf_hook"), vars(module).get("_diffusers_hook")
+        key = (weakref.ref(module), first.device, first.dtype, hooks)
+        known = _PLACED.get(self.pipe)
+        if known is None or known[0] != key:
+            known = key, (self.pipe._execution_device, cast("torch.dtype", module.dtype))
+            _PLACED[self.pipe] = known
+        return known[1]
 
     def layers(self, kind: Kind) -> tuple[Layer, ...]:
         """The attention layers of one kind, as an ``AttentionQuery`` names them."""
@@ -224,7 +231,7 @@ def inner_module(module: torch.nn.Module, classes: Sequence[str]) -> torch.nn.Mo
     module = uncompiled(module)
     if any(kind.__name__ in classes for kind in type(module).__mro__):
         return module
-    for inner in module.modules():
+    for inner in parts_of(module):
         if any(kind.__name__ in classes for kind in type(inner).__mro__):
             return inner
     return None

@@ -19,6 +19,7 @@ from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.call_arguments import CallArguments, NotRecordableError, same_call
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.model import Model
+from wordlight.backends.torch.module_tree import parts_of
 from wordlight.backends.torch.taps import AttentionTap
 
 #: The most that the inputs of a run that change from step to step may take on the device: a
@@ -431,7 +432,7 @@ class _Running:
         texts = self._model.text(told)
         if call.embeddings is None:
             call.guidance_scale = _guidance_scale(self.pipe, call.arguments)
-            normed = (m for m in module.modules() if getattr(m, "norm_q", None) is not None)
+            normed = (m for m in parts_of(module) if m._modules.get("norm_q") is not None)
             self._processors = [(m, m.processor) for m in normed if hasattr(m, "processor")]
             call.embeddings = _stacked(texts, conditional)
             if negative is not None and _all_equal(texts[negative]):

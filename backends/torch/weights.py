@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from wordlight.backends.torch.module_tree import named_parts
+
 #: How many sums of a weight there are, each over an equal stretch of it.
 _SUMS = 8
+#: Bytes of weights of one size that are read together: a GPU waits for each operation's launch,
+#: and a processor's cache holds a few small weights.
+_TOGETHER, _TOGETHER_ON_CPU = 2**26, 2**22
 
 
 def fingerprint(
@@ -30,41 +35,83 @@ def fingerprint(
 
 def _digest(modules: Iterable[torch.nn.Module]) -> str | None:
     digest = hashlib.sha256()
-    sums: dict[Any, list[torch.Tensor]] = {}
+    weights: dict[torch.device, list[torch.Tensor]] = {}
     dtype = ""
     for module in modules:
-        for name, weight in module.named_parameters():
+        adapters: list[Any] = []
+        for name, weight in _weights_of(module, adapters):
             dtype = dtype or str(weight.dtype).removeprefix("torch.")
             digest.update(f"{name.replace('.base_layer', '')}{tuple(weight.shape)}".encode())
-            found = _sums(weight)
-            if found is None:
+            numbers = weight.data
+            if numbers.is_meta or type(numbers) is not torch.Tensor:
                 return None
-            sums.setdefault(weight.device, []).append(found)
-        digest.update(repr(_adapters(module)).encode())
-    for of_device in sums.values():
-        digest.update(torch.cat(of_device).cpu().numpy().tobytes())
+            weights.setdefault(numbers.device, []).append(numbers)
+        digest.update(repr(adapters).encode())
+    for device, of_device in weights.items():
+        digest.update(_sums(of_device, device.type))
     return f"{dtype}:{digest.hexdigest()[:16]}"
 
 
-def _sums(weight: torch.Tensor) -> torch.Tensor | None:
-    """Sums of a weight's bytes, eight to an integer, which wrap around, and what bytes are left."""
-    if weight.is_meta or type(weight.data) is not torch.Tensor:
-        return None
-    raw = weight.data.contiguous().reshape(-1).view(torch.uint8)
+def _weights_of(
+    module: torch.nn.Module, adapters: list[Any]
+) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The weights of ``named_parameters()``, and beside them the adapters that are on."""
+    seen = set()
+    for prefix, part in named_parts(module):
+        adapters += _adapter(prefix, part)
+        for name, weight in part._parameters.items():
+            if weight is not None and id(weight) not in seen:
+                seen.add(id(weight))
+                yield f"{prefix}.{name}" if prefix else name, weight
+
+
+def _sums(weights: Sequence[torch.Tensor], kind: str) -> bytes:
+    """The sums of each weight of a kind of device, one after the other."""
+    alike: dict[tuple[int, torch.dtype], list[int]] = {}
+    for index, weight in enumerate(weights):
+        alike.setdefault((weight.numel(), weight.dtype), []).append(index)
+    parts = [part for (n, t), own in alike.items() for part in _parts(own, n * t.itemsize, kind)]
+    made = [_sums_of_alike([weights[index] for index in part]) for part in parts]
+    numbers = torch.cat([sums.reshape(-1) for sums in made]).cpu().numpy()
+    found: dict[int, bytes] = {}
+    start = 0
+    for part, sums in zip(parts, made, strict=True):
+        rows = numbers[start : start + sums.numel()].reshape(sums.shape)
+        found |= {index: row.tobytes() for index, row in zip(part, rows, strict=True)}
+        start += sums.numel()
+    return b"".join(found[index] for index in range(len(weights)))
+
+
+def _parts(indices: list[int], n_bytes: int, kind: str) -> Iterator[list[int]]:
+    """Weights of one size, those cut up that are read together."""
+    most = _TOGETHER_ON_CPU if kind == "cpu" else _TOGETHER
+    each = 1 if n_bytes % 8 else max(1, most // max(1, n_bytes))
+    return (indices[at : at + each] for at in range(0, len(indices), each))
+
+
+def _sums_of_alike(weights: list[torch.Tensor]) -> torch.Tensor:
+    """Sums of each weight's bytes, eight to an integer, which wrap around, and what bytes are left:
+    ``(weights, numbers)``."""
+    flat = [weight.contiguous().reshape(-1) for weight in weights]
+    raw = (flat[0] if len(flat) == 1 else torch.cat(flat)).view(torch.uint8)
     if raw.storage_offset() % 8:  # Part of a larger tensor, over which integers can't be laid.
         raw = raw.clone()
-    whole = len(raw) // (8 * _SUMS) * 8 * _SUMS
-    sums = raw[:whole].view(torch.int64).view(_SUMS, -1).sum(1)
-    return torch.cat([sums, raw[whole:].to(torch.int64)])
+    raw = raw.view(len(weights), raw.numel() // len(weights))
+    whole = raw.shape[1] // (8 * _SUMS) * 8 * _SUMS
+    body = raw[:, :whole] if len(raw) > 1 else raw[0, :whole][None]
+    sums = body.view(torch.int64).unflatten(1, (_SUMS, whole // (8 * _SUMS))).sum(2)
+    if whole == raw.shape[1]:
+        return sums
+    return torch.cat([sums, raw[:, whole:].to(torch.int64)], 1)
 
 
-def _adapters(module: torch.nn.Module) -> list[Any]:
-    """The adapters that peft has switched on in a module's layers, with their scales."""
-    found = []
-    for name, layer in module.named_modules():
-        active = getattr(layer, "active_adapters", None)
-        if isinstance(active, (list, tuple)) and hasattr(layer, "scaling"):
-            off = bool(getattr(layer, "disable_adapters", False))
-            scales = [(one, layer.scaling.get(one)) for one in active]
-            found.append((name, off, bool(getattr(layer, "merged", False)), scales))
-    return found
+def _adapter(name: str, layer: torch.nn.Module) -> list[Any]:
+    """What peft has switched on in a layer, with its scales; nothing where it has no adapters."""
+    if "scaling" not in vars(layer) and not hasattr(type(layer), "scaling"):
+        return []
+    active = getattr(layer, "active_adapters", None)
+    if not isinstance(active, (list, tuple)):
+        return []
+    off = bool(getattr(layer, "disable_adapters", False))
+    scales = [(one, layer.scaling.get(one)) for one in active]  # type: ignore[operator, union-attr]
+    return [(name, off, bool(getattr(layer, "merged", False)), scales)]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.backends.torch.tiny import build_tiny_pipe
 from wordlight import load
 from wordlight.attribution import DAAM
+from wordlight.backends.torch import weights
+from wordlight.backends.torch.module_tree import named_parts
 from wordlight.backends.torch.weights import fingerprint
 
 
@@ -48,11 +51,47 @@ def test_numbers_that_change_places_are_noticed():
     assert fingerprint([module]) != before
 
 
+def test_weights_read_together_give_what_each_gives_alone(monkeypatch):
+    sizes = (4, 64, 80, 64, 4, 1000, (8, 8), 80)
+    module = torch.nn.ParameterList([torch.randn(size) for size in sizes])
+    module.extend([torch.randn(size).half() for size in (64, 3, 3, 256)])
+    module.append(torch.randn(16, 4, 5, 5).to(memory_format=torch.channels_last))
+    together = fingerprint([module])
+    for most in (1, 512):
+        monkeypatch.setattr(weights, "_TOGETHER_ON_CPU", most)
+        assert fingerprint([module]) == together
+
+
+def test_few_operations_read_all_weights(pipe):
+    """A few kernels a size of weights, whose launches a GPU waits for, and not several a weight."""
+
+    class Kernels(TorchDispatchMode):
+        n = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.n += not func.is_view
+            return func(*args, **(kwargs or {}))
+
+    parts = [pipe.unet, pipe.text_encoder, pipe.vae]
+    sizes = [weight.numel() for part in parts for weight in part.parameters()]
+    assert len(sizes) > 10 * len(set(sizes))
+    with Kernels() as kernels:
+        fingerprint(parts)
+    assert kernels.n <= 4 * len(set(sizes))
+
+
 def test_part_of_a_larger_tensor_is_read_by_its_numbers():
     numbers = torch.arange(101, dtype=torch.float32)
     module = torch.nn.ParameterList([numbers[1:]])
     alone = torch.nn.ParameterList([numbers[1:].clone()])
     assert fingerprint([module]) == fingerprint([alone])
+
+
+def test_parts_are_those_that_pytorch_names(pipe):
+    shared = torch.nn.Linear(2, 2)
+    twice = torch.nn.ModuleDict({"one": torch.nn.Sequential(shared, shared), "other": shared})
+    for module in (pipe.unet, pipe.text_encoder, twice):
+        assert list(named_parts(module)) == list(module.named_modules())
 
 
 def test_weights_that_are_elsewhere_are_unknown():
