@@ -67,17 +67,25 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "occlusion" in (tmp_path / "parity.html").read_text("utf-8")
 
 
+REGENERATION = ["--method", "regeneration", "-n", "1", "--prompt", "a cross"]
+REGENERATION += ["--device", "cpu", "--quiet", "--json"]
+
+
 def test_the_command_on_a_checkpoint_with_another_scheduler(
     pndm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Images that are drawn anew need the same steps on both."""
-    line = ["study", "parity", str(pndm), "--method", "regeneration", "-n", "1", "--quiet"]
-    line += ["--prompt", "a cross", "--device", "cpu", "--json"]
-    assert main(line) == 2
+    assert main(["study", "parity", str(pndm), *REGENERATION]) == 2
     told = capsys.readouterr().err
     assert "steps of a PNDMScheduler" in told
     assert told.count("\n") == 1
-    assert main([*line, "--scheduler", "ddim"]) == 0
+
+
+# The same steps on both are held by test_loading, and regeneration by test_methods.
+@pytest.mark.slow
+def test_the_command_draws_anew_in_the_same_steps(
+    pndm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "parity", str(pndm), *REGENERATION, "--scheduler", "ddim"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["differences"]
     assert found["largest"] <= 2 / 255
 
