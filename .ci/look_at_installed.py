@@ -30,17 +30,18 @@ def main() -> None:
         place = Path(str(room.__file__)).resolve()
         assert place.is_relative_to(Path(sys.prefix).resolve()), f"{room.__name__} is {place}"
 
+    from wordlight.backends.embedded import EMBEDDED
+
     sizes = []
-    for folder in ("model", "model-b"):
-        model = Path(str(importlib.resources.files("wordlight.backends.scenes"))) / folder
-        for file in ("model_index.json", "training.json", "unet/config.json"):
-            assert (model / file).is_file(), f"{folder}/{file} is not in the package"
-        packed = sum(p.stat().st_size for p in model.rglob("*") if p.is_file()) / 2**20
-        assert packed <= 10, f"{folder} has {packed:.1f} MiB, over 10"
-        weights = list(model.rglob("*.safetensors"))
-        assert len(weights) == 3, f"weights in {folder}: {weights}"
-        sizes.append(f"{packed:.1f} MiB")
-    print(f"the wheel is whole: {len(names)} files, the embedded models {' and '.join(sizes)}")
+    for name, folder in EMBEDDED.items():
+        for file in ("README.md", "WORDS", "model_index.json", "training.json"):
+            assert (folder / file).is_file(), f"{folder}/{file} is not in the package"
+        packed = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 2**20
+        assert packed <= 16, f"{name} has {packed:.1f} MiB, over 16"
+        weights = list(folder.rglob("*.safetensors"))
+        assert len(weights) == 3, f"weights of {name}: {weights}"
+        sizes.append(f"{name} {packed:.1f} MiB")
+    print(f"the wheel is whole: {len(names)} files, the embedded models: {', '.join(sizes)}")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 SCENES = Path(__file__).parent / "scenes" / "model"
-#: Models that come with the package, by name. The second was trained by the same recipe from
+_THINGS = Path(__file__).parent / "things"
+#: Models that come with the package, by name. ``scenes-b`` was trained as ``scenes`` was, from
 #: another seed, for less long: what holds on both is no accident of a training.
-EMBEDDED = {"scenes": SCENES, "scenes-b": SCENES.with_name("model-b")}
+EMBEDDED = {
+    "scenes": SCENES,
+    "scenes-b": SCENES.with_name("model-b"),
+    "things": _THINGS / "model",
+    "things-dit": _THINGS / "model-dit",
+}
 #: What their cards recommend.
 RECOMMENDED: dict[str, dict[str, Any]] = {
     name: {"steps": 20, "guidance_scale": 3.0} for name in EMBEDDED
 }
 
 #: What to write a single word in, for a text encoder that has read little else, by model.
-WORD_TEMPLATES = {
-    "scenes": "a {word} on a white background",
-    "scenes-b": "a {word} on a white background",
-}
+WORD_TEMPLATES = dict.fromkeys(EMBEDDED, "a {word} on a white background")
 #: The same for CLIP, and what has read as much (Radford et al. 2021, section 3.1.4).
 WORD_TEMPLATE = "a photo of a {word}"

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 STAGES = ("autoencoder", "decoder", "denoiser")
 #: A longer pause between two lines is one in which nothing was trained.
 PAUSE = 600
-_TOLD = ("colour", "shape", "count", "relation")
+_TOLD = ("colour", "shape", "thing", "count", "relation", "ground")
 
 
 def main() -> None:

@@ -308,7 +308,11 @@ class TorchBackend(Backend):
     def sampling(self) -> SamplingFacts:
         scale = self._pixels_a_latent
         default = getattr(self.pipe, "default_sample_size", None)
-        default = default or getattr(self.model.config, "sample_size", None) or 128
+        default = default or getattr(self.model.config, "sample_size", None)
+        if default is None:
+            # Z-Image's transformer has no size of its own, and its autoencoder's is in pixels.
+            pixels = getattr(self.pipe.vae.config, "sample_size", None)
+            default = pixels // scale if isinstance(pixels, int) else 128
         height, width = default if isinstance(default, (tuple, list)) else (default, default)
         own = (int(height) * scale, int(width) * scale)
         # Kandinsky's, width before height.

@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how long, instead of --steps: the rate falls over the last two fifths, and the log "
         "tells the numbers of steps that train the same again",
     )
+    denoiser.add_argument(
+        "--bfloat16", action="store_true", help="compute products in bfloat16, for GPUs"
+    )
     default = ",".join(f"{step}:{shift}" for step, shift in TIMESTEP_SHIFTS.items())
     denoiser.add_argument(
         "--timestep-shifts",
@@ -129,6 +132,7 @@ def main() -> None:
             widths,
             timestep_shifts=options.timestep_shifts,
             **shared,
+            bfloat16=options.bfloat16,
             minutes=options.minutes,
         )
 

@@ -122,6 +122,7 @@ def train_denoiser(
     timestep_shifts: Mapping[int, float] = TIMESTEP_SHIFTS,
     workers: int = 1,
     eager: bool = False,
+    bfloat16: bool = False,
     minutes: float | None = None,
 ) -> None:
     """Train, or go on training, until ``recipe.steps``.
@@ -130,7 +131,7 @@ def train_denoiser(
     ``timestep_shifts`` the shift of ``draw_timesteps`` from each of some steps on, 0 among them;
     ``workers`` the number of processes that render images; ``minutes`` after how long the run ends
     instead, with a cooldown over the last two fifths. On a GPU steps are replayed as a CUDA graph,
-    unless ``eager``.
+    unless ``eager``. With ``bfloat16`` products are computed in it; weights and losses are float32.
     """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(blueprint, folder, device)
@@ -141,6 +142,7 @@ def train_denoiser(
         "places_weight": PLACES_WEIGHT,
         "beta_end": BETA_END,
         **blueprint.settings,
+        **({"bfloat16": True} if bfloat16 else {}),
         "timestep_shifts": {str(step): shift for step, shift in timestep_shifts.items()},
     }
     run = Run(folder, "denoiser", model, recipe, facts)
@@ -148,6 +150,7 @@ def train_denoiser(
     empty = token_ids(blueprint.tokens.build_tokenizer(), [""])
     validation = _Validation(blueprint, folder, autoencoder, device, check_prompts)
     judged = build_denoiser(blueprint, widths).to(device).eval()
+    kind = torch.device(device).type
     limit = None if minutes is None else TimeLimit(minutes)
 
     def update(
@@ -157,9 +160,12 @@ def train_denoiser(
         ids: torch.Tensor,
         **places: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        text = model.encode(ids)
-        loss = (model(noisy, times, text, ids) - goal).square().mean()
-        places_loss = model.places.loss(text, ids, places)
+        # Cached casts of the weights would outlive the step that a graph is captured of.
+        with torch.autocast(kind, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+            text = model.encode(ids)
+            output = model(noisy, times, text, ids)
+        loss = (output.float() - goal).square().mean()
+        places_loss = model.places.loss(text.float(), ids, places)
         run.apply(loss + PLACES_WEIGHT * places_loss)
         return {"loss": loss.detach(), "places": places_loss.detach()}
 

@@ -101,9 +101,9 @@ class Run:
 
     def _resume(self) -> None:
         self.step, before = load_checkpoint(self.path, self.model, self.average, self.optimizer)
-        # How long a run goes on, and which noise it looks at the most, may be changed when it
-        # resumes (the log tells); what it learns from may not.
-        free = {"steps", "cooldown", "threads", "timestep_shifts"}
+        # How long a run goes on, in which precision, and which noise it looks at the most, may be
+        # changed when it resumes (the log tells); what it learns from may not.
+        free = {"steps", "cooldown", "threads", "timestep_shifts", "bfloat16"}
         differing = {
             key: (before.get(key), value)
             for key, value in self.settings.items()
@@ -111,8 +111,8 @@ class Run:
         }
         if differing:
             raise ValueError(f"{self.path} was made with other settings: {differing}")
-        shifts = {k: v for k, v in self.settings.items() if k == "timestep_shifts"}
-        self.log(event="resumed", at=self.step, **shifts)
+        told = {k: v for k, v in self.settings.items() if k in ("timestep_shifts", "bfloat16")}
+        self.log(event="resumed", at=self.step, **told)
 
     def update(self, loss: torch.Tensor) -> None:
         """One optimizer step; advances the moving average and the step count."""

@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from wordlight.backends.embedded import EMBEDDED
+from wordlight.backends.prompted_data import SCENES, THINGS
 from wordlight.backends.scenes import grammar
 from wordlight.backends.vocabulary import (
     WORDS_FILE,
@@ -17,9 +18,12 @@ from wordlight.backends.vocabulary import (
 from wordlight.comparisons.cli.warned import warnings_as_lines
 
 
-@pytest.mark.parametrize("name", ["scenes", "scenes-b"])
-def test_the_files_hold_the_words_of_the_grammar(name):
-    assert known_words(name) == grammar.vocabulary()
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("scenes", SCENES), ("scenes-b", SCENES), ("things", THINGS), ("things-dit", THINGS)],
+)
+def test_the_files_hold_the_words_of_the_grammar(name, data):
+    assert known_words(name) == data.words
 
 
 def test_every_prompt_of_the_grammar_is_known():

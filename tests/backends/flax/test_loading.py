@@ -32,16 +32,19 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("name", ["scenes", "scenes-b"])
-def test_the_embedded_models(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("scenes", "a red circle and two blue squares"),
+        ("things", "a dog to the left of two red buses on the grass"),
+    ],
+)
+def test_the_embedded_models(name: str, prompt: str) -> None:
     """On both frameworks the same weights give the same image."""
     ours, theirs = load(name, framework="flax"), load(name)
     assert (ours.model_id, ours.revision) == (theirs.model_id, theirs.revision)
     assert ours.sampling == theirs.sampling
-    made = [
-        backend.sample("a red circle and two blue squares", seed=1, steps=5)
-        for backend in (ours, theirs)
-    ]
+    made = [backend.sample(prompt, seed=1, steps=5) for backend in (ours, theirs)]
     assert np.abs(made[0].latents - made[1].latents).max() <= 1e-5 * np.abs(made[1].latents).max()
     assert np.abs(made[0].image.astype(int) - made[1].image).max() <= 1
 

@@ -290,6 +290,21 @@ def test_the_log_of_a_timed_run_tells_what_trains_the_same(tmp_path, monkeypatch
     )
 
 
+def test_bfloat16_is_the_precision_of_products_alone(tmp_path):
+    blueprint, found = SMALL["z-image"], {}
+    train_autoencoder(blueprint, tmp_path, recipe(1), IMAGES, "cpu", save_every=100)
+    settings = (recipe(2), IMAGES, "cpu", 100, 100, blueprint.sizes.denoiser_widths)
+    for half in (True, False):
+        train_denoiser(blueprint, tmp_path, *settings, check_prompts=1, bfloat16=half)
+        found[half] = load_file(tmp_path / "denoiser.safetensors")
+        (tmp_path / "denoiser.safetensors").unlink()
+    name = "model.transformer.layers.0.attention.to_q.weight"
+    assert found[True][name].dtype == torch.float32
+    assert not torch.equal(found[True][name], found[False][name])
+    # Two of Adam's steps, each as long as the rate of 0.001 allows whatever the gradient is.
+    assert (found[True][name] - found[False][name]).abs().max() <= 0.004
+
+
 def test_means_are_of_the_steps_since_the_last_time():
     losses = MeanLosses()
     for value in (1.0, 2.0):

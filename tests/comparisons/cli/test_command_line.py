@@ -439,7 +439,8 @@ def test_methods_and_models_are_listed(capsys):
     assert main(["methods"]) == 0
     assert "2210.04885" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
-    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["scenes", "scenes-b"]
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert names == ["scenes", "scenes-b", "things", "things-dit"]
     assert main(["models"]) == 0
     assert "Hub id" in capsys.readouterr().out
 
