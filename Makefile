@@ -104,8 +104,9 @@ viewer-picture: install ## remake the first picture of the README
 
 # The curves are those of the training logs; the pictures are drawn.
 cards: install ## remake the pictures of the models' cards
-	for model in scenes scenes-b; do \
-		$(BIN)/wordlight study following --model $$model -n 200 -o out/cards/$$model && \
+	for model in scenes scenes-b things things-dit; do \
+		data=$${model%%-*}; \
+		$(BIN)/wordlight study following --model $$model --data $$data -n 200 -o out/cards/$$model && \
 		cp out/cards/$$model/sheet.png docs/images/$$model.png && \
 		$(BIN)/python training/curves.py training/$$model --to docs/images/$$model-training.png \
 			|| exit 1; \

@@ -11,10 +11,10 @@ _DESCRIPTIONS = {
     "scenes": "a tiny Stable Diffusion that draws coloured shapes on 64x64 pixels, shipped with "
     "wordlight",
     "scenes-b": "the same recipe from another seed, trained less, to check findings on",
-    "things": "a tiny Stable Diffusion that draws dogs, buses, pizzas and 78 other nouns; it was "
-    "trained too little yet, and half of what it draws isn't what was asked for",
-    "things-dit": "a tiny Z-Image (a transformer with joint attention) for the same nouns; trained "
-    "too little as well",
+    "things": "a tiny Stable Diffusion of 81 real nouns (with --data things), trained too little "
+    "yet: half of what it draws isn't what was asked for",
+    "things-dit": "a tiny Z-Image, whose attention is joint, of the same nouns; trained too little "
+    "as well",
 }
 _OTHERS = """\
 Any other Stable Diffusion 1.x or 2.x (on flax also XL) is named by
