@@ -3,14 +3,21 @@
 Every denoiser of diffusers ends up in ``scaled_dot_product_attention``, in a kernel of diffusers'
 own registry, or in a softmax and a product that it writes itself. The first and the last are seen
 by a ``TorchFunctionMode``, the second by a wrapper in the registry. Nothing of a model is patched.
+
+A mode is told of every function of PyTorch, at ten microseconds each, for which a GPU waits. Where
+a processor of diffusers' own was once seen to attend through one of two gates, the mode is on
+inside the gate alone: ``F.scaled_dot_product_attention`` by the name ``F`` of the file that the
+processor is in, and the registry's kernels that are PyTorch's own.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -198,8 +205,8 @@ See = Callable[[AttentionCall], torch.Tensor | None]
 class AttentionCalls(TorchFunctionMode):
     """Shows the attention of some modules to a listener, call by call.
 
-    The mode is on only inside those modules, and only in the thread for which ``thread`` is set.
-    ``install`` puts hooks on the modules and ``remove`` takes them away.
+    The mode is on only inside those modules, or their gates, and only in the thread for which
+    ``thread`` is set. ``install`` puts hooks on the modules and ``remove`` takes them away.
 
     Args:
         modules: by name.
@@ -212,6 +219,11 @@ class AttentionCalls(TorchFunctionMode):
         self._modules, self._see = modules, see
         self._handles: list[RemovableHandle] = []
         self._inside: list[tuple[str, torch.nn.Module]] = []
+        #: For each of them, whether the mode is on in the whole of it.
+        self._on: list[bool] = []
+        #: By module, the processor that attends through a gate.
+        self._gated: dict[str, Any] = {}
+        self._at_gate = False
         self._softmaxed: tuple[int, ...] | None = None
         self._busy = False
         self.thread: int | None = None
@@ -225,7 +237,8 @@ class AttentionCalls(TorchFunctionMode):
             self._handles.append(module.register_forward_pre_hook(enter))
             leave = functools.partial(self._leave_module, name)
             self._handles.append(module.register_forward_hook(leave, always_call=True))
-        KERNELS.add(self)
+        processors = (getattr(module, "processor", None) for module in self._modules.values())
+        KERNELS.add(self, {type(one).__module__ for one in processors if _is_of_diffusers(one)})
 
     def remove(self) -> None:
         """Take away everything, also what an interrupted pass left."""
@@ -233,6 +246,8 @@ class AttentionCalls(TorchFunctionMode):
         while self._handles:
             self._handles.pop().remove()
         self._inside.clear()
+        self._on.clear()
+        self._gated.clear()
         self.thread = None
         while self in _get_current_function_mode_stack():
             # An interrupt leaves no mode of later making above.
@@ -242,19 +257,40 @@ class AttentionCalls(TorchFunctionMode):
         if self.thread == threading.get_ident():
             self._inside.append((name, module))
             self._softmaxed = None
-            self.__enter__()  # type: ignore[no-untyped-call]
+            gated = self._gated.get(name)
+            on = gated is None or gated is not getattr(module, "processor", None)
+            self._on.append(on)
+            if on:
+                self.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave_module(self, name: str, *_: object) -> None:
         if self.thread == threading.get_ident() and self._inside and self._inside[-1][0] == name:
             self._inside.pop()
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            if self._on.pop():
+                self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def through_gate(self, call: Callable[[], Any]) -> Any:
+        """Show the attention in a call of a gate; the mode is on there, if it isn't already."""
+        if self.thread != threading.get_ident() or not self._inside:
+            return call()
+        self._at_gate = True
+        try:
+            if any(self._on):
+                return call()
+            with self:
+                return call()
+        finally:
+            self._at_gate = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and self._inside and not self._busy:
-            output = self._see(of_torch(*self._inside[-1], *args, **kwargs))
+            name, module = self._inside[-1]
+            if self._at_gate and _is_of_diffusers(getattr(module, "processor", None)):
+                self._gated[name] = module.processor
+            output = self._see(of_torch(name, module, *args, **kwargs))
             return func(*args, **kwargs) if output is None else output
         if func in _PRODUCTS and self._softmaxed is not None and self._inside:
             return self._product(func, args, kwargs)
@@ -313,19 +349,36 @@ def of_torch(
     )
 
 
+def _is_of_diffusers(processor: Any) -> bool:
+    """Return whether a processor is of a class of diffusers, which attends in one way alone."""
+    return type(processor).__module__.startswith("diffusers.")
+
+
 @dataclass
 class _Kernels:
-    """The wrappers round diffusers' attention kernels, there while anyone listens."""
+    """The wrappers round diffusers' attention kernels, there while anyone listens.
+
+    Attributes:
+        listeners: those who listen.
+        own: the registry's kernels, by their names there.
+        files: the names of diffusers' modules in which ``F`` stands for a copy of
+            ``torch.nn.functional``, whose attention is a gate.
+    """
 
     listeners: list[AttentionCalls] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
     own: dict[Any, Any] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
 
-    def add(self, listener: AttentionCalls) -> None:
+    def add(self, listener: AttentionCalls, files: Iterable[str] = ()) -> None:
         with self.lock:
             self.listeners = [*self.listeners, listener]
             if len(self.listeners) == 1:
                 self._wrap()
+            for file in set(files) - self.files:
+                if vars(sys.modules[file]).get("F") is F:
+                    self.files.add(file)
+                    vars(sys.modules[file])["F"] = self._functional()
 
     def discard(self, listener: AttentionCalls) -> None:
         with self.lock:
@@ -337,14 +390,40 @@ class _Kernels:
                 for name, kernel in self.own.items():
                     registered[name] = kernel
                 self.own.clear()
+                for file in self.files:
+                    vars(sys.modules[file])["F"] = F
+                self.files.clear()
 
     def _wrap(self) -> None:
         registered = _registered()
         self.own = dict(registered)
         for name, kernel in self.own.items():
-            # The native ones call PyTorch's attention, which is seen anyway.
-            if not str(getattr(name, "value", name)).lstrip("_").startswith("native"):
-                registered[name] = self._seen(kernel)
+            # The native ones call PyTorch's attention.
+            native = str(getattr(name, "value", name)).lstrip("_").startswith("native")
+            registered[name] = self._gate(kernel) if native else self._seen(kernel)
+
+    def _functional(self) -> ModuleType:
+        copied = ModuleType(F.__name__)
+        vars(copied).update(vars(F))
+        # Looked up at each call, since others put a function of their own there.
+        own = functools.wraps(F.scaled_dot_product_attention)(
+            lambda *args, **kwargs: F.scaled_dot_product_attention(*args, **kwargs)
+        )
+        vars(copied)["scaled_dot_product_attention"] = self._gate(own)
+        return copied
+
+    def _gate(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(kernel)
+        def gate(*args: Any, **kwargs: Any) -> Any:
+            # A graph that another thread compiles just now holds nothing of listening.
+            if torch.compiler.is_compiling():
+                return kernel(*args, **kwargs)
+            call: Callable[[], Any] = functools.partial(kernel, *args, **kwargs)
+            for listener in self.listeners:
+                call = functools.partial(listener.through_gate, call)
+            return call()
+
+        return gate
 
     def _seen(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(kernel)

@@ -7,6 +7,7 @@ further conditioning that a text encoder makes.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import weakref
@@ -136,11 +137,14 @@ def called_as_given(module: torch.nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+_signature = functools.lru_cache(64)(inspect.signature)
+
+
 def arguments_of(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> CallArguments:
     """The arguments of one call of a module, by name."""
-    signature = inspect.signature(type(module).forward)
+    signature = _signature(type(module).forward)
     bound = dict(signature.bind(module, *args, **kwargs).arguments)
     bound.pop("self", None)
     for name, parameter in signature.parameters.items():

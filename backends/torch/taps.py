@@ -17,6 +17,7 @@ from wordlight.backends.torch.call_arguments import CallArguments
 from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.denominators import with_denominators
 from wordlight.backends.torch.model import Model
+from wordlight.backends.torch.module_tree import parts_of
 
 #: Takes a layer's name, its grid and probabilities ``(rows, heads, places, keys)``.
 Receive = Callable[[str, tuple[int, ...], torch.Tensor], None]
@@ -81,6 +82,8 @@ class AttentionTap:
         self._grids = FeatureGrid()
         self._pass: _Pass | None = None
         self._other_keys: dict[str, OtherKeys] = {}
+        #: The names of a denoiser's own among the wanted modules, by its identity.
+        self._wanted_of: dict[int, list[str]] = {}
 
     def __enter__(self) -> AttentionTap:
         try:
@@ -114,9 +117,10 @@ class AttentionTap:
         """Listen to the pass of a denoiser that is told this; of ``count`` rows those ``rows`` are
         wanted."""
         layout = self._model.layout(told)
-        own = set(map(id, module.modules()))
-        wanted = [name for name, layer in self.wanted.items() if id(layer) in own]
-        self._pass = _Pass(layout, rows, count, wanted, set(), {}, {})
+        if id(module) not in self._wanted_of:
+            own = set(map(id, parts_of(module)))
+            self._wanted_of[id(module)] = [n for n, m in self.wanted.items() if id(m) in own]
+        self._pass = _Pass(layout, rows, count, self._wanted_of[id(module)], set(), {}, {})
         self._grids.thread = self._calls.thread = threading.get_ident()
 
     def end(self) -> None:
