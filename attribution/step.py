@@ -246,6 +246,8 @@ def encoding_tolerance(backend: Backend, trajectory: Trajectory) -> float:
 
 def embeddings_unchanged(made: Array, own: Array, tolerance: float) -> bool:
     """Return whether embeddings are a run's own, each position's but for a share of its length."""
+    if made.shape != own.shape:
+        return False
     made, own = wide(made), wide(own)
     xp = array_namespace(own)
     off, length = (xp.sqrt(xp.sum(x * x, axis=-1)) for x in (made - own, own))

@@ -190,7 +190,7 @@ class TorchBackend(Backend):
         parts = (*self.model.modules, *self._text_encoders)
         return {
             "concept_attention": lambda: self.model.family.joint,
-            "encode_from": lambda: takes_input_embeddings(pipe),
+            "encode_from": lambda: self._resumed_encoder is not None,
             "decode": lambda: hasattr(pipe.vae, "decode"),
             "randomized": lambda: (
                 bool(self._text_encoders)
@@ -512,20 +512,28 @@ class TorchBackend(Backend):
         level = sigma(self.model.module, timestep)
         return 1 - level, level
 
+    @property
+    def _resumed_encoder(self) -> torch.nn.Module | None:
+        """The text encoder that can be run from its input embeddings on."""
+        name = self.model.family.encoder
+        if name is None and takes_input_embeddings(self.pipe):
+            name = "text_encoder"
+        return None if name is None else getattr(self.pipe, name)
+
     def _token_embeddings(self, text: str) -> Array:
         ids = self.model.family.tokens(self.pipe, text, allow_cut=True).ids
-        return input_embeddings(self.pipe.text_encoder, torch.tensor(ids)).to(self.model.device)
+        return input_embeddings(self._resumed_encoder, torch.tensor(ids)).to(self.model.device)
 
     @in_precision
     def _encode_from(self, token_embeddings: Array) -> Conditioning:
-        return Conditioning(encode_input_embeddings(self.pipe.text_encoder, token_embeddings))
+        return Conditioning(encode_input_embeddings(self._resumed_encoder, token_embeddings))
 
     @in_precision
     def _encode_from_jvp(
         self, token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
         def encode(embeddings: torch.Tensor) -> torch.Tensor:
-            return encode_input_embeddings(self.pipe.text_encoder, embeddings)
+            return encode_input_embeddings(self._resumed_encoder, embeddings)
 
         states, changes = forward_products(encode, token_embeddings, tangents, _JVP_CHUNK)
         return Conditioning(states), changes

@@ -114,6 +114,8 @@ class Denoiser:
         tokens: the tokens of a prompt, one an embedding: of pipeline, prompt, ``allow_cut``.
         encode: the conditioning that the pipeline makes of prompts: of pipeline, prompts, options
             that a pipeline call may have (``clip_skip``).
+        encoder: the attribute of a pipeline that holds the text encoder whose last states are the
+            embeddings, of tokens without a mask; None where they are made otherwise.
         added_names: the further conditioning that a text encoder makes for a pipeline's denoiser.
         as_given: arguments without which a pipeline's call would write the prompt anew, of the
             pipeline.
@@ -155,6 +157,7 @@ class Denoiser:
     sigma: Callable[[Any, float], float] | None = None
     tokens: Callable[..., Tokens] = tokenize
     encode: Callable[[Any, Sequence[str], Mapping[str, Any]], Conditioning]
+    encoder: str | None = None
     added_names: Callable[[Any], frozenset[str]] = lambda _pipe: frozenset()
     as_given: Callable[[Any], CallArguments] = lambda _pipe: {}
     empty_is_negative: Callable[[Any], bool] = lambda _pipe: False

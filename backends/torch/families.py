@@ -489,7 +489,8 @@ def _pushes_from_empty(pipe: Any) -> bool:
 
 #: What no pipeline of a transformer gives.
 _NOT_OF_TRANSFORMERS = {
-    "encode_from": "only CLIP's text encoder by itself is run from its input embeddings on"
+    "encode_from": "its embeddings aren't the states of one text encoder that is told no padding, "
+    "which alone can be run from its input embeddings on"
 }
 _EXPERTS_ARE_CHOSEN = "experts are chosen place by place, which DeepLIFT has no rule for"
 _TEXT_IS_ONLY_ATTENDED_TO = {"concept_attention": "its text doesn't attend to the picture"}
@@ -565,7 +566,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         empty_is_negative=_pushes_from_empty,
     ),
     _SD_3,
-    _FLUX,
+    replace(_FLUX, encoder="text_encoder_2", lacks={}),
     replace(
         _FLUX,
         name="Flux.2",

@@ -129,6 +129,9 @@ def _read_hub(name: str, dtype: str | None, revision: str | None) -> LoadedPipel
     return LoadedPipeline(_read_folder(Path(folder), dtype), name, Path(folder).name)
 
 
+_HALVES = ("float16", "bfloat16")
+
+
 def _read_folder(folder: Path, dtype: str | None) -> Any:
     _check_kind(folder)
     # What is missing would be said of in the library's words, or be random: see below.
@@ -137,14 +140,17 @@ def _read_folder(folder: Path, dtype: str | None) -> Any:
     dtype = dtype or stored_dtype(folder, part) or "float32"
     try:
         with _quiet():
-            pipe = DiffusionPipeline.from_pretrained(
+            # Its own class: the general one reads parts that may be left out again.
+            pipe = getattr(diffusers.pipelines, index["_class_name"]).from_pretrained(
                 str(folder),
                 use_safetensors=True,
                 local_files_only=True,
                 **({"safety_checker": None} if "safety_checker" in index else {}),
                 **_networks(folder, index, dtype),
             )
-            pipe.to(dtype=getattr(torch, dtype))
+            if dtype not in _HALVES:
+                pipe.to(dtype=getattr(torch, dtype))
+            # In half precision some networks keep norms and times in float32, as they were read.
     except ModelLoadError:
         raise
     except Exception as error:  # damaged files raise whatever the libraries ran into
@@ -176,15 +182,19 @@ def _networks(folder: Path, index: Mapping[str, Any], dtype: str) -> dict[str, t
 
 def _network(place: Path, kind: Any, dtype: str) -> torch.nn.Module:
     name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
-    network, report = kind.from_pretrained(
-        str(place.parent),
-        subfolder=place.name,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **{name: getattr(torch, dtype)},
-        **_own_config(place),
-    )
+    try:
+        network, report = kind.from_pretrained(
+            str(place.parent),
+            subfolder=place.name,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **{name: getattr(torch, dtype)},
+            **_own_config(place),
+        )
+    except Exception as error:
+        # Which of several folders it is, the libraries don't say.
+        raise ModelLoadError(f"'{place}' can't be loaded: {_first(error)}") from None
     parameters = {name for name, _ in network.named_parameters()}
     if missing := sorted(parameters & set(report["missing_keys"])):
         raise ModelLoadError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def takes_input_embeddings(pipe: Any) -> bool:
     )
 
 
-def input_embeddings(text_encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
+def input_embeddings(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
     """The token embeddings of ids ``(tokens,)``, before positions are added."""
     table = text_encoder.get_input_embeddings()
     embeddings: torch.Tensor = table(ids.to(table.weight.device))
@@ -39,19 +40,29 @@ def earlier_layers(text_encoder: CLIPTextModel, ids: torch.Tensor) -> list[torch
     return [encoder.final_layer_norm(state)[0] for state in reversed(states)]
 
 
-def encode_input_embeddings(text_encoder: CLIPTextModel, embeddings: torch.Tensor) -> torch.Tensor:
-    """The last hidden states, ``(batch, tokens, channels)``, of as many input embeddings.
+def encode_input_embeddings(text_encoder: Any, embeddings: torch.Tensor) -> torch.Tensor:
+    """The last hidden states of CLIP's or T5's encoder, ``(batch, tokens, channels)``, of as many
+    input embeddings.
 
     The model runs as it is, causal mask, positions, LoRA and final norm included: for this one
-    call its token table gives the embeddings instead of its own.
+    call CLIP's token table gives the embeddings instead of its own.
     """
     table = text_encoder.get_input_embeddings()
-    wanted = (text_encoder.config.max_position_embeddings, text_encoder.config.hidden_size)
-    if embeddings.ndim != 3 or embeddings.shape[1] > wanted[0] or embeddings.shape[2] != wanted[1]:
+    # T5's positions are relative: it takes any number.
+    most = getattr(text_encoder.config, "max_position_embeddings", None)
+    width = text_encoder.config.hidden_size
+    too_many = embeddings.ndim == 3 and most is not None and embeddings.shape[1] > most
+    if embeddings.ndim != 3 or too_many or embeddings.shape[2] != width:
+        tokens = "tokens" if most is None else f"up to {most} tokens"
         raise ValueError(
-            f"input embeddings must be (batch, up to {wanted[0]} tokens, {wanted[1]} channels), "
+            f"input embeddings must be (batch, {tokens}, {width} channels), "
             f"not {tuple(embeddings.shape)}"
         )
+
+    if "inputs_embeds" in inspect.signature(text_encoder.forward).parameters:
+        whole = text_encoder(inputs_embeds=embeddings.to(table.weight.dtype))
+        found: torch.Tensor = whole[0]
+        return found
 
     def give(_module: object, _inputs: object, own: torch.Tensor) -> torch.Tensor:
         return embeddings.to(own.dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import wordlight
-from wordlight.backends.backend import Backend
+from wordlight.backends.backend import Backend, MissingCapabilityError
 from wordlight.comparisons.datasets.images.image_set import ImageSet
 from wordlight.comparisons.datasets.images.opening import data_settings, open_data, open_images
 from wordlight.comparisons.metrics.metric import Metric
@@ -52,6 +52,7 @@ class Bench:
         data = open_data(plan.data, plan.on_error, counts)
         self.backends = plan.backends
         first = self.backends[0]
+        _check_makes_pictures(first)
         maker = mask_maker(plan.masks, plan.device)
         self.calibration, self.test = open_images(
             data,
@@ -199,6 +200,19 @@ def _measurable(
         name, why = left_out[0]
         raise ValueError(f"{name} can't be measured: {why}")
     return tuple(there), tuple(left_out)
+
+
+def _check_makes_pictures(backend: Backend) -> None:
+    """Raises MissingCapabilityError for a model of which no pictures can be had."""
+    either = ("sample", "invert")
+    if backend.capabilities.intersection(either):
+        return
+    why = "; ".join(backend.lacks[name] for name in either if name in backend.lacks)
+    raise MissingCapabilityError(
+        f"a comparison draws pictures of prompts or takes given ones, and {backend.model_id} can "
+        f"do neither ({why}). Score maps of your own runs, of a video those of a frame: "
+        "wordlight.comparisons.metrics.overlap.iou_at(maps['dog'].normalised()[frame], mask, [0.4])"
+    )
 
 
 def _precomputed(

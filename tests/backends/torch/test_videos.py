@@ -1,14 +1,16 @@
 """Videos: maps with an axis of frames, as arrays, pictures, figures and pages."""
 
 import functools
+import warnings
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline, WanTransformer3DModel
 from PIL import Image
 
-from wordlight import trace
+from wordlight import load, trace
 from wordlight.attribution import DAAM, Occlusion, Regeneration, Region, SelfAttentionRefined
 from wordlight.attribution.film import save_film
 from wordlight.attribution.maps import AttributionMaps
@@ -16,8 +18,11 @@ from wordlight.attribution.resize import frames_behind
 from wordlight.attribution.viewer import Panel
 from wordlight.backends import AttentionQuery, Trajectory
 from wordlight.backends.backend import Conditioning, MissingCapabilityError
+from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.torch.backend import TorchBackend
-from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny
+from wordlight.backends.torch.tiny import TINY, build_tiny, draw_tiny, made_small
+from wordlight.comparisons import compare
+from wordlight.comparisons.metrics.overlap import iou_at
 
 PROMPT = "a red circle"
 
@@ -226,3 +231,80 @@ def test_frames_of_images_are_refused():
     with pytest.raises(KeyError, match="can't select"):
         maps.select(frame=0)
     assert {"wan", "ltx"} <= set(TINY)
+
+
+def test_a_comparison_of_videos_is_refused_before_anything_is_written(video, tmp_path):
+    backend, _, _ = video
+    with pytest.raises(MissingCapabilityError, match=r"can do neither .*normalised\(\)\[frame\]"):
+        compare(backend, ["daam"], out=tmp_path / "run", n=2)
+    assert not list((tmp_path / "run").glob("**/*.parquet"))
+
+
+def test_a_frame_of_a_map_is_scored_against_a_mask(video):
+    """As the error of a comparison says."""
+    _, run, frames = video
+    mask = np.zeros(frames.shape[1:3], bool)
+    mask[: mask.shape[0] // 2] = True
+    shown = DAAM.from_trace(run)["circle"].normalised()
+    for frame in (0, len(frames) - 1):
+        (found,) = iou_at(shown[frame], mask, [0.4])
+        cut = shown[frame] >= np.float32(0.4)
+        assert found == pytest.approx((cut & mask).sum() / (cut | mask).sum())
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
+@pytest.mark.parametrize("family", ["wan-2.2", "kandinsky-5", "krea-2"])
+def test_a_folder_in_half_precision_is_read_as_diffusers_reads_it(family, tmp_path):
+    """Norms and times, which these models compute in float32, stay there; of two denoisers in
+    both."""
+    with warnings.catch_warnings():
+        # The libraries' own, of what they save.
+        warnings.simplefilter("ignore")
+        build_tiny(family).save_pretrained(tmp_path)
+        backend = load(tmp_path, device="cpu", dtype="bfloat16")
+        wanted = DiffusionPipeline.from_pretrained(
+            tmp_path, torch_dtype=torch.bfloat16, local_files_only=True
+        )
+    modules = [name for name in backend.pipe.components if name.startswith("transformer")]
+    for part in modules:
+        other = dict(getattr(wanted, part).named_parameters())
+        own = dict(getattr(backend.pipe, part).named_parameters())
+        assert {weight.dtype for weight in own.values()} == {torch.bfloat16, torch.float32}
+        assert all(torch.equal(weight, other[name]) for name, weight in own.items())
+        assert all(weight.dtype == other[name].dtype for name, weight in own.items())
+    assert len(modules) == (2 if family == "wan-2.2" else 1)
+    assert backend.dtype == "bfloat16"
+    with backend.trace() as run:
+        draw_tiny(family, made_small(family, backend.pipe), PROMPT)
+    steps = tuple(range(run.trajectories[0].steps))
+    replayed = backend.attention(run.trajectories[0], AttentionQuery(), steps)
+    for own, again in zip(run.attention[0].means, replayed.means, strict=True):
+        # A guided batch is multiplied in another order, and rounded to 8 bits.
+        np.testing.assert_allclose(again.values, own.values, atol=2e-2)
+
+
+def test_each_network_of_a_folder_is_read_once(tmp_path, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        build_tiny("wan-2.2").save_pretrained(tmp_path)
+    read = []
+    own = WanTransformer3DModel.from_pretrained.__func__
+
+    def counted(cls, *args, **kwargs):
+        read.append(kwargs.get("subfolder"))
+        return own(cls, *args, **kwargs)
+
+    monkeypatch.setattr(WanTransformer3DModel, "from_pretrained", classmethod(counted))
+    load(tmp_path, device="cpu")
+    assert read == ["transformer", "transformer_2"]
+
+
+@pytest.mark.parametrize("part", ["transformer", "transformer_2"])
+def test_a_folder_without_one_of_two_denoisers_is_refused(part, tmp_path):
+    pipe = build_tiny("wan-2.2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe.save_pretrained(tmp_path)
+    (tmp_path / part / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match=rf"{part}' can't be loaded"):
+        load(tmp_path, device="cpu")
