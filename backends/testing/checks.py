@@ -419,7 +419,8 @@ def _guided(subject: Subject, run: Trajectory, step: int) -> npt.NDArray[Any]:
     told = {**run.added_at(step), **run.negative_added}
     negative = replace(run, added=told, step_added={})
     away = subject.predicted(negative, step, run.negative_embeddings)
-    return away + run.guidance_scale * (own - away)
+    guided: npt.NDArray[Any] = away + run.guidance_scale * (own - away)
+    return guided
 
 
 def _is_a_noisy_step(
@@ -807,7 +808,8 @@ def _check_slope(
 
     def difference(step: float) -> npt.NDArray[Any]:
         ahead, behind = (subject.numpy(function(point + sign * step * tangent)) for sign in (1, -1))
-        return (ahead - behind) / (2 * step)
+        found: npt.NDArray[Any] = (ahead - behind) / (2 * step)
+        return found
 
     apart = []
     for step in _DIFFERENCES:

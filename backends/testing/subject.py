@@ -216,7 +216,9 @@ class Subject:
         text = backend.asarray((run.embeddings if embeddings is None else embeddings)[None])
         told = Conditioning(text, backend.step_conditioning(run, step))
         latents = backend.asarray(run.latents[step][None])
-        return self.numpy(backend.denoise(latents, float(run.timesteps[step]), told))[0]
+        made = self.numpy(backend.denoise(latents, float(run.timesteps[step]), told))
+        row: npt.NDArray[Any] = made[0]
+        return row
 
     @cached_property
     def other_embeddings(self) -> npt.NDArray[Any]:

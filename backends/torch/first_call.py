@@ -68,7 +68,7 @@ def first_call(
     given = {name: value for name, value in asked.items() if name in takes}
     scheduler = pipe.scheduler
     bar = dict(getattr(pipe, "_progress_bar_config", {}))
-    parts = [part for module in modules for part in module.modules()]
+    parts: list[Any] = [part for module in modules for part in module.modules()]
     processors = [(part, part.processor) for part in parts if hasattr(part, "set_processor")]
     handles = [module.register_forward_pre_hook(stop, with_kwargs=True) for module in modules]
     try:

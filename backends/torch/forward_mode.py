@@ -46,7 +46,7 @@ def own_operations(modules: Iterable[torch.nn.Module]) -> AbstractContextManager
     """
     parts = (part for module in modules for part in module.modules())
     foreign = any(type(part).__module__.partition(".")[0] not in _LIBRARIES for part in parts)
-    return _OwnOperations() if foreign else nullcontext()
+    return _OwnOperations() if foreign else nullcontext()  # type: ignore[no-untyped-call]
 
 
 class Differentiable(TorchFunctionMode):
