@@ -99,7 +99,7 @@ def _sums_of_alike(weights: list[torch.Tensor]) -> torch.Tensor:
     raw = raw.view(len(weights), raw.numel() // len(weights))
     whole = raw.shape[1] // (8 * _SUMS) * 8 * _SUMS
     body = raw[:, :whole] if len(raw) > 1 else raw[0, :whole][None]
-    sums = body.view(torch.int64).unflatten(1, (_SUMS, whole // (8 * _SUMS))).sum(2)
+    sums: torch.Tensor = body.view(torch.int64).unflatten(1, (_SUMS, whole // (8 * _SUMS))).sum(2)
     if whole == raw.shape[1]:
         return sums
     return torch.cat([sums, raw[:, whole:].to(torch.int64)], 1)
