@@ -31,46 +31,61 @@ class AttentionAccumulator:
         self._sums: dict[_Key, torch.Tensor] = {}
         self._counts: dict[_Key, int] = {}
 
-    def add(self, layer: str, step: int, grid: tuple[int, ...], probs: torch.Tensor) -> None:
-        """Take in the probabilities ``(images, heads, places, keys)`` of one layer and step."""
-        self._add(layer, step, grid, probs, 1)
+    def add(
+        self, layers: Sequence[str], step: int, grid: tuple[int, ...], probs: torch.Tensor
+    ) -> None:
+        """Take in the probabilities ``(layers, images, heads, places, keys)`` of a step."""
+        self._add(layers, step, grid, probs, 1)
 
     def add_steps(
-        self, layer: str, steps: Sequence[int], grid: tuple[int, ...], probs: torch.Tensor
+        self,
+        layers: Sequence[str],
+        steps: Sequence[int],
+        grid: tuple[int, ...],
+        probs: torch.Tensor,
     ) -> None:
-        """Take in one image's probabilities of several steps, ``(steps, heads, places, keys)``."""
+        """Take in one image's probabilities of several steps,
+        ``(layers, steps, heads, places, keys)``."""
         if "step" in self.query.keep:
-            for step, own in zip(steps, probs.split(1), strict=True):
-                self._add(layer, step, grid, own, 1)
+            for step, own in zip(steps, probs.split(1, dim=1), strict=True):
+                self._add(layers, step, grid, own, 1)
         else:
-            self._add(layer, steps[0], grid, probs.sum(0, keepdim=True), len(steps))
+            self._add(layers, steps[0], grid, probs.sum(1, keepdim=True), len(steps))
 
     def _add(
-        self, layer: str, step: int, grid: tuple[int, ...], probs: torch.Tensor, n_steps: int
+        self,
+        layers: Sequence[str],
+        step: int,
+        grid: tuple[int, ...],
+        probs: torch.Tensor,
+        n_steps: int,
     ) -> None:
-        heads = self.query.heads
+        heads, keep = self.query.heads, self.query.keep
         if heads is not None:
-            probs = probs[:, list(heads)]
-        keep = self.query.keep
-        place = (step if "step" in keep else None, layer if "layer" in keep else None)
-        if "head" in keep:
-            for index in range(probs.shape[1]):
+            probs = probs[:, :, list(heads)]
+        apart = "layer" in keep
+        for layer, own in zip(layers, probs.split(1), strict=True) if apart else [(None, probs)]:
+            place = (step if "step" in keep else None, layer)
+            count = n_steps * own.shape[0]
+            if "head" not in keep:
+                key = _Key(grid, *place, None)
+                self._accumulate(key, own.sum((0, 2)), count * own.shape[2])
+                continue
+            for index in range(own.shape[2]):
                 name = heads[index] if heads is not None else index
-                self._accumulate(_Key(grid, *place, name), probs[:, index], n_steps)
-        else:
-            self._accumulate(_Key(grid, *place, None), probs.sum(1), n_steps * probs.shape[1])
+                self._accumulate(_Key(grid, *place, name), own[:, :, index].sum(0), count)
 
     def _accumulate(self, key: _Key, total: torch.Tensor, count: int) -> None:
         if key in self._sums:
             self._sums[key] += total
         else:
-            self._sums[key] = total.clone()
+            self._sums[key] = total
         self._counts[key] = self._counts.get(key, 0) + count
 
     def merge(self, other: AttentionAccumulator) -> None:
         """Take in what another one of the same query has."""
         for key, total in other._sums.items():
-            self._accumulate(key, total, other._counts[key])
+            self._accumulate(key, total.clone(), other._counts[key])
 
     @property
     def held_bytes(self) -> int:

@@ -75,6 +75,16 @@ class AttentionCall:
         assert seen is not None
         return int(seen.shape[-2] if self.key is not None else seen.shape[-1])
 
+    @property
+    def is_plain(self) -> bool:
+        """True for the softmax of products alone, by a processor of diffusers' own: it changes
+        neither queries nor keys afterwards."""
+        assert self.query is not None
+        assert self.key is not None
+        masked = self.causal or self.mask is not None
+        alike = self.query.ndim == 4 and self.query.shape[1] == self.key.shape[1]
+        return alike and not masked and _is_of_diffusers(getattr(self.module, "processor", None))
+
     def products(self, rows: slice, key: torch.Tensor) -> torch.Tensor:
         """QKᵀ·scale of some rows' queries: ``(rows, heads, queries, keys)``, float32 or wider."""
         assert self.query is not None

@@ -636,8 +636,8 @@ class TorchBackend(Backend):
     ) -> AttentionMeans:
         accumulator, now = AttentionAccumulator(query), steps[:0]
 
-        def receive(layer: str, grid: tuple[int, ...], probs: torch.Tensor) -> None:
-            accumulator.add_steps(layer, now, grid, probs)
+        def receive(layers: Sequence[str], grid: tuple[int, ...], probs: torch.Tensor) -> None:
+            accumulator.add_steps(layers, now, grid, probs)
 
         own = self.asarray(trajectory.embeddings[None])
         others = None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings))
@@ -747,7 +747,7 @@ class TorchBackend(Backend):
         accumulator, model, step = AttentionAccumulator(query), self.model, 0
 
         def receive(layer: str, grid: tuple[int, ...], call: CarriedCall) -> None:
-            accumulator.add(layer, step, grid, measured(call))
+            accumulator.add([layer], step, grid, measured(call)[None])
 
         rows = 1 + self.rows_for_words(trajectory, len(words))
         text = self.asarray(trajectory.embeddings[None]).repeat(rows, 1, 1)
@@ -783,7 +783,7 @@ class TorchBackend(Backend):
             for layer, grid, probs, gradient in attention_gradients(
                 predict, model, latents, embeddings, cotangent, query, model.layout(told)
             ):
-                accumulator.add(layer, 0, grid, (probs * gradient).relu())
+                accumulator.add([layer], 0, grid, (probs * gradient).relu()[None])
         return accumulator.means(0)
 
     @property

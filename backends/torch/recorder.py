@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -515,9 +515,9 @@ class _Running:
         rows = [slice(k * wanted, (k + 1) * wanted) for k in range(groups)]
         return rows[own], None if away is None else rows[away]
 
-    def _receive(self, layer: str, grid: tuple[int, ...], probs: torch.Tensor) -> None:
+    def _receive(self, layers: Sequence[str], grid: tuple[int, ...], probs: torch.Tensor) -> None:
         for accumulator, rows in self._receivers:
-            accumulator.add(layer, len(self.call.timesteps) - 1, grid, probs[rows])
+            accumulator.add(layers, len(self.call.timesteps) - 1, grid, probs[:, rows])
 
 
 def _guidance_scale(pipe: Any, arguments: dict[str, Any]) -> float:

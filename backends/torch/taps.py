@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,11 @@ import torch
 
 from wordlight.backends.attention import AttentionQuery, OtherKeys, shares_of_others
 from wordlight.backends.measures import AttentionParts
-from wordlight.backends.torch.attention_calls import AttentionCall, AttentionCalls
+from wordlight.backends.torch.attention_calls import (
+    AttentionCall,
+    AttentionCalls,
+    wide_product,
+)
 from wordlight.backends.torch.attention_layers import FeatureGrid, n_heads, split_heads
 from wordlight.backends.torch.call_arguments import CallArguments
 from wordlight.backends.torch.denoisers import Layout
@@ -19,8 +23,12 @@ from wordlight.backends.torch.denominators import with_denominators
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.module_tree import parts_of
 
-#: Takes a layer's name, its grid and probabilities ``(rows, heads, places, keys)``.
-Receive = Callable[[str, tuple[int, ...], torch.Tensor], None]
+#: Takes the names of layers of one grid, the grid, and their probabilities
+#: ``(layers, rows, heads, places, keys)``.
+Receive = Callable[[Sequence[str], tuple[int, ...], torch.Tensor], None]
+#: The numbers of probabilities that are computed together at most. A GPU waits for each
+#: operation's launch; a processor's cache holds no more than this.
+_TOGETHER, _TOGETHER_ON_CPU = 2**24, 2**18
 
 
 @dataclass
@@ -35,6 +43,7 @@ class _Pass:
         taken: those that were seen.
         own: the parts of the probabilities that layers computed themselves, by layer.
         grids: the feature maps that those layers work on.
+        waiting: queries and keys of layers that are computed together, by what they share.
     """
 
     layout: Layout
@@ -44,6 +53,7 @@ class _Pass:
     taken: set[str]
     own: dict[str, list[torch.Tensor]]
     grids: dict[str, tuple[int, ...] | None]
+    waiting: dict[Any, list[tuple[str, torch.Tensor, torch.Tensor]]]
 
 
 class AttentionTap:
@@ -56,7 +66,7 @@ class AttentionTap:
     Args:
         model: the denoiser.
         query: the layers, and their kind.
-        receive: called with each layer's probabilities.
+        receive: called with the layers' probabilities.
         others: words whose attention is wanted instead of that of the prompt's tokens; see
             ``shares_of_others``.
 
@@ -120,7 +130,7 @@ class AttentionTap:
         if id(module) not in self._wanted_of:
             own = set(map(id, parts_of(module)))
             self._wanted_of[id(module)] = [n for n, m in self.wanted.items() if id(m) in own]
-        self._pass = _Pass(layout, rows, count, self._wanted_of[id(module)], set(), {}, {})
+        self._pass = _Pass(layout, rows, count, self._wanted_of[id(module)], set(), {}, {}, {})
         self._grids.thread = self._calls.thread = threading.get_ident()
 
     def end(self) -> None:
@@ -132,6 +142,9 @@ class AttentionTap:
         self._grids.thread = self._calls.thread = None
         if ended is None:
             return
+        with torch.no_grad():
+            for alike in list(ended.waiting):
+                self._compute(ended, alike)
         for name, parts in ended.own.items():
             self._take_own(ended, name, parts)
         if self._model.family.joint and ended.taken:
@@ -171,14 +184,39 @@ class AttentionTap:
         grid = self._grid(now, call.name, int(call.query.shape[2]))
         if not self._query.wants_grid(grid, now.layout.latent_grid):
             return
-        own = call.scores(now.rows)
         others = self._other_keys.get(call.name)
+        if others is None and self._query.measure == "probabilities" and call.is_plain:
+            self._wait(now, call, grid)
+            return
+        own = call.scores(now.rows)
         if others is None:
-            self._receive(call.name, grid, self._measured(now, call, own))
+            self._receive([call.name], grid, self._measured(now, call, own)[None])
             return
         asked = call.products(now.rows, others.embeddings)
         raw = self._query.measure == "scores"
-        self._receive(call.name, grid, asked if raw else shares_of_others(own, asked, others))
+        shown = asked if raw else shares_of_others(own, asked, others)
+        self._receive([call.name], grid, shown[None])
+
+    def _wait(self, now: _Pass, call: AttentionCall, grid: tuple[int, ...]) -> None:
+        """Put a layer aside until those of its grid are computed together."""
+        query, key = (part.detach()[now.rows] for part in (call.query, call.key))  # type: ignore[union-attr]
+        alike = (grid, query.shape, key.shape, query.dtype, key.dtype, query.device, call.scale)
+        waiting = now.waiting.setdefault(alike, [])
+        waiting.append((call.name, query, key))
+        most = _TOGETHER_ON_CPU if query.device.type == "cpu" else _TOGETHER
+        if (len(waiting) + 1) * query[..., 0].numel() * key.shape[2] > most:
+            self._compute(now, alike)
+
+    def _compute(self, now: _Pass, alike: Any) -> None:
+        """Hand on the probabilities of layers that waited."""
+        names, queries, keys = zip(*now.waiting.pop(alike), strict=True)
+        grid, scale = alike[0], alike[-1]
+        query, key = (
+            parts[0][None] if len(parts) == 1 else torch.stack(parts) for parts in (queries, keys)
+        )
+        products = wide_product(query, key.transpose(-1, -2))
+        products *= query.shape[-1] ** -0.5 if scale is None else scale
+        self._receive(names, grid, products.softmax(-1))
 
     def _measured(self, now: _Pass, call: AttentionCall, scores: torch.Tensor) -> torch.Tensor:
         measure = self._query.measure
@@ -204,7 +242,7 @@ class AttentionTap:
         if not self._query.wants_grid(layout.grid, layout.latent_grid):
             return None
         if self._query.measure != "probabilities":
-            self._receive(call.name, layout.grid, self._measured_columns(now, call))
+            self._receive([call.name], layout.grid, self._measured_columns(now, call)[None])
             return None
         output, lse = with_denominators(call)
         parts = []
@@ -213,7 +251,7 @@ class AttentionTap:
             keys = layout.keys_of_row(row, self._query.kind)
             columns = call.columns(row, picture, keys, None if lse is None else lse[row])
             parts.append(layout.by_position(columns) if self._query.kind == "cross" else columns)
-        self._receive(call.name, layout.grid, torch.stack(parts))
+        self._receive([call.name], layout.grid, torch.stack(parts)[None])
         return output
 
     def _measured_columns(self, now: _Pass, call: AttentionCall) -> torch.Tensor:
@@ -276,7 +314,7 @@ class AttentionTap:
                 "can't be told"
             )
         wide = torch.promote_types(probs.dtype, torch.float32)
-        self._receive(name, grid, probs[now.rows].to(wide))
+        self._receive([name], grid, probs[now.rows].to(wide)[None])
 
 
 @torch.no_grad()
