@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,10 +94,17 @@ class AttentionAccumulator:
         return sum(s.numel() * s.element_size() for s in self._sums.values())
 
     def means(self, image: int) -> AttentionMeans:
-        """Return the averages of one image: step by step where steps are kept apart."""
+        """Return the averages of one image: step by step and layer by layer where those are kept
+        apart, and from the finest grid to the coarsest."""
         found = []
         steps = list(dict.fromkeys(key.step for key in self._sums))
-        for key in sorted(self._sums, key=lambda key: steps.index(key.step)):
+
+        def place(key: _Key) -> tuple[int, int]:
+            # Layers come in their own order.
+            fineness = math.prod(key.grid) if key.layer is None else 0
+            return steps.index(key.step), -fineness
+
+        for key in sorted(self._sums, key=place):
             total = self._sums[key]
             values = (total[image] / self._counts[key]).T.reshape(-1, *key.grid)
             found.append(

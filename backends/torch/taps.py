@@ -185,7 +185,8 @@ class AttentionTap:
         if not self._query.wants_grid(grid, now.layout.latent_grid):
             return
         others = self._other_keys.get(call.name)
-        if others is None and self._query.measure == "probabilities" and call.is_plain:
+        together = self._query.measure == "probabilities" and "layer" not in self._query.keep
+        if others is None and together and call.is_plain:
             self._wait(now, call, grid)
             return
         own = call.scores(now.rows)
