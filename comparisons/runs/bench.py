@@ -204,13 +204,12 @@ def _measurable(
 
 def _check_makes_pictures(backend: Backend) -> None:
     """Raises MissingCapabilityError for a model of which no pictures can be had."""
-    either = ("sample", "invert")
-    if backend.capabilities.intersection(either):
+    why = [backend.lacks[name] for name in ("sample", "invert") if name in backend.lacks]
+    if len(why) < 2:
         return
-    why = "; ".join(backend.lacks[name] for name in either if name in backend.lacks)
     raise MissingCapabilityError(
         f"a comparison draws pictures of prompts or takes given ones, and {backend.model_id} can "
-        f"do neither ({why}). Score maps of your own runs, of a video those of a frame: "
+        f"do neither ({'; '.join(why)}). Score maps of your own runs, of a video those of a frame: "
         "wordlight.comparisons.metrics.overlap.iou_at(maps['dog'].normalised()[frame], mask, [0.4])"
     )
 

@@ -143,9 +143,10 @@ def draw_tiny(family: str, pipe: Any, prompt: Any, seed: int = 0, **call: Any) -
     prompt without text in quotation marks is put into such where the family reads no other.
     """
     known = TINY[family]
-    form = Model.of(pipe).family.prompt_form
-    prompts = [one if '"' in one else form.format(prompt=one) for one in _listed(prompt)]
-    prompt = prompts[0] if isinstance(prompt, str) else prompts
+    if prompt is not None:  # as with embeddings in its place
+        form = Model.of(pipe).family.prompt_form
+        prompts = [one if '"' in one else form.format(prompt=one) for one in _listed(prompt)]
+        prompt = prompts[0] if isinstance(prompt, str) else prompts
     options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np", **known.call}
     if known.edits:
         options["image"] = picture()

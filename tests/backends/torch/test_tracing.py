@@ -545,13 +545,6 @@ def test_self_attention_is_no_map_of_words(fresh_pipe: StableDiffusionPipeline) 
         DAAM.from_trace(traced)
 
 
-def test_learned_words_of_several_vectors_are_refused(fresh_pipe: StableDiffusionPipeline) -> None:
-    fresh_pipe.tokenizer.add_tokens(["<cat>", "<cat>_1"])
-    fresh_pipe.text_encoder.resize_token_embeddings(len(fresh_pipe.tokenizer))
-    with pytest.raises(ValueError, match="textual-inversion"):
-        TorchBackend(fresh_pipe).sample("a <cat> and a dog")
-
-
 def test_factors_of_odd_grids(backend: TorchBackend) -> None:
     """Latents of 36 x 64 have a middle block of 5 x 8, which still is the factor 8."""
     trajectory = backend.sample(PROMPT, height=72, width=128, steps=1)
