@@ -58,12 +58,14 @@ class RenderedShards:
         self._ahead: dict[int, list[Future[Rendered]]] = {}
         shards = list(ahead) if workers > 1 else []
         if shards:
-            name = next(name for name, found in BLUEPRINTS.items() if found is blueprint)
+            names = [name for name, found in BLUEPRINTS.items() if found is blueprint]
+            if not names:
+                raise ValueError("processes find a blueprint by its name: take one of BLUEPRINTS")
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
             for shard in shards:
                 indices = self._indices(shard)
                 self._ahead[shard] = [
-                    pool.submit(_render_by_name, name, split, indices[start : start + _CHUNK])
+                    pool.submit(_render_by_name, names[0], split, indices[start : start + _CHUNK])
                     for start in range(0, len(indices), _CHUNK)
                 ]
             pool.shutdown(wait=False)
