@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from wordlight.backends.training.blueprints import Blueprint
-from wordlight.backends.training.rendering import RenderedShards
+from wordlight.backends.training.rendering import RenderedShards, shards_of
 from wordlight.backends.training.train_autoencoder import as_pixels, pixels
 
 _ENCODE_BATCH = 50
@@ -51,8 +51,7 @@ class LatentStore:
         self._folder, self._split, self._device = folder, split, device
         self._autoencoder = autoencoder
         self._shards: dict[int, dict[str, torch.Tensor]] = {}
-        n_shards = len(RenderedShards(blueprint, split, images))
-        missing = [shard for shard in range(n_shards) if not self._path(shard).exists()]
+        missing = [shard for shard in shards_of(images) if not self._path(shard).exists()]
         self._rendered = RenderedShards(blueprint, split, images, workers, missing)
 
     def batch(self, shard: int, chosen: torch.Tensor) -> dict[str, torch.Tensor]:

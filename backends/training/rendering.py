@@ -21,6 +21,13 @@ _CHUNK = 250
 Rendered = dict[str, npt.NDArray[Any]]
 
 
+def shards_of(images: int) -> range:
+    """Return the numbers of the shards that so many images have; raises ValueError."""
+    if images % SHARD and images > SHARD:
+        raise ValueError(f"the number of images must be a multiple of {SHARD}, not {images}")
+    return range(-(-images // SHARD))
+
+
 def render(blueprint: Blueprint, split: str, indices: Sequence[int]) -> Rendered:
     """Return a split's ``images``, ``(n, 64, 64, 3)`` uint8, token ``ids`` ``(n, context)``, and
     the places of ``place_targets``."""
@@ -52,8 +59,6 @@ class RenderedShards:
         workers: int = 1,
         ahead: Iterable[int] = (),
     ) -> None:
-        if images % SHARD and images > SHARD:
-            raise ValueError(f"the number of images must be a multiple of {SHARD}, not {images}")
         self._blueprint, self._split, self._images = blueprint, split, images
         self._ahead: dict[int, list[Future[Rendered]]] = {}
         shards = list(ahead) if workers > 1 else []
@@ -69,9 +74,6 @@ class RenderedShards:
                     for start in range(0, len(indices), _CHUNK)
                 ]
             pool.shutdown(wait=False)
-
-    def __len__(self) -> int:
-        return -(-self._images // SHARD)
 
     def take(self, shard: int) -> Rendered:
         """Return what ``render`` gives of a shard; it isn't kept."""

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.graphed import is_gpu, on_device, replayed
 from wordlight.backends.training.networks import build_autoencoder
-from wordlight.backends.training.rendering import SHARD, RenderedShards
+from wordlight.backends.training.rendering import SHARD, RenderedShards, shards_of
 from wordlight.backends.training.training import (
     MeanLosses,
     Recipe,
@@ -167,8 +167,8 @@ class _Images:
         self._pixels = torch.zeros(images, 3, 64, 64, dtype=torch.uint8)
         self._drawn = torch.full((images,), workers > 1)
         if workers > 1:
-            shards = RenderedShards(blueprint, "train", images, workers, range(-(-images // SHARD)))
-            for shard in range(len(shards)):
+            shards = RenderedShards(blueprint, "train", images, workers, shards_of(images))
+            for shard in shards_of(images):
                 found = torch.from_numpy(shards.take(shard)["images"]).permute(0, 3, 1, 2)
                 self._pixels[shard * SHARD : shard * SHARD + len(found)] = found
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from wordlight.backends.things.grammar import GROUNDS
 from wordlight.backends.things.render import rendered
 from wordlight.backends.things.segment import CLASSES, Segmentation, predict
+from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.training import train_segmenter
 from wordlight.backends.training.blueprints import THINGS, THINGS_DIT, Sizes
 from wordlight.backends.training.composites import crowded
@@ -162,6 +163,8 @@ def test_a_pipeline_is_plain_and_small(tmp_path, blueprint, kind):
     assert size <= 16 * 2**20
     loaded = kind.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
+    # Z-Image's transformer says no size: it is the autoencoder's.
+    assert TorchBackend(loaded).sampling.height == 64
     image = loaded("a dog", height=64, width=64, num_inference_steps=1).images[0]
     assert image.size == (64, 64)
 
