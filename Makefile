@@ -55,7 +55,6 @@ MANY :=
 LEADERBOARD := out/leaderboard
 LAYERS := -n 200 --calibration 24
 BOTH := -n 8 --calibration 4
-SECOND := -n 100 --calibration 24
 
 compare-many: install
 	$(BIN)/wordlight compare --config docs/leaderboard.toml $(MANY) -o $(LEADERBOARD)/many
@@ -78,13 +77,8 @@ findings: leaderboard ## remake the tables and figures of docs/findings.md
 	$(BIN)/wordlight compare $(BOTH) --framework torch --framework flax --method daam \
 		--method self-attention-refined --method occlusion --method input-x-gradient \
 		--method guidance-norm --method shuffled-word --pairs all -o $(LEADERBOARD)/both
-	$(BIN)/wordlight compare --model scenes-b $(SECOND) --method daam \
-		--method self-attention-refined --method attention-x-gradient \
-		--method input-x-gradient --method occlusion \
-		--method guidance-norm --method shuffled-word --framework flax -o $(LEADERBOARD)/second
 	$(BIN)/python docs/make_findings.py $(LEADERBOARD)/many --layers $(LEADERBOARD)/layers \
-		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both \
-		--second $(LEADERBOARD)/second
+		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both
 
 # Some minutes on one core.
 studies: install ## remake the tables of docs/studies.md
@@ -104,9 +98,8 @@ viewer-picture: install ## remake the first picture of the README
 
 # The curves are those of the training logs; the pictures are drawn.
 cards: install ## remake the pictures of the models' cards
-	for model in scenes scenes-b things things-dit; do \
-		data=$${model%%-*}; \
-		$(BIN)/wordlight study following --model $$model --data $$data -n 200 -o out/cards/$$model && \
+	for model in scenes things things-dit; do \
+		$(BIN)/wordlight study following --model $$model -n 200 -o out/cards/$$model && \
 		cp out/cards/$$model/sheet.png docs/images/$$model.png && \
 		$(BIN)/python training/curves.py training/$$model --to docs/images/$$model-training.png \
 			|| exit 1; \

@@ -7,11 +7,9 @@ from typing import Any
 
 SCENES = Path(__file__).parent / "scenes" / "model"
 _THINGS = Path(__file__).parent / "things"
-#: Models that come with the package, by name. ``scenes-b`` was trained as ``scenes`` was, from
-#: another seed, for less long: what holds on both is no accident of a training.
+#: Models that come with the package, by name.
 EMBEDDED = {
     "scenes": SCENES,
-    "scenes-b": SCENES.with_name("model-b"),
     "things": _THINGS / "model",
     "things-dit": _THINGS / "model-dit",
 }

@@ -62,9 +62,9 @@ def load(
     """Make a model ready for attribution.
 
     Args:
-        model: ``"scenes"`` or ``"scenes-b"`` (embedded), a folder in diffusers' format, a Hub id
-            such as ``"stable-diffusion-v1-5/stable-diffusion-v1-5"`` (safetensors only), or a live
-            pipeline, which is used as it is.
+        model: ``"scenes"``, ``"things"`` or ``"things-dit"`` (embedded), a folder in diffusers'
+            format, a Hub id such as ``"stable-diffusion-v1-5/stable-diffusion-v1-5"`` (safetensors
+            only), or a live pipeline, which is used as it is.
         framework: ``"torch"`` or ``"flax"``, or another that is installed. With None
             PyTorch where it is installed, else Flax; ``backend.framework`` says which.
         device: ``"cpu"``, ``"cuda"``, ``"tpu"``, ...; a GPU or TPU where there is one, if None.

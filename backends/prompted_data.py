@@ -18,6 +18,7 @@ from wordlight.backends.things import following as things_following
 from wordlight.backends.things import grammar as things_grammar
 from wordlight.backends.things import render as things_render
 from wordlight.backends.things import segment as things_segment
+from wordlight.backends.vocabulary import known_words
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,9 @@ THINGS = PromptedData(
 )
 #: By name.
 DATA = {data.name: data for data in (SCENES, THINGS)}
+
+
+def data_of(model_id: str) -> PromptedData:
+    """Return the data whose words a model was trained on; ``SCENES`` where they aren't known."""
+    known = known_words(model_id)
+    return next((data for data in DATA.values() if data.words == known), SCENES)

@@ -48,8 +48,18 @@ class TaggedWord:
     referent: int | None
 
 
+def same_noun(one: TaggedWord, other: TaggedWord) -> bool:
+    """Return True for neighbours that are one noun of several words: ``hot dog``."""
+    return one.tag == other.tag == "NOUN" and one.referent == other.referent is not None
+
+
 class AskedScene(ABC):
-    """The content of a prompt; a subclass says it in words."""
+    """The content of a prompt; a subclass says it in words.
+
+    ``relation`` is that of the first two groups of objects, if there is one.
+    """
+
+    relation: str | None
 
     @abstractmethod
     def said(self) -> list[Said]:

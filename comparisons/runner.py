@@ -80,11 +80,11 @@ class RunWarning(UserWarning):
 def compare(arguments: Arguments) -> Comparison:
     """Score attribution methods against each other, on images that a model draws or on a data set.
 
-    By default prompts are those of ``scenes``, and masks come from the pixels of what the model
-    drew. What can
-    be chosen (each row's threshold, the centre's width) is chosen on the calibration split; the
-    test split is read once. A run that was stopped goes on where it was when it is called again
-    with the same settings, and cells that failed are tried again.
+    By default prompts are of the kind that the model was trained on, where that is known, or those
+    of ``scenes``, and masks come from the pixels of what it drew. What can be chosen (each row's
+    threshold, the centre's width) is chosen on the calibration split; the test split is read once.
+    A run that was stopped goes on where it was when it is called again with the same settings, and
+    cells that failed are tried again.
 
     Args:
         model: a model that ``load`` made, the name of one as ``load`` takes it, or one backend a
@@ -94,7 +94,8 @@ def compare(arguments: Arguments) -> Comparison:
             for None. ``"shuffled-word"`` adds a row for each method that is no control.
         out: the folder of the results: ``results.parquet`` and the cells it is made of, the maps,
             the images, the tables, a picture of them, and a page, ``report.html``.
-        data: ``"scenes"``, or a data set, as ``open_dataset`` takes it.
+        data: ``"scenes"``, ``"things"``, or a data set, as ``open_dataset`` takes it; the prompts
+            that the model was trained on, where they are known, or ``"scenes"``, for None.
         on_error: whether what is malformed in a data set raises (``"raise"``), or is left out and
             counted (``"skip"``).
         redraw: draw a data set's images again from their seeds, for maps of the very drawing, where

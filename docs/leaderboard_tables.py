@@ -14,9 +14,10 @@ from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.metrics.segmentation import AVERAGE_PRECISION, BEST, POINTING_GAME
 from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, MethodRow
 from wordlight.comparisons.results.text_tables import Lines, markdown_table
-from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
 from wordlight.comparisons.stats.paired_tests import ALPHA
 from wordlight.comparisons.store.cells import COMPLETENESS, FORWARD_EQUIVALENTS, SECONDS
+from wordlight.comparisons.studies.daam_paper import CLOSED_VOCABULARY
 from wordlight.comparisons.studies.results import estimate_text
 
 NONE = "-"
@@ -115,12 +116,66 @@ def by_kind(run: FinishedRun) -> str:
     """mIoU@best of every kind of word, with how many there are; rows as in ``scores``."""
     kinds = {
         kind: f"{name} ({run.n_words(kind)})"
-        for kind, name in {HEADLINE: "shape nouns", **OTHER_ROWS}.items()
+        for kind, name in {HEADLINE: nouns(run), **OTHER_ROWS}.items()
         if run.n_words(kind)
     }
     lines: Lines = [["method", *kinds.values()]]
     for row in standing_rows(run):
         lines.append([linked(row), *(estimate_text(row.of_kind(kind)) for kind in kinds)])
+    return markdown_table(lines)
+
+
+def nouns(run: FinishedRun) -> str:
+    """What a table calls the words of a run's headline."""
+    return "shape nouns" if "shape-noun" in run.summary["kept"] else "nouns"
+
+
+def across(runs: Sequence[FinishedRun]) -> str:
+    """mIoU@best of every method on several models, and on which it beats all of its controls."""
+    models = [str(run.settings["model"]) for run in runs]
+    found = [{row.name: row for row in standing_rows(run) if not row.extra} for run in runs]
+    names = dict.fromkeys(name for rows in found for name in rows)
+    lines: Lines = [["method", *(f"`{model}`" for model in models), "beats all its controls on"]]
+    for name in names:
+        there = [rows.get(name) for rows in found]
+        first = next(row for row in there if row is not None)
+        beaten = [
+            model
+            for model, run, row in zip(models, runs, there, strict=True)
+            if row is not None and not unbeaten_controls(run, row)
+        ]
+        verdict = ", ".join(beaten) or "none of them"
+        lines.append(
+            [
+                linked(first).partition(", ")[0],
+                *(NONE if row is None else estimate_text(row.best) for row in there),
+                NONE if first.family == "control" else verdict,
+            ]
+        )
+    return markdown_table(lines)
+
+
+def by_vocabulary(run: FinishedRun) -> str:
+    """mIoU@best of all nouns that have a mask, and of those alone that name one of COCO's classes.
+
+    These are the closed and the open vocabulary of Tang et al. 2022.
+    """
+    shown = [
+        (str(one["method"]), str(one["sample"]), str(one["word"]).lower(), float(one["value"]))
+        for one in run.scores.to_pylist()
+        if one["kind"] in (HEADLINE, "one-object")
+    ]
+    closed = [one for one in shown if one[2] in CLOSED_VOCABULARY]
+
+    def of(words: Sequence[tuple[str, str, str, float]], name: str) -> Estimate:
+        own = [one for one in words if one[0] == name]
+        return mean_over_words([sample for _, sample, _, _ in own], [value for *_, value in own])
+
+    rows = standing_rows(run)
+    n_closed, n_all = (max(of(words, row.name).n for row in rows) for words in (closed, shown))
+    lines: Lines = [["method", f"COCO's classes ({n_closed})", f"all nouns ({n_all})"]]
+    for row in rows:
+        lines.append([linked(row), *(estimate_text(of(w, row.name)) for w in (closed, shown))])
     return markdown_table(lines)
 
 
@@ -173,7 +228,6 @@ def against_controls(run: FinishedRun) -> str:
     """Of each method, how far it is above ``guidance-norm`` and its own map of another object's
     word, and which controls it doesn't beat."""
     tested = differences(run)
-    controls = [row for row in standing_rows(run) if row.family == "control"]
     other_words = shuffled_of(run)
     lines: Lines = [
         [
@@ -187,22 +241,30 @@ def against_controls(run: FinishedRun) -> str:
     for row in standing_rows(run):
         if row.family == "control" or row.extra:
             continue
-        own = [other_words[row.name]] if row.name in other_words else []
-        unbeaten = [
-            one.label
-            for one in (*controls, *own)
-            if (row.name, one.name) not in tested or not tested[row.name, one.name].is_better
-        ]
+        own = other_words.get(row.name)
         lines.append(
             [
                 linked(row),
                 estimate_text(row.best),
                 str(tested.get((row.name, "guidance-norm"), NONE)),
-                str(tested.get((row.name, own[0].name), NONE)) if own else NONE,
-                ", ".join(unbeaten) or "none",
+                NONE if own is None else str(tested.get((row.name, own.name), NONE)),
+                ", ".join(unbeaten_controls(run, row)) or "none",
             ]
         )
     return markdown_table(lines)
+
+
+def unbeaten_controls(run: FinishedRun, row: MethodRow) -> list[str]:
+    """The controls, its own map of another object's word among them, that a row doesn't beat."""
+    tested = differences(run)
+    controls = [one for one in standing_rows(run) if one.family == "control"]
+    if (own := shuffled_of(run).get(row.name)) is not None:
+        controls.append(own)
+    return [
+        one.label
+        for one in controls
+        if (row.name, one.name) not in tested or not tested[row.name, one.name].is_better
+    ]
 
 
 def frameworks(run: FinishedRun) -> str:
@@ -251,6 +313,6 @@ def about(run: FinishedRun) -> str:
     words: Sequence[int] = [row.best.n for row in run.rows]
     revision = f" at `{run.settings['revision']}`" if run.settings.get("revision") else ""
     return (
-        f"`{run.settings['model']}`{revision}: {facts['n']} test images, {max(words)} shape nouns "
+        f"`{run.settings['model']}`{revision}: {facts['n']} test images, {max(words)} {nouns(run)} "
         "in images of two or more objects."
     )

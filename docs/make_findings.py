@@ -22,7 +22,7 @@ def main() -> None:
         "--frameworks", type=Path, required=True, help="of a comparison on two frameworks"
     )
     parser.add_argument(
-        "--second", type=Path, help="of a comparison on a second model, for a page that has a place"
+        "--models", type=Path, nargs="*", default=(), help="of the comparisons on other models"
     )
     parser.add_argument(
         "--docs", type=Path, default=Path(__file__).parent, help="where the page and images/ are"
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     page = options.docs / "findings.md"
     try:
-        many, both = read_runs([options.many, options.frameworks])
+        many, both, *others = read_runs([options.many, options.frameworks, *options.models])
         made = {
             "about": about(many),
             "controls": against_controls(many),
@@ -38,9 +38,8 @@ def main() -> None:
             "positions": block((options.positions / "positions.txt").read_text("utf-8")),
             "frameworks": f"{about(both)}\n\n{frameworks(both)}",
         }
-        if options.second is not None:
-            (second,) = read_runs([options.second])
-            made["second"] = f"{about(second)}\n\n{against_controls(second)}"
+        for run in others:
+            made[str(run.settings["model"])] = f"{about(run)}\n\n{against_controls(run)}"
         images = options.docs / "images"
         images.mkdir(exist_ok=True)
         shutil.copyfile(options.layers / "layers.png", images / "findings-layers.png")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from leaderboard_picture import draw_leaderboard
-from leaderboard_tables import about, by_kind, notes, read_runs, scores
+from leaderboard_tables import about, across, by_kind, by_vocabulary, notes, read_runs, scores
 from pages import fill
 
 
@@ -19,12 +19,16 @@ def main() -> None:
         "further", type=Path, nargs="*", help="comparisons of the same images, of further methods"
     )
     parser.add_argument(
+        "--models", type=Path, nargs="*", default=(), help="of the comparisons on other models"
+    )
+    parser.add_argument(
         "--docs", type=Path, default=Path(__file__).parent, help="where the page and images/ are"
     )
     options = parser.parse_args()
     page = options.docs / "leaderboard.md"
     try:
         many, every, *further = read_runs([options.many, options.all, *options.further])
+        others = read_runs(options.models)
         tables = {"many": scores(many), "all": scores(every, *further)}
     except ValueError as error:
         parser.error(str(error))
@@ -34,6 +38,14 @@ def main() -> None:
         fill(page, f"about-{name}", about(run))
         fill(page, name, tables[name])
         fill(page, f"notes-{name}", notes(run))
+    for run in others:
+        model = str(run.settings["model"])
+        fill(page, model, f"{about(run)}\n\n{scores(run)}")
+        fill(page, f"kinds-{model}", by_kind(run))
+        fill(page, f"vocabulary-{model}", by_vocabulary(run))
+        fill(page, f"notes-{model}", notes(run))
+    if others:
+        fill(page, "across", across([many, *others]))
 
 
 if __name__ == "__main__":

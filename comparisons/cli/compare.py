@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 FAILED = 1
 
 _EPILOG = """\
-Draws images of prompts that name coloured shapes, finds the shapes in the pixels, and scores how
-well each method's map of a word finds what the word names. Thresholds are chosen on images of
-their own. Run again with the same --out and settings, it goes on where it was stopped.
+Draws images of prompts that name coloured shapes or real things, finds these in the pixels, and
+scores how well each method's map of a word finds what the word names. Thresholds are chosen on
+images of their own. Run again with the same --out and settings, it goes on where it was stopped.
 
 Metrics that a run lacks are added to it (--metrics with the same --out): its maps are judged by
 them, and nothing is computed twice.

@@ -10,14 +10,14 @@ from wordlight.comparisons.cli.arguments import Commands, add_command
 _DESCRIPTIONS = {
     "scenes": "a tiny Stable Diffusion that draws coloured shapes on 64x64 pixels, shipped with "
     "wordlight",
-    "scenes-b": "the same recipe from another seed, trained less, to check findings on",
-    "things": "a tiny Stable Diffusion of 81 real nouns (with --data things), trained too little "
-    "yet: half of what it draws isn't what was asked for",
+    "things": "a tiny Stable Diffusion of 81 real nouns, trained too little yet: half of what it "
+    "draws isn't what was asked for",
     "things-dit": "a tiny Z-Image, whose attention is joint, of the same nouns; trained too little "
-    "as well",
+    "as well: a third isn't",
 }
 _OTHERS = """\
-Any other Stable Diffusion 1.x or 2.x (on flax also XL) is named by
+Any other text-to-image model (on torch of the families that --families lists, on flax Stable
+Diffusion 1.x, 2.x and XL) is named by
   a folder in diffusers' format      --model path/to/model
   a Hub id (safetensors only)        --model stable-diffusion-v1-5/stable-diffusion-v1-5
 A pipeline that you have in Python is taken as it is: wordlight.backends.load(pipeline)."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.prompted_data import SCENES, PromptedData
-from wordlight.backends.prompts import GROUND, SIZES, AskedScene, TaggedWord
+from wordlight.backends.prompts import GROUND, SIZES, AskedScene, TaggedWord, same_noun
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets.item import Category, DatasetItem, Mask, ScoredWord
 
@@ -60,18 +60,14 @@ def described(
         category = _category_of(word, data)
         if category is None:
             continue
-        if category == data.noun and index and _same_noun(words[index - 1], word):
+        if category == data.noun and index and same_noun(words[index - 1], word):
             continue
         stop = word.stop
         for other in words[index + 1 :]:
-            if category != data.noun or not _same_noun(word, other):
+            if category != data.noun or not same_noun(word, other):
                 break
             stop = other.stop
         yield index, slice(word.start, stop), category
-
-
-def _same_noun(one: TaggedWord, other: TaggedWord) -> bool:
-    return one.tag == other.tag == "NOUN" and one.referent == other.referent
 
 
 def _category_of(word: TaggedWord, data: PromptedData) -> Category | None:

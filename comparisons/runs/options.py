@@ -327,8 +327,8 @@ class ModelOptions(Options):
 
     model: Any = option(
         TEXT,
-        "an embedded model (scenes, the default, or scenes-b), a folder in diffusers' format, "
-        "or a Hub id (safetensors only)",
+        "an embedded model (scenes, the default, things or things-dit), a folder in diffusers' "
+        "format, or a Hub id (safetensors only)",
         default="scenes",
         metavar="MODEL",
         kw_only=False,

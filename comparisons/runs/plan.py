@@ -50,8 +50,8 @@ class Plan(ModelOptions):
 
     model: str | Backend | Sequence[Backend] = option(
         TEXT,
-        "an embedded model (scenes, the default, or scenes-b), a folder in diffusers' format, "
-        "or a Hub id (safetensors only)",
+        "an embedded model (scenes, the default, things or things-dit), a folder in diffusers' "
+        "format, or a Hub id (safetensors only)",
         default="scenes",
         metavar="MODEL",
         kw_only=False,
@@ -84,12 +84,12 @@ class Plan(ModelOptions):
         "repeatable: the first draws the images, all make maps of them",
         default=None,
     )
-    data: str | Path | Dataset = option(
+    data: str | Path | Dataset | None = option(
         TEXT,
-        "the images to judge on: scenes (default) or things (the model draws), scenes,test=SPLIT, "
-        "rendered-scenes, rendered-things, or a data set as FORMAT:PATH (coco, coco-gen, folder, "
-        "imagenet-segmentation, voc; see docs/datasets.md)",
-        default="scenes",
+        "the images to judge on: scenes or things (the model draws; default: what it was trained "
+        "on, else scenes), scenes,test=SPLIT, rendered-scenes, rendered-things, or a data set as "
+        "FORMAT:PATH (coco, coco-gen, folder, imagenet-segmentation, voc; see docs/datasets.md)",
+        default=None,
         metavar="DATA",
     )
     on_error: OnError = option(
@@ -191,7 +191,7 @@ class Plan(ModelOptions):
         segmenters = (self.masks or "", *self.segmenters.values())
         return (
             isinstance(self.model, str)
-            and isinstance(self.data, str | Path)
+            and (self.data is None or isinstance(self.data, str | Path))
             and all(isinstance(one, str) for one in segmenters)
             and not any(isinstance(one, Metric) for one in self.metrics)
             and not objects

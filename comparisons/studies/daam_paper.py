@@ -61,7 +61,8 @@ PAPER_SEGMENTATION = (
 #: mIoD and mIoH of words that mean the same thing; no relation of dependency.
 PAPER_COREFERENCE = (0.848, 0.774)
 _METRICS = tuple(f"miou@{threshold:g}" for threshold in PAPER_THRESHOLDS)
-_OF_CLASSES = frozenset(form for name in THINGS for form in spellings(name))
+#: Words that name one of COCO's 80 classes, in the singular or the plural.
+CLOSED_VOCABULARY = frozenset(form for name in THINGS for form in spellings(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -422,7 +423,7 @@ def _miou(comparison: Comparison) -> dict[tuple[str, str], tuple[Estimate, Estim
 
     rows = [(row.name, metric) for row in comparison.table_rows for metric in _metrics_of(row)]
     return {
-        key: (mean([one for one in of if one[1] in _OF_CLASSES]), mean(of))
+        key: (mean([one for one in of if one[1] in CLOSED_VOCABULARY]), mean(of))
         for key in rows
         for of in (values.get(key, []),)
     }

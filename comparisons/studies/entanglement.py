@@ -16,6 +16,7 @@ from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps, WordMap
 from wordlight.attribution.words import PromptWords
 from wordlight.backends.backend import Backend
+from wordlight.backends.prompted_data import SCENES, data_of
 from wordlight.backends.scenes.grammar import (
     COLOURS,
     GROUNDS,
@@ -149,12 +150,16 @@ def study_entanglement(
         on_image: called with how many prompts are done.
 
     Raises:
-        ValueError: a bad number.
+        ValueError: a bad number, a model of other prompts.
         ValueError, KeyError: a method that isn't there.
         MissingCapabilityError: a model that the method needs more of.
     """
     if n < 1:
         raise ValueError(f"at least one prompt is needed, not {n}")
+    if data_of(backend.model_id) is not SCENES:
+        raise ValueError(
+            f"this study asks for coloured shapes, which {backend.model_id} was never trained on"
+        )
     attributor = method_for(backend, method, steps)
     nouns, adjectives = _Nouns(), _Adjectives()
     for index in range(n):

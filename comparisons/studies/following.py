@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.backends.backend import Backend
-from wordlight.backends.prompted_data import DATA, SCENES, PromptedData
+from wordlight.backends.prompted_data import DATA, PromptedData, data_of
 from wordlight.backends.prompts import check_split
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.runs.options import TEXT, one_of, option, options
@@ -52,7 +52,7 @@ def study_following(
     n: int,
     split: str = "test",
     seed: int = 0,
-    data: PromptedData = SCENES,
+    data: PromptedData | None = None,
     on_image: Callable[[int], object] = lambda count: None,
 ) -> FollowingStudy:
     """Return the shares of right answers to the questions that prompts ask.
@@ -65,13 +65,14 @@ def study_following(
         n: the number of prompts of the split.
         split: ``"test"``, ``"validation"``, ``"unseen-pairs"``, ...
         seed: of the images' noise.
-        data: the source of the prompts, and of the judge.
+        data: the source of the prompts, and of the judge (default: what the model was trained on).
         on_image: called with how many images were drawn.
 
     Raises:
         ValueError: an unknown split, a bad number.
     """
     scenes = GeneratedScenes(backend, split, n, seed, data)
+    data = scenes.data
     drawings: list[Drawing] = []
     answers: dict[str, list[float]] = {kind: [] for kind in data.questions}
     asked_in: dict[str, list[str]] = {kind: [] for kind in data.questions}
@@ -101,16 +102,17 @@ class Following(Study):
     line = "how well a model draws what known prompts ask for"
 
     n: int = number_of("prompts", 200)
-    data: str = option(
+    data: str | None = option(
         one_of(*DATA),
-        "the prompts: of coloured shapes (scenes, the default) or of real nouns (things)",
-        default="scenes",
+        "the prompts: of coloured shapes (scenes) or of real nouns (things) (default: what the "
+        "model was trained on, else scenes)",
+        default=None,
     )
     split: str = option(TEXT, "the prompts' split (default: test)", default="test")
     seed: int = seed_of()
 
     def find(self) -> FollowingStudy:
-        data = DATA[self.data]
+        data = data_of(self.model) if self.data is None else DATA[self.data]
         check_split(self.split, data.splits)
         backend = self.load()
         with self.bar("drawing images", self.n, "images") as bar:

@@ -124,7 +124,7 @@ def study_layers(
     it reaches.
 
     Args:
-        backend: the model; it must draw what prompts of ``scenes`` ask for.
+        backend: the model; it must draw what its prompts ask for, see ``GeneratedScenes``.
         folder: the folder that keeps the images, or has them already: a comparison's ``samples``
             will do.
         calibration, n: the number of images.

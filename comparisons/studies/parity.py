@@ -142,7 +142,7 @@ def study_parity(
     Args:
         backends: of the same model.
         methods: names; all that both can run where None.
-        prompts: of the images, over and over; of the scenes' test split where None.
+        prompts: of the images, over and over; of the model's test split where None.
         n: the number of images.
         steps: the number of evenly spaced steps, each by itself.
         seed: of the first image's noise; image number k has ``seed + k``.
@@ -288,7 +288,8 @@ examples:
     method: Sequence[str] | None = methods_named("every installed one that both can run")
     prompt: Sequence[str] | None = option(
         TEXTS,
-        "a prompt of the images, repeatable (default: coloured shapes, as scenes draws)",
+        "a prompt of the images, repeatable (default: what the model was trained on, "
+        "else coloured shapes)",
         default=None,
         metavar="TEXT",
     )

@@ -75,7 +75,7 @@ def study_positions(
     Args:
         backend: the model.
         methods: names of registered methods.
-        n: the number of images of the scenes' test split.
+        n: the number of images of the test split, see ``GeneratedScenes``.
         steps: the number of evenly spaced steps that methods look at.
         seed: of the images' noise.
         on_image: called with how many pairs of method and image were done.

@@ -45,14 +45,15 @@ class StudyTexts:
 
 
 def texts_of_scenes(backend: Backend, n: int, split: str = "test", seed: int = 0) -> StudyTexts:
-    """The first ``n`` prompts of a split of ``scenes``, tagged by its grammar; their images are
-    those of ``wordlight compare``.
+    """The first ``n`` prompts of a split, tagged by their grammar.
+
+    They are those of ``GeneratedScenes``, and their images those of ``wordlight compare``.
 
     Raises ValueError for an unknown split or a bad number.
     """
     scenes = GeneratedScenes(backend, split, n, seed)
     return StudyTexts(
-        f"prompts of the scenes' {split} split, tagged by their grammar",
+        f"prompts of the {scenes.data.name}' {split} split, tagged by their grammar",
         tuple(tag_scene(scene) for scene in scenes.scenes),
         tuple(scenes.noise_seed(index) for index in range(n)),
         scenes.samples,
@@ -148,7 +149,7 @@ class TextStudy(WordStudy):
     conllu: Path | None = option(
         PATH,
         "a CoNLL-U file of sentences to draw, with their parts of speech, heads and relations "
-        "(default: prompts of scenes, tagged by their grammar)",
+        "(default: prompts that the model was trained for, tagged by their grammar)",
         default=None,
         metavar="FILE",
     )

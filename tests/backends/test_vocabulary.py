@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from wordlight.backends.embedded import EMBEDDED
-from wordlight.backends.prompted_data import SCENES, THINGS
+from wordlight.backends.prompted_data import SCENES, THINGS, data_of
 from wordlight.backends.scenes import grammar
 from wordlight.backends.vocabulary import (
     WORDS_FILE,
@@ -20,10 +20,17 @@ from wordlight.comparisons.cli.warned import warnings_as_lines
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("scenes", SCENES), ("scenes-b", SCENES), ("things", THINGS), ("things-dit", THINGS)],
+    [("scenes", SCENES), ("things", THINGS), ("things-dit", THINGS)],
 )
 def test_the_files_hold_the_words_of_the_grammar(name, data):
     assert known_words(name) == data.words
+    assert data_of(name) is data
+
+
+def test_a_folder_of_a_model_has_the_data_of_its_words(tmp_path):
+    assert data_of(str(tmp_path)) is SCENES
+    (tmp_path / WORDS_FILE).write_text("\n".join(THINGS.words), encoding="utf-8")
+    assert data_of(str(tmp_path)) is THINGS
 
 
 def test_every_prompt_of_the_grammar_is_known():

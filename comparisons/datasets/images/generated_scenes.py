@@ -11,7 +11,7 @@ import numpy as np
 
 from wordlight.backends.arrays_file import FileFormatError
 from wordlight.backends.backend import Backend
-from wordlight.backends.prompted_data import SCENES, PromptedData
+from wordlight.backends.prompted_data import PromptedData, data_of
 from wordlight.backends.prompts import check_split
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets import DatasetItem, scene_item
@@ -32,7 +32,7 @@ class GeneratedScenes(ImageSet):
         split: of the prompts; ``"calibration"``, ``"test"``, ...
         n: the number of images.
         seed: with the split and an image's number it gives the seed of the image's noise.
-        data: the source of the prompts.
+        data: the source of the prompts (default: what the model was trained on, ``data_of``).
 
     Raises:
         ValueError: an unknown split, too few images (a calibration split may have none), a
@@ -45,8 +45,9 @@ class GeneratedScenes(ImageSet):
         split: str,
         n: int,
         seed: int = 0,
-        data: PromptedData = SCENES,
+        data: PromptedData | None = None,
     ) -> None:
+        data = data_of(backend.model_id) if data is None else data
         check_split(split, data.splits)
         if n < (0 if split == "calibration" else 1):
             raise ValueError(f"at least one image of the {split} split is needed, not {n}")

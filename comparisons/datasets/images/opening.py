@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wordlight.backends.backend import Backend
-from wordlight.backends.prompted_data import DATA, SCENES, PromptedData
+from wordlight.backends.prompted_data import DATA, SCENES, PromptedData, data_of
 from wordlight.comparisons.datasets.dataset import Dataset, DatasetError, OnError
 from wordlight.comparisons.datasets.images.dataset_images import (
     Annotator,
@@ -21,7 +21,7 @@ from wordlight.comparisons.wording import counted
 
 
 def open_images(
-    data: str | Path | Dataset,
+    data: str | Path | Dataset | None,
     backend: Backend,
     *,
     calibration: int,
@@ -35,8 +35,8 @@ def open_images(
 
     Args:
         data: ``"scenes"`` or ``"things"`` (images that the model draws of their prompts; with
-            ``"scenes,test=SPLIT"`` those of another split are tested on), or a data set, see
-            ``open_dataset``.
+            ``"scenes,test=SPLIT"`` those of another split are tested on), a data set, see
+            ``open_dataset``, or None for the prompts that the model was trained on, ``data_of``.
         backend: the model.
         calibration, n: the number of images.
         seed: of their noise.
@@ -45,6 +45,8 @@ def open_images(
     Raises:
         ValueError: no such data set or split, or too few images in it.
     """
+    if data is None:
+        data = data_of(backend.model_id).name
     drawn = _drawn(data)
     if drawn is not None:
         asked, options = drawn
@@ -90,14 +92,14 @@ _FLAGS = {"calibration": "calibration", "test": "n"}
 
 
 def open_data(
-    data: str | Path | Dataset, on_error: OnError, counts: Mapping[str, int]
-) -> str | Path | Dataset:
+    data: str | Path | Dataset | None, on_error: OnError, counts: Mapping[str, int]
+) -> str | Path | Dataset | None:
     """The data set, opened, so that what is wrong with it is said before a model is loaded; scenes
-    and things as they are named.
+    and things as they are named, and None.
 
     Raises DatasetError where a data set has fewer images of a split than are asked for.
     """
-    if _drawn(data) is not None:
+    if data is None or _drawn(data) is not None:
         return data
     dataset = open_dataset(data, on_error=on_error)
     whole = counts["calibration"] == 0

@@ -440,7 +440,7 @@ def test_methods_and_models_are_listed(capsys):
     assert "2210.04885" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)]
-    assert names == ["scenes", "scenes-b", "things", "things-dit"]
+    assert names == ["scenes", "things", "things-dit"]
     assert main(["models"]) == 0
     assert "Hub id" in capsys.readouterr().out
 

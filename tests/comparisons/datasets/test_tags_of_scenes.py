@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wordlight.backends.scenes.grammar import SPLITS, Group, Scene, sample_scene
+from wordlight.backends.prompts import AskedScene
+from wordlight.backends.scenes import grammar as scenes
+from wordlight.backends.scenes.grammar import Group, Scene
+from wordlight.backends.things import grammar as things
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
 
 RED = Group(1, None, "red", "circle")
 SQUARES = Group(2, "small", "blue", "square")
 
 
-def tree(scene: Scene) -> list[str]:
+def tree(scene: AskedScene) -> list[str]:
     tokens = tag_scene(scene).tokens
     return [
         f"{t.text} {t.relation} {'-' if t.head is None else tokens[t.head].text}" for t in tokens
@@ -66,9 +69,30 @@ def test_above_and_below_are_cases(relation):
     assert "squares nmod circle" in lines
 
 
-@given(seed=st.integers(0, 10_000), split=st.sampled_from(SPLITS))
-def test_every_prompt_is_a_tree_over_its_words(seed, split):
-    scene = sample_scene(np.random.default_rng(seed), split)
+def test_nouns_of_several_words_and_the_side_of_a_ground():
+    groups = (things.Group(1, None, None, "hot dog"), things.Group(2, None, None, "cat"))
+    scene = things.Scene(groups, "and", "bricks", full_stop=False)
+    assert scene.prompt == "a hot dog and two cats in front of a brick wall"
+    assert tree(scene) == [
+        "a det dog",
+        "hot compound dog",
+        "dog root -",
+        "and cc cats",
+        "two nummod cats",
+        "cats conj dog",
+        "in case front",
+        "front nmod dog",
+        "of case wall",
+        "a det wall",
+        "brick compound wall",
+        "wall nmod front",
+    ]
+
+
+@given(seed=st.integers(0, 10_000), of=st.sampled_from([scenes, things]), data=st.data())
+def test_every_prompt_is_a_tree_over_its_words(seed, of, data):
+    split = data.draw(st.sampled_from(of.SPLITS))
+    scene = of.sample_scene(np.random.default_rng(seed), split)
     text = tag_scene(scene)
     assert text.text == scene.prompt
     assert [scene.prompt[t.start : t.stop] for t in text.tokens] == [t.text for t in text.tokens]

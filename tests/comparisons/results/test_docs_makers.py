@@ -6,9 +6,11 @@ import importlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -119,6 +121,57 @@ def test_comparisons_of_other_images_are_not_mixed(
     assert "holds no finished run" in capsys.readouterr().err
 
 
+def places(page: Path, *names: str) -> None:
+    """Adds empty places to a page."""
+    text = page.read_text("utf-8") + "".join(f"<!-- {n} -->\n<!-- /{n} -->\n" for n in names)
+    page.write_text(text, encoding="utf-8")
+
+
+def test_other_models_stand_beside_the_first(runs: Any, docs: Path, made: Any) -> None:
+    page = docs / "leaderboard.md"
+    page.write_text("", encoding="utf-8")
+    places(
+        page, "kinds-many", *(f"{a}{b}" for a in ("about-", "", "notes-") for b in ("many", "all"))
+    )
+    places(page, "renderer", "kinds-renderer", "vocabulary-renderer", "notes-renderer", "across")
+    made("make_leaderboard", runs["many"], runs["further"], "--models", runs["many"])
+    header, _, *rows = cells(between(page, "across"))
+    assert header == ["method", "`renderer`", "`renderer`", "beats all its controls on"]
+    by_name = {line[0].partition("]")[0].strip("[`"): line[1:] for line in rows}
+    assert set(by_name) == {"planted", "complement", "uniform", "random"}
+    run = FinishedRun.read(runs["many"])
+    best = next(row.best for row in run.rows if row.name == "planted")
+    assert by_name["planted"][0] == by_name["planted"][1]
+    assert by_name["planted"][0].startswith(f"{best.mean:.3f} [")
+    assert by_name["planted"][2] == "renderer, renderer"
+    assert by_name["complement"][2] == "none of them"
+    assert by_name["uniform"][2] == "-"
+    assert between(page, "renderer").startswith("`renderer`: 16 test images, ")
+
+
+def test_the_closed_vocabulary_is_of_words_that_name_a_class(runs: Any, made: Any) -> None:
+    tables = importlib.import_module("leaderboard_tables")
+    run = FinishedRun.read(runs["many"])
+    names = {"circle": "dog", "circles": "dogs"}
+    words = pa.array([names.get(word, "wolf") for word in run.scores["word"].to_pylist()])
+    run = replace(
+        run, scores=run.scores.set_column(run.scores.schema.get_field_index("word"), "word", words)
+    )
+    own = [
+        one
+        for one in run.scores.to_pylist()
+        if one["method"] == "uniform" and one["kind"] in ("headline", "one-object")
+    ]
+    dogs = [one["value"] for one in own if one["word"].startswith("dog")]
+    assert 0 < len(dogs) < len(own)
+    header, _, *rows = cells(tables.by_vocabulary(run))
+    assert header[1:] == [f"COCO's classes ({len(dogs)})", f"all nouns ({len(own)})"]
+    (line,) = [row for row in rows if "`uniform`" in row[0]]
+    every = [one["value"] for one in own]
+    assert line[1].startswith(f"{sum(dogs) / len(dogs):.3f} [")
+    assert line[2].startswith(f"{sum(every) / len(every):.3f} [")
+
+
 def study(folder: Path, name: str) -> Path:
     (folder / name).mkdir()
     (folder / name / f"{name}.txt").write_text(f"the table of {name}\n")
@@ -161,14 +214,12 @@ def test_a_page_without_a_place_is_named(
     runs: Any, docs: Path, made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--layers", study(tmp_path, "layers"), "--positions", study(tmp_path, "positions")]
-    page = docs / "findings.md"
-    page.write_text(page.read_text("utf-8").replace("<!-- second -->", ""), encoding="utf-8")
     with pytest.raises(SystemExit):
         made(
             "make_findings", runs["many"], *asked, "--frameworks", runs["both"],
-            "--second", runs["further"],
+            "--models", runs["further"],
         )  # fmt: skip
-    assert "findings.md has no place for second" in capsys.readouterr().err
+    assert "findings.md has no place for renderer" in capsys.readouterr().err
 
 
 def test_studies_go_to_their_places_and_leave_the_others(
