@@ -222,11 +222,17 @@ class AttentionCalls(TorchFunctionMode):
         modules: by name.
         see: the listener; where it gives probabilities for a call that computed its own, those go
             on in their place.
+        on_error: told of what goes wrong in listening, which is raised where it is None.
     """
 
-    def __init__(self, modules: Mapping[str, torch.nn.Module], see: See) -> None:
+    def __init__(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        see: See,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
         super().__init__()
-        self._modules, self._see = modules, see
+        self._modules, self._see, self._on_error = modules, see, on_error
         self._handles: list[RemovableHandle] = []
         self._inside: list[tuple[str, torch.nn.Module]] = []
         #: For each of them, whether the mode is on in the whole of it.
@@ -300,7 +306,7 @@ class AttentionCalls(TorchFunctionMode):
             name, module = self._inside[-1]
             if self._at_gate and _is_of_diffusers(getattr(module, "processor", None)):
                 self._gated[name] = module.processor
-            output = self._see(of_torch(name, module, *args, **kwargs))
+            output = self._show(lambda: of_torch(name, module, *args, **kwargs))
             return func(*args, **kwargs) if output is None else output
         if func in _PRODUCTS and self._softmaxed is not None and self._inside:
             return self._product(func, args, kwargs)
@@ -309,12 +315,21 @@ class AttentionCalls(TorchFunctionMode):
             self._softmaxed = tuple(result.shape)
         return result
 
+    def _show(self, call: Callable[[], AttentionCall]) -> torch.Tensor | None:
+        try:
+            return self._see(call())
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            self._on_error(error)
+            return None
+
     def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         place = 1 if func is torch.einsum else 0
         left = args[place] if len(args) > place else None
         if isinstance(left, torch.Tensor) and tuple(left.shape) == self._softmaxed:
             self._softmaxed = None
-            used = self._see(AttentionCall(*self._inside[-1], probs=left))
+            used = self._show(lambda: AttentionCall(*self._inside[-1], probs=left))
             if used is not None:
                 args = (*args[:place], used, *args[place + 1 :])
         return func(*args, **kwargs)
@@ -324,13 +339,7 @@ class AttentionCalls(TorchFunctionMode):
         channels)``."""
         if self.thread != threading.get_ident() or not self._inside or self._busy:
             return call()
-        query, key, value = (arguments[n].transpose(1, 2) for n in ("query", "key", "value"))
-        options: dict[str, Any] = {
-            name: arguments.get(name) for name in ("attn_mask", "scale", "is_causal")
-        }
-        seen = of_torch(*self._inside[-1], query, key, value, **options)
-        seen.other_kernel = True
-        output = self._see(seen)
+        output = self._show(lambda: _of_kernel(*self._inside[-1], arguments))
         if output is not None:
             return output.transpose(1, 2)
         # A kernel may call PyTorch's, which is not to be seen twice.
@@ -357,6 +366,13 @@ def of_torch(
     return AttentionCall(
         name, module, query, key, value, attn_mask, scale, bool(is_causal), dropout=dropout_p
     )
+
+
+def _of_kernel(name: str, module: torch.nn.Module, arguments: Mapping[str, Any]) -> AttentionCall:
+    """A call of one of diffusers' kernels, as it is given its arguments."""
+    query, key, value = (arguments[n].transpose(1, 2) for n in ("query", "key", "value"))
+    options = {n: arguments.get(n) for n in ("attn_mask", "scale", "is_causal")}
+    return replace(of_torch(name, module, query, key, value, **options), other_kernel=True)
 
 
 def _is_of_diffusers(processor: Any) -> bool:

@@ -83,7 +83,8 @@ class FeatureGrid:
 
     def of(self, name: str, places: int) -> tuple[int, ...]:
         """The grid of a layer; raises ValueError where its places are not one a feature."""
-        assert self.now is not None
+        if self.now is None:
+            raise ValueError(f"the feature map that {name} attends over can't be told")
         height, width = self.now
         if places != height * width:
             raise ValueError(
@@ -101,6 +102,8 @@ class FeatureGrid:
         # Without keywords where the hook is taken away by another thread just now.
         if self.thread != threading.get_ident() or kwargs is None:
             return
-        features = args[0] if args else kwargs["hidden_states"]
-        assert isinstance(features, torch.Tensor)
-        self.now = (int(features.shape[2]), int(features.shape[3]))
+        features = args[0] if args else kwargs.get("hidden_states")
+        if isinstance(features, torch.Tensor) and features.ndim == 4:
+            self.now = (int(features.shape[2]), int(features.shape[3]))
+        else:
+            self.now = None

@@ -235,13 +235,12 @@ class PipelineRecorder:
             return
         running = mine[-1]
         self._running.remove(running)
-        running.close()
         call = running.call
-        if error is not None:
-            call.cancelled = True
-            return
-        call.finished = True
+        call.cancelled, call.finished = error is not None, error is None
         try:
+            running.close()
+            if error is not None:
+                return
             call.output = result
             if self._finish is not None and call.latents and call.fault is None:
                 self._finish(call)
@@ -305,7 +304,9 @@ class _Running:
             self._read_arguments(self._model)
             self._stack.enter_context(as_written(self._model.whole))
             if self._query is not None:
-                self._tap = AttentionTap(self._model, self._query, self._receive)
+                self._tap = AttentionTap(
+                    self._model, self._query, self._receive, on_error=self._fail
+                )
                 self._stack.callback(self._tap.remove)
                 self._tap.install()
             for module in self._model.modules:
@@ -363,11 +364,10 @@ class _Running:
         # Hooks are of a module, and other pipelines and threads may use it at the same time.
         if threading.get_ident() != self.thread or kwargs is None or self.call.fault:
             return
-        if pipeline_calls.running_pipeline() is not self.pipe or not self._is_innermost(self):
-            return
-        self._recorded_call = (args, kwargs)
         try:
-            self._record(module, args, kwargs)
+            if pipeline_calls.running_pipeline() is self.pipe and self._is_innermost(self):
+                self._recorded_call = (args, kwargs)
+                self._record(module, args, kwargs)
         except Exception as error:
             self._fail(error)
 
@@ -377,9 +377,9 @@ class _Running:
         if threading.get_ident() != self.thread or not self._listening:
             return
         self._listening = False
-        if not same_call((args, kwargs), self._recorded_call):
-            self._note_changes(args, kwargs)
         try:
+            if not same_call((args, kwargs), self._recorded_call):
+                self._note_changes(args, kwargs)
             if self._tap is not None:
                 self._tap.end()
         except Exception as error:

@@ -69,6 +69,8 @@ class AttentionTap:
         receive: called with the layers' probabilities.
         others: words whose attention is wanted instead of that of the prompt's tokens; see
             ``shares_of_others``.
+        on_error: told of what goes wrong in listening, which is raised in the denoiser's pass where
+            it is None.
 
     Attributes:
         wanted: the modules that are listened to, by name.
@@ -83,12 +85,13 @@ class AttentionTap:
         query: AttentionQuery,
         receive: Receive,
         others: OtherKeys | None = None,
+        on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self._model, self._query, self._receive, self._others = model, query, receive, others
         query.check(model.layers(query.kind))
         modules = model.attending(query.kind)
         self.wanted = {n: m for n, m in modules.items() if query.wants_layer(n)}
-        self._calls = AttentionCalls(self.wanted, self._see)
+        self._calls = AttentionCalls(self.wanted, self._see, on_error)
         self._grids = FeatureGrid()
         self._pass: _Pass | None = None
         self._other_keys: dict[str, OtherKeys] = {}

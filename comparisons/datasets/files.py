@@ -31,6 +31,12 @@ _SOFT = 0.2
 #: How thick an edge may be, in pixels or as a share of the image's shorter side; what is thicker is
 #: a region of a third value.
 _THICKEST_EDGE = (3.0, 0.02)
+#: How far levels of one region may lie apart where they have 8 bits, which JPEG may have been over.
+_ONE_LEVEL = 0.01
+#: Of so many of the most common levels it is looked whether they are regions of their own.
+_MOST_LEVELS = 8
+#: Number and colour of what is nobody's in VOC's palette images.
+_VOID, _VOID_COLOUR = 255, (224, 224, 192)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -124,19 +130,49 @@ def read_mask(path: Path) -> Mask:
     brightest, so that soft edges and JPEG's ringing are cut in the middle.
 
     Raises DatasetError where an image can't be read, has several frames, or can be read as two
-    masks: with regions between black and white or of several colours, or a palette whose number 0
-    isn't black while another is.
+    masks: with regions between black and white, of several colours or of several numbers, with
+    white on black behind a transparency that shows other places, or a palette whose number 0 isn't
+    black while another is.
     """
     image = _opened(path, frames=1)
     alpha = _alpha_of(image)
     if alpha is not None and np.ptp(alpha):
-        return _halved(path, alpha)
+        mask = _halved(path, alpha)
+        _check_no_mask_inside(path, np.asarray(image.convert("RGB")), mask)
+        return mask
     if image.mode == "P" and (indices := _coloured_indices(path, image)) is not None:
         return indices > 0
     if image.mode in _EIGHT_BITS[1:]:
         image = image.convert("RGB")
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
-    return _halved(path, values if values.ndim == 2 else values.max(axis=2))
+    if values.ndim == 2:
+        return _halved(path, values)
+    mask = _halved(path, values.max(axis=2))
+    for region in (mask, ~mask):
+        _check_one_colour(path, values, region)
+    return mask
+
+
+def _check_no_mask_inside(path: Path, colours: npt.NDArray[np.uint8], shown: Mask) -> None:
+    """Raises DatasetError where what isn't transparent is itself white on black."""
+    levels, greys = colours.max(axis=2), not np.ptp(colours, axis=2)[shown].any()
+    black, white = shown & (levels < _SOFT * 255), shown & (levels > (1 - _SOFT) * 255)
+    if greys and all(map(_is_thick, (black, white))) and not _is_thick(shown & ~black & ~white):
+        raise DatasetError(
+            f"{path} can be read as two masks: by its transparency, and by the white and black "
+            "that isn't transparent; save one of them alone"
+        )
+
+
+def _check_one_colour(path: Path, colours: npt.NDArray[np.uint8], region: Mask) -> None:
+    """Raises DatasetError where a region, but for its edges, has several colours."""
+    if not region.any():
+        return
+    apart = np.abs(colours - np.median(colours[region], axis=0)).max(axis=2)
+    if _is_thick(region & (apart > _SOFT * max(1, int(np.ptp(colours))))):
+        raise DatasetError(
+            f"{path} has regions of several colours: a mask is of one thing, in white on black"
+        )
 
 
 def _alpha_of(image: Image.Image) -> npt.NDArray[np.uint8] | None:
@@ -176,6 +212,8 @@ def _coloured_indices(path: Path, image: Image.Image) -> npt.NDArray[np.uint8] |
     if black.any():
         indices = np.where(black[np.searchsorted(used, indices)], 0, indices).astype(np.uint8)
     main = int(np.bincount(indices[indices > 0]).argmax()) if indices.any() else 0
+    if main != _VOID and used[-1] == _VOID and tuple(colours[-1]) == _VOID_COLOUR:
+        indices = np.where(indices == _VOID, 0, indices).astype(np.uint8)
     if _is_thick((indices > 0) & (indices != main)):
         raise DatasetError(
             f"{path} has more than two values: its palette image shows several things; a mask is "
@@ -191,6 +229,8 @@ def _halved(path: Path, levels: npt.NDArray[Any]) -> Mask:
         raise DatasetError(f"{path} has pixels that are no numbers")
     # Not whole numbers: the brightest of floats may be below 1.
     low, high = float(levels.min()), float(levels.max())
+    if low < 0 and high <= 0:
+        raise DatasetError(f"{path} has no level above 0, which is a mask's black, but {low:g}")
     if low == high:
         low = min(low, 0.0)
     if high <= low:
@@ -202,6 +242,14 @@ def _halved(path: Path, levels: npt.NDArray[Any]) -> Mask:
             "a mask is black where the object isn't"
         )
     mask: Mask = share > 0.5
+    one_level = _ONE_LEVEL if levels.dtype.kind == "f" or levels.itemsize == 1 else 0.0
+    found, counts = np.unique(share[mask], return_counts=True)
+    common = found[np.argsort(-counts)[:_MOST_LEVELS]]
+    if any(_is_thick(share == one) for one in common if abs(one - common[0]) > one_level):
+        raise DatasetError(
+            f"{path} has more than two values: regions of several numbers; a mask is of one thing, "
+            "in white on black"
+        )
     return mask
 
 
@@ -236,6 +284,11 @@ def _opened(path: Path, frames: int | None = None) -> Image.Image:
                         f"{path} is {image.height}x{image.width} (height x width), more than "
                         f"{_MOST_PIXELS} pixels: make it smaller"
                     )
+                if _is_misread(image):
+                    raise DatasetError(
+                        f"{path} is a BMP of 8 bits and two colours, which Pillow reads as one of "
+                        "1 bit: save it as PNG"
+                    )
                 found = getattr(image, "n_frames", 1)
                 if frames is not None and found > frames:
                     raise DatasetError(f"{path} has {found} frames or pages: save one alone")
@@ -249,3 +302,11 @@ def _opened(path: Path, frames: int | None = None) -> Image.Image:
         # Decoders raise many kinds (SyntaxError, struct.error, ...) on bytes that are no image.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DatasetError(f"{path} is no image that can be read: {reason}") from None
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Return whether Pillow takes the bytes of a BMP for bits."""
+    if image.format != "BMP" or image.mode != "1":
+        return False
+    stride = int(image.tile[0].args[1])  # type: ignore[index]
+    return stride > (image.width + 31) // 32 * 4

@@ -30,8 +30,10 @@ from tests.backends.torch.tiny import build_tiny_pipe
 from wordlight.attribution import DAAM, AttentionXGradient, InputXGradient, OpenVocabulary
 from wordlight.backends import trace
 from wordlight.backends.backend import MissingCapabilityError
+from wordlight.backends.torch import attention_calls, recorder
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.forward_mode import forward_products
+from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.tiny import build_tiny, draw_tiny
 
 
@@ -130,6 +132,42 @@ def test_an_interrupt_inside_attention_leaves_no_mode(
     with pytest.raises(KeyboardInterrupt), trace(fresh_pipe):
         draw(fresh_pipe)
     assert hooks_of(fresh_pipe) == before
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (attention_calls, "of_torch"),
+        (AttentionTap, "_compute"),
+        (recorder, "same_call"),
+        (recorder._Running, "close"),
+    ],
+)
+def test_an_error_in_listening_never_reaches_the_call(
+    shared_pipe: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    """It is raised where maps are asked for."""
+    wanted, working = draw(shared_pipe), getattr(owner, name)
+    calls = []
+
+    def fails_at_the_second_call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        found = working(*args, **kwargs)
+        if len(calls) == last:
+            raise RuntimeError("out of memory")
+        return found
+
+    last = 1 if name == "close" else 2
+    monkeypatch.setattr(owner, name, fails_at_the_second_call)
+    with trace(shared_pipe) as traced:
+        assert (draw(shared_pipe) == wanted).all()
+    monkeypatch.undo()
+    assert calls
+    for asked in (lambda: traced.attention, lambda: traced.trajectories):
+        with pytest.raises(ValueError, match="can't be explained: RuntimeError: out of memory"):
+            asked()
+    assert not hooks_of(shared_pipe)
+    assert (draw(shared_pipe) == wanted).all()
 
 
 def test_attention_may_be_watched_while_it_forms(shared_pipe: StableDiffusionPipeline) -> None:

@@ -169,6 +169,71 @@ def test_what_can_be_read_as_two_masks_is_refused(disc, tmp_path):
         read_mask(tmp_path / "groundless.png")
 
 
+def red_on_white(disc):
+    return Image.composite(
+        Image.new("RGB", disc.size, "red"), Image.new("RGB", disc.size, "white"), disc
+    )
+
+
+def two_colours(disc):
+    image = Image.composite(Image.new("RGB", disc.size, "red"), Image.new("RGB", disc.size), disc)
+    image.paste("lime", (100, 0, SIDE, 30))
+    return image
+
+
+def numbers_of_objects(disc):
+    image = disc.point(lambda level: level and 10)
+    image.paste(9, (100, 0, SIDE, 30))
+    return image
+
+
+def large_numbers(disc):
+    numbers = np.asarray(disc).astype(np.uint16) // 255 * 1003
+    numbers[:30, 100:] = 1001
+    return Image.fromarray(numbers)
+
+
+def round_corners(disc):
+    seen = Image.new("L", disc.size, 255)
+    seen.paste(0, (0, 0, 9, 9))
+    return Image.merge("LA", (disc, seen))
+
+
+def nothing_positive(disc):
+    return Image.fromarray(-(np.asarray(disc) > 0).astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("export", "why"),
+    [
+        (red_on_white, "of several colours"), (two_colours, "of several colours"),
+        (numbers_of_objects, "of several numbers"), (large_numbers, "of several numbers"),
+        (round_corners, "by its transparency, and by the white"),
+        (nothing_positive, "no level above 0"),
+    ],
+)  # fmt: skip
+def test_masks_of_several_things_are_refused(disc, export, why, tmp_path):
+    export(disc).save(tmp_path / "mask.tif")
+    with pytest.raises(DatasetError, match=why):
+        read_mask(tmp_path / "mask.tif")
+
+
+def test_void_is_nobody_s(disc, tmp_path):
+    numbers = (np.asarray(disc) > 0).astype(np.uint8)
+    numbers[:30, 100:] = 255
+    colours = [(0, 0, 0), (128, 0, 0), *[(9, 9, 9)] * 253, (224, 224, 192)]
+    palette_image(numbers, colours).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), numbers == 1)
+
+
+def test_a_bmp_whose_bytes_pillow_takes_for_bits(disc, tmp_path):
+    palette_image(np.asarray(disc) > 0, [(0, 0, 0), (255, 255, 255)]).save(tmp_path / "mask.bmp")
+    with pytest.raises(DatasetError, match="save it as PNG"):
+        read_mask(tmp_path / "mask.bmp")
+    disc.convert("1").save(tmp_path / "mask.bmp")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.bmp"), np.asarray(disc) > 127)
+
+
 def test_an_alpha_channel_that_shows_all_is_no_mask(disc, tmp_path):
     opaque_rgba(disc).save(tmp_path / "mask.png")
     with pytest.raises(DatasetError, match="opaque everywhere"):
