@@ -88,6 +88,15 @@ class Inputs:
             return self._told_besides(conditioning), changes
         return self.with_added(point), tangents
 
+    def shared(self, parts: Array) -> tuple[Conditioning, Array, Array]:
+        """The conditioning at the point, the embeddings at the baseline, and the parts of their
+        difference that parts ``(batch, tokens, channels)`` of the inputs' difference have."""
+        if self.space == "tokens":
+            before = self.backend.encode_from(self.baseline).embeddings
+            parts = self.backend.encode_from_parts(self.point, self.baseline, parts)
+            return self.conditioning(self.point), before, parts
+        return self.with_added(self.point), self.baseline, parts
+
     def _told_besides(self, made: Conditioning) -> Conditioning:
         """Return an encoder's conditioning with the step's further conditioning added."""
         return Conditioning(
@@ -192,12 +201,12 @@ class Step:
                 "leave target out (Guidance), or ask for a Region of it"
             )
         xp = array_namespace(parts)
-        conditioning = self.inputs.conditioning(self.point)
+        conditioning, baseline, parts = self.inputs.shared(parts)
         found = []
         for start in range(0, parts.shape[0], self.batch_size):
             some = parts[start : start + self.batch_size]
             moved = self.backend.denoise_parts(
-                self.latents, self.timestep, conditioning, self.baseline, some
+                self.latents, self.timestep, conditioning, baseline, some
             )
             found.append(self.target.slopes(wide(moved[:1]), wide(moved)))
         return xp.concat(found, axis=0)

@@ -492,6 +492,17 @@ class Backend(ABC):
         _one("encode_from_jvp", token_embeddings)
         return self._encode_from_jvp(token_embeddings, tangents)
 
+    def encode_from_parts(self, token_embeddings: Array, baseline: Array, parts: Array) -> Array:
+        """Share out the difference of two texts' embeddings among parts of the difference of their
+        input embeddings, by DeepLIFT's rescale rule; see ``denoise_parts``.
+
+        ``token_embeddings`` and ``baseline`` are ``(1, tokens, channels)``, ``parts``
+        ``(parts, tokens, channels)``; gives ``(parts, tokens, channels)`` of the embeddings.
+        """
+        self.require(frozenset({"encode_from", "denoise_parts"}), "encode_from_parts")
+        _one("encode_from_parts", token_embeddings)
+        return self._encode_from_parts(token_embeddings, baseline, parts)
+
     def noise_level(self, timestep: float) -> tuple[float, float]:
         """α and σ of a timestep: latents there are ``α · clean + σ · noise``."""
         raise NotImplementedError
@@ -805,6 +816,9 @@ class Backend(ABC):
     def _encode_from_jvp(
         self, token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
+        raise NotImplementedError
+
+    def _encode_from_parts(self, token_embeddings: Array, baseline: Array, parts: Array) -> Array:
         raise NotImplementedError
 
     def _decode(self, latents: Array) -> Array:

@@ -28,11 +28,12 @@ class DeepLift(StepwiseAttributor):
         backend: the model.
         steps: the denoising steps; all where None.
         step_weighting: ``"epsilon"`` or ``"equal"``.
-        wrt: ``"embeddings"`` alone.
+        wrt: ``"embeddings"``, or ``"tokens"``: parts are then carried through the text encoder too,
+            by the same rule.
 
     Raises:
-        ValueError: ``wrt="tokens"``; a target that isn't linear in the prediction, or a model with
-            an operation that there is no rule for (when asked).
+        ValueError: a target that isn't linear in the prediction, or a model with an operation that
+            there is no rule for (when asked).
     """
 
     name: ClassVar[str] = "deeplift"
@@ -40,11 +41,6 @@ class DeepLift(StepwiseAttributor):
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_parts"})
     by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Shrikumar et al. 2017, arXiv 1704.02685"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.wrt == "tokens":
-            raise ValueError("deeplift shares out the push among the embeddings: wrt='embeddings'")
 
     def _cost_at_step(self, size: Size) -> Evaluations:
         return Evaluations(jvp=size.players)

@@ -22,6 +22,7 @@ _PRIMITIVES = {
     "_token_embeddings": "encode_from",
     "_encode_from": "encode_from",
     "_encode_from_jvp": "encode_from",
+    "_encode_from_parts": "encode_from",
     "_decode": "decode",
     "_decode_jvp": "decode",
     "encode": "encode",

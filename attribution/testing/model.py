@@ -198,6 +198,21 @@ class ToyModel(Backend):
         changes = np.stack([self._mixed(row) for row in tangents])
         return made, (1 - np.square(made.embeddings)) * changes
 
+    def _encode_from_parts(
+        self, token_embeddings: Floats, baseline: Floats, parts: Floats
+    ) -> Floats:
+        # tanh of sums: Δtanh / Δsum times each part's sum.
+        point, before = (
+            self._mixed((one + self._positions)[0]) for one in (token_embeddings, baseline)
+        )
+        apart = point != before
+        slope = np.where(
+            apart,
+            (np.tanh(point) - np.tanh(before)) / np.where(apart, point - before, 1.0),
+            1 - np.square(np.tanh(point)),
+        )
+        return slope * np.stack([self._mixed(part) for part in parts])
+
     def _mixed(self, row: Floats) -> Floats:
         # Causal: a token knows those before it.
         means = np.cumsum(row, axis=0) / np.arange(1, len(row) + 1)[:, None]
@@ -620,7 +635,8 @@ def _softmax_change(probabilities: Floats, scores: Floats) -> Floats:
 def _softmax_parts(after: Floats, before: Floats, scores: Floats) -> Floats:
     """Return the parts of the difference of probabilities that come of parts of their scores'
     difference: the change with Δp / Δlog p in the place of p."""
-    ratio = np.log(after) - np.log(before)
+    # Of scores far apart, probabilities round to nothing.
+    ratio = np.subtract(*(np.log(np.maximum(p, np.finfo(float).tiny)) for p in (after, before)))
     same = np.abs(ratio) < 1e-8
     means = np.where(same, after, (after - before) / np.where(same, 1.0, ratio))
     mean = (means * scores).sum(-1, keepdims=True) / means.sum(-1, keepdims=True)

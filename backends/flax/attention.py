@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wordlight.backends.attention import OtherKeys, shares_of_others
-from wordlight.backends.flax.layers import Array, NoParameters, linear
+from wordlight.backends.flax.layers import Array, NoParameters, linear, softmax
 from wordlight.backends.measures import AttentionParts
 
 
@@ -66,6 +66,16 @@ class AttentionHook(Protocol):
         """
 
 
+class WrittenOut(AttentionHook):
+    """Looks at nothing, and has all attention written out."""
+
+    def wants(self, site: AttentionSite) -> bool:
+        return True
+
+    def __call__(self, site: AttentionSite, probabilities: Array, looked: AttentionInputs) -> None:
+        return None
+
+
 class Attention(nnx.Module):
     """Multi-head attention of a feature map, ``(batch, pixels, channels)``, to itself or to a text.
 
@@ -113,13 +123,13 @@ class Attention(nnx.Module):
     def _watched(
         self, query: Array, key: Array, value: Array, site: AttentionSite, hook: AttentionHook
     ) -> Array:
-        scores = _scores(query, key)
+        scores = attention_scores(query, key)
 
         def scores_of(others: OtherKeys) -> Array:
             keys = self._split(self.to_k(others.embeddings))
-            return _scores(query, jnp.broadcast_to(keys, (query.shape[0], *keys.shape)))
+            return attention_scores(query, jnp.broadcast_to(keys, (query.shape[0], *keys.shape)))
 
-        probabilities = jax.nn.softmax(scores, axis=-1)
+        probabilities = softmax(scores)
         out: Any = self.to_out[0]
         kernel = out.kernel[...].astype(jnp.float32)
         parts = AttentionParts(
@@ -129,12 +139,18 @@ class Attention(nnx.Module):
         )
         edited = hook(site, probabilities, AttentionInputs(parts, scores_of))
         used = probabilities if edited is None else edited
-        attended: Array = jnp.einsum("bhqk,bkhd->bqhd", used.astype(value.dtype), value)
-        return attended
+        return mean_of_values(used, value)
 
 
-def _scores(query: Array, key: Array) -> Array:
+def attention_scores(query: Array, key: Array) -> Array:
     """QKᵀ/√d of ``(batch, length, heads, d)``, always in float32: ``(batch, heads, q, k)``."""
     products = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores: Array = products * query.shape[-1] ** -0.5
     return scores
+
+
+def mean_of_values(probabilities: Array, value: Array) -> Array:
+    """The mean of ``(batch, length, heads, d)`` by ``(batch, heads, q, length)``, in the values'
+    precision: ``(batch, q, heads, d)``."""
+    attended: Array = jnp.einsum("bhqk,bkhd->bqhd", probabilities.astype(value.dtype), value)
+    return attended

@@ -40,8 +40,8 @@ _ROWS, _DIRECTIONS, _IMAGES, _DRAWN, _GRADIENTS = 64, 32, 4, 4, 8
 _STEPS = 64
 _ALWAYS = frozenset(
     (
-        "sample invert encode denoise denoise_jvp denoise_vjp attention self_attention "
-        "attention_keys attention_measures attention_vjp decode randomized trace"
+        "sample invert encode denoise denoise_jvp denoise_parts denoise_vjp attention "
+        "self_attention attention_keys attention_measures attention_vjp decode randomized trace"
     ).split()
 )
 #: What diffusers draws with where Stable Diffusion XL is told nothing.
@@ -170,6 +170,9 @@ class FlaxBackend(Backend):
         self, token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
         return self._prompts.encode_from_jvp(self._parameters, token_embeddings, tangents)
+
+    def _encode_from_parts(self, token_embeddings: Array, baseline: Array, parts: Array) -> Array:
+        return self._prompts.encode_from_parts(self._parameters, token_embeddings, baseline, parts)
 
     # Runs.
 
@@ -417,6 +420,24 @@ class FlaxBackend(Backend):
             _DIRECTIONS,
             tangents,
         )
+
+    def _denoise_parts(
+        self,
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        baseline: Array,
+        parts: Array,
+    ) -> Array:
+        point = self._point(latents, timestep, conditioning.embeddings, conditioning.added)
+        program = self._programs.predict_parts
+        made: Array = in_parts(
+            self._place,
+            lambda some: program(self._parameters["unet"], point, baseline, some),
+            _DIRECTIONS,
+            parts,
+        )
+        return made
 
     def _denoise_vjp(
         self, latents: Array, timestep: float, conditioning: Conditioning, cotangent: Array

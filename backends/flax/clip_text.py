@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from wordlight.backends.flax.attention import attention_scores, mean_of_values
 from wordlight.backends.flax.config import read_config
 from wordlight.backends.flax.errors import UnsupportedConfigError
-from wordlight.backends.flax.layers import Array, embedding, gelu, layer_norm, linear
+from wordlight.backends.flax.layers import Array, embedding, gelu, layer_norm, linear, softmax
 
 _ACTIVATIONS = {"quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x), "gelu": gelu}
 #: Of the kinds of class that transformers saves, the one that projects the pooled state.
@@ -90,7 +91,9 @@ class SelfAttention(nnx.Module):
             projected.reshape(*x.shape[:2], self.heads, -1)
             for projected in (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         )
-        attended = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+        causal = jnp.tri(x.shape[1], dtype=bool)
+        scores = jnp.where(causal, attention_scores(query, key), -jnp.inf)
+        attended = mean_of_values(softmax(scores), value)
         merged: Array = self.out_proj(attended.reshape(x.shape))
         return merged
 

@@ -82,6 +82,12 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+@jax.jit
+def softmax(x: Array) -> Array:
+    """Over the last axis. It is compiled on its own, so that ``rescale_rule`` sees it as one."""
+    return jax.nn.softmax(x, axis=-1)
+
+
 class NoParameters(nnx.Module):
     """Holds the place of a layer without parameters (dropout, say) in a list of layers."""
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wordlight.backends.attention import AttentionQuery, OtherKeys
-from wordlight.backends.flax.attention import AttentionHook
+from wordlight.backends.flax.attention import AttentionHook, WrittenOut
 from wordlight.backends.flax.attention_means import AttentionSums, MeanOfAttention, ShiftedAttention
 from wordlight.backends.flax.clip_text import TextStates
 from wordlight.backends.flax.layers import Array
 from wordlight.backends.flax.loading import LoadedModel
+from wordlight.backends.flax.rescale_rule import rescaled_parts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -89,9 +90,11 @@ class Programs:
         self.encode = jax.jit(exact(self._encode))
         self.encode_two = jax.jit(exact(self._encode_two))
         self.encode_jvp = jax.jit(exact(self._encode_jvp))
+        self.encode_parts = jax.jit(exact(self._encode_parts))
         self.embed = jax.jit(exact(self._embed))
         self.predict = jax.jit(exact(self._predict))
         self.predict_jvp = jax.jit(exact(self._predict_jvp))
+        self.predict_parts = jax.jit(exact(self._predict_parts))
         self.predict_vjp = jax.jit(exact(self._predict_vjp))
         self.look = jax.jit(exact(self._look), static_argnames="query")
         self.look_vjp = jax.jit(exact(self._look_vjp), static_argnames="query")
@@ -130,6 +133,16 @@ class Programs:
 
         return _along(states, embeddings, tangents)
 
+    def _encode_parts(
+        self, params: Params, ids: Array, embeddings: Array, baseline: Array, parts: Array
+    ) -> Array:
+        """The parts of the last states' difference, by the rescale rule."""
+
+        def states(x: Array) -> Array:
+            return self._encode(params, ids, x).last
+
+        return rescaled_parts(states, embeddings, baseline, parts)
+
     # The denoiser.
 
     def _output(self, params: Params, point: Point, hook: AttentionHook | None = None) -> Array:
@@ -160,6 +173,14 @@ class Programs:
             return self._predict(params, point._replace(embeddings=embeddings))
 
         return _along(prediction, point.embeddings, tangents)
+
+    def _predict_parts(self, params: Params, point: Point, baseline: Array, parts: Array) -> Array:
+        """The parts of the predictions' difference, by the rescale rule."""
+
+        def prediction(embeddings: Array) -> Array:
+            return self._predict(params, point._replace(embeddings=embeddings), WrittenOut())
+
+        return rescaled_parts(prediction, point.embeddings, baseline, parts)
 
     def _predict_vjp(self, params: Params, point: Point, cotangent: Array) -> Array:
         """The gradient of ⟨prediction, cotangent⟩ with respect to the embeddings."""

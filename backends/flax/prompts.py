@@ -85,6 +85,23 @@ class PromptEncoder:
         )
         return Conditioning(states), changes
 
+    def encode_from_parts(
+        self,
+        parameters: Mapping[str, Any],
+        token_embeddings: Array,
+        baseline: Array,
+        parts: Array,
+    ) -> Array:
+        self._check(token_embeddings)
+        ids, program = _any_ids(token_embeddings), self._programs.encode_parts
+        made: Array = in_parts(
+            self._place,
+            lambda some: program(parameters["text_encoder"], ids, token_embeddings, baseline, some),
+            _DIRECTIONS,
+            parts,
+        )
+        return made
+
     def _check(self, embeddings: Array) -> None:
         most, channels = self._config.max_position_embeddings, self._config.hidden_size
         shape = tuple(embeddings.shape)

@@ -499,6 +499,30 @@ def parts_make_up_the_difference(subject: Subject) -> None:
     )
 
 
+def encoder_parts_make_up_the_difference(subject: Subject) -> None:
+    """``encode_from_parts`` of parts that sum to the difference of two input embeddings sum to the
+    difference of what the text encoder makes of them, and each is its own."""
+    if not subject.has("encode_from", "denoise_parts"):
+        return
+    backend, point = subject.backend, subject.input_embeddings
+    baseline, parts = 0.5 * point, 0.5 * subject.in_two(point)
+    shares = backend.encode_from_parts(point, baseline, parts)
+    ends = [subject.numpy(backend.encode_from(one).embeddings) for one in (point, baseline)]
+    subject.shaped(shares, (2, *ends[0].shape[1:]), "the answer of encode_from_parts")
+    subject.assert_close(
+        subject.numpy(shares).sum(axis=0, keepdims=True),
+        ends[0] - ends[1],
+        "the sum of encode_from_parts and the difference of the embeddings",
+    )
+    _check_one_by_one(
+        subject,
+        "encode_from_parts",
+        lambda some: backend.encode_from_parts(point, baseline, some),
+        parts,
+        shares,
+    )
+
+
 def reverse_mode_transposes_forward_mode(subject: Subject) -> None:
     """⟨v, J·u⟩ = ⟨Jᵀ·v, u⟩."""
     if not subject.has("denoise_jvp", "denoise_vjp"):
@@ -847,6 +871,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     takes_the_steps_that_it_predicts,
     forward_mode_gives_slopes,
     parts_make_up_the_difference,
+    encoder_parts_make_up_the_difference,
     reverse_mode_transposes_forward_mode,
     reverse_mode_takes_rows_one_by_one,
     attends_with_probabilities,

@@ -260,8 +260,12 @@ class Subject:
         """The difference from the other prompt's embeddings in two parts, that of every third token
         and the rest, ``(2, tokens, channels)``."""
         whole = self.trajectory.embeddings - self.other_embeddings
-        first = (np.arange(len(whole)) % 3 == 0)[:, None]
-        return self.backend.asarray(np.stack([first * whole, ~first * whole]))
+        return self.in_two(self.backend.asarray(whole[None]))
+
+    def in_two(self, row: Array) -> Array:
+        """One row ``(1, tokens, channels)`` in two parts, every third token's and the rest."""
+        first = (np.arange(row.shape[1]) % 3 == 0)[:, None]
+        return self.backend.asarray(np.stack([first, ~first])) * row
 
     def own_keys(self, *, in_place: bool = True) -> OtherKeys:
         """The prompt's own embeddings as words, each in its own place, or beside the prompt."""

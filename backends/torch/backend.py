@@ -539,6 +539,11 @@ class TorchBackend(Backend):
         return Conditioning(states), changes
 
     @in_precision
+    def _encode_from_parts(self, token_embeddings: Array, baseline: Array, parts: Array) -> Array:
+        encode = functools.partial(encode_input_embeddings, self._resumed_encoder)
+        return rescaled_parts(encode, token_embeddings, baseline, parts)
+
+    @in_precision
     def _decode(self, latents: Array) -> Array:
         # The autoencoder may have another precision than the denoiser.
         pixels = decoded(self.pipe.vae, latents)

@@ -138,8 +138,7 @@ def test_options() -> None:
     check_attributor(lambda b: AttentionXGradient(b, step_weighting="equal"))
 
 
-# DeepLIFT is of the embeddings alone.
-@pytest.mark.parametrize("name", [name for name in STEPWISE if name != "deeplift"])
+@pytest.mark.parametrize("name", STEPWISE)
 def test_through_the_encoder(name: str) -> None:
     kind = STEPWISE[name]
     check_attributor(lambda b: kind(b, wrt="tokens", step_weighting="equal"))

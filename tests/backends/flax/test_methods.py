@@ -11,6 +11,7 @@ import pytest
 
 from wordlight.attribution import (
     DecodedChannel,
+    DeepLift,
     InputXGradient,
     NoiseTunnel,
     Occlusion,
@@ -59,8 +60,8 @@ def test_the_same_maps(
     name: str, ours: FlaxBackend, theirs: TorchBackend, trajectory: Trajectory
 ) -> None:
     method = registry.get(name)
-    if name in ("concept-attention", "deeplift"):
-        # Of joint attention, which the models that Flax runs haven't, and of PyTorch alone.
+    if name == "concept-attention":
+        # Of joint attention, which the models that Flax runs haven't.
         with pytest.raises(MissingCapabilityError, match="which the flax backend of"):
             method(ours)
         return
@@ -95,6 +96,10 @@ def slopes_of_tokens(backend: Backend) -> TextImageAttributor:
     return InputXGradient(backend, steps=1, wrt="tokens")
 
 
+def parts_of_tokens(backend: Backend) -> TextImageAttributor:
+    return DeepLift(backend, steps=1, wrt="tokens")
+
+
 def noisy(backend: Backend) -> TextImageAttributor:
     return NoiseTunnel(Occlusion(backend, steps=1), nt_samples=2, stdevs=0.3)
 
@@ -108,6 +113,7 @@ def noisy(backend: Backend) -> TextImageAttributor:
         pytest.param(occlusion, {"target": PredictionNorm()}, id="norm"),
         pytest.param(occlusion, {"target": DecodedChannel("green")}, id="colour"),
         pytest.param(slopes_of_tokens, {}, id="tokens"),
+        pytest.param(parts_of_tokens, {}, id="parts-of-tokens", marks=pytest.mark.slow),
         pytest.param(slopes_of_tokens, {"target": DecodedChannel("red")}, id="tokens-to-colour"),
     ],
 )

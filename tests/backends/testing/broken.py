@@ -187,6 +187,13 @@ class ScalesByTheEnd(ToyModel):
         return self._denoise_jvp(latents, timestep, conditioning, parts)[1]
 
 
+class ScalesByTheEncodersEnd(ToyModel):
+    """Its encoder's parts are slopes at the prompt's end of the way."""
+
+    def _encode_from_parts(self, token_embeddings: Any, baseline: Any, parts: Any) -> Any:
+        return self._encode_from_jvp(token_embeddings, parts)[1]
+
+
 class SkipsTheKeys(ToyModel):
     """Its gradient leaves out how attention itself changes: that of the values alone."""
 

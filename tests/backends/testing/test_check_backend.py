@@ -71,6 +71,10 @@ BROKEN: dict[type[Backend], tuple[str, str]] = {
         "parts-make-up-the-difference",
         r"the sum of denoise_parts and the difference of the predictions: they are",
     ),
+    broken.ScalesByTheEncodersEnd: (
+        "encoder-parts-make-up-the-difference",
+        r"the sum of encode_from_parts and the difference of the embeddings: they are",
+    ),
     broken.SkipsTheKeys: (
         "reverse-mode-transposes-forward-mode",
         r"⟨denoise_vjp\(v\), u⟩ and ⟨v, denoise_jvp\(u\)⟩: they are",

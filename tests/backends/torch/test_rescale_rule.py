@@ -200,6 +200,17 @@ def test_the_model_for_tests_in_numpy_is_the_same() -> None:
     found = toy.denoise_parts(latents, time, Conditioning(ends[0]), ends[1], parts)
     assert np.abs(found - wanted.numpy()).max() < 1e-12 * np.abs(found).max()
 
+    def encoded(tokens: Tensor) -> Tensor:
+        placed = (tokens + torch.as_tensor(toy._positions))[0]
+        means = placed.cumsum(0) / torch.arange(1, len(placed) + 1)[:, None]
+        return (placed + means @ torch.as_tensor(toy._mixing) / 2).tanh()[None]
+
+    inputs = [toy.token_embeddings(text)[None] for text in (run.prompt, "")]
+    parts = np.eye(len(run.tokens))[:, :, None] * (inputs[0] - inputs[1])
+    wanted = rescaled_parts(encoded, *map(torch.as_tensor, (*inputs, parts)))
+    found = toy.encode_from_parts(*inputs, parts)
+    assert np.abs(found - wanted.numpy()).max() < 1e-9 * np.abs(found).max()
+
 
 PHRASES = ["a red circle", "and a blue square"]
 
@@ -224,10 +235,21 @@ def test_a_whole_denoiser_shares_out_the_push(tiny: tuple[TorchBackend, Trajecto
     assert np.abs(np.asarray(maps["<start>"])).max() < 1e-6 * float(np.abs(maps.data.values).max())
 
 
+def test_parts_go_through_the_text_encoder_too(tiny: tuple[TorchBackend, Trajectory]) -> None:
+    """Causal: what comes before a word keeps its embeddings, and what comes after moves."""
+    backend, run = tiny
+    point, before = (backend.token_embeddings(text)[None] for text in (run.prompt, ""))
+    parts = torch.zeros_like(torch.cat([point, point]))
+    parts[0, 3:], parts[1, :3] = (point - before)[0, 3:], (point - before)[0, :3]
+    moved = backend.encode_from_parts(point, before, parts)
+    assert not moved[0, :3].any()
+    assert (moved[1, 3:].norm(dim=1) > 0).all()
+    after, start = (backend.encode_from(one).embeddings[0] for one in (point, before))
+    assert ((moved.sum(0) - (after - start)).norm() < 1e-5 * (after - start).norm()).all()
+
+
 def test_deeplift_says_what_it_cannot_do(tiny: tuple[TorchBackend, Trajectory]) -> None:
     backend, run = tiny
-    with pytest.raises(ValueError, match="wrt='embeddings'"):
-        DeepLift(backend, wrt="tokens")
     with pytest.raises(ValueError, match="isn't linear in the prediction"):
         DeepLift(backend).attribute(run, PHRASES, target=PredictionNorm())
     toy = ToyModel()
