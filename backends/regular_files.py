@@ -44,12 +44,21 @@ def read_regular(path: Path, most: int = LARGEST_DESCRIPTION) -> bytes:
     return data
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the content of JSON; raises ValueError for all that is none, or can't be held."""
+def parse_json(text: str | bytes, *, unique: bool = False) -> Any:
+    """Return the content of JSON; raises ValueError for all that is none, or can't be held, and
+    with ``unique`` where an object has a key twice, of which the last alone would be read."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {max(names, key=names.count)!r} twice")
+    return found
 
 
 def read_json_file(path: Path, most: int = LARGEST_DESCRIPTION) -> Any:

@@ -77,8 +77,15 @@ class AnnotatedImage:
             raise DatasetError(f"{self.sample}: the prompt is no text: {self.prompt!a}"[:300])
         if self.image is None and self.annotations is not None:
             raise DatasetError(f"{self.sample}: masks without an image")
+        places = []
         for one in self.annotations or ():
             assert self.image is not None
+            if one.place in places:
+                raise DatasetError(
+                    f"{self.sample}: {_named(self.prompt, one.place)} has two masks: unite them in "
+                    "one"
+                )
+            places.append(one.place)
             if one.mask.shape != self.image.shape[:2]:
                 raise DatasetError(
                     f"{self.sample}: the mask of {_named(self.prompt, one.place)} is "

@@ -162,12 +162,19 @@ class PlainFolder(Dataset):
             raise DatasetError(f"{sample}: stuff should be a list of words, not {stuff!r}")
         annotations = None
         if record.get("masks") is not None:
+            masks = _masks(sample, record["masks"])
             annotations = tuple(
                 self._annotation(sample, prompt, word, occurrence, mask, stuff)
-                for word, occurrence, mask in _masks(sample, record["masks"])
+                for word, occurrence, mask in masks
             )
             if not annotations:
                 raise DatasetError(f"{sample}: masks names no word")
+            words = [word for word, _, _ in masks]
+            if unknown := [word for word in stuff if word not in words]:
+                raise DatasetError(
+                    f"{sample}: stuff names {unknown[0]!r}, and the words with a mask are "
+                    f"{', '.join(map(repr, words))}"[:300]
+                )
         seed = record.get("seed")
         if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
             raise DatasetError(f"{sample}: the seed should be a whole number, not {seed!r}")
@@ -218,7 +225,7 @@ class PlainFolder(Dataset):
 
 def _parsed(where: str, line: bytes) -> Any:
     try:
-        return parse_json(line)
+        return parse_json(line, unique=True)
     except ValueError as error:
         raise DatasetError(f"{where} is no JSON, or was cut short: {error}") from None
 

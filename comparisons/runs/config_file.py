@@ -25,12 +25,19 @@ class ConfigError(ValueError):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: of a few bytes they make gigabytes, and a comparison needs none."""
+    """YAML without aliases and repeated keys: of a few bytes the former make gigabytes, and of the
+    latter only the last would be read."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise ConfigError("it has aliases (*name), which aren't read here")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            raise ConfigError("it has a key twice")
+        return found
 
 
 def read_config(path: Path) -> dict[str, Any]:

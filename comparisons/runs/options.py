@@ -17,9 +17,12 @@ from typing import Any, ParamSpec, Self, TypeVar, dataclass_transform
 from wordlight.backends.backend import Backend
 from wordlight.comparisons.metrics.registry import parse as parse_metrics
 
+#: More images than this can't be listed.
+MOST_IMAGES = 1_000_000
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """A type for argparse: a whole number, ``least`` or more."""
+
+def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """A type for argparse: a whole number, ``least`` or more, up to ``most``."""
 
     def parse(text: str) -> int:
         try:
@@ -28,6 +31,8 @@ def whole_number(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"must be {least} or more, not {value}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be {most} at most, not {value}")
         return value
 
     return parse
@@ -80,15 +85,17 @@ class Kind:
     strict: bool = False
 
 
-def whole(least: int) -> Kind:
-    """Whole numbers, ``least`` or more."""
+def whole(least: int, most: float = math.inf) -> Kind:
+    """Whole numbers, ``least`` or more, up to ``most``."""
 
     def accepts(value: Any) -> bool:
         known = isinstance(value, Integral) and not isinstance(value, bool)
-        return known and int(value) >= least
+        return known and least <= int(value) <= most
 
     says = f"a whole number, {least} or more"
-    return Kind(says, accepts, {"type": whole_number(least)}, strict=True)
+    if not math.isinf(most):
+        says = f"a whole number from {least} to {most}"
+    return Kind(says, accepts, {"type": whole_number(least, most)}, strict=True)
 
 
 def number(least: float = 0.0, most: float = math.inf) -> Kind:

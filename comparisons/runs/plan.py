@@ -14,6 +14,7 @@ from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.runs.options import (
     METHODS,
     METRICS,
+    MOST_IMAGES,
     PATH,
     SWITCH,
     TEXT,
@@ -120,7 +121,7 @@ class Plan(ModelOptions):
         flags=("--segmenter",),
     )
     n: int = option(
-        whole(1),
+        whole(1, MOST_IMAGES),
         "the number of test images",
         default=32,
         flags=("-n",),
@@ -128,7 +129,7 @@ class Plan(ModelOptions):
         identity=True,
     )
     calibration: int = option(
-        whole(0),
+        whole(0, MOST_IMAGES),
         "the number of images on which thresholds are chosen; with 0 a data set is tested on "
         "whole, by metrics and methods that choose nothing",
         default=16,

@@ -74,6 +74,8 @@ def read_settings(folder: Path) -> tuple[Settings, dict[str, Any]]:
         held, held_hash, about = there["settings"], there["hash"], there.get("about", {})
         # Files of earlier releases have a hash of the settings alone.
         told = there.pop("checksum", None)
+        if not (isinstance(held, dict) and isinstance(about, dict)):
+            raise TypeError("its settings are no object")
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no run: it has no {NAME}") from None
     except OSError as error:

@@ -480,7 +480,7 @@ def test_images_that_are_drawn_again_must_come_out_the_same(tmp_path):
         ("things,test=tests", {}, "no split 'tests'"),
         ("scenes", {"redraw": True}, "nothing to redraw"),
         ("{set}", {"n": 9}, r"1 for calibration and 3 for test\), too few for n 9"),
-        ("{set}", {"calibration": -1}, "calibration must be a whole number, 0 or more"),
+        ("{set}", {"calibration": -1}, "calibration must be a whole number from 0 to 1000000"),
         ("{set}", {"calibration": 0}, "no calibration images to choose it on"),
         ("nowhere", {}, "there is no data set at nowhere"),
     ],

@@ -155,6 +155,22 @@ def odd_stuff(root):
     edit(root, 1, stuff="sky")
 
 
+def other_stuff(root):
+    edit(root, 1, stuff=["Sky"])
+
+
+def two_masks(root):
+    mask = {"word": "dog", "mask": "masks/1-dog.png"}
+    edit(root, 1, masks=[mask, {**mask, "mask": "masks/2-dog.png"}], stuff=[])
+
+
+def key_twice(root):
+    path = root / "items.jsonl"
+    path.write_text(
+        path.read_text().replace('"masks/1-dog.png",', '"masks/1-dog.png", "dog": "x",')
+    )
+
+
 def bad_parquet(root):
     (root / "more.parquet").write_bytes(b"PAR1 and then nothing")
 
@@ -201,6 +217,9 @@ SPOILED = [
     (odd_masks, "masks should be an object"),
     (deep_image, "images/1.png should have 8 bits a channel: it is I;16"),
     (odd_stuff, "stuff should be a list of words, not 'sky'"),
+    (other_stuff, "stuff names 'Sky', and the words with a mask are 'dog', 'sky'"),
+    (two_masks, "'dog' has two masks: unite them in one"),
+    (key_twice, "line 2 is no JSON, or was cut short: it has 'dog' twice"),
     (a_list, "line 2: an item is a JSON object, not list"),
     (bad_parquet, "more.parquet is no Parquet that can be read"),
     (odd_bytes, "more.parquet, row 2: a text is not in UTF-8"),

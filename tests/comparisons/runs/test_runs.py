@@ -22,6 +22,7 @@ from wordlight.comparisons.runs.listing import find_runs, read_run
 from wordlight.comparisons.runs.options import options_of
 from wordlight.comparisons.runs.plan import Arguments
 from wordlight.comparisons.store.lock import RunInUseError, locked
+from wordlight.comparisons.store.settings_file import settings_hash
 
 
 class Other(FakeBackend):
@@ -194,7 +195,7 @@ def test_how_images_are_drawn_belongs_to_a_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"n": 0}, "n must be a whole number, 1 or more, not 0"),
+        ({"n": 0}, "n must be a whole number from 1 to 1000000, not 0"),
         ({"steps": 2.5}, "steps must be a whole number, 1 or more, not 2.5"),
         ({"seed": -1}, "seed must be a whole number, 0 or more, not -1"),
         ({"methods": "uniform"}, "methods must be a list of methods, ['uniform']"),
@@ -223,12 +224,14 @@ def test_methods_are_typed_with_options(tmp_path, capsys):
     ("name", "text", "says"),
     [
         ("a.toml", "m = 3\nsteeps = 2", "no meaning for m, steeps; its keys can be model"),
-        ("a.toml", 'n = "3"', "n must be a whole number, 1 or more, not '3'"),
+        ("a.toml", 'n = "3"', "n must be a whole number from 1 to 1000000, not '3'"),
         ("a.toml", "n = true", "n must be a whole number"),
         ("a.toml", "n = ", "is malformed"),
         ("a.yaml", "n: [", "is malformed"),
         ("a.yaml", "!!python/object/apply:os.system ['true']", "is malformed"),
         ("a.yaml", "- n", "must hold keys"),
+        ("a.yaml", "n: 3\nn: 4", "is malformed: it has a key twice"),
+        ("a.yaml", "n: 9999999999", "n must be a whole number from 1 to 1000000"),
         ("a.toml", "methods = [3]", "methods must be a list of names"),
         ("a.toml", 'methods = [{method = "center", size = 3}]', "center has no option 'size'"),
         ("a.toml", 'methods = [{method = "centre"}]', "did you mean center"),
@@ -242,6 +245,15 @@ def test_a_file_that_says_something_else_is_refused(tmp_path, capsys, name, text
     line = do(capsys, "compare", "--config", tmp_path / name, "--out", tmp_path / "out", status=2)
     assert says in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("other", [{"about": 5}, {"settings": None}])
+def test_settings_that_are_no_object_are_damaged(tmp_path, other):
+    held = {"settings": {}, "about": {}, **other}
+    held["hash"] = settings_hash(held["settings"])
+    (tmp_path / "settings.json").write_text(json.dumps(held))
+    with pytest.raises(ValueError, match=r"settings\.json is damaged"):
+        read_run(tmp_path)
 
 
 def test_every_argument_is_said_in_python_on_the_command_line_and_in_the_docstring(capsys):
