@@ -14,7 +14,7 @@ DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all compare-many methods leaderboard findings studies style types tests test test-all test-lowest test-gpu bench lint format clean
+.PHONY: help install demo demo-page viewer-picture cards figures docs release-check compare-all compare-many compare-models methods leaderboard findings studies style types tests test test-all test-lowest test-gpu bench lint format clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -47,8 +47,9 @@ compare-all: install
 	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word \
 		-o $(MEASURED)/regeneration
 
-# All methods on two hundred images (docs/leaderboard.toml; some forty minutes on one core): what pages
-# quote is of these. All comparisons go on where they were stopped. To try it on fewer images:
+# All methods on two hundred images of `scenes` (some eighty minutes on one core), and most on eighty of
+# `things` and of `things-dit` (some half an hour each): docs/leaderboard-MODEL.toml. What pages quote is of
+# these. All comparisons go on where they were stopped. To try it on fewer images:
 #     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
 #         LEADERBOARD=out/few-leaderboard LAYERS="-n 16 --calibration 8" BOTH="-n 8 --calibration 8"
 MANY :=
@@ -57,15 +58,21 @@ LAYERS := -n 200 --calibration 24
 BOTH := -n 8 --calibration 4
 
 compare-many: install
-	$(BIN)/wordlight compare --config docs/leaderboard.toml $(MANY) -o $(LEADERBOARD)/many
+	$(BIN)/wordlight compare --config docs/leaderboard-scenes.toml $(MANY) -o $(LEADERBOARD)/many
+
+compare-models: install
+	for model in things-dit things; do \
+		$(BIN)/wordlight compare --config docs/leaderboard-$$model.toml $(MANY) \
+			-o $(LEADERBOARD)/$$model || exit 1; \
+	done
 
 methods: compare-many ## remake the pictures and numbers of docs/methods
 	$(BIN)/wordlight study sanity -n 2 --steps 1 -o $(MEASURED)/sanity
 	$(BIN)/python docs/make_methods.py $(LEADERBOARD)/many --sanity $(MEASURED)/sanity
 
-leaderboard: compare-many compare-all ## remake the tables and the picture of docs/leaderboard.md
+leaderboard: compare-many compare-all compare-models ## remake the tables and the picture of docs/leaderboard.md
 	$(BIN)/python docs/make_leaderboard.py $(LEADERBOARD)/many $(MEASURED)/all \
-		$(MEASURED)/regeneration
+		$(MEASURED)/regeneration --models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things
 
 # Some ten minutes on one core beside the leaderboard, whose images and maps are used again.
 findings: leaderboard ## remake the tables and figures of docs/findings.md
@@ -78,7 +85,8 @@ findings: leaderboard ## remake the tables and figures of docs/findings.md
 		--method self-attention-refined --method occlusion --method input-x-gradient \
 		--method guidance-norm --method shuffled-word --pairs all -o $(LEADERBOARD)/both
 	$(BIN)/python docs/make_findings.py $(LEADERBOARD)/many --layers $(LEADERBOARD)/layers \
-		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both
+		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both \
+		--models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things
 
 # Some minutes on one core.
 studies: install ## remake the tables of docs/studies.md

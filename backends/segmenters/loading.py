@@ -16,6 +16,8 @@ KINDS = {
     "oneformer": ("task", "synonyms", "revision"),
     "clipseg": ("classes", "threshold", "revision"),
 }
+#: Comes with the package, and is named by itself.
+EMBEDDED = "things"
 
 
 def load_segmenter(
@@ -27,18 +29,23 @@ def load_segmenter(
         spec: ``KIND:MODEL``, a Hub id or a folder, with options after commas:
             ``"mask2former:facebook/mask2former-swin-base-coco-panoptic,task=panoptic"``.
             ``synonyms`` and ``classes`` name files: lines ``class<TAB>word, word``, and a name a
-            line.
+            line. ``"things"`` is the embedded one of the nouns of ``things``.
         device: a GPU where there is one, if None.
         cache: the folder in which masks are kept; see ``default_folder``.
 
     Raises:
         SegmenterLoadError: no such kind, option, model or file.
     """
+    if spec == EMBEDDED:
+        from wordlight.backends.segmenters.things import Things
+
+        return Things()
     first, *rest = re.split(r",(?=[a-z]+=)", spec)
     kind, colon, model = first.partition(":")
     if kind not in KINDS or not colon or not model:
         raise SegmenterLoadError(
-            f"a segmenter is named as KIND:MODEL with one of {', '.join(KINDS)}, not {spec!r}"
+            f"a segmenter is named as KIND:MODEL with one of {', '.join(KINDS)}, or as {EMBEDDED}, "
+            f"not {spec!r}"
         )
     given = dict(text.split("=", 1) for text in rest)
     if unknown := sorted(given.keys() - set(KINDS[kind])):

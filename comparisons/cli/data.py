@@ -10,6 +10,8 @@ from pathlib import Path
 
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.progress_bar import ProgressBar
+from wordlight.backends.prompted_data import DATA
+from wordlight.backends.prompts import check_split
 from wordlight.comparisons.cli.arguments import (
     Commands,
     add_command,
@@ -19,6 +21,7 @@ from wordlight.comparisons.cli.arguments import (
     add_seed,
 )
 from wordlight.comparisons.runs.options import ModelOptions
+from wordlight.comparisons.store.output_folder import writable_folder
 from wordlight.comparisons.wording import counted
 
 #: Doubtful masks that are named; more are counted.
@@ -36,6 +39,16 @@ Run again, it goes on where it was stopped; with a larger -n it adds images.
 examples:
   wordlight data make coco-gen --captions captions_val2014.json -n 200 -o out/coco-gen
   wordlight data make unreal-gen --captions captions_val2014.json --tags captions.conllu -o out/u
+"""
+
+_PROMPTS_EPILOG = """\
+Writes prompts.txt, a prompt a line, and prompts.conllu, their parts of speech and dependencies as
+their grammar makes them. They are those of `wordlight compare --data scenes` or `things`, for
+commands that take captions.
+
+examples:
+  wordlight data prompts things -n 200 -o out/prompts
+  wordlight data make coco-gen --captions out/prompts/prompts.txt --model things-dit -o out/set
 """
 
 _CHECK_EPILOG = """\
@@ -93,6 +106,16 @@ def add_to(commands: Commands) -> None:
     add_model(make)
     add_output(make, bars="progress bar")
     make.set_defaults(run=run_make)
+    prompts = add_command(
+        actions, "prompts", "write prompts that embedded models know", _PROMPTS_EPILOG
+    )
+    prompts.add_argument("kind", choices=tuple(DATA), help="the prompts' data")
+    prompts.add_argument("--split", default="test", help="the prompts' split (default: test)")
+    add_count(prompts, 200)
+    prompts.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder for the files"
+    )
+    prompts.set_defaults(run=run_prompts, quiet=True)
     check = add_command(actions, "check", "read a data set from end to end", _CHECK_EPILOG)
     check.add_argument("data", metavar="DATA", help="FORMAT:PATH, or a path; see docs/datasets.md")
     check.add_argument(
@@ -150,6 +173,22 @@ def run_make(arguments: argparse.Namespace) -> None:
         print(json.dumps(facts))
     else:
         print(f"{counted(made.there, 'image')} in {arguments.out}, {made.drawn} of them drawn now")
+
+
+def run_prompts(arguments: argparse.Namespace) -> None:
+    """Write the prompts of a split, and their tags."""
+    from wordlight.comparisons.datasets.tagged_text import as_conllu
+    from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
+
+    data = DATA[arguments.kind]
+    check_split(arguments.split, data.splits)
+    scenes = [data.rendered(arguments.split, index).scene for index in range(arguments.n)]
+    with writable_folder(arguments.out) as out:
+        lines = "".join(f"{scene.prompt}\n" for scene in scenes)
+        tags = "".join(as_conllu(tag_scene(scene)) for scene in scenes)
+        write_atomically(out / "prompts.txt", lines.encode())
+        write_atomically(out / "prompts.conllu", tags.encode())
+    print(f"{counted(arguments.n, 'prompt')} in {arguments.out}")
 
 
 def run_check(arguments: argparse.Namespace) -> None:

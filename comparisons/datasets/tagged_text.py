@@ -70,6 +70,17 @@ def read_conllu(path: str | Path) -> Iterator[TaggedText]:
         yield _sentence(path, text, rows)
 
 
+def as_conllu(text: TaggedText) -> str:
+    """Return a sentence in CoNLL-U, with the empty line that ends it."""
+    lines = [f"# text = {text.text}"]
+    for number, token in enumerate(text.tokens, 1):
+        head = 0 if token.head is None else token.head + 1
+        relation = token.relation or "_"
+        fields = (number, token.text, "_", token.tag, "_", "_", head, relation, "_", "_")
+        lines.append("\t".join(map(str, fields)))
+    return "\n".join(lines) + "\n\n"
+
+
 def tag_by_spacy(texts: Iterable[str], model: str) -> Iterator[TaggedText]:
     """Texts tagged by a spaCy pipeline, one at a time.
 

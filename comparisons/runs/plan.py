@@ -109,7 +109,7 @@ class Plan(ModelOptions):
     masks: str | Segmenter | None = option(
         TEXT,
         "the segmenter that makes masks for images without: mask2former:MODEL, oneformer:MODEL or "
-        "clipseg:MODEL, with a Hub id or a folder",
+        "clipseg:MODEL, with a Hub id or a folder, or things, of what the model things can draw",
         default=None,
         metavar="SEGMENTER",
     )

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wordlight.backends.prompted_data import DATA
 from wordlight.backends.prompts import AskedScene
 from wordlight.backends.scenes import grammar as scenes
 from wordlight.backends.scenes.grammar import Group, Scene
 from wordlight.backends.things import grammar as things
+from wordlight.comparisons.cli.main import main
+from wordlight.comparisons.datasets.tagged_text import read_conllu
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
 
 RED = Group(1, None, "red", "circle")
@@ -106,3 +109,14 @@ def test_every_prompt_is_a_tree_over_its_words(seed, of, data):
         if token.relation in ("amod", "nummod"):
             # What describes an object depends on the noun that names it.
             assert scene.words[index].referent == scene.words[token.head].referent
+
+
+@pytest.mark.parametrize("kind", ["scenes", "things"])
+def test_prompts_are_written_with_their_tags(kind, tmp_path, capsys):
+    assert main(["data", "prompts", kind, "-n", "6", "-o", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"6 prompts in {tmp_path}\n"
+    texts = [tag_scene(DATA[kind].rendered("test", index).scene) for index in range(6)]
+    assert list(read_conllu(tmp_path / "prompts.conllu")) == texts
+    assert (tmp_path / "prompts.txt").read_text().splitlines() == [text.text for text in texts]
+    assert main(["data", "prompts", kind, "--split", "none", "-o", str(tmp_path)]) == 2
+    assert "no split 'none'; there are train" in capsys.readouterr().err
