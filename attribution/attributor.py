@@ -156,6 +156,11 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         """Return whether ``return_convergence_delta`` can be asked for."""
         return False
 
+    @property
+    def saw_masks(self) -> bool:
+        """Whether its options were fitted to masks, so that a comparison shows it apart."""
+        return False
+
     def settings(self) -> dict[str, Any]:
         """All that changes the answer, as plain data: the constructor's options."""
         return {name: getattr(self, name) for name in options_of(type(self))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from pathlib import Path
+from typing import ClassVar, Literal, TypeGuard, get_args
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,7 @@ from array_api_compat import array_namespace
 
 from wordlight.attribution.methods.attention_average import average_on_grid, merge_tokens
 from wordlight.attribution.methods.encoded_words import EncodedWords
+from wordlight.attribution.methods.token_fitting import load_tokens
 from wordlight.attribution.options import list_of, one_of
 from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.words import Word
@@ -57,12 +59,14 @@ class OpenVocabulary(EncodedWords):
         scores: ``"share"`` of the softmax, or ``"raw"``: QKᵀ·scale as OVAM takes it, which may be
             below zero.
         layers: names, or beginnings of names, of the layers that count; all where None.
-        tokens: embeddings to take for some words, by text, such as ``fit_token`` fits to masks; a
-            row with such is one that has seen masks.
+        tokens: embeddings to take for some words, by text, such as ``fit_token`` fits to masks, or
+            the file to which ``save_tokens`` wrote them; a row with such is one that has seen
+            masks.
 
     Raises:
         ValueError: a context without ``{word}``, tokens that are no lists of numbers; a word asked
             for twice, tokens of another number of channels than the model's (when asked).
+        FileNotFoundError, FileFormatError: a file of tokens that isn't there, or isn't one.
         PromptTooLongError: a word that doesn't fit into the encoder's context with the text around
             it (when asked).
     """
@@ -73,12 +77,13 @@ class OpenVocabulary(EncodedWords):
     paper: ClassVar[str] = "Marcos-Manchón et al. 2024, arXiv 2403.14291"
 
     scores: Scores = "share"
-    tokens: Mapping[str, Sequence[float]] | None = None
+    tokens: Mapping[str, Sequence[float]] | str | Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tokens is not None:
-            self.tokens = _checked(self.tokens)
+            given = self.tokens
+            self.tokens = _checked(load_tokens(Path(given)) if _is_file(given) else given)
         if one_of("scores", self.scores, get_args(Scores)) == "raw":
             self.backend.require(frozenset({"attention_measures"}), f"{self.name} of raw scores")
             self.needs = self.needs | {"attention_measures"}  # type: ignore[misc]
@@ -109,10 +114,14 @@ class OpenVocabulary(EncodedWords):
         given = sum(self._token_of(player) is not None for player in players)
         return given + super()._n_carried(players, placed)
 
+    @property
+    def saw_masks(self) -> bool:
+        return self.tokens is not None
+
     def _token_of(self, word: Word) -> Sequence[float] | None:
         """The embedding that was given for a word."""
-        given = (self.tokens or {}).items()
-        return next((token for text, token in given if word.matches(text)), None)
+        given = self.tokens if isinstance(self.tokens, Mapping) else {}
+        return next((token for text, token in given.items() if word.matches(text)), None)
 
     def _given(self, question: Question) -> dict[Word, Array]:
         """The embeddings ``(1, channels)`` that were given for players."""
@@ -153,6 +162,10 @@ class OpenVocabulary(EncodedWords):
         words = zip(positions, places, strict=True)
         keys = OtherKeys.of(xp.concat(parts, axis=0), words, own.shape[0], of_prompt)
         return keys, positions
+
+
+def _is_file(tokens: object) -> TypeGuard[str | Path]:
+    return isinstance(tokens, str | Path)
 
 
 def _checked(tokens: object) -> dict[str, tuple[float, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from scipy.special import expit
 from wordlight.attribution.methods.attention_average import average_on_grid
 from wordlight.attribution.options import number
 from wordlight.attribution.resize import average_down
+from wordlight.backends.arrays_file import FileFormatError, read_arrays, write_arrays
 from wordlight.backends.attention import AttentionQuery, OtherKeys
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
 
+#: The kind of file that holds tokens, and its version.
+_FILE = ("tokens", 1)
 Floats = npt.NDArray[np.float64]
 
 
@@ -52,10 +56,7 @@ def fit_token(
             whose layers make keys on the way (transformers).
         MissingCapabilityError: a model without scores of other words.
     """
-    needs = frozenset({"attention", "attention_keys", "attention_measures"})
-    backend.require(needs, "fit_token")
-    if backend.carries_words:
-        raise ValueError("fit_token needs keys that are linear in the embedding, as a UNet's are")
+    check_fits(backend)
     weight = number("penalty", penalty)
     query = AttentionQuery(None if layers is None else tuple(layers), measure="scores")
     maps, wanted = [], []
@@ -65,6 +66,33 @@ def fit_token(
     if not maps or not 0 < np.concatenate(wanted).mean() < 1:
         raise ValueError("masks with something inside and something outside are needed to fit to")
     return _fitted(np.concatenate(maps), np.concatenate(wanted), weight)
+
+
+def check_fits(backend: Backend) -> None:
+    """Raise ValueError or MissingCapabilityError, as ``fit_token`` does, for a model that tokens
+    can't be fitted to."""
+    needs = frozenset({"attention", "attention_keys", "attention_measures"})
+    backend.require(needs, "fit_token")
+    if backend.carries_words:
+        raise ValueError("fit_token needs keys that are linear in the embedding, as a UNet's are")
+
+
+def save_tokens(path: Path, tokens: Mapping[str, Sequence[float]], model_id: str) -> None:
+    """Write tokens by word, for ``OpenVocabulary(tokens="FILE")``, and the model of their
+    channels."""
+    arrays = {str(k): np.asarray(token, np.float32) for k, token in enumerate(tokens.values())}
+    write_arrays(path, *_FILE, arrays, {"words": list(tokens), "model": model_id})
+
+
+def load_tokens(path: Path) -> dict[str, tuple[float, ...]]:
+    """Read what ``save_tokens`` wrote; raises FileNotFoundError, FileFormatError."""
+    arrays, facts = read_arrays(path, *_FILE)
+    words = facts.get("words")
+    if not isinstance(words, list) or sorted(arrays) != sorted(map(str, range(len(words)))):
+        raise FileFormatError(f"{path} doesn't have one token for each of its words")
+    if any(token.ndim != 1 for token in arrays.values()):
+        raise FileFormatError(f"{path} has a token that is no row of numbers")
+    return {str(word): tuple(arrays[str(k)].tolist()) for k, word in enumerate(words)}
 
 
 def _basis(

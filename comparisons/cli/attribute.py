@@ -18,6 +18,7 @@ from wordlight.attribution import registry
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.film import by_step, save_film
 from wordlight.attribution.maps import AttributionMaps
+from wordlight.attribution.methods.token_fitting import check_fits
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.backend import Inversion
 from wordlight.backends.loading import default_framework
@@ -31,6 +32,7 @@ from wordlight.comparisons.cli.arguments import (
     add_output,
     share,
 )
+from wordlight.comparisons.cli.fitted_tokens import FittedTokens
 from wordlight.comparisons.cli.given_picture import GivenPicture
 from wordlight.comparisons.cli.picture_metadata import prompt_of_picture
 from wordlight.comparisons.results.side_by_side import view
@@ -54,6 +56,8 @@ examples:
       --method occlusion --method daam -o out/
   wordlight attribute "a red circle and a blue square" --word triangle \\
       --method open-vocabulary -o out/
+  wordlight attribute "a dog on a bench" --image photo.jpg --word dog --fit dog=dog.png \\
+      --method open-vocabulary,scores=raw -o out/
   wordlight attribute "a red circle" --method integrated-gradients,n_steps=32,steps=4 -o out/
   wordlight attribute "a dog" --model path/to/model --sampling-steps 30 --guidance 7.5 -o out/
   wordlight attribute "a dog on a bench" --image photo.jpg --masks -o out/photo
@@ -64,11 +68,12 @@ examples:
 IMAGE = "image.png"
 DEFAULT_METHOD = "daam"
 VIEWER = "viewer.html"
+TOKENS = "tokens.safetensors"
 _LISTING = "attribute.json"
 _COMMAND = "wordlight attribute"
 _OURS = re.compile(
     r"image\.png|viewer\.html|(overlay|mask)-\d+-[^/]*\.png|film-\d+-[^/]*\.gif"
-    r"|maps(-[^/]*)?\.safetensors"
+    r"|maps(-[^/]*)?\.safetensors|tokens\.safetensors"
 )
 
 
@@ -116,6 +121,16 @@ def add_to(commands: Commands) -> None:
         help=(
             "a word or phrase of the prompt to show, wherever it occurs (with --method "
             "open-vocabulary also one that isn't in it); repeatable (default: every word)"
+        ),
+    )
+    parser.add_argument(
+        "--fit",
+        action="append",
+        metavar="WORD=MASK",
+        help=(
+            "fit a token to this mask of the image, a picture of its size, for --method "
+            "open-vocabulary to ask for in the word's place; repeatable; tokens.safetensors has "
+            "them afterwards, for other images: open-vocabulary,tokens=FILE"
         ),
     )
     parser.add_argument(
@@ -203,6 +218,7 @@ def run(arguments: argparse.Namespace) -> None:
         if methods.count(name) > 1:
             raise ValueError(f"{name} can be asked once: its files go by its name")
     picture = GivenPicture.of(arguments)
+    fits = FittedTokens.of(arguments.fit or (), methods)
     if arguments.prompt is None:
         written = prompt_of_picture(arguments.image)
         arguments.prompt = written.prompt
@@ -212,6 +228,8 @@ def run(arguments: argparse.Namespace) -> None:
     own.check_free([IMAGE, VIEWER])
     say(f"loading {options.model} on {options.framework or default_framework()}")
     backend = options.load()
+    if fits.masks:
+        check_fits(backend)
     attributors = [registry.construct(backend, name, chosen) for name, chosen in asked]
     for attributor in attributors:
         check_steps(attributor.name, attributor.steps, backend)
@@ -219,6 +237,7 @@ def run(arguments: argparse.Namespace) -> None:
     text = arguments.negative_prompt if negative else arguments.prompt
     tokens = backend.tokenize(text)
     shown = _shown(PromptWords.of(tokens), arguments.word)
+    fits.check_words(shown)
     players: list[WordKey] | None = None
     if arguments.word:
         # The special positions are players of their own in any case.
@@ -241,6 +260,7 @@ def run(arguments: argparse.Namespace) -> None:
     several = len(attributors) > 1
     names = [_Names.of(shown, one.name if several else None, arguments) for one in attributors]
     files = [VIEWER, IMAGE, *(name for of_method in names for name in of_method.all)]
+    files += [TOKENS] if fits.masks else []
     own.check_free(files)
     answers: list[AttributionMaps] = []
     with written_at_once(arguments.out) as partial:
@@ -260,6 +280,9 @@ def run(arguments: argparse.Namespace) -> None:
         if negative:
             trajectory = trajectory.of_negative()
         Image.fromarray(trajectory.image).save(partial / IMAGE)
+        if fits.masks:
+            say(f"fitting {counted(len(fits.masks), 'token')} to masks")
+            attributors = fits.fitted(trajectory, picture, attributors, partial / TOKENS)
         for attributor, of_method in zip(attributors, names, strict=True):
             effort = "" if arguments.budget is None else f" ({effort_of(attributor)})"
             say(f"asking {attributor.name}{effort} about {counted(len(shown), 'word')}")

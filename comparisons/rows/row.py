@@ -347,6 +347,8 @@ def _given(backend: Backend, name: str | None, method: TextImageAttributor, step
     extra = "steps" in method.settings() and method.steps != steps
     if extra:
         slug, label = _step_names(slug, method.steps)
+    if method.saw_masks:
+        label, extra = f"{label} (fitted to masks)", True
     return Row(
         slug,
         label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from wordlight.attribution import DAAM, OpenVocabulary, PromptWords
-from wordlight.attribution.methods.token_fitting import fit_token
+from wordlight.attribution.methods.token_fitting import fit_token, load_tokens, save_tokens
 from wordlight.attribution.testing import check_attributor
 from wordlight.attribution.testing.model import TEXT, ToyModel
+from wordlight.backends.arrays_file import FileFormatError, write_arrays
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.trajectory import Trajectory
+from wordlight.comparisons.rows.row import build_rows
 
 MODEL = ToyModel()
 RUNS = [MODEL.sample(prompt, seed=k) for k, prompt in enumerate(("a red circle", "two dogs"))]
@@ -73,6 +76,36 @@ def test_open_vocabulary_takes_given_tokens() -> None:
     assert np.allclose(np.asarray(found["red"]), np.asarray(daam["red"]), atol=1e-5)
     assert maps.provenance.settings["tokens"] == {"Dog": tuple(dog.tolist())}
     check_attributor(lambda b: OpenVocabulary(b, tokens={"dog": [0.5] * TEXT}))
+
+
+def test_tokens_in_a_file(tmp_path: Path) -> None:
+    token = np.random.default_rng(2).standard_normal(TEXT).astype(np.float32).tolist()
+    save_tokens(tmp_path / "tokens", {"Dog": token, "../cat": token[::-1]}, MODEL.model_id)
+    assert load_tokens(tmp_path / "tokens") == {"Dog": tuple(token), "../cat": tuple(token[::-1])}
+    named, given = (
+        OpenVocabulary(MODEL, tokens=tokens)
+        for tokens in (str(tmp_path / "tokens"), {"Dog": token, "../cat": token[::-1]})
+    )
+    assert named.settings() == given.settings()
+    assert named.saw_masks
+    assert not OpenVocabulary(MODEL).saw_masks
+    (row,) = build_rows(
+        MODEL, [{"method": "open-vocabulary", "tokens": str(tmp_path / "tokens")}], {}, 4
+    )
+    assert row.extra
+    assert row.label == "open-vocabulary (fitted to masks)"
+    with pytest.raises(FileNotFoundError, match="no file dog"):
+        OpenVocabulary(MODEL, tokens="dog")
+    RUNS[0].save(tmp_path / "run")
+    with pytest.raises(FileFormatError, match="run"):
+        OpenVocabulary(MODEL, tokens=tmp_path / "run")
+    for arrays, facts in (
+        ({"0": np.ones(3)}, {"words": ["a", "b"]}),
+        ({"0": np.ones((1, 3))}, {"words": ["a"]}),
+    ):
+        write_arrays(tmp_path / "wrong", "tokens", 1, arrays, facts)
+        with pytest.raises(FileFormatError, match="token"):
+            load_tokens(tmp_path / "wrong")
 
 
 def test_what_is_refused() -> None:

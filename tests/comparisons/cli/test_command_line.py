@@ -274,6 +274,41 @@ def test_attribute_makes_a_film_of_steps(tmp_path, capsys, monkeypatch):
     assert "no film" in refused(capsys, *ask, "--film", "--method", "uniform")
 
 
+def test_attribute_fits_a_token_to_a_mask(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wordlight.backends.loading.load", lambda *_model, **_where: ToyModel())
+    method = ["--method", "open-vocabulary,scores=raw"]
+    ask = ["attribute", "a red circle", "--quiet", "-o", str(tmp_path / "out"), "--word", "dog"]
+    mask = np.zeros((16, 24), np.uint8)
+    mask[4:12, 8:20] = 255
+    Image.fromarray(mask).save(tmp_path / "dog.png")
+    fit = ["--fit", f"dog={tmp_path / 'dog.png'}"]
+    assert main([*ask, *method, *fit, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["methods"][0]["settings"]["tokens"]["dog"]
+    inside = mask[::4, ::4] > 0
+    fitted = np.asarray(AttributionMaps.load(tmp_path / "out" / "maps.safetensors")["dog"])
+    assert fitted.shape == inside.shape
+    assert np.mean(fitted[inside][:, None] > fitted[~inside]) > 0.8
+    # The file is for other images, and is an own file of the folder.
+    given = f"open-vocabulary,scores=raw,tokens={tmp_path / 'out' / 'tokens.safetensors'}"
+    other = ["attribute", "two dogs", "--quiet", "-o", str(tmp_path / "there"), "--word", "dog"]
+    assert main([*other, "--method", given, "--json"]) == 0
+    used = json.loads(capsys.readouterr().out)["methods"][0]["settings"]["tokens"]["dog"]
+    assert np.allclose(used, told)
+    assert main([*ask, *method]) == 0
+    assert not (tmp_path / "out" / "tokens.safetensors").exists()
+    capsys.readouterr()
+    Image.fromarray(mask[:8]).save(tmp_path / "low.png")
+    for more, says in (
+        ([*method, "--fit", "dog"], "--fit takes WORD=MASK"),
+        ([*method, *fit, *fit], "--fit names 'dog' twice"),
+        (fit, "--fit is for open-vocabulary"),
+        ([*method, "--fit", f"cat={tmp_path / 'dog.png'}"], "ask for the word, too"),
+        ([*method, "--fit", f"dog={tmp_path / 'no.png'}"], "no.png"),
+        ([*method, "--fit", f"dog={tmp_path / 'low.png'}"], "is 24x8 pixels, and the image 24x16"),
+    ):
+        assert says in refused(capsys, *ask, *more)
+
+
 def test_attribute_explains_a_given_picture(tmp_path, capsys, monkeypatch):
     seen = []
 
