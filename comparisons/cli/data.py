@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from wordlight.backends.arrays_file import write_atomically
@@ -68,6 +69,7 @@ coco, coco-gen and folder take spacy=PIPELINE or tags=FILE (CoNLL-U): only nouns
 
 examples:
   wordlight data check my-images --sheet sheet.png
+  wordlight data check coco-gen:out/set,unannotated=yes --masks things --sheet sheet.png
   wordlight data check coco:coco2017,kind=panoptic --skip-malformed
 """
 
@@ -126,6 +128,11 @@ def add_to(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="write the first images with their masks to this PNG",
+    )
+    check.add_argument(
+        "--masks",
+        metavar="SEGMENTER",
+        help="what makes masks of images without, to be looked at: as compare --masks takes it",
     )
     add_output(check, bars="progress bar")
     check.set_defaults(run=run_check)
@@ -196,12 +203,14 @@ def run_check(arguments: argparse.Namespace) -> None:
     from wordlight.comparisons.datasets import open_dataset
     from wordlight.comparisons.datasets.images.dataset_images import split_of_listing
     from wordlight.comparisons.results.contact_sheet import ContactSheet, doubtful_masks
+    from wordlight.comparisons.rows.supervised import mask_maker
 
     if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
         raise ValueError(f"the sheet is a PNG: call it {arguments.sheet.with_suffix('.png')}")
     dataset = open_dataset(arguments.data, on_error="skip" if arguments.skip_malformed else "raise")
     words: Counter[str] = Counter()
     doubtful: list[str] = []
+    maker = mask_maker(arguments.masks, None)
     sheet = ContactSheet()
     items = bare = 0
     total = len(dataset)
@@ -214,6 +223,9 @@ def run_check(arguments: argparse.Namespace) -> None:
             continue
         items += 1
         bare += item.annotations is None
+        if maker is not None and item.annotations is None and item.image is not None:
+            found, _ = maker.annotate(item.prompt, item.image)
+            item = replace(item, annotations=tuple(found))
         doubtful += doubtful_masks(item)
         sheet.add(item)
         words.update(annotation.category for annotation in item.annotations or ())

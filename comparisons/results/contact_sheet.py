@@ -19,7 +19,7 @@ from wordlight.comparisons.datasets.dataset import AnnotatedImage, Annotation
 from wordlight.comparisons.results.figures import figure_png
 
 #: Items that a sheet shows: more are too small, or too many pages.
-MOST_SHOWN = 48
+MOST_SHOWN = 60
 #: Shares of an image above and below which a mask is more likely a mistake than an object.
 NEARLY_ALL, NEARLY_NOTHING = 0.95, 0.0005
 #: The same of ground and stuff, such as the sky.

@@ -10,9 +10,10 @@ from PIL import Image
 
 from tests.comparisons import dataset_files as files
 from tests.comparisons.dataset_files import HEIGHT, WIDTH, save
+from wordlight.backends.things.render import rendered
 from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.datasets.dataset import AnnotatedImage, Annotation
-from wordlight.comparisons.results.contact_sheet import ContactSheet, doubtful_masks
+from wordlight.comparisons.results.contact_sheet import MOST_SHOWN, ContactSheet, doubtful_masks
 
 
 def item(mask, prompt="a dog & $x_1$ sky", place="dog", sample="one"):
@@ -45,8 +46,8 @@ def test_a_mask_is_shown_where_it_is():
 
 
 def test_many_items_are_not_all_shown():
-    few = drawn(*[item(square(8)) for _ in range(48)])
-    many = drawn(*[item(square(8)) for _ in range(60)])
+    few = drawn(*[item(square(8)) for _ in range(MOST_SHOWN)])
+    many = drawn(*[item(square(8)) for _ in range(MOST_SHOWN + 6)])
     assert np.array_equal(few, many)
 
 
@@ -87,3 +88,20 @@ def test_prompts_alone_have_no_sheet(tmp_path, capsys):
 def test_a_sheet_of_another_kind_is_refused(tmp_path, capsys):
     assert main(["data", "check", "rendered-scenes", "--sheet", str(tmp_path / "s.jpg")]) == 2
     assert "the sheet is a PNG: call it" in capsys.readouterr().err
+
+
+def test_a_segmenter_makes_the_masks_to_look_at(tmp_path, capsys):
+    scene = rendered("test", 2)
+    save(tmp_path / "set" / "0" / "output.png", scene.image)
+    (tmp_path / "set" / "0" / "prompt.txt").write_text(scene.scene.prompt)
+    asked = ["data", "check", f"coco-gen:{tmp_path / 'set'},unannotated=yes", "--quiet", "--json"]
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["words"] == {}
+    sheet = tmp_path / "sheet.png"
+    assert main([*asked, "--masks", "things", "--sheet", str(sheet)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    # "a large hot dog, a tie and a panda in front of a brick wall."
+    assert facts["words"]["object"] >= 2
+    assert facts["words"]["stuff"] == 1
+    assert facts["without_masks"] == 1
+    assert sheet.is_file()
