@@ -371,7 +371,7 @@ def of_torch(
 def _of_kernel(name: str, module: torch.nn.Module, arguments: Mapping[str, Any]) -> AttentionCall:
     """A call of one of diffusers' kernels, as it is given its arguments."""
     query, key, value = (arguments[n].transpose(1, 2) for n in ("query", "key", "value"))
-    options = {n: arguments.get(n) for n in ("attn_mask", "scale", "is_causal")}
+    options: dict[str, Any] = {n: arguments.get(n) for n in ("attn_mask", "scale", "is_causal")}
     return replace(of_torch(name, module, query, key, value, **options), other_kernel=True)
 
 

@@ -308,5 +308,5 @@ def _is_misread(image: Image.Image) -> bool:
     """Return whether Pillow takes the bytes of a BMP for bits."""
     if image.format != "BMP" or image.mode != "1":
         return False
-    stride = int(image.tile[0].args[1])  # type: ignore[index]
+    stride = int(image.tile[0].args[1])  # type: ignore[attr-defined]
     return stride > (image.width + 31) // 32 * 4
