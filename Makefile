@@ -180,6 +180,7 @@ bench: install ## what tracing and replays cost, and Flax against PyTorch
 	$(BIN)/python benchmarks/bench_methods.py
 	$(BIN)/python benchmarks/bench_tracing.py
 	$(BIN)/python benchmarks/bench_replay.py
+	$(BIN)/python benchmarks/bench_images.py
 	$(BIN)/python benchmarks/bench_flax.py
 
 clean: ## remove what was built; .venv and runs/ stay

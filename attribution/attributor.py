@@ -6,7 +6,9 @@ import reprlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any, ClassVar, Literal, Self, dataclass_transform, overload
 
@@ -18,6 +20,7 @@ from wordlight.attribution.question import Answer, ConvergenceDelta, Question, S
 from wordlight.attribution.targets import Guidance, PixelTarget
 from wordlight.attribution.words import PromptWords, Word, WordKey
 from wordlight.backends.backend import Backend, Evaluations, MissingCapabilityError
+from wordlight.backends.gathering import gather
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -27,6 +30,9 @@ Steps = int | Sequence[int] | None
 
 #: Largest batch of one denoiser pass, where nothing else is asked for.
 _BATCH_SIZE = 16
+#: Images that are worked on side by side, and primitives whose passes they share.
+IMAGES_AT_ONCE = 8
+_SHARED = frozenset(("attention", "denoise", "denoise_jvp", "denoise_vjp"))
 
 
 class BudgetError(ValueError):
@@ -325,7 +331,8 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         """Maps over the image of each word.
 
         Args:
-            trajectory: of one image, or a list of them (gives a list).
+            trajectory: of one image, or a list of them (gives a list), which share passes of the
+                denoiser: see ``attempt_each``.
             words: the players: ``"circle"``, a phrase ``"red circle"``, an occurrence
                 ``("circle", 1)``, a character span ``slice(2, 12)``, or a list of such for words
                 that are one player without standing together, ``["red", ("circle", 0)]``.
@@ -371,7 +378,11 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                     f"{self.name} is asked about a trajectory or a list of them (backend.sample "
                     f"and backend.invert give such), not about {trajectory!r}"
                 )
-            return [self.attribute(one, words, budget=budget, **common) for one in trajectory]
+            found = self.attempt_each(list(trajectory), words, budget=budget, **common)
+            for one in found:
+                if isinstance(one, Exception):
+                    raise one
+            return found
         if words_of != "prompt":
             trajectory = trajectory_of(trajectory, words_of)
         if budget is not None:
@@ -394,14 +405,14 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         if self.needs & {"attention", "denoise", "denoise_jvp"}:
             trajectory.check_replayable()
             self.backend.check_made_here(trajectory)
-        before, halved = replace(self.backend.evaluations), self.backend.limits.halvings
+        halved = self.backend.limits.halvings
         self.backend.reset_peak_bytes()
         compiled = self.backend.compile_seconds()
         started = time.perf_counter()
-        answer = self._attribute(question)
+        with self.backend.counting_apart() as spent:
+            answer = self._attribute(question)
         compiled = self.backend.compile_seconds() - compiled
         seconds = max(time.perf_counter() - started - compiled, 0.0)
-        spent = self.backend.evaluations - before
         asked = question.target.settings() if self.takes_targets else {}
         provenance = Provenance(
             method=self.name,
@@ -435,6 +446,39 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             provenance=provenance,
         )
         return (maps, answer.delta) if return_convergence_delta else maps
+
+    def attempt_each(
+        self,
+        trajectories: Sequence[Trajectory],
+        words: Sequence[WordKey] | None = None,
+        **asked: Any,
+    ) -> list[Any]:
+        """``attribute`` of each of several images, with the error in the place of one that raises.
+
+        Images are worked on side by side, up to eight, so that small passes of the denoiser are
+        filled with the rows of several; maps differ from those of one image at a time by rounding
+        alone. ``seconds`` are then each image's share, by what it cost, of the time of all.
+        With ``internal_batch_size`` every image has passes of its own.
+        """
+        shared = self.backend.shares_passes and self.needs & _SHARED
+        at_once = IMAGES_AT_ONCE if shared and asked.get("internal_batch_size") is None else 1
+        found: list[Any] = []
+        for start in range(0, len(trajectories), at_once):
+            works = []
+            for one in trajectories[start : start + at_once]:
+                # A copy, so that what a method of one's own keeps while it works is of one image.
+                works.append(partial(copy(self).attribute, one, words, **asked))  # type: ignore[call-overload]
+                # They go on together: one bar says how far all are.
+                if at_once > 1:
+                    asked = {**asked, "show_progress": False}
+            compiled = self.backend.compile_seconds()
+            started = time.perf_counter()
+            made = gather(works)
+            if len(works) > 1:
+                compiled = self.backend.compile_seconds() - compiled
+                _share_time(made, max(time.perf_counter() - started - compiled, 0.0), compiled)
+            found += made
+        return found
 
     def _check_request(
         self,
@@ -494,6 +538,18 @@ def trajectory_of(trajectory: Trajectory, words_of: str) -> Trajectory:
     ``Trajectory.of_negative`` does."""
     one_of("words_of", words_of, ("prompt", "negative"))
     return trajectory if words_of == trajectory.words_of else trajectory.of_negative()
+
+
+def _share_time(found: Sequence[Any], seconds: float, compiled: float) -> None:
+    """Give maps that were made side by side their shares of the time that all of them took."""
+    made = [one[0] if isinstance(one, tuple) else one for one in found]
+    maps = [one for one in made if isinstance(one, AttributionMaps)]
+    costs = [one.provenance.forward_equivalents for one in maps]
+    for one, cost in zip(maps, costs, strict=True):
+        share = cost / sum(costs) if sum(costs) else 1 / len(maps)
+        one.provenance = replace(
+            one.provenance, seconds=share * seconds, compile_seconds=share * compiled
+        )
 
 
 def _too_dear(method: TextImageAttributor, least: int, budget: int, how: str) -> str:

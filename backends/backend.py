@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery, OtherKeys
-from wordlight.backends.batches import BatchLimits, join_rows
+from wordlight.backends.batches import BatchLimits, filled_up, join_rows
 from wordlight.backends.embedded import WORD_TEMPLATE, WORD_TEMPLATES
+from wordlight.backends.gathering import meet
 from wordlight.backends.sampling import (
     SamplingFacts,
     check_image,
@@ -59,6 +63,14 @@ class Conditioning:
         }
         return Conditioning(self.embeddings[rows], added)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Conditioning]) -> Conditioning:
+        """The conditioning of several batches, each array of which has a row for each row."""
+        if len(parts) == 1:
+            return parts[0]
+        added = {name: join_rows([one.added[name] for one in parts]) for name in parts[0].added}
+        return cls(join_rows([one.embeddings for one in parts]), added)
+
 
 @dataclass
 class Evaluations:
@@ -76,11 +88,21 @@ class Evaluations:
         """The cost in forward passes."""
         return self.forward + 2 * self.jvp + 3 * self.vjp
 
+    def add(self, other: Evaluations) -> None:
+        """Count another's evaluations too."""
+        self.forward += other.forward
+        self.jvp += other.jvp
+        self.vjp += other.vjp
+
     def __add__(self, other: Evaluations) -> Evaluations:
         return Evaluations(self.forward + other.forward, self.jvp + other.jvp, self.vjp + other.vjp)
 
     def __sub__(self, other: Evaluations) -> Evaluations:
         return Evaluations(self.forward - other.forward, self.jvp - other.jvp, self.vjp - other.vjp)
+
+
+#: The evaluations that are counted apart in this context, and whose they are.
+_apart: ContextVar[tuple[Backend, Evaluations] | None] = ContextVar("apart", default=None)
 
 
 class Backend(ABC):
@@ -95,6 +117,9 @@ class Backend(ABC):
     revision: str | None
     device: str
     dtype: str
+    #: Whether images that are explained side by side may share passes of the denoiser; which ones,
+    #: ``rows_together`` and ``replays_together`` say.
+    shares_passes: bool = False
 
     @property
     @abstractmethod
@@ -141,7 +166,7 @@ class Backend(ABC):
         return None
 
     def __init__(self) -> None:
-        self.evaluations = Evaluations()
+        self._evaluations = Evaluations()
         self._drawn_with: dict[str, Any] = {}
         self.limits = BatchLimits(self.is_out_of_memory, self.release_memory)
 
@@ -150,6 +175,34 @@ class Backend(ABC):
             f"<{type(self).__name__} of {self.model_id}: "
             f"{self.framework} on {self.device}, {self.dtype}>"
         )
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The counts so far; in ``counting_apart`` those of its block."""
+        apart = _apart.get()
+        return apart[1] if apart is not None and apart[0] is self else self._evaluations
+
+    @evaluations.setter
+    def evaluations(self, counts: Evaluations) -> None:
+        apart = _apart.get()
+        if apart is not None and apart[0] is self:
+            _apart.set((self, counts))
+        else:
+            self._evaluations = counts
+
+    @contextmanager
+    def counting_apart(self) -> Iterator[Evaluations]:
+        """A block whose evaluations are counted by themselves, and added to the others at its end.
+
+        So what is done in other threads at the same time isn't counted in.
+        """
+        spent = Evaluations()
+        token = _apart.set((self, spent))
+        try:
+            yield spent
+        finally:
+            _apart.reset(token)
+            self.evaluations.add(spent)
 
     @property
     def lacks(self) -> Mapping[str, str]:
@@ -383,13 +436,12 @@ class Backend(ABC):
         """
         self.require(frozenset({"denoise"}), "denoise")
         self._check_added(conditioning.added)
-        n_rows = int(latents.shape[0])
-        self.evaluations.forward += n_rows
+        self.evaluations.forward += int(latents.shape[0])
 
-        def some(rows: slice) -> Array:
-            return self._denoise(latents[rows], timestep, conditioning.of_rows(rows, n_rows))
+        def run(latents: Array, told: Conditioning) -> Array:
+            return self._denoise(latents, timestep, told)
 
-        return join_rows(self.limits.parts("denoise", n_rows, n_rows, some))
+        return self._by_rows("denoise", run, latents, timestep, conditioning)
 
     def denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
@@ -404,14 +456,42 @@ class Backend(ABC):
         self.require(frozenset({"denoise_jvp"}), "denoise_jvp")
         _one("denoise_jvp", latents)
         self._check_added(conditioning.added)
-        n_tangents = int(tangents.shape[0])
-        self.evaluations.jvp += n_tangents
+        self.evaluations.jvp += int(tangents.shape[0])
+        most = self.rows_together("denoise_jvp", latents, conditioning)
 
-        def some(rows: slice) -> tuple[Array, Array]:
-            return self._denoise_jvp(latents, timestep, conditioning, tangents[rows])
+        def of_one(latents: Array, told: Conditioning, tangents: Array) -> tuple[Array, Array]:
+            def some(rows: slice) -> tuple[Array, Array]:
+                return self._denoise_jvp(latents, timestep, told, tangents[rows])
 
-        parts = self.limits.parts("denoise_jvp", n_tangents, n_tangents, some)
-        return parts[0][0], join_rows([changes for _, changes in parts])
+            n = int(tangents.shape[0])
+            parts = self.limits.parts("denoise_jvp", n, n, some)
+            return parts[0][0], join_rows([changes for _, changes in parts])
+
+        def of_all(asked: list[tuple[Array, Conditioning, Array]]) -> list[tuple[Array, Array]]:
+            most_directions = max(int(tangents.shape[0]) for *_, tangents in asked)
+
+            def some(images: slice) -> list[tuple[Array, Array]]:
+                part = asked[images]
+                if len(part) == 1:
+                    return [of_one(*part[0])]
+                xp = array_namespace(latents)
+                values, changes = self._denoise_jvp_of_images(
+                    join_rows([one for one, *_ in part]),
+                    timestep,
+                    Conditioning.joined([one for _, one, _ in part]),
+                    xp.stack([filled_up(one, most_directions) for *_, one in part]),
+                )
+                return [
+                    (values[k : k + 1], changes[k, : one.shape[0]])
+                    for k, (*_, one) in enumerate(part)
+                ]
+
+            at_once = max(most // most_directions, 1)
+            parts = self.limits.parts("denoise_jvp_of_images", len(asked), at_once, some)
+            return [one for part in parts for one in part]
+
+        alike = self._kind("denoise_jvp", timestep, conditioning, latents, tangents)
+        return meet(alike if most else None, (latents, conditioning, tangents), of_all)
 
     def denoise_parts(
         self,
@@ -460,14 +540,58 @@ class Backend(ABC):
         """
         self.require(frozenset({"denoise_vjp"}), "denoise_vjp")
         self._check_added(conditioning.added)
-        n_rows = int(latents.shape[0])
-        self.evaluations.vjp += n_rows
+        self.evaluations.vjp += int(latents.shape[0])
 
-        def some(rows: slice) -> Array:
-            told = conditioning.of_rows(rows, n_rows)
-            return self._denoise_vjp(latents[rows], timestep, told, cotangent[rows])
+        def run(latents: Array, told: Conditioning, cotangent: Array) -> Array:
+            return self._denoise_vjp(latents, timestep, told, cotangent)
 
-        return join_rows(self.limits.parts("denoise_vjp", n_rows, n_rows, some))
+        return self._by_rows("denoise_vjp", run, latents, timestep, conditioning, cotangent)
+
+    def _by_rows(
+        self,
+        kind: str,
+        run: Callable[..., Array],
+        latents: Array,
+        timestep: float,
+        conditioning: Conditioning,
+        *more: Array,
+    ) -> Array:
+        """Return what ``run`` makes of rows, in parts that fit; with the rows of other images at
+        the same timestep, where several are worked on (``gather``)."""
+        most = self.rows_together(kind, latents, conditioning)
+
+        def run_all(asked: list[tuple[Array, Conditioning, tuple[Array, ...]]]) -> list[Array]:
+            counts = [int(latents.shape[0]) for latents, *_ in asked]
+            n_rows = sum(counts)
+            latents = join_rows([one for one, *_ in asked])
+            told = Conditioning.joined([one for _, one, _ in asked])
+            others = [join_rows(parts) for parts in zip(*(rest for *_, rest in asked), strict=True)]
+
+            def some(rows: slice) -> Array:
+                own = told.of_rows(rows, n_rows)
+                return run(latents[rows], own, *(one[rows] for one in others))
+
+            made = join_rows(self.limits.parts(kind, n_rows, max(most, *counts, 1), some))
+            ends = accumulate(counts)
+            return [made[end - n : end] for n, end in zip(counts, ends, strict=True)]
+
+        alike = self._kind(kind, timestep, conditioning, latents, *more)
+        return meet(alike if most else None, (latents, conditioning, more), run_all)
+
+    def _kind(
+        self, kind: str, timestep: float, conditioning: Conditioning, *arrays: Array
+    ) -> Hashable:
+        """All that must agree where rows of several images go through one pass."""
+        added = {f"added {name}": value for name, value in conditioning.added.items()}
+        rows = {"embeddings": conditioning.embeddings, **dict(enumerate(arrays)), **added}
+        shapes = {name: (tuple(one.shape[1:]), one.dtype) for name, one in rows.items()}
+        return (id(self), kind, timestep, frozenset(shapes.items()))
+
+    def rows_together(self, kind: str, latents: Array, conditioning: Conditioning) -> int:
+        """Return how many rows of several images may go through one pass of a kind (``"denoise"``,
+        ``"denoise_vjp"``, ``"denoise_jvp"``: with it also their directions); 0 where each image
+        needs its own."""
+        return 0
 
     def token_embeddings(self, text: str) -> Array:
         """The text encoder's input embeddings of a text, ``(tokens, channels)``, before positions
@@ -601,7 +725,23 @@ class Backend(ABC):
         carried = keys.n_carried if keys is not None and self.carries_words else 0
         rows = 1 + self.rows_for_words(trajectory, carried)
         self.evaluations.forward += rows * len(steps)
-        return self._attention(trajectory, query, steps, keys)
+        alike: Hashable = None
+        if keys is None and steps and self.replays_together(trajectory, query):
+            added = trajectory.added_at(steps[0])
+            told = tuple(sorted((name, value.shape) for name, value in added.items()))
+            latents, embeddings = trajectory.latents.shape[1:], trajectory.embeddings.shape
+            alike = (id(self), "attention", query, latents, embeddings, told)
+
+        def replay(asked: list[tuple[Trajectory, tuple[int, ...]]]) -> list[AttentionMeans]:
+            if len(asked) == 1:
+                return [self._attention(trajectory, query, steps, keys)]
+            return self._attention_of_runs(asked, query)
+
+        return meet(alike, (trajectory, steps), replay)
+
+    def replays_together(self, trajectory: Trajectory, query: AttentionQuery) -> bool:
+        """Return whether a run's steps may be replayed in one pass with those of other runs."""
+        return False
 
     def attention_by_step(
         self, trajectory: Trajectory, query: AttentionQuery, steps: tuple[int, ...]
@@ -728,6 +868,12 @@ class Backend(ABC):
         keys: OtherKeys | None,
     ) -> AttentionMeans: ...
 
+    def _attention_of_runs(
+        self, runs: Sequence[tuple[Trajectory, tuple[int, ...]]], query: AttentionQuery
+    ) -> list[AttentionMeans]:
+        """``_attention`` of several runs, where ``replays_together`` says that it can be had."""
+        raise NotImplementedError
+
     # What not every backend has; ``capabilities`` says which.
 
     def _concept_attention(
@@ -790,6 +936,13 @@ class Backend(ABC):
     def _denoise_jvp(
         self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
     ) -> tuple[Array, Array]:
+        raise NotImplementedError
+
+    def _denoise_jvp_of_images(
+        self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
+    ) -> tuple[Array, Array]:
+        """``_denoise_jvp`` of several rows, with tangents ``(rows, directions, tokens, channels)``,
+        where ``rows_together`` says that it can be had."""
         raise NotImplementedError
 
     def _denoise_parts(

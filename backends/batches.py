@@ -63,3 +63,13 @@ class BatchLimits:
 def join_rows(parts: Sequence[Any]) -> Any:
     """Return the parts of a batch as one array."""
     return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts, axis=0)
+
+
+def filled_up(rows: Any, n_rows: int) -> Any:
+    """Return rows with zeros behind them, ``n_rows`` together."""
+    if rows.shape[0] == n_rows:
+        return rows
+    xp = array_namespace(rows)
+    nothing = xp.zeros_like(rows[:1])
+    lacking = xp.broadcast_to(nothing, (n_rows - rows.shape[0], *rows.shape[1:]))
+    return xp.concat([rows, lacking], axis=0)

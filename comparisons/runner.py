@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from wordlight.attribution.attributor import IMAGES_AT_ONCE
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.backends.arrays_file import write_atomically
 from wordlight.backends.progress_bar import ProgressBar
@@ -301,9 +302,9 @@ class _Run:
             self._do(tasks, bar)
 
     def _calibrating(self) -> Iterator[Task]:
-        for index in range(len(self.bench.calibration) if self.bench.calibrating else 0):
-            for framework in self.bench.frameworks:
-                yield Task("calibrate", "calibration", index, framework)
+        if self.bench.calibrating:
+            for framework, start, n in self._companies(self.bench.calibration):
+                yield Task("calibrate", "calibration", start, framework, n=n)
 
     def _judging(self, choices: Mapping[str, Choice], ceiling: Thresholds | None) -> Iterator[Task]:
         bench = self.bench
@@ -315,10 +316,18 @@ class _Run:
             }
             for framework in bench.frameworks
         }
-        for index in range(len(bench.test)):
-            for framework in bench.frameworks:
-                first = framework == bench.frameworks[0]
-                yield Task("judge", "test", index, framework, chosen[framework], first, ceiling)
+        for framework, start, n in self._companies(bench.test):
+            first = framework == bench.frameworks[0]
+            yield Task("judge", "test", start, framework, chosen[framework], first, ceiling, n)
+
+    def _companies(self, images: ImageSet) -> Iterator[tuple[str, int, int]]:
+        """Yield the images whose maps are made side by side: the framework, the first one's number,
+        and how many. They are the same ones in a run that goes on."""
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            stop = min(start + IMAGES_AT_ONCE, len(images))
+            for backend in self.bench.backends:
+                n = stop - start if backend.shares_passes else 1
+                yield from ((backend.framework, one, n) for one in range(start, stop, n))
 
     def _do(self, tasks: Iterable[Task], bar: ProgressBar[NoReturn]) -> None:
         for done in self.executor.map(tasks):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
+import operator
 import threading
 import warnings
 import weakref
@@ -38,7 +40,11 @@ from wordlight.backends.torch.concepts import (
 )
 from wordlight.backends.torch.denoisers import Layout
 from wordlight.backends.torch.explicit_attention import StandardProcessors
-from wordlight.backends.torch.forward_mode import forward_products, own_operations
+from wordlight.backends.torch.forward_mode import (
+    forward_products,
+    forward_products_of_rows,
+    own_operations,
+)
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.noise import NoiseLevels
@@ -69,9 +75,9 @@ from wordlight.backends.trajectory import Trajectory
 
 #: Directions whose forward-mode products are computed at once, as far as ``_MOST_PLACES`` allows.
 _JVP_CHUNK = 32
-#: Steps of a run that one pass replays: beyond these a row costs no less. Few enough that the
-#: places of their latents, or the pairs of places where those are asked for, stay within what a
-#: pass of one large image takes.
+#: Steps of a run that one pass replays: beyond these a row costs no less on a processor. Few enough
+#: that the places of their latents, or the pairs of places where those are asked for, stay within
+#: what a pass of one large image takes; so many rows of several images share a pass.
 _MOST_STEPS, _MOST_PLACES, _MOST_PAIRS = 8, 2**15, 2**24
 #: The same through the decoder, whose features are as large as the image.
 _DECODER_CHUNK = 8
@@ -109,6 +115,7 @@ class TorchBackend(Backend):
     """
 
     framework = "torch"
+    shares_passes = True
 
     def __init__(
         self,
@@ -598,6 +605,19 @@ class TorchBackend(Backend):
         alpha, _ = self.noise_level(timestep)
         return lambda output, latents: latents + alpha * output
 
+    def rows_together(self, kind: str, latents: Array, conditioning: Conditioning) -> int:
+        told = (conditioning.embeddings, *conditioning.added.values())
+        family = self.model.family
+        alone = (
+            family.one_image_a_call
+            # Transformers may look at numbers in their inputs, which have none where rows of
+            # directions are computed together.
+            or (kind == "denoise_jvp" and not family.feature_maps)
+            or any(name[-1] in NOT_BY_ROW for name in conditioning.added)
+            or any(one.shape[0] != latents.shape[0] or one.requires_grad for one in told)
+        )
+        return 0 if alone else _rows_that_fit(latents)
+
     @in_precision
     def _denoise(self, latents: Array, timestep: float, conditioning: Conditioning) -> Array:
         return self._predicting(timestep, conditioning.added)(latents, conditioning.embeddings)
@@ -608,7 +628,23 @@ class TorchBackend(Backend):
     ) -> tuple[Array, Array]:
         predict = functools.partial(self._predicting(timestep, conditioning.added), latents)
         with as_written(self.model.whole), own_operations(self.model.modules):
-            return forward_products(predict, conditioning.embeddings, tangents, _JVP_CHUNK)
+            chunk = min(_JVP_CHUNK, _rows_that_fit(latents))
+            return forward_products(predict, conditioning.embeddings, tangents, chunk)
+
+    @in_precision
+    def _denoise_jvp_of_images(
+        self, latents: Array, timestep: float, conditioning: Conditioning, tangents: Array
+    ) -> tuple[Array, Array]:
+        model, epsilon = self.model, self._epsilon_at(timestep)
+
+        def predict(
+            latents: torch.Tensor, added: dict[str, torch.Tensor], embeddings: torch.Tensor
+        ) -> torch.Tensor:
+            return epsilon(model.call(latents, timestep, embeddings, added), latents)
+
+        beside = (latents, conditioning.added)
+        with as_written(self.model.whole), own_operations(self.model.modules):
+            return forward_products_of_rows(predict, beside, conditioning.embeddings, tangents)
 
     @in_precision
     def _denoise_parts(
@@ -639,43 +675,76 @@ class TorchBackend(Backend):
         steps: tuple[int, ...],
         keys: OtherKeys | None,
     ) -> AttentionMeans:
-        accumulator, now = AttentionAccumulator(query), steps[:0]
+        others = None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings))
+        if others is not None and not self.model.family.feature_maps:
+            return self._attention_beside(trajectory, query, steps, others)
+        # Of two denoisers each draws steps of its own.
+        two = len(self.model.modules) > 1
+        together = 1 if two else min(rows_together(trajectory, query), _MOST_STEPS)
+        return self._replayed([(trajectory, steps)], query, together, others)[0]
+
+    def replays_together(self, trajectory: Trajectory, query: AttentionQuery) -> bool:
+        family = self.model.family
+        alone = (
+            family.one_image_a_call
+            or family.second(self.pipe) is not None
+            or any(name[-1] in NOT_BY_ROW for name in trajectory.added)
+        )
+        return not alone and rows_together(trajectory, query) > 1
+
+    @in_precision
+    def _attention_of_runs(
+        self, runs: Sequence[tuple[Trajectory, tuple[int, ...]]], query: AttentionQuery
+    ) -> list[AttentionMeans]:
+        return self._replayed(runs, query, rows_together(runs[0][0], query))
+
+    def _replayed(
+        self,
+        runs: Sequence[tuple[Trajectory, tuple[int, ...]]],
+        query: AttentionQuery,
+        together: int,
+        others: OtherKeys | None = None,
+    ) -> list[AttentionMeans]:
+        """The attention in steps of runs of one shape, so many steps a pass."""
+        model = self.model
+        rows = [(run, step) for run, (_, steps) in enumerate(runs) for step in steps]
+        sums, now = [AttentionAccumulator(query) for _ in runs], rows[:0]
 
         def receive(layers: Sequence[str], grid: tuple[int, ...], probs: torch.Tensor) -> None:
-            accumulator.add_steps(layers, now, grid, probs)
+            start = 0
+            for run, own in itertools.groupby(now, key=operator.itemgetter(0)):
+                steps = [step for _, step in own]
+                stop = start + len(steps)
+                sums[run].add_steps(layers, steps, grid, probs[:, start:stop])
+                start = stop
 
-        own = self.asarray(trajectory.embeddings[None])
-        others = None if keys is None else keys._replace(embeddings=self.asarray(keys.embeddings))
-        model = self.model
-        if others is not None and not model.family.feature_maps:
-            return self._attention_beside(trajectory, query, steps, others)
         tap = AttentionTap(model, query, receive, others)
 
-        def replay(part: slice) -> AttentionAccumulator:
+        def replay(part: slice) -> list[AttentionAccumulator]:
             # Of its own, so that a pass that runs out of memory leaves nothing.
-            nonlocal accumulator, now
-            accumulator, now = AttentionAccumulator(query), steps[part]
+            nonlocal sums, now
+            sums, now = [AttentionAccumulator(query) for _ in runs], rows[part]
+            seen = [(runs[run][0], step) for run, step in now]
             # As one step's are: with channels last, kernels add up in another order.
-            latents = self.asarray(trajectory.latents[list(now)]).contiguous()
-            times = [float(trajectory.timesteps[step]) for step in now]
-            told = [self.step_conditioning(trajectory, step) for step in now]
+            latents = self.asarray(np.stack([one.latents[step] for one, step in seen])).contiguous()
+            times = [float(one.timesteps[step]) for one, step in seen]
+            conditioning = self.asarray(np.stack([one.embeddings for one, _ in seen]))
+            told = [self.step_conditioning(one, step) for one, step in seen]
             added = {name: torch.cat([one[name] for one in told]) for name in told[0]}
-            conditioning = own.expand(len(now), -1, -1)
             telling = model.call_arguments(latents, times, conditioning, added)
             tap.begin(telling, len(now), slice(0, len(now)), model.at(times[0]))
             model.call(latents, times, conditioning, added)
             tap.end()
-            return accumulator
+            return sums
 
         # Words beside the prompt are looked at where PyTorch's own attention is.
-        standard = StandardProcessors({} if keys is None else tap.wanted)
-        # Of two denoisers each draws steps of its own.
-        together = 1 if len(model.modules) > 1 else steps_together(trajectory, query)
+        standard = StandardProcessors({} if others is None else tap.wanted)
         with as_written(model.whole), standard, tap, torch.no_grad():
-            first, *rest = self.limits.parts("attention", len(steps), together, replay)
-        for other in rest:
-            first.merge(other)
-        return first.means(0)
+            first, *rest = self.limits.parts("attention", len(rows), together, replay)
+        for part in rest:
+            for mine, other in zip(first, part, strict=True):
+                mine.merge(other)
+        return [one.means(0) for one in first]
 
     @property
     def carries_words(self) -> bool:
@@ -853,14 +922,19 @@ class TorchBackend(Backend):
         return Tracing(self, query or AttentionQuery(), prompts, negative=negative)
 
 
-def steps_together(trajectory: Trajectory, query: AttentionQuery) -> int:
-    """Return how many steps of a run one pass replays, each a row of the batch."""
+def _rows_that_fit(latents: torch.Tensor) -> int:
+    """Return how many rows of such latents one pass takes."""
+    return max(_MOST_PLACES // math.prod(latents.shape[2:]), 1)
+
+
+def rows_together(trajectory: Trajectory, query: AttentionQuery) -> int:
+    """Return how many steps one pass replays at most, each a row of the batch."""
     if any(name[-1] in NOT_BY_ROW for name in trajectory.step_added):
         return 1
     places = math.prod(trajectory.places)
     size = places if query.kind == "cross" else places**2
     most = _MOST_PLACES if query.kind == "cross" else _MOST_PAIRS
-    return min(max(most // size, 1), _MOST_STEPS)
+    return max(most // size, 1)
 
 
 def _tell_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.attention_calls import of_torch
@@ -123,3 +125,31 @@ def forward_products(
     with forward_mode():
         values, changes = torch.func.vmap(along, chunk_size=chunk)(tangents[:, None])
     return values[0], changes[:, 0]
+
+
+def forward_products_of_rows(
+    function: Callable[..., torch.Tensor],
+    beside: tuple[Any, ...],
+    points: torch.Tensor,
+    tangents: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A function's values at several rows, and how each changes along directions of its own.
+
+    ``points`` is ``(rows, ...)``, ``tangents`` ``(rows, directions, ...)``. ``beside`` are the
+    function's other arguments, before the point: tensors, or dicts of them, with an axis for rows.
+    """
+
+    def of_row(
+        beside: tuple[Any, ...], point: torch.Tensor, tangents: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        def along(tangent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            at_row = functools.partial(function, *tree_map(lambda one: one[None], beside))
+            value, change, *_ = torch.func.jvp(at_row, (point[None],), (tangent[None],))
+            return value[0], change[0]
+
+        values, changes = torch.func.vmap(along)(tangents)
+        return values[0], changes
+
+    with forward_mode():
+        values, changes = torch.func.vmap(of_row)(beside, points, tangents)
+    return values, changes

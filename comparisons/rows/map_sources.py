@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class MapSource(ABC):
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
         """The maps of an item; ``kept`` is where this run keeps maps that it makes."""
 
+    def make_ahead(self, items: Mapping[Path, DatasetItem]) -> None:  # noqa: B027
+        """Make the maps of several images side by side, and keep them where ``maps`` will look;
+        what fails is left to ``maps``."""
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """All that changes the maps, as plain data, but for code of no release."""
@@ -56,11 +60,7 @@ class LiveMaps(MapSource):
         self.attributor = attributor
 
     def maps(self, item: DatasetItem, kept: Path) -> AttributionMaps:
-        label = {
-            "sample": item.sample,
-            "image": item.trajectory.digest(),
-            "settings": checksum([self.settings(), self.source]),
-        }
+        label = self._label(item)
         if kept.exists():
             try:
                 return AttributionMaps.load(kept, label)
@@ -72,6 +72,19 @@ class LiveMaps(MapSource):
             raise MethodError(str(error)) from error
         maps.save(kept, label)
         return maps
+
+    def make_ahead(self, items: Mapping[Path, DatasetItem]) -> None:
+        made = self.attributor.attempt_each([item.trajectory for item in items.values()])
+        for (path, item), maps in zip(items.items(), made, strict=True):
+            if isinstance(maps, AttributionMaps) and not path.exists():
+                maps.save(path, self._label(item))
+
+    def _label(self, item: DatasetItem) -> dict[str, str]:
+        return {
+            "sample": item.sample,
+            "image": item.trajectory.digest(),
+            "settings": checksum([self.settings(), self.source]),
+        }
 
     def settings(self) -> dict[str, Any]:
         kind = type(self.attributor)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -62,6 +62,8 @@ class Task:
             batch of images; ``"calibrate"`` or ``"judge"`` one image's cells.
         split: of the images.
         index: of the image, or of the batch's first.
+        n: for ``"calibrate"`` and ``"judge"``, the number of images, from that one on, whose maps
+            are made side by side.
         framework: the framework of the cells.
         chosen: for ``"judge"``, by row.
         survey: for ``"judge"``, whether the image's words are to be written down too.
@@ -75,6 +77,11 @@ class Task:
     chosen: Mapping[str, CalibrationChoice] = field(default_factory=dict)
     survey: bool = False
     ceiling: Thresholds | None = None
+    n: int = 1
+
+    def apart(self) -> list[Task]:
+        """The same image by image."""
+        return [replace(self, index=self.index + k, n=1) for k in range(self.n)]
 
 
 @dataclass
@@ -87,6 +94,19 @@ class TaskOutcome:
     failures: list[Failure] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: TaskOutcome) -> None:
+        """Count what came of another part of the task too."""
+        self.units += other.units
+        self.failures += other.failures
+        self.damaged += other.damaged
+        self.left_out |= other.left_out
+
+    def take(self) -> TaskOutcome:
+        """Return what was counted so far, and count anew."""
+        taken = replace(self)
+        self.units, self.failures, self.damaged, self.left_out = 0, [], [], {}
+        return taken
 
 
 class OverBudgetError(ValueError):
@@ -187,70 +207,112 @@ class Worker:
         A cell whose method fails is recorded and left out; everything else is raised.
         """
         done = TaskOutcome(task)
+        for part in self.parts(task):
+            done.add(part)
+        return done
+
+    def parts(self, task: Task) -> Iterator[TaskOutcome]:
+        """Do a task as ``do`` does, and yield what came of each row's cells."""
+        done = TaskOutcome(task)
         images = self.bench.of_split(task.split)
         if task.kind == "try":
             _try(images, self.bench)
-            return done
+            yield done
+            return
         images.run = self.run
         if task.kind == "draw":
             done.units = images.n_missing(task.index, self.root / SAMPLES)
             images.make(task.index, self.root / SAMPLES)
+            numbers = images.batch_from(task.index)
         else:
-            self._cells(task, images, done)
+            yield from self._cells(task, images, done)
+            numbers = range(task.index, task.index + task.n)
         # Whoever reports them has a data set of its own, which hasn't seen these images.
-        samples = (images.samples[index] for index in images.batch_from(task.index))
+        samples = (images.samples[index] for index in numbers)
         done.left_out = {one: images.left_out[one] for one in samples if one in images.left_out}
-        return done
+        yield done
 
-    def _cells(self, task: Task, images: ImageSet, done: TaskOutcome) -> None:
-        kept = _Kept(self, images, task.index, done)
+    def _cells(self, task: Task, images: ImageSet, done: TaskOutcome) -> Iterator[TaskOutcome]:
+        numbers = range(task.index, task.index + task.n)
+        kept = [_Kept(self, images, index, done) for index in numbers]
         cells = CellFolder(self.root, task.framework, self.run)
-        broken: dict[str, BaseException] = {}
         for one in cells_of(self.bench, task):
-            self._cell(one, cells, kept, broken, done)
+            begun = [
+                _Begun(image, *found)
+                for image in kept
+                if (found := self._lacking(one, cells, image))
+            ]
+            self._make_ahead(one, cells, kept, begun)
+            for each in begun:
+                self._cell(one, cells, each, done)
+            yield done.take()
         if task.survey:
-            self._survey(task.ceiling, kept, done)
+            for image in kept:
+                self._survey(task.ceiling, image, done)
 
     def item(self, images: ImageSet, index: int, done: TaskOutcome) -> DatasetItem | None:
         """An image of the run, made where it isn't there; None for one that is left out."""
         images.run = self.run
         return _Kept(self, images, index, done).item()
 
-    def _cell(
-        self,
-        one: CellTask,
-        cells: CellFolder,
-        kept: _Kept,
-        broken: dict[str, BaseException],
-        done: TaskOutcome,
-    ) -> None:
+    def _lacking(
+        self, one: CellTask, cells: CellFolder, kept: _Kept
+    ) -> tuple[Cell | None, Collection[str]] | None:
+        """What there is of a cell, and the metrics that it lacks; None where it lacks none, or
+        failed."""
         sample = kept.sample
         if failures.is_recorded(self.root, cells.framework, sample, one.name):
-            return
-        held = self.attempt(lambda: cells.read(sample, one.name), done)
+            return None
+        held = self.attempt(lambda: cells.read(sample, one.name), kept.done)
         if held is not None and not still_holds(held, one.choice):
             # What was judged at another choice must not pass for this one if it fails now.
             cells.cell_path(sample, one.name).unlink(missing_ok=True)
             held = None
         lacking = one.wanted.keys() if held is None else held.missing_metrics(one.wanted)
-        if not lacking:
+        return (held, lacking) if lacking else None
+
+    def _make_ahead(
+        self, one: CellTask, cells: CellFolder, kept: Sequence[_Kept], begun: Sequence[_Begun]
+    ) -> None:
+        """Make the maps of several images side by side, where some of them are wanted.
+
+        They are always made in the same company, also in a run that goes on, so that rounding comes
+        out the same. What fails here fails again by itself, and is recorded then.
+        """
+        paths = {image: cells.maps_path(image.sample, one.variant.cell) for image in kept}
+        wanted = (each.kept for each in begun if one.variant.cell not in each.kept.broken)
+        if len(kept) == 1 or all(paths[image].exists() for image in wanted):
             return
+        items = {path: item for image, path in paths.items() if (item := image.item()) is not None}
+        try:
+            for item in items.values():
+                _check_budget(one.row, item, self.bench.plan.budget)
+            one.variant.source.make_ahead(items)
+        except STOPPING:
+            raise
+        except Exception:
+            return
+
+    def _cell(self, one: CellTask, cells: CellFolder, begun: _Begun, done: TaskOutcome) -> None:
+        kept = begun.kept
         done.units += 1
         item = kept.item()
         if item is None:
             return
         try:
-            if one.variant.cell in broken:
-                raise MethodError from broken[one.variant.cell]
+            if one.variant.cell in kept.broken:
+                raise MethodError from kept.broken[one.variant.cell]
             _check_budget(one.row, item, self.bench.plan.budget)
-            self.attempt(lambda: self._make(one, cells, kept, item, held, lacking), done)
+            self.attempt(
+                lambda: self._make(one, cells, kept, item, begun.held, begun.lacking), done
+            )
         except (*STOPPING, DamagedFileError):
             raise
         except Exception as error:
             cause: BaseException = error
             if isinstance(error, MethodError) and error.__cause__ is not None:
-                cause = broken[one.variant.cell] = error.__cause__
-            failure = Failure.of(cells.framework, sample, one.name, cause)
+                cause = kept.broken[one.variant.cell] = error.__cause__
+            failure = Failure.of(cells.framework, kept.sample, one.name, cause)
             failures.record(self.root, failure)
             done.failures.append(failure)
 
@@ -307,11 +369,13 @@ class Worker:
 
 
 class _Kept:
-    """An image of the run, read when it is first needed."""
+    """An image of the run, read when it is first needed; ``broken`` is why methods can't explain
+    it, by cell."""
 
     def __init__(self, worker: Worker, images: ImageSet, index: int, done: TaskOutcome) -> None:
         self.worker, self.images, self.index, self.done = worker, images, index, done
         self.sample = images.samples[index]
+        self.broken: dict[str, BaseException] = {}
         self._item: tuple[DatasetItem | None] | None = None
         self._model: ModelWithoutWords | None = None
 
@@ -344,6 +408,15 @@ class _Kept:
         if not self.images.path(self.index, folder).exists():
             self.images.make(self.index - self.index % self.images.batch, folder)
         return self.images.item(self.index, folder)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A cell that is to be made: its image, what there is of it, and what that lacks."""
+
+    kept: _Kept
+    held: Cell | None
+    lacking: Collection[str]
 
 
 def _check_budget(row: Row, item: DatasetItem, budget: int | None) -> None:

@@ -80,6 +80,12 @@ def test_replays(run):
     assert "daam: " in run("bench_replay", ROUNDS=1, METHODS=(DAAM,))
 
 
+def test_images(run):
+    printed = run("bench_images", "--images", "2", "--rounds", "1", "--methods", "daam")
+    off = float(re.search(r"daam, 4 steps: .* times as fast .*, maps off by (\S+)", printed)[1])
+    assert off < 1e-5
+
+
 def test_tracing(run):
     # What is held takes runs of 50 steps, and is tested where tracing is.
     small = ("--rounds", "1", "--steps", "1", "--sizes", "64", "64x2", "--no-held")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 Task = TypeVar("Task")
@@ -22,10 +22,20 @@ class Dispatch(Generic[Task, Worker]):
         tasks: taken only as there is room for them.
         ahead: the most that a worker has at a time.
         tries: the most times that a task is begun.
+        split: the tasks that one which lost its worker is done again as, so that it is seen which
+            of them kills workers.
     """
 
-    def __init__(self, tasks: Iterable[Task], *, ahead: int = AHEAD, tries: int = TRIES) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        *,
+        ahead: int = AHEAD,
+        tries: int = TRIES,
+        split: Callable[[Task], Sequence[Task]] = lambda task: [task],
+    ) -> None:
         self._tasks: Iterator[Task] = iter(tasks)
+        self._split = split
         self._again: deque[Task] = deque()
         self._ahead = ahead
         self._tries = tries
@@ -64,6 +74,10 @@ class Dispatch(Generic[Task, Worker]):
             return None
         suspect, *rest = held
         self._again.extendleft(reversed(rest))
+        pieces = self._split(suspect)
+        if len(pieces) > 1:
+            self._again.extendleft(reversed(pieces))
+            return None
         losses = 1 + sum(count for task, count in self._losses if task is suspect)
         self._losses = [(task, count) for task, count in self._losses if task is not suspect]
         if losses >= self._tries:

@@ -22,7 +22,8 @@ class Executor(ABC):
 
     @abstractmethod
     def map(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
-        """Do every task; gives what became of each as it is finished, in any order.
+        """Do every task; gives what became of each, or of parts of it, as it is finished, in any
+        order.
 
         Tasks are taken as they can be done: an endless supply would be no harm. An error that a
         worker raises ends the iteration.
@@ -43,4 +44,4 @@ class InProcess(Executor):
 
     def map(self, tasks: Iterable[Task]) -> Iterator[TaskOutcome]:
         for task in tasks:
-            yield self._worker.do(task)
+            yield from self._worker.parts(task)

@@ -167,7 +167,7 @@ class RayExecutor(Executor):
         first = next(supply, None)
         if first is None:
             return
-        dispatch: Dispatch[Task, Any] = Dispatch(chain([first], supply))
+        dispatch: Dispatch[Task, Any] = Dispatch(chain([first], supply), split=Task.apart)
         starting: dict[Any, Any] = {}
         for actor in self._actors:
             if actor in self._ready:
