@@ -151,13 +151,12 @@ def _attempt(work: Callable[[], Made]) -> Made | Exception:
         return error
 
 
-def _result(work: _Work[Made]) -> Made | Exception:
+def _result(work: _Work[Any]) -> Any:
+    if work.error is None:
+        return work.made
     if isinstance(work.error, Exception):
         return work.error
-    if work.error is not None:
-        raise work.error
-    made: Any = work.made
-    return made  # type: ignore[no-any-return]
+    raise work.error
 
 
 def _answer(requests: Sequence[_Request]) -> None:

@@ -24,7 +24,7 @@ PROMPTS = (
     "a red circle to the left of a blue square",
     "a large orange square to the left of a small purple circle on a white background",
     "a green triangle",
-    "a yellow circle above a black triangle on a grey background",
+    "a yellow circle above a black triangle on a gray background",
 )
 #: The methods, and the number of steps that each looks at.
 METHODS = {

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, OtherKeys
-from wordlight.backends.backend import Array, Backend, Conditioning
+from wordlight.backends.backend import Array, Backend, Conditioning, Evaluations
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -33,11 +33,21 @@ class TorchBridge(Backend):
     """
 
     def __init__(self, inner: Backend) -> None:
-        # One count for both.
-        self.evaluations, self.limits = inner.evaluations, inner.limits
-        self.inner = inner
+        self.inner, self.limits = inner, inner.limits
         self.framework, self.device, self.dtype = inner.framework, inner.device, inner.dtype
         self.model_id, self.revision = inner.model_id, inner.revision
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The inner backend's: one count for both."""
+        return self.inner.evaluations
+
+    @evaluations.setter
+    def evaluations(self, counts: Evaluations) -> None:
+        self.inner.evaluations = counts
+
+    def counting_apart(self) -> AbstractContextManager[Evaluations]:
+        return self.inner.counting_apart()
 
     @property
     def capabilities(self) -> frozenset[str]:

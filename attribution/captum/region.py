@@ -231,11 +231,13 @@ def _count_products(values: torch.Tensor, backend: Backend, rows: int) -> None:
     """Have rows that were counted as forward passes count as reverse-mode products (which contain
     one) once a gradient comes back; a second gradient of the same pass is a second product."""
     returned = 0
+    # Gradients of a card's tensors come back in a thread that knows nothing of who counts.
+    counts = backend.evaluations
 
     def on_gradient(gradient: torch.Tensor) -> None:
         nonlocal returned
-        backend.evaluations.vjp += rows
-        backend.evaluations.forward -= 0 if returned else rows
+        counts.vjp += rows
+        counts.forward -= 0 if returned else rows
         returned += 1
 
     values.register_hook(on_gradient)
