@@ -583,7 +583,8 @@ class Backend(ABC):
     ) -> Hashable:
         """All that must agree where rows of several images go through one pass."""
         added = {f"added {name}": value for name, value in conditioning.added.items()}
-        rows = {"embeddings": conditioning.embeddings, **dict(enumerate(arrays)), **added}
+        given = {f"array {number}": value for number, value in enumerate(arrays)}
+        rows = {"embeddings": conditioning.embeddings, **given, **added}
         shapes = {name: (tuple(one.shape[1:]), one.dtype) for name, one in rows.items()}
         return (id(self), kind, timestep, frozenset(shapes.items()))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,10 @@ class TorchBridge(Backend):
     def evaluations(self, counts: Evaluations) -> None:
         self.inner.evaluations = counts
 
-    def counting_apart(self) -> AbstractContextManager[Evaluations]:
-        return self.inner.counting_apart()
+    @contextmanager
+    def counting_apart(self) -> Iterator[Evaluations]:
+        with self.inner.counting_apart() as spent:
+            yield spent
 
     @property
     def capabilities(self) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from functools import partial
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_requests_of_one_kind_are_answered_together() -> None:
 def test_other_kinds_are_answered_apart() -> None:
     adder = Adder()
     kinds = ["a", "b", "a", None]
-    assert gather([lambda kind=kind: meet(kind, 0, adder) for kind in kinds]) == [1, 1, 1, 1]
+    assert gather([partial(meet, kind, 0, adder) for kind in kinds]) == [1, 1, 1, 1]
     assert sorted(map(len, adder.calls)) == [1, 1, 2]
 
 

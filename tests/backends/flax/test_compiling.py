@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from wordlight.attribution import Occlusion
+from wordlight.backends.flax.backend import FlaxBackend
 from wordlight.backends.flax.compiling import (
     SWITCH,
     CompilingClock,
@@ -38,6 +40,27 @@ def test_the_first_call_compiles_and_the_second_does_not() -> None:
     first = clock.seconds
     program(array).block_until_ready()
     assert before < first == clock.seconds
+
+
+def programs_of(backend: FlaxBackend) -> dict[str, int]:
+    """Of each primitive the number of its programs that were compiled."""
+    made = vars(backend._programs).items()
+    return {name: one._cache_size() for name, one in made if hasattr(one, "_cache_size")}
+
+
+def test_other_words_steps_images_and_guidance_compile_nothing(one_level: Path) -> None:
+    backend = FlaxBackend.load(one_level)
+    method = Occlusion(backend, steps=1)
+    few = backend.sample(["a red circle"] * 3, steps=2, guidance_scale=3.0)
+    method.attribute(few)
+    made = programs_of(backend)
+    assert made["sample"] == 1
+    # Both prompts are drawn in parts of four images, and have more than two words.
+    prompts = ["two large blue squares to the left of a red circle"] * 4
+    many = backend.sample(prompts, seed=7, steps=3, guidance_scale=7.5)
+    method.attribute(many[0])
+    method.with_options(steps=2).attribute(many[1])
+    assert programs_of(backend) == made
 
 
 @pytest.fixture

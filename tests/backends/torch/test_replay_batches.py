@@ -39,7 +39,7 @@ def test_steps_are_replayed_together(backend: TorchBackend, trajectory: Trajecto
 
 @pytest.mark.parametrize("kind", ["cross", "self"])
 @pytest.mark.parametrize("keep", [(), ("step",), ("step", "layer", "head"), ("head",)])
-def test_rows_together_are_the_steps_one_by_one(
+def test_steps_together_are_the_steps_one_by_one(
     backend: TorchBackend, trajectory: Trajectory, kind: str, keep: tuple[str, ...]
 ) -> None:
     query = AttentionQuery(kind=kind, keep=keep, heads=(1,))  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def test_large_latents_take_fewer_rows_together(trajectory: Trajectory) -> None:
     large = replace(trajectory, latents=np.zeros((STEPS, 4, 128, 128), np.float32))
     assert rows_together(large, AttentionQuery()) == 2
     assert rows_together(large, AttentionQuery(kind="self")) == 1
-    assert rows_together(trajectory, AttentionQuery(kind="self")) == 8
+    assert rows_together(trajectory, AttentionQuery(kind="self")) > 8
 
 
 def test_what_has_no_row_of_its_own_is_told_step_by_step(trajectory: Trajectory) -> None:
@@ -89,4 +89,4 @@ def test_what_has_no_row_of_its_own_is_told_step_by_step(trajectory: Trajectory)
     changing = replace(trajectory, step_added=scales)
     assert rows_together(changing, AttentionQuery()) == 1
     same = replace(trajectory, added={"+cross_attention_kwargs.scale=": np.float32(1)})
-    assert rows_together(same, AttentionQuery()) == 8
+    assert rows_together(same, AttentionQuery()) > 8
