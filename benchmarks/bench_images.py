@@ -11,14 +11,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 import wordlight
-from wordlight.attribution import AttributionMaps
+from wordlight.attribution import AttributionMaps, TextImageAttributor
 from wordlight.attribution.registry import available
-from wordlight.backends import Backend
+from wordlight.backends import Backend, Trajectory
 
 PROMPTS = (
     "a red circle to the left of a blue square",
@@ -42,21 +43,26 @@ def main() -> None:
         torch.set_num_threads(1)
     model = wordlight.load("scenes", framework="torch", device=options.device)
     prompts = [PROMPTS[k % len(PROMPTS)] for k in range(options.images)]
-    runs = model.sample(prompts, seed=3, steps=8)
+    drawn = model.sample(prompts, seed=3, steps=8)
+    runs = [drawn] if isinstance(drawn, Trajectory) else drawn
     print(f"{options.images} images of scenes on {model.device}, torch {torch.__version__}")
     for name in options.methods:
         method = available()[name](model, steps=METHODS[name])
         ratios, off = [], 0.0
         method.attribute(runs[:2])
         for _ in range(options.rounds):
-            apart, alone = _timed(lambda m=method: [m.attribute(run) for run in runs], model)
-            shared, together = _timed(lambda m=method: m.attribute(runs), model)
+            apart, alone = _timed(partial(_one_by_one, method, runs), model)
+            shared, together = _timed(partial(method.attribute, runs), model)
             ratios.append(apart / shared)
             off = max(off, _difference(alone, together))
         print(
             f"{name}, {METHODS[name]} steps: {statistics.median(ratios):.2f} times as fast "
             f"({min(ratios):.2f} to {max(ratios):.2f}), maps off by {off:.1e}"
         )
+
+
+def _one_by_one(method: TextImageAttributor, runs: Sequence[Trajectory]) -> list[AttributionMaps]:
+    return [method.attribute(run) for run in runs]
 
 
 def _timed(

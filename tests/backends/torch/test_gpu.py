@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -136,4 +137,4 @@ def test_steps_replayed_as_a_graph_train_as_eager_ones(tmp_path: Path, stage: st
 
 def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     squares = (float((weights - other[name]).square().sum()) for name, weights in one.items())
-    return float(sum(squares)) ** 0.5
+    return math.sqrt(sum(squares))
