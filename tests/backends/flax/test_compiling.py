@@ -48,6 +48,7 @@ def programs_of(backend: FlaxBackend) -> dict[str, int]:
     return {name: one._cache_size() for name, one in made if hasattr(one, "_cache_size")}
 
 
+@pytest.mark.slow  # three programs of a UNet are compiled
 def test_other_words_steps_images_and_guidance_compile_nothing(one_level: Path) -> None:
     backend = FlaxBackend.load(one_level)
     method = Occlusion(backend, steps=1)
