@@ -22,8 +22,8 @@ class Dispatch(Generic[Task, Worker]):
         tasks: taken only as there is room for them.
         ahead: the most that a worker has at a time.
         tries: the most times that a task is begun.
-        split: the tasks that one which lost its worker is done again as, so that it is seen which
-            of them kills workers.
+        split: the tasks that one is done as which would be given up, so that it is seen which of
+            them kills workers.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Dispatch(Generic[Task, Worker]):
             return None
         suspect, *rest = held
         self._again.extendleft(reversed(rest))
-        pieces = self._split(suspect)
-        if len(pieces) > 1:
-            self._again.extendleft(reversed(pieces))
-            return None
         losses = 1 + sum(count for task, count in self._losses if task is suspect)
         self._losses = [(task, count) for task, count in self._losses if task is not suspect]
         if losses >= self._tries:
-            return suspect
+            pieces = self._split(suspect)
+            if len(pieces) == 1:
+                return suspect
+            self._again.extendleft(reversed(pieces))
+            return None
         self._losses.append((suspect, losses))
         self._again.appendleft(suspect)
         return None
