@@ -146,6 +146,7 @@ def test_what_fails_is_one_image_alone(backend: TorchBackend, runs: list[Traject
         _RefusesTwo(backend).attribute(runs)
 
 
+@pytest.mark.slow  # forward mode, image by image and together
 def test_memory_that_runs_out_halves_what_images_share(
     backend: TorchBackend, runs: list[Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
