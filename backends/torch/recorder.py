@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import diffusers
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
 
 from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.sampling import pixels_of
@@ -240,12 +242,26 @@ class PipelineRecorder:
         try:
             running.close()
             if error is not None:
+                _note_on_clip_skip(call.arguments, error)
                 return
             call.output = result
             if self._finish is not None and call.latents and call.fault is None:
                 self._finish(call)
         except Exception as fault:
             call.fault = call.fault or _told_of(fault)
+
+
+def _note_on_clip_skip(arguments: Mapping[str, Any], error: BaseException) -> None:
+    """Add to diffusers' own error what helps: its Stable Diffusion pipelines look for the layer
+    that ``clip_skip`` asks for behind a name that transformers has given up."""
+    lacks = isinstance(error, AttributeError) and "'text_model'" in str(error)
+    if lacks and arguments.get("clip_skip") is not None:
+        error.add_note(
+            f"diffusers {diffusers.__version__} looks for CLIPTextModel.text_model where clip_skip "
+            f"is asked for, which transformers {transformers.__version__} doesn't have (nor any "
+            "from 5.6 on, which wordlight needs). Before the call, say that the encoder is its own "
+            "text model: vars(pipe.text_encoder)['text_model'] = pipe.text_encoder"
+        )
 
 
 def _stacked(texts: Any, rows: slice) -> torch.Tensor:

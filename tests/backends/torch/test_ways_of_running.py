@@ -16,6 +16,7 @@ from wordlight.backends.backend import Conditioning, MissingCapabilityError
 from wordlight.backends.testing import checks
 from wordlight.backends.testing.subject import Subject
 from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.torch.text_encoding import earlier_layers
 from wordlight.backends.torch.tiny import build_tiny, draw_tiny, picture, upper_half
 from wordlight.backends.torch.tiny.as_run import OTHERS
 
@@ -97,6 +98,27 @@ def test_a_learned_word_that_is_not_written_out_is_refused() -> None:
 def test_the_replay_is_the_run(family: str, way: str) -> None:
     pipe, run = run_as(family, way)
     check_replay(pipe, run)
+
+
+def test_clip_skip_of_stable_diffusion_1_by_a_name_of_before() -> None:
+    """Diffusers' own call fails with this transformers; its error says what helps."""
+    pipe = build_tiny("sd")
+
+    def draw() -> Any:
+        with trace(pipe, APART) as run:
+            pipe("a red circle", clip_skip=1, num_inference_steps=1, output_type="latent")
+        return run
+
+    with pytest.raises(AttributeError, match="text_model") as caught:
+        draw()
+    (note,) = caught.value.__notes__
+    assert "vars(pipe.text_encoder)['text_model'] = pipe.text_encoder" in note
+    vars(pipe.text_encoder)["text_model"] = pipe.text_encoder
+    run = draw()
+    check_replay(pipe, run)
+    ids = torch.tensor([TorchBackend(pipe).tokenize("a red circle").ids])
+    wanted = earlier_layers(pipe.text_encoder, ids)[0]
+    assert np.abs(run.trajectories[0].embeddings - wanted.numpy()).max() < 1e-6
 
 
 def test_perturbed_attention_without_the_models_norms_is_not_replayed() -> None:
