@@ -421,8 +421,9 @@ class Backend(ABC):
         if own != its and dtype == its_dtype:
             raise ValueError(
                 f"the run was made by {trajectory.model_id!r} with other weights or adapters than "
-                f"{self.model_id!r} has now: explain it with those, or say that another model's "
-                "view is wanted by dataclasses.replace(trajectory, weights=None)"
+                f"{self.model_id!r} has now (FreeU, attention processors, and what the scheduler "
+                "says of noise and prediction count too): explain it with those, or say that "
+                "another model's view is wanted by dataclasses.replace(trajectory, weights=None)"
             )
 
     @abstractmethod

@@ -280,7 +280,8 @@ class TorchBackend(Backend):
         names = ("text_encoder", *(f"text_encoder_{number}" for number in range(2, 5)), "vae")
         *encoders, vae = (getattr(self.pipe, name, None) for name in names)
         makers = [one for one in (*self.model.modules, *encoders) if one is not None]
-        return fingerprint(makers, () if vae is None else (vae,))
+        scheduler = getattr(self.pipe, "scheduler", None)
+        return fingerprint(makers, () if vae is None else (vae,), scheduler)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -38,6 +38,8 @@ def listen(listener: Listener) -> None:
     """Tell a listener of its pipeline's calls from now on."""
     kind = type(listener.pipe)
     with _LOCK:
+        if any(one is listener for one in _LISTENERS.get(kind, [])):
+            raise ValueError("this trace listens already: it can't be entered again before it ends")
         if not _LISTENERS.get(kind):
             wrapper = _wrapper(kind, kind.__call__)
             _WRAPPERS[kind] = (wrapper, vars(kind).get("__call__"))
@@ -76,7 +78,7 @@ def without_listeners() -> Iterator[None]:
 
 
 def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(call)
+    signature = _signature(kind, call)
 
     @functools.wraps(call)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -89,8 +91,12 @@ def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
             # The call says so itself, better.
             return call(self, *args, **kwargs)
         bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments |= arguments.pop(name)
         for listener in listeners:
-            listener.call_began(dict(bound.arguments))
+            listener.call_began(dict(arguments))
         try:
             result = call(self, *args, **kwargs)
         except BaseException as error:
@@ -102,6 +108,20 @@ def _wrapper(kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return wrapper
+
+
+def _signature(kind: type, call: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a pipeline's call; of one that hands on ``*args, **kwargs`` alone, that of
+    the class above."""
+    found = inspect.signature(call)
+    handed_on = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    for above in kind.__mro__[1:]:
+        own = [parameter.kind for parameter in list(found.parameters.values())[1:]]
+        if set(own) != handed_on:
+            break
+        if "__call__" in vars(above):
+            found = inspect.signature(vars(above)["__call__"])
+    return found
 
 
 def running_pipeline() -> Any:

@@ -145,8 +145,20 @@ def complete(backend: TorchBackend, call: Call, prompts: Sequence[str] | None = 
         check_words_given(backend, call, prompts)
         call.prompts = list(prompts)
         call.images_per_prompt = max(1, len(call.latents[0]) // max(1, len(prompts)))
+    _check_one_run(call)
     call.weights = backend.weights
     call.empty_embeddings, call.empty_added = _empty(backend, call)
+
+
+def _check_one_run(call: Call) -> None:
+    """Raises ValueError where the noise grew again on the way: a pipeline that draws twice in one
+    call, as for a larger size, makes two pictures, and gives one."""
+    moves = np.sign(np.diff([time_of(time) for time in call.timesteps]))
+    if len(set(moves[moves != 0])) > 1:
+        raise ValueError(
+            "the timesteps of one call go back on the way: it draws several times, and gives one "
+            "picture. Trace the pipeline that it calls, once a picture"
+        )
 
 
 def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

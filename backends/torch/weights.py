@@ -12,15 +12,23 @@ from wordlight.backends.torch.module_tree import named_parts
 
 #: How many sums of a weight there are, each over an equal stretch of it.
 _SUMS = 8
+#: What a scheduler's configuration says of noise, and of what is predicted.
+_OF_NOISE = (
+    "prediction_type beta_schedule beta_start beta_end trained_betas rescale_betas_zero_snr "
+    "num_train_timesteps"
+).split()
 #: Bytes of weights of one size that are read together: a GPU waits for each operation's launch,
 #: and a processor's cache holds a few small weights.
 _TOGETHER, _TOGETHER_ON_CPU = 2**26, 2**22
 
 
 def fingerprint(
-    modules: Iterable[torch.nn.Module], decoders: Iterable[torch.nn.Module] = ()
+    modules: Iterable[torch.nn.Module],
+    decoders: Iterable[torch.nn.Module] = (),
+    scheduler: Any = None,
 ) -> str | None:
-    """A digest of every number of each weight, and of the adapters that are on.
+    """A digest of every number of each weight, of the adapters that are on, of FreeU's factors, of
+    attention processors that aren't diffusers' own, and of a scheduler's noise and prediction.
 
     The precision stands in front, and the digest of ``decoders``, which draw the image and change
     no map, behind it (``"float32:0c1f...:9a3b..."``). None where weights are elsewhere (offloaded),
@@ -29,12 +37,14 @@ def fingerprint(
     All weights are read once, as integers, whose sum any change of one number changes: at the speed
     of the device's memory (14 GB a second on one CPU core), and it waits for the device once.
     """
-    made, drawn = _digest(modules), _digest(decoders)
+    config = getattr(scheduler, "config", {})
+    made = _digest(modules, [config.get(name) or None for name in _OF_NOISE])
+    drawn = _digest(decoders)
     return None if made is None or drawn is None else f"{made}:{drawn.partition(':')[2]}"
 
 
-def _digest(modules: Iterable[torch.nn.Module]) -> str | None:
-    digest = hashlib.sha256()
+def _digest(modules: Iterable[torch.nn.Module], said: Sequence[Any] = ()) -> str | None:
+    digest = hashlib.sha256(repr(said).encode() if any(said) else b"")
     weights: dict[torch.device, list[torch.Tensor]] = {}
     dtype = ""
     for module in modules:
@@ -58,7 +68,7 @@ def _weights_of(
     """The weights of ``named_parameters()``, and beside them the adapters that are on."""
     seen = set()
     for prefix, part in named_parts(module):
-        adapters += _adapter(prefix, part)
+        adapters += _adapter(prefix, part) + _changes(prefix, part)
         for name, weight in part._parameters.items():
             if weight is not None and id(weight) not in seen:
                 seen.add(id(weight))
@@ -103,6 +113,17 @@ def _sums_of_alike(weights: list[torch.Tensor]) -> torch.Tensor:
     if whole == raw.shape[1]:
         return sums
     return torch.cat([sums, raw[:, whole:].to(torch.int64)], 1)
+
+
+def _changes(name: str, layer: torch.nn.Module) -> list[Any]:
+    """What else makes a layer compute something else: FreeU's factors, and whose processor it
+    has."""
+    factors = [vars(layer).get(factor) for factor in ("s1", "s2", "b1", "b2")]
+    found: list[Any] = [(name, factors)] if any(one is not None for one in factors) else []
+    kind = type(vars(layer).get("processor"))
+    if not kind.__module__.startswith(("builtins", "diffusers.")):
+        found.append((name, f"{kind.__module__}.{kind.__qualname__}"))
+    return found
 
 
 def _adapter(name: str, layer: torch.nn.Module) -> list[Any]:

@@ -134,6 +134,57 @@ def test_an_interrupt_inside_attention_leaves_no_mode(
     assert hooks_of(fresh_pipe) == before
 
 
+def test_a_pipeline_that_draws_twice_in_a_call(shared_pipe: StableDiffusionPipeline) -> None:
+    class Twice(StableDiffusionPipeline):
+        times = 1
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            for _ in range(self.times):
+                found = super().__call__(*args, **kwargs)
+            return found
+
+    pipe = with_parts(Twice, shared_pipe)
+    with trace(pipe) as once:
+        draw(pipe)
+    with trace(shared_pipe) as plain:
+        draw(shared_pipe)
+    assert (DAAM.from_trace(once).data == DAAM.from_trace(plain).data).all()
+    pipe.times = 2
+    with trace(pipe) as twice:
+        draw(pipe)
+    with pytest.raises(ValueError, match="it draws several times, and gives one"):
+        DAAM.from_trace(twice)
+
+
+def test_a_trace_that_listens_is_not_entered_again(shared_pipe: StableDiffusionPipeline) -> None:
+    traced = trace(shared_pipe)
+    with traced, pytest.raises(ValueError, match="listens already"):
+        traced.__enter__()
+    with traced:
+        draw(shared_pipe)
+    assert len(traced.trajectories) == 1
+
+
+@pytest.mark.parametrize("changed", ["freeu", "prediction", "processor"])
+def test_other_computations_of_the_same_weights_are_refused(changed: str) -> None:
+    class Louder(AttnProcessor):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs) * 2
+
+    pipe = build_tiny_pipe()
+    trajectory = TorchBackend(pipe).sample(PROMPT, seed=0, steps=1)
+    if changed == "freeu":
+        pipe.enable_freeu(s1=0.2, s2=0.2, b1=1.9, b2=1.9)
+    elif changed == "prediction":
+        config = pipe.scheduler.config
+        pipe.scheduler = DDIMScheduler.from_config(config, prediction_type="v_prediction")
+    else:
+        pipe.unet.set_attn_processor(Louder())
+    with pytest.raises(ValueError, match="FreeU, attention processors, and what the scheduler"):
+        DAAM(TorchBackend(pipe)).attribute(trajectory)
+    DAAM(TorchBackend(pipe)).attribute(replace(trajectory, weights=None))
+
+
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
@@ -330,8 +381,15 @@ def test_words_that_do_not_fit_the_embeddings(shared_pipe: StableDiffusionPipeli
         draw(shared_pipe)
     with pytest.raises(ValueError, match="the pipeline was given the words"):
         DAAM.from_trace(other)
+    swapped = "a blue circle and two red triangles"
+    for words in (swapped, PROMPT.replace("triangles", "squares")):
+        with trace(shared_pipe, prompts=[words]) as other:
+            draw(shared_pipe, None, **given)
+        with pytest.raises(ValueError, match="don't fit the words"):
+            DAAM.from_trace(other)
     weighted = states.clone()
     weighted[:, 2] *= 1.4
+    weighted[:, 5] += 0.3 * (away - states)[:, 5]
     with trace(shared_pipe, prompts=[PROMPT]) as fitting:
         draw(shared_pipe, None, **{**given, "prompt_embeds": weighted})
     DAAM.from_trace(fitting)
