@@ -59,6 +59,7 @@ def test_other_words_steps_images_and_guidance_compile_nothing(one_level: Path) 
     # Both prompts are drawn in parts of four images, and have more than two words.
     prompts = ["two large blue squares to the left of a red circle"] * 4
     many = backend.sample(prompts, seed=7, steps=3, guidance_scale=7.5)
+    assert isinstance(many, list)
     method.attribute(many[0])
     method.with_options(steps=2).attribute(many[1])
     assert programs_of(backend) == made
