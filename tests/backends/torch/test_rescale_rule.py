@@ -205,10 +205,10 @@ def test_the_model_for_tests_in_numpy_is_the_same() -> None:
         means = placed.cumsum(0) / torch.arange(1, len(placed) + 1)[:, None]
         return (placed + means @ torch.as_tensor(toy._mixing) / 2).tanh()[None]
 
-    inputs = [toy.token_embeddings(text)[None] for text in (run.prompt, "")]
-    parts = np.eye(len(run.tokens))[:, :, None] * (inputs[0] - inputs[1])
-    wanted = rescaled_parts(encoded, *map(torch.as_tensor, (*inputs, parts)))
-    found = toy.encode_from_parts(*inputs, parts)
+    point, start = (toy.token_embeddings(text)[None] for text in (run.prompt, ""))
+    parts = np.eye(len(run.tokens))[:, :, None] * (point - start)
+    wanted = rescaled_parts(encoded, *map(torch.as_tensor, (point, start, parts)))
+    found = toy.encode_from_parts(point, start, parts)
     assert np.abs(found - wanted.numpy()).max() < 1e-9 * np.abs(found).max()
 
 
