@@ -178,6 +178,15 @@ class SanityStudy:
         return [one.to_json() for one in self.cascades]
 
 
+def methods_of(backend: Backend) -> list[str]:
+    """The names of the methods that a model can run and that have maps of their own."""
+    return [
+        name
+        for name, kind in registry.available().items()
+        if name != SHUFFLED and kind.needs <= backend.capabilities
+    ]
+
+
 @options
 class Sanity(Study):
     """The study as a command."""
@@ -185,15 +194,14 @@ class Sanity(Study):
     name = "sanity"
     line = "whether methods' maps change when the model's weights are randomised"
 
-    method: Sequence[str] | None = methods_named("all installed ones but shuffled-word")
+    method: Sequence[str] | None = methods_named("all installed ones that the model can run")
     n: int = number_of("images", 8)
     steps: int = steps_looked_at()
     seed: int = seed_of("noise and random weights")
 
     def find(self) -> SanityStudy:
         backend = self.load()
-        every = [name for name in registry.available() if name != SHUFFLED]
-        methods = list(dict.fromkeys(self.method or every))
+        methods = list(dict.fromkeys(self.method or methods_of(backend)))
         cells = len(methods) * (1 + len(cascade_stages(backend)))
         with self.bar("comparing maps", cells, "maps") as bar:
             cascades = study_sanity(

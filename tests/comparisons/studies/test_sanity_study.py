@@ -16,7 +16,7 @@ from tests.toys import ToyBackend, toy_trajectory
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.metrics.rank_correlation import rank_correlation
-from wordlight.comparisons.studies.sanity import study_sanity
+from wordlight.comparisons.studies.sanity import methods_of, study_sanity
 
 
 class TwoStages(ToyBackend):
@@ -47,6 +47,12 @@ class TwoStages(ToyBackend):
             toy_trajectory(p, grid=(8, 8), seed=i, context=32, steps=4)
             for i, p in enumerate(prompts)
         ]
+
+
+def test_methods_that_a_model_cannot_run_are_left_out() -> None:
+    found = methods_of(TwoStages())
+    assert {"occlusion", "input-x-gradient", "random"} <= set(found)
+    assert not {"concept-attention", "shuffled-word"} & set(found)
 
 
 def test_what_depends_on_the_model() -> None:
