@@ -467,7 +467,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             works = []
             for one in trajectories[start : start + at_once]:
                 # A copy, so that what a method of one's own keeps while it works is of one image.
-                works.append(partial(copy(self).attribute, one, words, **asked))  # type: ignore[call-overload]
+                works.append(partial(copy(self).attribute, one, words, **asked))
                 # They go on together: one bar says how far all are.
                 if at_once > 1:
                     asked = {**asked, "show_progress": False}

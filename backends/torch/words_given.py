@@ -67,4 +67,5 @@ def _share_of_others(given: torch.Tensor, words: torch.Tensor, empty: torch.Tens
     basis = torch.linalg.qr(torch.stack([words, empty], -1).double()).Q
     wanted = given.double()[..., None]
     rest = wanted - basis @ (basis.transpose(1, 2) @ wanted)
-    return (rest.norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))).nan_to_num(0.0)
+    share: torch.Tensor = rest.norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))
+    return share.nan_to_num(0.0)
