@@ -566,6 +566,14 @@ def _group(
     return None
 
 
+def times_of(times: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Return ``time_of`` each; what lies on a device is fetched at once."""
+    if not all(isinstance(time, torch.Tensor) for time in times):
+        return np.array([time_of(time) for time in times], np.float64)
+    last = [time.reshape(-1)[-1] for time in times]
+    return torch.stack(last).cpu().double().numpy() if last else np.zeros(0)
+
+
 def time_of(time: Any) -> float:
     """Return the timestep that a denoiser was told, of its last row or place."""
     return float(time.reshape(-1)[-1]) if isinstance(time, torch.Tensor) else float(time)

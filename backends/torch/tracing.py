@@ -19,7 +19,7 @@ from wordlight.backends.torch.recorder import (
     PipelineRecorder,
     as_uint8,
     images_of,
-    time_of,
+    times_of,
 )
 from wordlight.backends.torch.words_given import check_words_given
 from wordlight.backends.traces import Trace
@@ -153,7 +153,7 @@ def complete(backend: TorchBackend, call: Call, prompts: Sequence[str] | None = 
 def _check_one_run(call: Call) -> None:
     """Raises ValueError where the noise grew again on the way: a pipeline that draws twice in one
     call, as for a larger size, makes two pictures, and gives one."""
-    moves = np.sign(np.diff([time_of(time) for time in call.timesteps]))
+    moves = np.sign(np.diff(times_of(call.timesteps)))
     if len(set(moves[moves != 0])) > 1:
         raise ValueError(
             "the timesteps of one call go back on the way: it draws several times, and gives one "
@@ -245,7 +245,7 @@ def trajectories_of(
                 layout_from="probe" if backend.model.family.probed else "table",
                 negative_tokens=_negative_tokens(backend, call, away),
                 negative_added={n: _of_image(n, v, k) for n, v in call.negative_added.items()},
-                timesteps=np.array([time_of(time) for time in call.timesteps]),
+                timesteps=times_of(call.timesteps),
                 latents=np.stack([backend.to_numpy(latents[k]) for latents in call.latents]),
                 image=images[k],
                 guidance_scale=call.guidance_scale,

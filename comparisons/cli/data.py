@@ -117,7 +117,8 @@ def add_to(commands: Commands) -> None:
     prompts.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder for the files"
     )
-    prompts.set_defaults(run=run_prompts, quiet=True)
+    add_output(prompts, bars="progress bar")
+    prompts.set_defaults(run=run_prompts)
     check = add_command(actions, "check", "read a data set from end to end", _CHECK_EPILOG)
     check.add_argument("data", metavar="DATA", help="FORMAT:PATH, or a path; see docs/datasets.md")
     check.add_argument(
@@ -189,13 +190,19 @@ def run_prompts(arguments: argparse.Namespace) -> None:
 
     data = DATA[arguments.kind]
     check_split(arguments.split, data.splits)
-    scenes = [data.rendered(arguments.split, index).scene for index in range(arguments.n)]
+    indices = ProgressBar(
+        range(arguments.n), desc="writing prompts", unit="prompts", disable=arguments.quiet
+    )
+    scenes = [data.rendered(arguments.split, index).scene for index in indices]
     with writable_folder(arguments.out) as out:
         lines = "".join(f"{scene.prompt}\n" for scene in scenes)
         tags = "".join(as_conllu(tag_scene(scene)) for scene in scenes)
         write_atomically(out / "prompts.txt", lines.encode())
         write_atomically(out / "prompts.conllu", tags.encode())
-    print(f"{counted(arguments.n, 'prompt')} in {arguments.out}")
+    if arguments.json:
+        print(json.dumps({"prompts": arguments.n}))
+    else:
+        print(f"{counted(arguments.n, 'prompt')} in {arguments.out}")
 
 
 def run_check(arguments: argparse.Namespace) -> None:
