@@ -48,7 +48,7 @@ compare-all: install
 		-o $(MEASURED)/regeneration
 
 # All methods on two hundred images of `scenes` (some eighty minutes on one core), and most on eighty of
-# `things` and of `things-dit` (some half an hour each): docs/leaderboard-MODEL.toml. What pages quote is of
+# `things` and of `things-dit`: docs/leaderboard-MODEL.toml. What pages quote is of
 # these. All comparisons go on where they were stopped. To try it on fewer images:
 #     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
 #         LEADERBOARD=out/few-leaderboard LAYERS="-n 16 --calibration 8" BOTH="-n 8 --calibration 8"

@@ -26,8 +26,8 @@ from wordlight.backends.trajectory import Trajectory
 #: Two ways to the same sum may differ by float32's rounding, after cancellation; what is wrong is
 #: wrong by far more.
 _ROUNDING = 1e-3
-#: The same of models of half precision, some ten times a number's own.
-_ROUNDING_OF_HALF = {"float16": 1e-2, "bfloat16": 8e-2}
+#: The same of images that share passes in half precision, some ten times a number's own rounding.
+_OF_SHARED_PASSES = {"float16": 1e-2, "bfloat16": 8e-2}
 _UNKNOWN = "xylophonist"
 
 
@@ -365,11 +365,14 @@ def _merged(maps: AttributionMaps, parts: Sequence[Word], merge: Merge) -> npt.N
 
 
 def _expect_close(
-    subject: Subject, found: npt.NDArray[Any], expected: npt.NDArray[Any], what: str
+    subject: Subject,
+    found: npt.NDArray[Any],
+    expected: npt.NDArray[Any],
+    what: str,
+    rounding: float = _ROUNDING,
 ) -> None:
     scale = max(float(np.abs(found).max()), float(np.abs(expected).max()))
     worst = float(np.abs(found - expected).max())
-    rounding = _ROUNDING_OF_HALF.get(subject.backend.dtype, _ROUNDING)
     subject.expect(
         worst <= rounding * scale, f"{what} (they differ by {worst:.3g}, of {scale:.3g})"
     )
@@ -391,8 +394,12 @@ def answers_lists_one_by_one(subject: Subject) -> None:
             "depend on its company"
         )
         subject.expect(one.players == two.players, what)
-        # To rounding: several images may share a pass.
-        _expect_close(subject, two.data.values, one.data.values, what)
+        # To the bit, but where images share passes: gramcol, which divides by small deviations
+        # over tokens, was off by 1.2e-4 then, the others by less than 1e-4.
+        rounding = _OF_SHARED_PASSES.get(subject.backend.dtype, _ROUNDING)
+        if not subject.backend.shares_passes:
+            rounding = 0.0
+        _expect_close(subject, two.data.values, one.data.values, what, rounding)
         costs = one.provenance.forward_equivalents, two.provenance.forward_equivalents
         subject.expect(
             costs[0] == costs[1],
