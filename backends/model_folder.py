@@ -217,7 +217,7 @@ def _check_size(path: Path, config: Any, weights: int) -> None:
     Building such a network takes the machine's memory before its weights are looked at.
     """
     for key, value in _numbers(config):
-        layers = "layer" in key or "block" in key
+        layers = ("layer" in key or "block" in key) and "channel" not in key
         if value > (_MOST_LAYERS if layers else max(weights, 10_000)):
             raise ModelLoadError(
                 f"{path} asks for {key} {value:.3g}, which no network of its "

@@ -6,7 +6,11 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
+import torch._dynamo
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, ZImagePipeline
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
 from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.networks import (
@@ -50,6 +54,10 @@ class Denoiser(torch.nn.Module, ABC):
         """Return noisy latents and what the prediction of them should be."""
 
     @abstractmethod
+    def compile_parts(self) -> None:
+        """Have ``torch.compile`` compile, in place, what takes most of the time."""
+
+    @abstractmethod
     def pipeline(self, autoencoder: AutoencoderKL) -> DiffusionPipeline:
         """Return a plain pipeline of the networks."""
 
@@ -80,6 +88,9 @@ class UNetDenoiser(Denoiser):
         noisy = self._scheduler.add_noise(latents, noise, timesteps)
         return noisy, self._scheduler.get_velocity(latents, noise, timesteps)
 
+    def compile_parts(self) -> None:
+        _compile_each(self.unet, (ResnetBlock2D, BasicTransformerBlock))
+
     def pipeline(self, autoencoder: AutoencoderKL) -> StableDiffusionPipeline:
         return StableDiffusionPipeline(
             vae=autoencoder,
@@ -96,6 +107,9 @@ class UNetDenoiser(Denoiser):
 class ZImageDenoiser(Denoiser):
     """A Z-Image: a Qwen 3 text model, joint attention over image and text, flow matching."""
 
+    _image_places: torch.Tensor
+    _text_places: torch.Tensor
+
     #: The pipeline hands the whole prompt to the tokenizer as a chat; here it stays as it is.
     CHAT_TEMPLATE: ClassVar[str] = "{{ messages[0]['content'] }}"
 
@@ -109,6 +123,14 @@ class ZImageDenoiser(Denoiser):
         self.text_encoder.norm.requires_grad_(False)
         # 16x16 tokens are a multiple of 32, to which images and texts are filled up.
         self.transformer.x_pad_token.requires_grad_(False)
+        grid = self.transformer.create_coordinate_grid
+        rotations = self.transformer.rope_embedder
+        length, side = self.tokens.context, 64 // 2 ** len(blueprint.sizes.autoencoder_widths)
+        # Image tokens come after the text.
+        image = grid((1, side, side), (length + 1, 0, 0)).flatten(0, 2)
+        text = grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
+        self.register_buffer("_image_places", rotations(image)[None], persistent=False)
+        self.register_buffer("_text_places", rotations(text)[None], persistent=False)
 
     def encode(self, ids: torch.Tensor) -> torch.Tensor:
         # Without a mask of its own, it asks whether several texts are packed into a row, and waits.
@@ -131,12 +153,11 @@ class ZImageDenoiser(Denoiser):
         x = latents.view(n, channels, patches, 2, patches, 2).permute(0, 2, 4, 3, 5, 1)
         x = network.all_x_embedder["2-1"](x.reshape(n, patches * patches, 4 * channels))
         moment = network.t_embedder((1.0 - _sigma(timesteps)) * network.t_scale)
-        length = ids.shape[1]
-        image_places, text_places = self._places(length, patches, x.device)
+        image_places, text_places = self._image_places, self._text_places
         for layer in network.noise_refiner:
             x = layer(x, None, image_places, moment)
         last = (ids == self.tokens.eos_id).int().argmax(1)
-        given = torch.arange(length, device=x.device) <= last[:, None]
+        given = torch.arange(ids.shape[1], device=x.device) <= last[:, None]
         prompt = torch.where(given[..., None], network.cap_embedder(text), network.cap_pad_token)
         for layer in network.context_refiner:
             prompt = layer(prompt, None, text_places)
@@ -148,21 +169,14 @@ class ZImageDenoiser(Denoiser):
         found: torch.Tensor = -output.reshape(latents.shape)
         return found
 
-    def _places(
-        self, length: int, patches: int, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotations of image tokens, which come after the text, and of text tokens."""
-        grid = self.transformer.create_coordinate_grid
-        image = grid((1, patches, patches), (length + 1, 0, 0), device).flatten(0, 2)
-        text = grid((length, 1, 1), (1, 0, 0), device).flatten(0, 2)
-        embed = self.transformer.rope_embedder
-        return embed(image)[None], embed(text)[None]
-
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         sigma = _sigma(timesteps)[:, None, None, None]
         return (1.0 - sigma) * latents + sigma * noise, noise - latents
+
+    def compile_parts(self) -> None:
+        _compile_each(self.transformer, (ZImageTransformerBlock,))
 
     def pipeline(self, autoencoder: AutoencoderKL) -> ZImagePipeline:
         tokenizer: Any = self.tokens.build_tokenizer()
@@ -175,6 +189,14 @@ class ZImageDenoiser(Denoiser):
             tokenizer=tokenizer,
             transformer=self.transformer,
         )
+
+
+def _compile_each(network: torch.nn.Module, kinds: tuple[type[torch.nn.Module], ...]) -> None:
+    """Compile each block by itself: alike ones once, where the whole network takes minutes."""
+    torch._dynamo.config.recompile_limit = 64  # how many sizes of a kind of block there may be
+    for module in network.modules():
+        if isinstance(module, kinds):
+            module.compile(dynamic=False)
 
 
 def _build_places(blueprint: Blueprint) -> PlacesHead:

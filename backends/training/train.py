@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     denoiser.add_argument(
         "--bfloat16", action="store_true", help="compute products in bfloat16, for GPUs"
     )
+    denoiser.add_argument(
+        "--compiled", action="store_true", help="compile the denoiser first, by torch.compile"
+    )
     default = ",".join(f"{step}:{shift}" for step, shift in TIMESTEP_SHIFTS.items())
     denoiser.add_argument(
         "--timestep-shifts",
@@ -133,6 +136,7 @@ def main() -> None:
             timestep_shifts=options.timestep_shifts,
             **shared,
             bfloat16=options.bfloat16,
+            compiled=options.compiled,
             minutes=options.minutes,
         )
 

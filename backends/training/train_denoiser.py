@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ def train_denoiser(
     workers: int = 1,
     eager: bool = False,
     bfloat16: bool = False,
+    compiled: bool = False,
     minutes: float | None = None,
 ) -> None:
     """Train, or go on training, until ``recipe.steps``.
@@ -132,6 +134,7 @@ def train_denoiser(
     ``workers`` the number of processes that render images; ``minutes`` after how long the run ends
     instead, with a cooldown over the last two fifths. On a GPU steps are replayed as a CUDA graph,
     unless ``eager``. With ``bfloat16`` products are computed in it; weights and losses are float32.
+    ``compiled`` has the denoiser compiled by ``torch.compile`` first.
     """
     torch.manual_seed(recipe.seed)
     autoencoder = load_trained_autoencoder(blueprint, folder, device)
@@ -143,6 +146,7 @@ def train_denoiser(
         "beta_end": BETA_END,
         **blueprint.settings,
         **({"bfloat16": True} if bfloat16 else {}),
+        **({"compiled": True} if compiled else {}),
         "timestep_shifts": {str(step): shift for step, shift in timestep_shifts.items()},
     }
     run = Run(folder, "denoiser", model, recipe, facts)
@@ -152,6 +156,8 @@ def train_denoiser(
     judged = build_denoiser(blueprint, widths).to(device).eval()
     kind = torch.device(device).type
     limit = None if minutes is None else TimeLimit(minutes)
+    if compiled:
+        model.compile_parts()
 
     def update(
         noisy: torch.Tensor,
@@ -177,7 +183,10 @@ def train_denoiser(
         losses.add(step(**inputs))
         run.step += 1
         if run.step % 100 == 0:
-            run.log(**losses.take(), rate=run.recipe.rate_at(run.step - 1))
+            means = losses.take()
+            if not all(map(math.isfinite, means.values())):
+                raise FloatingPointError(f"the losses at step {run.step} are {means}")
+            run.log(**means, rate=run.recipe.rate_at(run.step - 1))
             left = limit.steps_left(run.step) if limit else None
             if left is not None:
                 run.cool_down(left)

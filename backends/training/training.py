@@ -103,7 +103,7 @@ class Run:
         self.step, before = load_checkpoint(self.path, self.model, self.average, self.optimizer)
         # How long a run goes on, in which precision, and which noise it looks at the most, may be
         # changed when it resumes (the log tells); what it learns from may not.
-        free = {"steps", "cooldown", "threads", "timestep_shifts", "bfloat16"}
+        free = {"steps", "cooldown", "threads", "timestep_shifts", "bfloat16", "compiled"}
         differing = {
             key: (before.get(key), value)
             for key, value in self.settings.items()
@@ -111,7 +111,8 @@ class Run:
         }
         if differing:
             raise ValueError(f"{self.path} was made with other settings: {differing}")
-        told = {k: v for k, v in self.settings.items() if k in ("timestep_shifts", "bfloat16")}
+        told = ("timestep_shifts", "bfloat16", "compiled")
+        told = {k: v for k, v in self.settings.items() if k in told}
         self.log(event="resumed", at=self.step, **told)
 
     def update(self, loss: torch.Tensor) -> None:
