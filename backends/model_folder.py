@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ _OF_BYTES = ("ByT5Tokenizer", "PerceiverTokenizer")
 _LARGE = 1000
 #: More than any network has.
 _MOST_LAYERS = 1000
+#: Names of such numbers: `num_layers`, `layers_per_block`, but not `block_out_channels`.
+_LAYERS = re.compile(r"(layers|blocks|per_block)$")
 
 
 class ModelLoadError(ValueError):
@@ -217,12 +220,18 @@ def _check_size(path: Path, config: Any, weights: int) -> None:
     Building such a network takes the machine's memory before its weights are looked at.
     """
     for key, value in _numbers(config):
-        layers = ("layer" in key or "block" in key) and "channel" not in key
-        if value > (_MOST_LAYERS if layers else max(weights, 10_000)):
+        if value > (_MOST_LAYERS if _LAYERS.search(key) else max(weights, _least_bound(key))):
             raise ModelLoadError(
                 f"{path} asks for {key} {value:.3g}, which no network of its "
                 f"{weights} bytes of weights has"
             )
+
+
+def _least_bound(key: str) -> float:
+    """Return what any network's number of a name may be, however small the network is."""
+    if "theta" in key or key.endswith(("_id", "_ids")):
+        return math.inf  # no size
+    return 300_000 if "position" in key else 10_000  # rotations have no weights
 
 
 def _numbers(config: Any) -> Iterator[tuple[str, int]]:

@@ -107,9 +107,6 @@ class UNetDenoiser(Denoiser):
 class ZImageDenoiser(Denoiser):
     """A Z-Image: a Qwen 3 text model, joint attention over image and text, flow matching."""
 
-    _image_places: torch.Tensor
-    _text_places: torch.Tensor
-
     #: The pipeline hands the whole prompt to the tokenizer as a chat; here it stays as it is.
     CHAT_TEMPLATE: ClassVar[str] = "{{ messages[0]['content'] }}"
 
@@ -123,14 +120,6 @@ class ZImageDenoiser(Denoiser):
         self.text_encoder.norm.requires_grad_(False)
         # 16x16 tokens are a multiple of 32, to which images and texts are filled up.
         self.transformer.x_pad_token.requires_grad_(False)
-        grid = self.transformer.create_coordinate_grid
-        rotations = self.transformer.rope_embedder
-        length, side = self.tokens.context, 64 // 2 ** len(blueprint.sizes.autoencoder_widths)
-        # Image tokens come after the text.
-        image = grid((1, side, side), (length + 1, 0, 0)).flatten(0, 2)
-        text = grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
-        self.register_buffer("_image_places", rotations(image)[None], persistent=False)
-        self.register_buffer("_text_places", rotations(text)[None], persistent=False)
 
     def encode(self, ids: torch.Tensor) -> torch.Tensor:
         # Without a mask of its own, it asks whether several texts are packed into a row, and waits.
@@ -153,11 +142,12 @@ class ZImageDenoiser(Denoiser):
         x = latents.view(n, channels, patches, 2, patches, 2).permute(0, 2, 4, 3, 5, 1)
         x = network.all_x_embedder["2-1"](x.reshape(n, patches * patches, 4 * channels))
         moment = network.t_embedder((1.0 - _sigma(timesteps)) * network.t_scale)
-        image_places, text_places = self._image_places, self._text_places
+        length = ids.shape[1]
+        image_places, text_places = self._places(length, patches, x.device)
         for layer in network.noise_refiner:
             x = layer(x, None, image_places, moment)
         last = (ids == self.tokens.eos_id).int().argmax(1)
-        given = torch.arange(ids.shape[1], device=x.device) <= last[:, None]
+        given = torch.arange(length, device=x.device) <= last[:, None]
         prompt = torch.where(given[..., None], network.cap_embedder(text), network.cap_pad_token)
         for layer in network.context_refiner:
             prompt = layer(prompt, None, text_places)
@@ -168,6 +158,16 @@ class ZImageDenoiser(Denoiser):
         output = output.view(n, patches, patches, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
         found: torch.Tensor = -output.reshape(latents.shape)
         return found
+
+    def _places(
+        self, length: int, patches: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotations of image tokens, which come after the text, and of text tokens."""
+        grid = self.transformer.create_coordinate_grid
+        image = grid((1, patches, patches), (length + 1, 0, 0), device).flatten(0, 2)
+        text = grid((length, 1, 1), (1, 0, 0), device).flatten(0, 2)
+        embed = self.transformer.rope_embedder
+        return embed(image)[None], embed(text)[None]
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor

@@ -111,8 +111,8 @@ class Run:
         }
         if differing:
             raise ValueError(f"{self.path} was made with other settings: {differing}")
-        told = ("timestep_shifts", "bfloat16", "compiled")
-        told = {k: v for k, v in self.settings.items() if k in told}
+        shown = ("timestep_shifts", "bfloat16", "compiled")
+        told = {k: v for k, v in self.settings.items() if k in shown}
         self.log(event="resumed", at=self.step, **told)
 
     def update(self, loss: torch.Tensor) -> None:
@@ -218,8 +218,10 @@ class MeanLosses:
             self._sums[name] = value.clone() if before is None else before + value
 
     def take(self) -> dict[str, float]:
-        """Return the means since the last time."""
+        """Return the means since the last time; raises FloatingPointError if one isn't finite."""
         means = {name: float(total) / self._steps for name, total in self._sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise FloatingPointError(f"the mean losses of the last {self._steps} steps are {means}")
         self._sums, self._steps = {}, 0
         return means
 

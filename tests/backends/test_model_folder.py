@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
 
+import diffusers
 import pytest
 
 from wordlight.backends.embedded import EMBEDDED
@@ -75,6 +77,43 @@ def test_sizes_that_no_such_file_has(folder, changes, said):
     change(folder / "text_encoder/config.json", **changes)
     with pytest.raises(ModelLoadError, match=said):
         check_model_folder(folder)
+
+
+REAL_SIZES = [
+    diffusers.UNet2DConditionModel,
+    diffusers.FluxTransformer2DModel,
+    diffusers.SD3Transformer2DModel,
+    diffusers.QwenImageTransformer2DModel,
+    diffusers.ZImageTransformer2DModel,
+    diffusers.WanTransformer3DModel,
+    diffusers.AutoencoderDC,
+]
+
+
+@pytest.mark.parametrize("network", REAL_SIZES)
+def test_the_sizes_of_real_networks(folder, network):
+    numbers = {
+        key: parameter.default
+        for key, parameter in inspect.signature(network.__init__).parameters.items()
+        if key != "self" and parameter.default is not inspect.Parameter.empty
+    }
+    with (folder / "unet/model.safetensors").open("r+b") as file:
+        file.truncate(100_000_000)  # nothing is read of it here
+    change(folder / "unet/config.json", **numbers)
+    check_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"block_out_channels": [320, 640, 1280, 1280]},
+        {"rope_theta": 5_000_000, "max_position_embeddings": 262_144},
+        {"eos_token_id": 151_645},
+    ],
+)
+def test_numbers_that_are_no_layers_or_no_sizes(folder, numbers):
+    change(folder / "text_encoder/config.json", **numbers)
+    check_model_folder(folder)
 
 
 def test_what_is_missing_is_named(folder):
