@@ -66,9 +66,10 @@ compare-models: install
 			-o $(LEADERBOARD)/$$model || exit 1; \
 	done
 
-methods: compare-many ## remake the pictures and numbers of docs/methods
+methods: compare-many compare-all ## remake the pictures and numbers of docs/methods
 	$(BIN)/wordlight study sanity -n 2 --steps 1 -o $(MEASURED)/sanity
-	$(BIN)/python docs/make_methods.py $(LEADERBOARD)/many --sanity $(MEASURED)/sanity
+	$(BIN)/python docs/make_methods.py $(LEADERBOARD)/many $(MEASURED)/all $(MEASURED)/regeneration \
+		--sanity $(MEASURED)/sanity
 
 leaderboard: compare-many compare-all compare-models ## remake the tables and the picture of docs/leaderboard.md
 	$(BIN)/python docs/make_leaderboard.py $(LEADERBOARD)/many $(MEASURED)/all \

@@ -30,16 +30,20 @@ class Scores:
 
     @classmethod
     def read(cls, comparisons: Sequence[Path], sanity: Path) -> Scores:
-        """From the folders; the first comparison is the one of all methods.
+        """From the folders; the first comparison is the one of most methods.
 
-        Raises ValueError for comparisons of other images or steps.
+        The others' rows say how many images they are of, where that differs. Raises ValueError
+        for comparisons of other steps or another seed.
         """
         first, *others = [json.loads((f / "summary.json").read_text("utf-8")) for f in comparisons]
         known = {row["method"] for row in first["headline"]}
         for other in others:
-            if any(other[key] != first[key] for key in ("n", "seed", "steps")):
-                raise ValueError("the comparisons are of other images or steps than the first one")
-            first["headline"] += [row for row in other["headline"] if row["method"] not in known]
+            if any(other[key] != first[key] for key in ("seed", "steps")):
+                raise ValueError("the comparisons are of another seed or steps than the first one")
+            of = "" if other["n"] == first["n"] else f", {other['n']} images"
+            rows = [row for row in other["headline"] if row["method"] not in known]
+            first["headline"] += [{**row, "of": of} for row in rows]
+            known |= {row["method"] for row in rows}
         settings = json.loads((comparisons[0] / "settings.json").read_text("utf-8"))
         cascades = json.loads((sanity / "sanity.json").read_text("utf-8"))
         return cls(first, settings, {cascade["method"]: cascade for cascade in cascades})
@@ -57,9 +61,10 @@ class Scores:
         row = self.row(method, metric)
         if row is None:
             return "not measured"
+        of = row.get("of", "")
         if row["low"] is None:
-            return f"{row['mean']:.3f}"
-        return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            return f"{row['mean']:.3f}{of}"
+        return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]{of}"
 
     def effort(self, method: str) -> str:
         """With how much effort a method's row was made, where that is an option of it."""
