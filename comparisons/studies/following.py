@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,15 @@ def study_following(
                 answers[kind] += [1.0] * right + [0.0] * (asked - right)
                 asked_in[kind] += [scenes.sample_name(index)] * asked
         on_image(len(drawn))
-    shares = {kind: mean_over_words(asked_in[kind], answers[kind]) for kind in data.questions}
+    shares = {kind: _share(asked_in[kind], answers[kind]) for kind in data.questions}
     of = f"{backend.model_id}, {counted(n, 'prompt')} of the {split} split"
     return FollowingStudy(of, data.questions, shares, tuple(drawings))
+
+
+def _share(samples: list[str], answers: list[float]) -> Estimate:
+    found = mean_over_words(samples, answers)
+    # A t interval doesn't know that no share is above 1; nan, of too few images, stays.
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 @options
