@@ -80,7 +80,9 @@ def test_commands_were_found() -> None:
     assert len(list(command_lines(Path("docs/command-line.md")))) > 15
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/maps.md", "docs/tracing.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/maps.md", pytest.param("docs/tracing.md", marks=pytest.mark.slow)]
+)
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: Any) -> None:
     import torch
     from diffusers import StableDiffusionPipeline

@@ -36,7 +36,9 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     ("name", "prompt"),
     [
         ("scenes", "a red circle and two blue squares"),
-        ("things", "a dog to the left of two red buses on the grass"),
+        pytest.param(
+            *("things", "a dog to the left of two red buses on the grass"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_embedded_models(name: str, prompt: str) -> None:

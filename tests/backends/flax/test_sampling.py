@@ -103,6 +103,7 @@ def test_no_attention_map_leaves_the_device_and_memory_does_not_grow(
     assert few.output_size_in_bytes - 5 * latents - sums <= pointers
 
 
+@pytest.mark.slow  # compiles a dozen programs
 def test_programs_are_compiled_anew_for_other_shapes_alone(
     small: FlaxBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
