@@ -47,7 +47,7 @@ compare-all: install
 	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word \
 		-o $(MEASURED)/regeneration
 
-# All methods on two hundred images of `scenes` (some eighty minutes on one core), and most on eighty of
+# All methods on two hundred images of `scenes` (some eighty minutes on one core), and most on forty of
 # `things` and of `things-dit`: docs/leaderboard-MODEL.toml. What pages quote is of
 # these. All comparisons go on where they were stopped. To try it on fewer images:
 #     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
@@ -113,6 +113,7 @@ cards: install ## remake the pictures of the models' cards
 		$(BIN)/python training/curves.py training/$$model --to docs/images/$$model-training.png \
 			|| exit 1; \
 	done
+	$(BIN)/python docs/make_nouns_picture.py
 
 # Everything in docs/ that is measured or drawn: some hours on one core.
 figures: demo-page viewer-picture methods findings studies cards docs ## remake every figure and table of docs/
