@@ -76,7 +76,11 @@ def test_commands_are_understood(page: Path) -> None:
 
 
 def test_commands_were_found() -> None:
-    assert [line[0] for line in command_lines(Path("README.md"))] == ["attribute", "attribute", "compare"]
+    assert [line[0] for line in command_lines(Path("README.md"))] == [
+        "attribute",
+        "attribute",
+        "compare",
+    ]
     assert len(list(command_lines(Path("docs/command-line.md")))) > 15
 
 
