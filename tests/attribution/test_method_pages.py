@@ -72,7 +72,9 @@ def test_a_page_has_the_methods_numbers(name: str) -> None:
     page, kind = page_of(name), METHODS[name]
     assert row(page, "command line").startswith(f"`wordlight attribute PROMPT --method {name}")
     assert re.search(
-        r"<!-- scores -->\n\| mIoU@best.*\n\|.*\n\| .*\n(\nMade with .*\n)?<!-- /scores -->", page
+        r"<!-- scores -->\n\| mIoU@best.*\n\|.*\n\| .*\n(\n(Made with|Completeness error:) .*\n)?"
+        "<!-- /scores -->",
+        page,
     )
     assert f"[`{name}`]({name}.md)" in page_of("README")
     if kind.effort is not None:
@@ -180,8 +182,19 @@ def available_methods() -> list[str]:
     return [name for name, kind in available().items() if kind.family != "control"]
 
 
-def test_comparisons_of_other_images_are_refused(tmp_path: Path) -> None:
+def test_a_score_of_other_images_says_of_how_many(tmp_path: Path) -> None:
     ran = make(tmp_path, *folders(tmp_path, n=6))
+    assert ran.returncode == 0, ran.stderr
+    page = (tmp_path / "docs" / "methods" / "regeneration.md").read_text("utf-8")
+    assert "\n| 0.375, 6 images | not measured |" in page
+    assert ", 6 images" not in (tmp_path / "docs" / "methods" / "daam.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"steps": [2, 9]}])
+def test_comparisons_of_another_seed_or_steps_are_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    ran = make(tmp_path, *folders(tmp_path, **changes))
     assert ran.returncode == 2
-    assert ran.stderr.endswith("the comparisons are of other images or steps than the first one\n")
+    assert ran.stderr.endswith("of another seed or steps than the first one\n")
     assert (tmp_path / "docs" / "methods" / "daam.md").read_text("utf-8") == page_of("daam")
