@@ -19,15 +19,14 @@ def subject(one_level: Path) -> Subject:
     return Subject(FlaxBackend.load(one_level))
 
 
-# Two take longest: DeepLIFT's programs, whose parts test_rescale_rule has in the quick suite, and
-# all primitives, one after the other, which the other checks have one by one.
-SLOW = ("parts-make-up-the-difference", "is-honest-about-its-capabilities")
-
-
 # On the smallest model, since every primitive has to be compiled.
+# DeepLIFT's programs take longest to compile: in the quick suite test_rescale_rule has its parts.
 @pytest.mark.parametrize(
     "check",
-    [pytest.param(c, marks=pytest.mark.slow) if str(c) in SLOW else c for c in backend_checks()],
+    [
+        pytest.param(c, marks=pytest.mark.slow) if str(c) == "parts-make-up-the-difference" else c
+        for c in backend_checks()
+    ],
     ids=str,
 )
 def test_conformance(check: Check, subject: Subject) -> None:

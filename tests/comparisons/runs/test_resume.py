@@ -144,7 +144,7 @@ def kill_after(pid: int, folder: Path, files: float) -> None:
         pass
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(launcher, tmp_path, kills):
     kill_at_random(launcher, tmp_path, kills, "fakes")
 
