@@ -319,6 +319,7 @@ def test_losses_that_are_no_numbers_end_the_training(value):
 
 
 @pytest.mark.slow  # compiles for minutes
+@pytest.mark.filterwarnings("ignore")  # of the compiler, on what it calls itself
 @pytest.mark.parametrize("kind", list(SMALL))
 def test_compiled_blocks_train_as_those_that_are_not(tmp_path, kind):
     blueprint, found = SMALL[kind], {}
