@@ -19,7 +19,7 @@ class Scores:
     """What was measured.
 
     Attributes:
-        summary: of the comparison of all methods, with the rows that others add.
+        summary: of the comparison of most methods, with the rows that others add.
         settings: of that comparison.
         sanity: what the sanity study found, by method.
     """

@@ -294,14 +294,20 @@ def test_the_log_of_a_timed_run_tells_what_trains_the_same(tmp_path, monkeypatch
     )
 
 
-def test_bfloat16_is_the_precision_of_products_alone(tmp_path):
-    blueprint, found = SMALL["z-image"], {}
-    train_autoencoder(blueprint, tmp_path, recipe(1), IMAGES, "cpu", save_every=100)
+def trained_both_ways(folder, kind, option):
+    """What two steps come to, by whether an option of the training is on."""
+    blueprint, found = SMALL[kind], {}
+    train_autoencoder(blueprint, folder, recipe(1), IMAGES, "cpu", save_every=100)
     settings = (recipe(2), IMAGES, "cpu", 100, 100, blueprint.sizes.denoiser_widths)
-    for half in (True, False):
-        train_denoiser(blueprint, tmp_path, *settings, check_prompts=1, bfloat16=half)
-        found[half] = load_file(tmp_path / "denoiser.safetensors")
-        (tmp_path / "denoiser.safetensors").unlink()
+    for on in (True, False):
+        train_denoiser(blueprint, folder, *settings, check_prompts=1, **{option: on})
+        found[on] = load_file(folder / "denoiser.safetensors")
+        (folder / "denoiser.safetensors").unlink()
+    return found
+
+
+def test_bfloat16_is_the_precision_of_products_alone(tmp_path):
+    found = trained_both_ways(tmp_path, "z-image", "bfloat16")
     name = "model.transformer.layers.0.attention.to_q.weight"
     assert found[True][name].dtype == torch.float32
     assert not torch.equal(found[True][name], found[False][name])
@@ -322,13 +328,7 @@ def test_losses_that_are_no_numbers_end_the_training(value):
 @pytest.mark.filterwarnings("ignore")  # of the compiler, on what it calls itself
 @pytest.mark.parametrize("kind", list(SMALL))
 def test_compiled_blocks_train_as_those_that_are_not(tmp_path, kind):
-    blueprint, found = SMALL[kind], {}
-    train_autoencoder(blueprint, tmp_path, recipe(1), IMAGES, "cpu", save_every=100)
-    settings = (recipe(2), IMAGES, "cpu", 100, 100, blueprint.sizes.denoiser_widths)
-    for compiled in (True, False):
-        train_denoiser(blueprint, tmp_path, *settings, check_prompts=1, compiled=compiled)
-        found[compiled] = load_file(tmp_path / "denoiser.safetensors")
-        (tmp_path / "denoiser.safetensors").unlink()
+    found = trained_both_ways(tmp_path, kind, "compiled")
     # Adam divides by the gradients' size, so those near 0 may go the other way: of a thousand
     # weights none else is off by more than a hundredth of a step.
     for name, value in found[False].items():
