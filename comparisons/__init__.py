@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wordlight.comparisons.results.side_by_side import view as view
     from wordlight.comparisons.runner import compare as compare
 
-#: Where each name comes from. Scores need scikit-learn and SciPy, whose import takes seconds: only
+#: Where each name comes from. Scores need pyarrow and SciPy, whose import takes seconds: only
 #: who compares waits.
 _MODULES = {
     "AnnotatedImage": "datasets.dataset",

@@ -110,7 +110,7 @@ def status_of(comparison: Comparison) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and print the table or the headline rows as JSON."""
-    # scikit-learn and SciPy take seconds to import: not for `--help`.
+    # SciPy and pyarrow take seconds to import: not for `--help`.
     from wordlight.comparisons.results.html.page import NAME as PAGE
     from wordlight.comparisons.runner import compare
     from wordlight.comparisons.runs.config_file import read_config

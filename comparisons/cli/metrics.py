@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print name, direction, groups, what it is over and what it needs of each metric."""
-    # scikit-learn and SciPy take seconds to import: not for `--help`.
+    # SciPy and pyarrow take seconds to import: not for `--help`.
     from wordlight.comparisons.metrics.registry import available
     from wordlight.comparisons.results.text_tables import aligned
 

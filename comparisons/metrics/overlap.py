@@ -54,4 +54,7 @@ def iou_of_word(
             between its least and greatest; absolute ones only tell maps of one method apart.
     """
     cut = word.image.thresholds.on(scale) if threshold is None else threshold
-    return iou_at(word.shown.on(scale), word.mask, (cut,))[0]
+    values = word.shown.on(scale)
+    check(values, word.mask)
+    # A Python number, so that it is compared in the precision of the map.
+    return iou(values >= float(cut), word.mask)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 
 from wordlight.comparisons.metrics.shown_map import Map, Mask, check
 
@@ -12,11 +11,17 @@ from wordlight.comparisons.metrics.shown_map import Map, Mask, check
 def average_precision(values: Map, mask: Mask) -> float:
     """Area under the precision-recall curve of the raw map's pixels, 0 to 1.
 
-    A constant map gets the mask's share of the image.
+    The step sum of precision times gained recall, as scikit-learn's, whose checks take most of its
+    time. Equal values count together, so a constant map gets the mask's share of the image.
     """
     check(values, mask)
+    order = np.argsort(values, axis=None)[::-1]
+    ranked = values.ravel()[order]
+    # Pixels down to each distinct value, and how many of them lie inside the mask.
+    counts = np.append(np.flatnonzero(np.diff(ranked)), ranked.size - 1) + 1
+    hits = np.cumsum(mask.ravel()[order])[counts - 1]
     # A sum of rounded shares: a perfect map would score 1.0000000000000002 now and then.
-    return min(1.0, float(average_precision_score(mask.ravel(), values.ravel())))
+    return min(1.0, float(np.diff(hits, prepend=0) @ (hits / counts)) / int(hits[-1]))
 
 
 def auroc(values: Map, mask: Mask) -> float | None:

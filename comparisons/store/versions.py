@@ -17,7 +17,6 @@ _PACKAGES = (
     "wordlight",
     "numpy",
     "scipy",
-    "scikit-learn",
     "torch",
     "diffusers",
     "transformers",
