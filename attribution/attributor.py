@@ -87,7 +87,8 @@ class _OptionsAsFields:
 #: What a class says of itself; never an option, however it is annotated.
 _FACTS = frozenset(
     (
-        "name family needs paper signed merge by_token takes_targets takes_videos effort additive"
+        "name question family needs paper signed merge by_token takes_targets takes_videos effort "
+        "additive"
     ).split()
 )
 
@@ -109,6 +110,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
 
     Attributes:
         name: as the command line knows it, in kebab-case.
+        question: the question that its map answers, in a line; "" where none is said.
         family: the kind of signal that the method reads.
         needs: the backend's primitives that it calls.
         paper: its publication, "" for none.
@@ -123,6 +125,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
     """
 
     name: ClassVar[str]
+    question: ClassVar[str] = ""
     family: ClassVar[Family]
     needs: ClassVar[frozenset[str]] = frozenset()
     paper: ClassVar[str] = ""

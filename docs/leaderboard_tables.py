@@ -14,7 +14,7 @@ from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.metrics.segmentation import AVERAGE_PRECISION, BEST, POINTING_GAME
 from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun, MethodRow
 from wordlight.comparisons.results.text_tables import Lines, markdown_table
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.stats.paired_tests import ALPHA
 from wordlight.comparisons.store.cells import COMPLETENESS, FORWARD_EQUIVALENTS, SECONDS
 from wordlight.comparisons.studies.daam_paper import CLOSED_VOCABULARY
@@ -169,7 +169,8 @@ def by_vocabulary(run: FinishedRun) -> str:
 
     def of(words: Sequence[tuple[str, str, str, float]], name: str) -> Estimate:
         own = [one for one in words if one[0] == name]
-        return mean_over_words([sample for _, sample, _, _ in own], [value for *_, value in own])
+        samples, scores = [sample for _, sample, _, _ in own], [value for *_, value in own]
+        return mean_over_words(samples, scores, bounds=SHARE)
 
     rows = standing_rows(run)
     n_closed, n_all = (max(of(words, row.name).n for row in rows) for words in (closed, shown))

@@ -109,6 +109,10 @@ class AttentionChains(_Chain):
     """
 
     name: ClassVar[str] = "attention-chains"
+    question: ClassVar[str] = (
+        "Which places does one come to from the word when attention is followed over "
+        "several bounces?"
+    )
     family: ClassVar[Literal["attention", "control"]] = "attention"
 
     bounces: int = 2
@@ -132,6 +136,9 @@ class TokenRank(_Chain):
     """
 
     name: ClassVar[str] = "token-rank"
+    question: ClassVar[str] = (
+        "Where does the image's attention to itself gather, whatever the word?"
+    )
     family: ClassVar[Literal["attention", "control"]] = "control"
 
     def _visits(self, attention: Matrix) -> Matrix:

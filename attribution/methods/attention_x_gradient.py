@@ -45,6 +45,7 @@ class AttentionXGradient(ByStream):
     """
 
     name: ClassVar[str] = "attention-x-gradient"
+    question: ClassVar[str] = "Where does attending to the word strengthen the push?"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "attention_vjp"})
     by_token: ClassVar[bool] = True

@@ -58,6 +58,10 @@ class ConceptAttention(EncodedWords):
     """
 
     name: ClassVar[str] = "concept-attention"
+    question: ClassVar[str] = (
+        "Which places have an attention output like that of a word which is carried "
+        "through the model beside the prompt?"
+    )
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"concept_attention", "encode"})
     signed: ClassVar[bool] = True

@@ -35,6 +35,7 @@ class Uniform(_Control):
     """Every pixel alike, for every word."""
 
     name: ClassVar[str] = "uniform"
+    question: ClassVar[str] = "How well does a map do that is the same everywhere?"
     by_token: ClassVar[bool] = True
 
     def _attribute(self, question: Question) -> Answer:
@@ -51,6 +52,7 @@ class Center(_Control):
     """
 
     name: ClassVar[str] = "center"
+    question: ClassVar[str] = "How well does a blob in the middle do?"
     by_token: ClassVar[bool] = True
 
     width: float = 0.25
@@ -79,6 +81,7 @@ class Random(_Control):
     """
 
     name: ClassVar[str] = "random"
+    question: ClassVar[str] = "How well does noise do?"
 
     seed: int = 0
 
@@ -103,6 +106,7 @@ class GuidanceNorm(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "guidance-norm"
+    question: ClassVar[str] = "Where does the whole prompt push, whatever the word?"
     family: ClassVar[Literal["control"]] = "control"
     signed: ClassVar[bool] = False
     merge: ClassVar[Merge] = "mean"
@@ -125,6 +129,7 @@ class ShuffledWord(_Control):
     """
 
     name: ClassVar[str] = "shuffled-word"
+    question: ClassVar[str] = "Where does the same method see a word of another object?"
 
     def __post_init__(self) -> None:
         raise ValueError(

@@ -59,6 +59,7 @@ class DAAM(ByStream):
     """
 
     name: ClassVar[str] = "daam"
+    question: ClassVar[str] = "Where does the image look at the word while it is being drawn?"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     by_token: ClassVar[bool] = True

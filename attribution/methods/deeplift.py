@@ -37,6 +37,10 @@ class DeepLift(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "deeplift"
+    question: ClassVar[str] = (
+        "What share of the push is the word's, by the slopes between no prompt and the "
+        "prompt at every layer?"
+    )
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_parts"})
     by_token: ClassVar[bool] = True

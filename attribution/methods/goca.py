@@ -57,6 +57,9 @@ class GoCA(ByStream):
     """
 
     name: ClassVar[str] = "goca"
+    question: ClassVar[str] = (
+        "Where do the heads and layers look at the word that have to do with what is drawn there?"
+    )
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset(
         {"attention", "self_attention", "attention_measures"}

@@ -30,6 +30,9 @@ class GradientShap(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "gradient-shap"
+    question: ClassVar[str] = (
+        "What share of the push is the word's, at random points of the way to the prompt?"
+    )
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     by_token: ClassVar[bool] = True

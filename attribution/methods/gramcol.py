@@ -51,6 +51,9 @@ class GramCol(ByStream):
     """
 
     name: ClassVar[str] = "gramcol"
+    question: ClassVar[str] = (
+        "Which places have a layer output like that of the place which fits the word best?"
+    )
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "attention_measures"})
     signed: ClassVar[bool] = True

@@ -61,6 +61,7 @@ class HeadSelection(ByStream):
     """
 
     name: ClassVar[str] = "head-selection"
+    question: ClassVar[str] = "Where do the heads look that look for this word?"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     paper: ClassVar[str] = "after arXiv 2604.05906"

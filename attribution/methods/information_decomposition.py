@@ -44,6 +44,9 @@ class InformationDecomposition(TextImageAttributor):
     """
 
     name: ClassVar[str] = "information-decomposition"
+    question: ClassVar[str] = (
+        "How many nats does the word tell about this pixel of the final image?"
+    )
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "encode", "invert"})
     paper: ClassVar[str] = "Kong et al. 2024, arXiv 2310.07972"

@@ -20,6 +20,7 @@ class InputXGradient(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "input-x-gradient"
+    question: ClassVar[str] = "To first order, what does the word's embedding add to the push?"
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     by_token: ClassVar[bool] = True

@@ -31,6 +31,7 @@ class IntegratedGradients(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "integrated-gradients"
+    question: ClassVar[str] = "What share of the push at this pixel is the word's?"
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     by_token: ClassVar[bool] = True

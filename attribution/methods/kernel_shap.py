@@ -38,6 +38,9 @@ class KernelShap(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "kernel-shap"
+    question: ClassVar[str] = (
+        "What does the word add over random sets of words, by one regression for all pixels?"
+    )
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv 1705.07874"
     effort: ClassVar[str | None] = "n_samples"

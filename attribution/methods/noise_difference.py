@@ -33,6 +33,9 @@ class NoiseDifference(TextImageAttributor):
     """
 
     name: ClassVar[str] = "noise-difference"
+    question: ClassVar[str] = (
+        "How does the prediction change when the prompt is written without the word?"
+    )
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "encode"})
     paper: ClassVar[str] = "Couairon et al. 2022, arXiv 2210.11427"

@@ -40,6 +40,9 @@ class NoiseTunnel(TextImageAttributor):
     """
 
     name: ClassVar[str] = "noise-tunnel"
+    question: ClassVar[str] = (
+        "What does another method say on average, when the inputs are a little noisy?"
+    )
     paper: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825"
     takes_targets: ClassVar[bool] = True
     effort: ClassVar[str | None] = "nt_samples"

@@ -20,6 +20,7 @@ class Occlusion(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "occlusion"
+    question: ClassVar[str] = "What does the push lose when the word's embedding is taken away?"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
 

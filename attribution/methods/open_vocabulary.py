@@ -72,6 +72,7 @@ class OpenVocabulary(EncodedWords):
     """
 
     name: ClassVar[str] = "open-vocabulary"
+    question: ClassVar[str] = "Where would the image look at a word that is not in the prompt?"
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "attention_keys", "encode"})
     paper: ClassVar[str] = "Marcos-Manchón et al. 2024, arXiv 2403.14291"

@@ -34,6 +34,7 @@ class Regeneration(TextImageAttributor):
     """
 
     name: ClassVar[str] = "regeneration"
+    question: ClassVar[str] = "What really changes in the image when it is drawn without the word?"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     needs: ClassVar[frozenset[str]] = frozenset({"sample"})
 

@@ -29,6 +29,9 @@ class RelativeAttention(SelfAttentionRefined):
     """
 
     name: ClassVar[str] = "relative-attention"
+    question: ClassVar[str] = (
+        "Where does the image look at the word more than it looks at nothing in particular?"
+    )
     paper: ClassVar[str] = (
         "after Wang et al. 2023, arXiv 2309.02773, and GoCA, CVPR 2026, arXiv 2603.06178"
     )

@@ -40,6 +40,9 @@ class Saliency(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "saliency"
+    question: ClassVar[str] = (
+        "How steeply does the pixel answer to the word, whatever the direction?"
+    )
     family: ClassVar[Literal["gradient"]] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"denoise", "denoise_jvp"})
     paper: ClassVar[str] = "Simonyan et al. 2013, arXiv 1312.6034"

@@ -70,6 +70,9 @@ class SelfAttentionRefined(ByStream):
     """
 
     name: ClassVar[str] = "self-attention-refined"
+    question: ClassVar[str] = (
+        "Where does the image look at the word, and at places that look at the word?"
+    )
     family: ClassVar[Literal["attention"]] = "attention"
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "self_attention"})
     by_token: ClassVar[bool] = True

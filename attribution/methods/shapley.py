@@ -37,6 +37,9 @@ class Shapley(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "shapley"
+    question: ClassVar[str] = (
+        "What does the word add, averaged over the orders in which words can arrive?"
+    )
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Castro et al. 2009, doi 10.1016/j.cor.2008.04.004"
     effort: ClassVar[str | None] = "n_samples"

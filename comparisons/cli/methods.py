@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import textwrap
+from typing import Any, get_args
 
 from wordlight.attribution import registry
-from wordlight.attribution.attributor import options_of
+from wordlight.attribution.attributor import Family, options_of
 from wordlight.comparisons.cli.arguments import Commands, add_command
 
 
@@ -24,10 +27,11 @@ def add_to(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print name, family, needed primitives and paper of each method."""
+    """Print each method's question and paper, by family; as JSON also what it needs and takes."""
     rows = [
         {
             "name": name,
+            "question": kind.question,
             "family": kind.family,
             "needs": sorted(kind.needs),
             "paper": kind.paper,
@@ -38,12 +42,21 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    lines = [("name", "family", "needs", "paper")]
-    lines += [
-        (str(r["name"]), str(r["family"]), ", ".join(r["needs"]) or "-", str(r["paper"]) or "-")
-        for r in rows
-    ]
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    for line in lines:
-        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+    column = max(len(str(row["name"])) for row in rows) + 4
+    for family in get_args(Family):
+        of_family = [row for row in rows if row["family"] == family]
+        if of_family:
+            lines = [_line(row, column) for row in of_family]
+            print("\n".join([f"{family}:", *lines, ""]))
+    print("With --json: each method's options too, and what it needs of a model.")
+
+
+def _line(row: dict[str, Any], column: int) -> str:
+    source = f" ({row['paper']})" if row["paper"] else ""
+    return textwrap.fill(
+        f"{row['question']}{source}".strip() or "-",
+        max(min(shutil.get_terminal_size().columns, 100), column + 40),
+        initial_indent=f"  {row['name']}".ljust(column),
+        subsequent_indent=" " * column,
+        break_on_hyphens=False,
+    )

@@ -97,6 +97,11 @@ class Metric:
         return self.label or self.name
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that it can have."""
+        return self.least, self.most
+
+    @property
     def of_headline(self) -> bool:
         """True if its values are those of headline words."""
         return self.over in ("word", "headline", "words") and not self.every_word

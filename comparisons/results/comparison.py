@@ -21,7 +21,7 @@ from wordlight.comparisons.rows.calibration import Choice
 from wordlight.comparisons.rows.row import Row
 from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.image_words import Survey
-from wordlight.comparisons.stats.intervals import ChoiceShares, Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, ChoiceShares, Estimate, mean_over_words
 from wordlight.comparisons.stats.paired_tests import (
     MethodRank,
     PairedTest,
@@ -267,11 +267,12 @@ def summarise(
                     of_row[survey.sample, (one.word, one.occurrence)] = one.value
         shares = choices[row.name].shares
         for metric in (*bench.metrics_of(row), *cost.METRICS):
-            mean = found.mean(HEADLINE, metric.name, shares)
+            mean = found.mean(HEADLINE, metric.name, metric.bounds, shares)
             results.append(Result(row.framework, row.name, metric.name, mean))
         if BEST in by_name and not row.reference:
             for kind, of in other.items():
-                of.append(Result(row.framework, row.name, BEST, found.mean(kind, BEST, shares)))
+                mean = found.mean(kind, BEST, SHARE, shares)
+                of.append(Result(row.framework, row.name, BEST, mean))
     known = {one.metric for one in results if one.estimate.n or one.metric not in SOMETIMES}
     results = [one for one in results if one.metric in known]
     tests: dict[str, tuple[PairedTest, ...]] = {}
@@ -357,8 +358,8 @@ def summarise_ceiling(
             for metric, value in word.ceiling.items():
                 found.add(word.kind, metric, survey.sample, value)
     return (
-        {metric.name: found.mean(HEADLINE, metric.name) for metric in metrics},
-        {kind: found.mean(kind, BEST) for kind in OTHER_ROWS},
+        {metric.name: found.mean(HEADLINE, metric.name, metric.bounds) for metric in metrics},
+        {kind: found.mean(kind, BEST, SHARE) for kind in OTHER_ROWS},
     )
 
 
@@ -377,11 +378,18 @@ class _Means:
     def add(self, kind: str, metric: str, sample: str, value: float) -> None:
         self._of.setdefault((kind, metric), []).append((sample, value))
 
-    def mean(self, kind: str, metric: str, shares: ChoiceShares | None = None) -> Estimate:
+    def mean(
+        self,
+        kind: str,
+        metric: str,
+        bounds: tuple[float, float],
+        shares: ChoiceShares | None = None,
+    ) -> Estimate:
         # In one order, so that sums are to the bit the same, whatever order cells came in.
         values = sorted(self._of.get((kind, metric), ()))
         samples, scores = [s for s, _ in values], [v for _, v in values]
         if metric != BEST or shares is None or kind not in self._curves:
-            return mean_over_words(samples, scores)
+            return mean_over_words(samples, scores, bounds=bounds)
         count, total = self._curves[kind]
-        return mean_over_words(samples, scores, choice=shares, curve=(total / count).tolist())
+        curve = (total / count).tolist()
+        return mean_over_words(samples, scores, choice=shares, curve=curve, bounds=bounds)

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from wordlight.comparisons.metrics.registry import available
 from wordlight.comparisons.metrics.segmentation import BEST
-from wordlight.comparisons.stats.intervals import Estimate
+from wordlight.comparisons.stats.intervals import SHARE, Estimate
 from wordlight.comparisons.store.cells import check_name
 from wordlight.comparisons.store.json_file import file_digest, read_json
 from wordlight.comparisons.store.settings_file import read_settings
@@ -166,6 +167,8 @@ def _main(metrics: Sequence[str], tests: Mapping[str, Any]) -> str:
 
 
 def _rows(summary: Mapping[str, Any], main: str, higher_is_better: bool) -> tuple[MethodRow, ...]:
+    # Runs of older versions hold intervals that leave the range of a metric's values.
+    bounds = {metric.name: metric.bounds for metric in available().values()}
     estimates: dict[str, dict[str, Estimate]] = {}
     standing: dict[str, str] = {}
     for one in summary["headline"]:
@@ -174,11 +177,13 @@ def _rows(summary: Mapping[str, Any], main: str, higher_is_better: bool) -> tupl
         elif one["metric"] == main and one["rank"] is not None:
             tied = " tied" if one["tied"] else ""
             standing[one["method"]] = f"{int(one['rank'])}{tied} ({one['groups']})"
-        estimates.setdefault(one["method"], {})[one["metric"]] = _estimate(one)
+        metric = one["metric"]
+        estimate = _estimate(one).within(bounds.get(metric, (-math.inf, math.inf)))
+        estimates.setdefault(one["method"], {})[metric] = estimate
     other: dict[str, dict[str, Estimate]] = {}
     for kind, of_kind in summary["other"].items():
         for one in of_kind:
-            other.setdefault(one["method"], {})[kind] = _estimate(one)
+            other.setdefault(one["method"], {})[kind] = _estimate(one).within(SHARE)
     rows = [
         MethodRow(
             name=name,

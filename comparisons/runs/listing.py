@@ -13,7 +13,7 @@ from typing import Any
 from wordlight.comparisons.metrics.segmentation import BEST
 from wordlight.comparisons.runs.image_words import FOLDER as SURVEYS
 from wordlight.comparisons.runs.image_words import Survey
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.store import failures
 from wordlight.comparisons.store.cells import count_cells, read_scores
 from wordlight.comparisons.store.json_file import read_json
@@ -197,7 +197,8 @@ _Key = tuple[str, str, int]
 
 def _mean(values: dict[_Key, float]) -> Estimate:
     keys = sorted(values)
-    return mean_over_words([key[0] for key in keys], [values[key] for key in keys])
+    scores = [values[key] for key in keys]
+    return mean_over_words([key[0] for key in keys], scores, bounds=SHARE)
 
 
 def _surveys(folder: Path) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from scipy.special import stdtrit
 CONFIDENCE = 0.95
 #: How often a choice is made again, on resampled images.
 RESAMPLES = 2000
+#: The least and the greatest value of a share.
+SHARE = (0.0, 1.0)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,6 +32,12 @@ class Estimate:
     low: float
     high: float
     n: int
+
+    def within(self, bounds: tuple[float, float]) -> Self:
+        """The same, with an interval that doesn't leave the range of the values."""
+        least, most = bounds
+        # In this order nan, of an interval that there isn't, stays nan.
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ def mean_over_words(
     *,
     choice: ChoiceShares | None = None,
     curve: Sequence[float] = (),
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
     """Return the mean of all values, with a t interval over images.
 
@@ -92,11 +102,17 @@ def mean_over_words(
     added, with Satterthwaite's degrees of freedom of a sum of two variances (Biometrics Bulletin
     2, 1946).
 
+    Values that are all the least or all the greatest that there can be have no variance, and say
+    little of how many others there are. Then the interval has every mean at which as many images
+    would all be so in more than 2.5 % of cases (of shares that are 0 or 1 it is Clopper and
+    Pearson's of the images, Biometrika 26, 1934).
+
     Args:
         samples: the image that each value belongs to.
         values: one a word.
         choice: the share of draws in which each option is chosen.
         curve: then the mean of the values with each option.
+        bounds: the least and the greatest value that there can be; the interval stays within.
 
     Raises:
         ValueError: values that are nan or infinite: a word is scored or left out, never scored
@@ -122,4 +138,7 @@ def mean_over_words(
         variance = sum(part for part, _ in parts)
         freedom = variance**2 / sum(part**2 / own for part, own in parts)
     reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
-    return Estimate(mean, mean - reach, mean + reach, len(scores))
+    if mean in bounds:
+        unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / images)
+        reach = max(reach, unseen * (bounds[1] - bounds[0]))
+    return Estimate(mean, mean - reach, mean + reach, len(scores)).within(bounds)

@@ -25,7 +25,7 @@ from wordlight.comparisons.rows.supervised import SUPERVISED
 from wordlight.comparisons.runner import compare
 from wordlight.comparisons.runs.options import PATH, TEXT, option, options, whole
 from wordlight.comparisons.runs.plan import Arguments
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.store.cells import SECONDS
 from wordlight.comparisons.store.lock import locked
 from wordlight.comparisons.store.output_folder import writable_folder
@@ -419,7 +419,8 @@ def _miou(comparison: Comparison) -> dict[tuple[str, str], tuple[Estimate, Estim
 
     def mean(found: Sequence[tuple[str, str, float]]) -> Estimate:
         ordered = sorted(found)
-        return mean_over_words([s for s, _, _ in ordered], [v for _, _, v in ordered])
+        samples, scores = [s for s, _, _ in ordered], [v for _, _, v in ordered]
+        return mean_over_words(samples, scores, bounds=SHARE)
 
     rows = [(row.name, metric) for row in comparison.table_rows for metric in _metrics_of(row)]
     return {

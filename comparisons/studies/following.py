@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from wordlight.backends.prompted_data import DATA, PromptedData, data_of
 from wordlight.backends.prompts import check_split
 from wordlight.comparisons.datasets.images.generated_scenes import BATCH, GeneratedScenes
 from wordlight.comparisons.runs.options import TEXT, one_of, option, options
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data
 from wordlight.comparisons.studies.sheet import Drawing, write_sheet
 from wordlight.comparisons.studies.study import Study, number_of, seed_of
@@ -89,15 +89,12 @@ def study_following(
                 answers[kind] += [1.0] * right + [0.0] * (asked - right)
                 asked_in[kind] += [scenes.sample_name(index)] * asked
         on_image(len(drawn))
-    shares = {kind: _share(asked_in[kind], answers[kind]) for kind in data.questions}
+    shares = {
+        kind: mean_over_words(asked_in[kind], answers[kind], bounds=SHARE)
+        for kind in data.questions
+    }
     of = f"{backend.model_id}, {counted(n, 'prompt')} of the {split} split"
     return FollowingStudy(of, data.questions, shares, tuple(drawings))
-
-
-def _share(samples: list[str], answers: list[float]) -> Estimate:
-    found = mean_over_words(samples, answers)
-    # A t interval doesn't know that no share is above 1; nan, of too few images, stays.
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 @options

@@ -19,7 +19,7 @@ from wordlight.comparisons.datasets.tagged_text import TaggedText
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import options
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
 from wordlight.comparisons.studies.texts import (
     THE_PAPER,
@@ -220,8 +220,8 @@ def study_influence(
             tag=tag,
             spread=spread,
             words_out=float(np.mean(words_out[tag])) if tag in words_out else 0.0,
-            changed=mean_over_words(names, shares),
-            change=mean_over_words(names, means),
+            changed=mean_over_words(names, shares, bounds=SHARE),
+            change=mean_over_words(names, means, bounds=SHARE),
             paper=PAPER_SPREAD.get(tag),
         )
 
@@ -235,8 +235,8 @@ def study_influence(
         seed=seed,
         classes=tuple(classes),
         other_noise=(
-            mean_over_words(noise_samples, [share for share, _ in noise]),
-            mean_over_words(noise_samples, [mean for _, mean in noise]),
+            mean_over_words(noise_samples, [share for share, _ in noise], bounds=SHARE),
+            mean_over_words(noise_samples, [mean for _, mean in noise], bounds=SHARE),
         ),
         not_placed=spreads.not_placed,
     )
@@ -262,7 +262,9 @@ class Spreads:
     @property
     def by_class(self) -> dict[str, Estimate]:
         """The mean spread of each part of speech, the largest first."""
-        means = {tag: mean_over_words(*values) for tag, values in self._values.items()}
+        means = {
+            tag: mean_over_words(*values, bounds=SHARE) for tag, values in self._values.items()
+        }
         return dict(sorted(means.items(), key=lambda one: (-one[1].mean, one[0])))
 
 

@@ -28,7 +28,7 @@ from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.figures import figure_png
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import PATH, option, options, whole
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text
 from wordlight.comparisons.studies.study import Study, number_of, seed_of
 from wordlight.comparisons.wording import counted
@@ -155,7 +155,7 @@ def study_layers(
             continue  # No calibration image had a word to take another object's map of.
         curve = thresholds[layer, step]
         chosen = int(np.argmax(curve))
-        miou = mean_over_words([s for s, _ in found], [c[chosen] for _, c in found])
+        miou = mean_over_words([s for s, _ in found], [c[chosen] for _, c in found], bounds=SHARE)
         tuned = float(curve[chosen])
         scores.append(PlaceScore(layer, step, THRESHOLD_GRID[chosen], tuned, miou))
     return LayersStudy(backend.model_id, calibration, n, seed, timesteps, tuple(scores))

@@ -18,7 +18,7 @@ from wordlight.comparisons.datasets.tagged_text import TaggedText
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import number, option, options
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
 from wordlight.comparisons.studies.texts import (
     THE_PAPER,
@@ -196,7 +196,8 @@ class Overlaps:
         pairs = self._pairs[relation]
         samples = [pair[0] for pair in pairs]
         iod, ioh, iou = (
-            mean_over_words(samples, [float(pair[k]) for pair in pairs]) for k in (1, 2, 3)
+            mean_over_words(samples, [float(pair[k]) for pair in pairs], bounds=SHARE)
+            for k in (1, 2, 3)
         )
         return RelationOverlap(relation, iod, ioh, iou, PAPER.get(relation))
 

@@ -114,7 +114,7 @@ def study_sanity(
                 pairs = zip(samples, originals[name], found, strict=True)
                 values = sorted((s, rank_correlation(one, other)) for s, one, other in pairs)
                 of_samples, alike = zip(*values, strict=True)
-                similarity[name].append(mean_over_words(of_samples, alike))
+                similarity[name].append(mean_over_words(of_samples, alike, bounds=(-1.0, 1.0)))
                 on_cell(1)
     return tuple(Cascade(name, stages, tuple(similarity[name])) for name in methods)
 

@@ -49,12 +49,12 @@ def row(page: str, title: str) -> str:
 @pytest.mark.parametrize("name", [*METHODS, "noise-tunnel"])
 def test_a_page_says_what_one_asks(name: str) -> None:
     page = page_of(name)
-    # What it answers, in one sentence, right under the title.
-    assert re.match(r"# [^\n]+\n\n\*\*[A-Z][^\n]+\?\*\*\n\n", page)
     imported = re.fullmatch(r"`from wordlight.attribution import (\w+)`", row(page, "Python"))
     assert imported
     kind: type[TextImageAttributor] = getattr(wordlight.attribution, imported[1])
     assert kind.name == name
+    # What it answers, in one sentence, right under the title.
+    assert re.match(rf"# [^\n]+\n\n\*\*{re.escape(kind.question)}\*\*\n\n", page)
     for reference in re.findall(r"(?:arXiv|doi) [\d.]+[^\s,;]*", kind.paper):
         assert f"[{reference}]" in row(page, "paper")
     assert row(page, "cost at a step")
@@ -65,6 +65,12 @@ def test_a_page_says_what_one_asks(name: str) -> None:
     assert shown == ("concept_attention" not in kind.needs)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page):
         assert (DOCS / "methods" / target).exists(), target
+
+
+def test_the_readme_asks_the_methods_questions() -> None:
+    page = (DOCS.parent / "README.md").read_text("utf-8")
+    for name, kind in METHODS.items():
+        assert f"| [`{name}`](docs/methods/{name}.md) | {kind.question} |" in page
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -46,6 +46,7 @@ def test_it_is_listed(site: Path) -> None:
     rows = {row["name"]: row for row in json.loads(wordlight(site, "methods", "--json"))}
     assert rows["banzhaf"] == {
         "name": "banzhaf",
+        "question": "What does the word add to a set of words drawn at random?",
         "family": "perturbation",
         "needs": ["denoise"],
         "paper": "Wang and Jia 2023, arXiv 2205.15466",

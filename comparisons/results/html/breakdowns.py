@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from wordlight.comparisons.datasets import OTHER_ROWS
 from wordlight.comparisons.results.finished_run import HEADLINE, FinishedRun
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 
 #: Words in the breakdown by word; of a data set with more, those that occur most often.
 MOST_WORDS = 60
@@ -42,7 +42,7 @@ def by_split(run: FinishedRun) -> dict[str, dict[str, Estimate]]:
         for row in run.rows:
             own = of_split.filter(pc.field("method") == row.name)
             samples, values = own.column("sample").to_pylist(), own.column("value").to_pylist()
-            found[split][row.name] = mean_over_words(samples, values)
+            found[split][row.name] = mean_over_words(samples, values, bounds=SHARE)
     return found
 
 

@@ -469,10 +469,14 @@ def test_arguments_that_do_not_parse(capsys, arguments):
 def test_methods_and_models_are_listed(capsys):
     assert main(["methods", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert all(set(row) == {"name", "family", "needs", "paper", "options"} for row in rows)
+    facts = {"name", "question", "family", "needs", "paper", "options"}
+    assert all(set(row) == facts and row["question"] for row in rows)
     assert {"daam", "input-x-gradient", "occlusion", "shuffled-word"} <= {r["name"] for r in rows}
     assert main(["methods"]) == 0
-    assert "2210.04885" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "2210.04885" in listed
+    assert "daam                       Where does the image look at the word while" in listed
+    assert max(map(len, listed.splitlines())) <= 100
     assert main(["models", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)]
     assert names == ["scenes", "things", "things-dit"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wordlight.comparisons.stats.intervals import ChoiceShares, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, ChoiceShares, mean_over_words
 
 
 def test_the_mean_is_over_words_and_not_over_images():
@@ -133,10 +133,30 @@ def test_a_choice_that_no_image_would_change_widens_nothing():
     assert mean_over_words(names(12), values, choice=sure, curve=[0.1, 0.2, 0.9]) == plain
 
 
+def test_an_interval_of_shares_is_one_of_shares():
+    samples, shares = names(8), [0.0] * 7 + [1.0]
+    free = mean_over_words(samples, shares)
+    assert free.low < 0
+    found = mean_over_words(samples, shares, bounds=SHARE)
+    assert (found.mean, found.low, found.high) == (free.mean, 0.0, free.high)
+    turned = mean_over_words(samples, [1 - one for one in shares], bounds=SHARE)
+    assert turned.high == 1.0
+    assert turned.low == pytest.approx(1 - free.high)
+
+
+@pytest.mark.parametrize("n", [2, 18])
+@pytest.mark.parametrize("bound", SHARE)
+def test_shares_that_are_all_none_or_all_are_not_taken_for_certain(n, bound):
+    found = mean_over_words(names(n), [bound] * n, bounds=SHARE)
+    exact = stats.binomtest(round(bound * n), n).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
 def test_what_can_not_be_estimated_is_nan():
     nothing = mean_over_words([], [])
     assert nothing.n == 0
     assert math.isnan(nothing.mean)
+    assert math.isnan(mean_over_words(["a"], [1.0], bounds=SHARE).low)
     one = mean_over_words(["a", "a"], [0.2, 0.4])
     assert one.mean == pytest.approx(0.3)
     assert math.isnan(one.low)

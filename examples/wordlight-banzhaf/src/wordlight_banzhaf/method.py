@@ -33,6 +33,7 @@ class Banzhaf(StepwiseAttributor):
     """
 
     name: ClassVar[str] = "banzhaf"
+    question: ClassVar[str] = "What does the word add to a set of words drawn at random?"
     family: ClassVar[Literal["perturbation"]] = "perturbation"
     paper: ClassVar[str] = "Wang and Jia 2023, arXiv 2205.15466"
     additive: ClassVar[bool] = False
