@@ -396,7 +396,7 @@ class Backend(ABC):
                     seen = level[0] * clean + level[1] * noise
                 latents[step] = self.to_numpy(seen)[0]
                 before, (alpha, sigma) = seen, level
-        return replace(trajectory, latents=latents, noise_source="ddim")
+        return replace(trajectory, latents=latents, noise_source="ddim", predictions=None)
 
     @abstractmethod
     def asarray(self, array: npt.ArrayLike) -> Array:

@@ -98,6 +98,9 @@ class Trajectory:
             (``"prompt_embeds"``, ``"clip_skip"``); None for words.
         weights: a digest of the weights that made it, or None where it isn't known; comparable
             within a framework and precision.
+        hooks: the users' hooks that were on the denoiser in the run; "" for none.
+        predictions: what the denoiser gave, in its own units, at the first step and, if there is
+            another, the last, ``(1 or 2, channels, height, width)``; None where it isn't known.
     """
 
     prompt: str
@@ -125,6 +128,8 @@ class Trajectory:
     negative_tokens: Tokens | None = None
     words_of: str = "prompt"
     layout_from: str = "table"
+    hooks: str = ""
+    predictions: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim not in (4, 5) or len(self.latents) != len(self.timesteps):
@@ -166,8 +171,9 @@ class Trajectory:
         """Every array of floating numbers, by name."""
         for name in ("latents", "timesteps", "embeddings", "empty_embeddings"):
             yield name, getattr(self, name)
-        if self.negative_embeddings is not None:
-            yield "negative_embeddings", self.negative_embeddings
+        for name in _OPTIONAL:
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
         for group in _ADDED:
             # In one order, however they were read.
             for name, array in sorted(getattr(self, group).items()):
@@ -212,6 +218,7 @@ class Trajectory:
             negative_prompt=None,
             negative_tokens=None,
             negative_added={},
+            predictions=None,
             words_of="negative",
         )
 
@@ -301,8 +308,7 @@ class Trajectory:
             "latents": self.latents,
             "image": self.image,
         }
-        if self.negative_embeddings is not None:
-            arrays["negative_embeddings"] = self.negative_embeddings
+        arrays |= {n: getattr(self, n) for n in _OPTIONAL if getattr(self, n) is not None}
         for group in _ADDED:
             arrays |= {f"{group}.{name}": v for name, v in getattr(self, group).items()}
         facts = {name: getattr(self, name) for name in _FACTS} | {"tokens": self.tokens.to_json()}
@@ -333,6 +339,7 @@ class Trajectory:
             raise FileFormatError(f"{path} is no trajectory: {error}") from None
 
 
+_OPTIONAL = ("negative_embeddings", "predictions")
 _ADDED = ("added", "empty_added", "negative_added", "step_added")
 _FACTS = (
     "prompt",
@@ -348,6 +355,7 @@ _FACTS = (
     "encoded_otherwise",
     "words_of",
     "layout_from",
+    "hooks",
 )
 
 

@@ -417,7 +417,7 @@ def _guided(subject: Subject, run: Trajectory, step: int) -> npt.NDArray[Any]:
     if run.negative_embeddings is None:
         return own
     told = {**run.added_at(step), **run.negative_added}
-    negative = replace(run, added=told, step_added={})
+    negative = replace(run, added=told, step_added={}, predictions=None)
     away = subject.predicted(negative, step, run.negative_embeddings)
     guided: npt.NDArray[Any] = away + run.guidance_scale * (own - away)
     return guided

@@ -45,6 +45,7 @@ from wordlight.backends.torch.forward_mode import (
     forward_products_of_rows,
     own_operations,
 )
+from wordlight.backends.torch.hooks import hooks_on
 from wordlight.backends.torch.loading import load_pipeline
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.noise import NoiseLevels
@@ -96,6 +97,8 @@ _PARTS = (
     ("vae",),
     ("scheduler",),
 )
+#: How far a replay's prediction may be from the run's by rounding, other kernels' too, by precision.
+_MOST_APART = {"float64": 5e-3, "float32": 5e-3, "bfloat16": 0.1, "float16": 0.05}
 #: A pipeline that draws at once has no use for two threads: each of these waits for the other.
 _DRAWING: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
@@ -282,6 +285,41 @@ class TorchBackend(Backend):
         makers = [one for one in (*self.model.modules, *encoders) if one is not None]
         scheduler = getattr(self.pipe, "scheduler", None)
         return fingerprint(makers, () if vae is None else (vae,), scheduler)
+
+    def check_made_here(self, trajectory: Trajectory) -> None:
+        super().check_made_here(trajectory)
+        hooks = hooks_on(self.model.modules)
+        if trajectory.predictions is None or not (hooks or trajectory.hooks):
+            return
+        apart = self._apart_from_run(trajectory)
+        its_dtype = (trajectory.weights or "").partition(":")[0]
+        if not apart <= max(_MOST_APART.get(dtype, 0.1) for dtype in (self.dtype, its_dtype)):
+            raise ValueError(
+                f"the denoiser predicts otherwise than in the run ({apart:.0%} apart): hooks or "
+                f"replaced methods changed it, then those of [{trajectory.hooks}] and now those of "
+                f"[{', '.join(hooks)}]. Explain the run with the same ones, or say that the "
+                "model's view of today is wanted by dataclasses.replace(trajectory, "
+                "predictions=None)"
+            )
+
+    @in_precision
+    @torch.no_grad()
+    def _apart_from_run(self, trajectory: Trajectory) -> float:
+        """The largest relative distance of a replay's predictions from those of the run."""
+        assert trajectory.predictions is not None
+        text = self.asarray(trajectory.embeddings[None])
+        apart = []
+        for step, wanted in zip((0, trajectory.steps - 1), trajectory.predictions, strict=False):
+            latents = self.asarray(trajectory.latents[step][None])
+            time = float(trajectory.timesteps[step])
+            told = self.step_conditioning(trajectory, step)
+            with as_written(self.model.whole):
+                made = self.to_numpy(self.model.call(latents, time, text, told))[0]
+            if made.shape != wanted.shape:
+                return math.inf
+            size = max(float(np.linalg.norm(wanted)), np.finfo(np.float32).tiny)
+            apart.append(float(np.linalg.norm(made - wanted)) / size)
+        return max(apart)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -505,7 +543,12 @@ class TorchBackend(Backend):
         levels = [self.noise_level(float(time)) for time in run.timesteps]
         latents = torch.cat([alpha * clean + sigma * noise for alpha, sigma in levels])
         return replace(
-            run, latents=self.to_numpy(latents), image=image, seed=seed, noise_source="noising"
+            run,
+            latents=self.to_numpy(latents),
+            image=image,
+            seed=seed,
+            noise_source="noising",
+            predictions=None,
         )
 
     @in_precision

@@ -20,6 +20,7 @@ from wordlight.backends.torch import pipeline_calls
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.call_arguments import CallArguments, NotRecordableError, same_call
 from wordlight.backends.torch.compiled import as_written
+from wordlight.backends.torch.hooks import hooks_on, n_hooks
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.module_tree import parts_of
 from wordlight.backends.torch.taps import AttentionTap
@@ -44,6 +45,8 @@ class Call:
             changed.
         negative_added: those of the negative prompt's rows.
         rows: the rows of all of the denoiser's calls.
+        hooks: the users' own hooks on the denoiser (``hooks_on``).
+        predictions: what the denoiser gave at the first step and, if there is another, the last.
         fault: why the call can't be explained, or None.
         not_replayable: why a replay would be another run, or None.
         output: the pipeline's result: images, or latents.
@@ -73,6 +76,8 @@ class Call:
     empty_embeddings: torch.Tensor | None = None
     empty_added: dict[str, torch.Tensor] = field(default_factory=dict)
     weights: str | None = None
+    hooks: tuple[str, ...] = ()
+    predictions: list[torch.Tensor] = field(default_factory=list)
     _given: Any = None
     _given_version: Any = None
     _last: dict[str, Any] = field(default_factory=dict)
@@ -217,14 +222,19 @@ class PipelineRecorder:
             self._running.pop().close()
 
     def call_began(self, arguments: dict[str, Any]) -> None:
-        accumulator = AttentionAccumulator(self._query) if self._query is not None else None
-        call = Call(accumulator, arguments)
-        if self._query is not None and self._negative:
-            call.negative_accumulator = AttentionAccumulator(self._query)
+        call = Call(None, arguments)
         self.calls.append(call)
-        running = _Running(self.pipe, call, self._query, self._is_innermost)
-        self._running.append(running)
-        running.open()
+        try:
+            if self._query is not None:
+                call.accumulator = AttentionAccumulator(self._query)
+                call.negative_accumulator = (
+                    AttentionAccumulator(self._query) if self._negative else None
+                )
+            running = _Running(self.pipe, call, self._query, self._is_innermost)
+            self._running.append(running)
+            running.open()
+        except Exception as fault:
+            call.fault = call.fault or _told_of(fault)
 
     def _here(self) -> list[_Running]:
         return [one for one in self._running if one.thread == threading.get_ident()]
@@ -236,11 +246,12 @@ class PipelineRecorder:
         if not (mine := self._here()):
             return
         running = mine[-1]
-        self._running.remove(running)
         call = running.call
         call.cancelled, call.finished = error is not None, error is None
         try:
+            # Where this fails it is closed once more at the block's end.
             running.close()
+            self._running.remove(running)
             if error is not None:
                 _note_on_clip_skip(call.arguments, error)
                 return
@@ -308,6 +319,11 @@ class _Running:
         self._listening = False
         self._latents: Any = None
         self._recorded_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        #: The prompt's rows of the pass that is listened to; None where it has none.
+        self._prompts_rows: slice | None = None
+        #: The denoiser's parts, and the number of hooks on them at the first step.
+        self._parts: list[torch.nn.Module] = []
+        self._n_hooks = 0
         #: The attention modules that norm queries and keys, with what computed them in the run.
         self._processors: list[tuple[Any, Any]] = []
         #: Whose attention the parts of the rows that the tap shows are.
@@ -323,6 +339,8 @@ class _Running:
                 self._tap = AttentionTap(
                     self._model, self._query, self._receive, on_error=self._fail
                 )
+                # Twice, since an interrupt may come amidst the first.
+                self._stack.callback(self._tap.remove)
                 self._stack.callback(self._tap.remove)
                 self._tap.install()
             for module in self._model.modules:
@@ -388,7 +406,7 @@ class _Running:
             self._fail(error)
 
     def _after(
-        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         if threading.get_ident() != self.thread or not self._listening:
             return
@@ -396,6 +414,8 @@ class _Running:
         try:
             if not same_call((args, kwargs), self._recorded_call):
                 self._note_changes(args, kwargs)
+            if self._prompts_rows is not None and output is not None:
+                self._keep_prediction(module, output, self._prompts_rows)
             if self._tap is not None:
                 self._tap.end()
         except Exception as error:
@@ -413,6 +433,22 @@ class _Running:
         if taken is not recorded:
             self.call.moved.append(torch.tensor(True))
 
+    def _keep_prediction(self, module: torch.nn.Module, output: Any, rows: slice) -> None:
+        assert self._model is not None
+        given = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+        told = self._model.arguments_by_name(*self._recorded_call)
+        prediction = self._model.family.read(module, given, told)
+        self.call.predictions[1:] = [prediction[rows].detach().clone()]
+
+    def _look_at_hooks(self, modules: Sequence[torch.nn.Module]) -> None:
+        """Note the hooks at the first step, and whether there are others at a later one."""
+        call = self.call
+        if not self._parts:
+            self._parts = [part for module in modules for part in parts_of(module)]
+            self._n_hooks, call.hooks = n_hooks(self._parts), hooks_on(modules)
+        elif n_hooks(self._parts) != self._n_hooks and hooks_on(modules) != call.hooks:
+            call.not_replayable = "hooks were put on the denoiser, or taken away, between steps"
+
     def _may_be_changed(self, given: Any) -> bool:
         """Return whether text embeddings of the same memory as before may hold other numbers."""
         version = version_of(given)
@@ -424,6 +460,7 @@ class _Running:
     ) -> None:
         assert self._model is not None
         call, family = self.call, self._model.family
+        self._prompts_rows = None
         told = self._model.arguments_by_name(args, kwargs)
         latents, given = family.unpack(self._model.module, told), told[family.text]
         count = int(latents.shape[0])
@@ -445,6 +482,7 @@ class _Running:
                 self._listening = True
             return
         conditional, negative = self._rows(count)
+        self._look_at_hooks(self._model.modules)
         texts = self._model.text(told)
         if call.embeddings is None:
             call.guidance_scale = _guidance_scale(self.pipe, call.arguments)
@@ -475,7 +513,7 @@ class _Running:
             call.not_replayable = "the timestep was another from place to place"
         if self._tap is not None:
             self._tap.begin(told, count, self._received(conditional, negative), module)
-        self._listening = True
+        self._listening, self._prompts_rows = True, conditional
 
     def _recorded(self, told: CallArguments) -> dict[str, Any]:
         """What a pass is told besides; nothing where that can't be recorded."""

@@ -261,6 +261,8 @@ def trajectories_of(
                 },
                 not_replayable=call.not_replayable or why,
                 weights=call.weights,
+                hooks=", ".join(call.hooks),
+                predictions=np.stack([backend.to_numpy(one[k]) for one in call.predictions]),
                 encoded_otherwise=next(
                     (n for n in _OTHERWISE if call.arguments.get(n) is not None), None
                 ),

@@ -282,5 +282,5 @@ def asked_again(
 ) -> npt.NDArray[np.floating[Any]]:
     """Return the method's maps from other embeddings of the same prompt."""
     assert image.method is not None
-    trajectory = image.item.trajectory
-    return image.method.attribute(replace(trajectory, embeddings=embeddings)).data.values
+    other = replace(image.item.trajectory, embeddings=embeddings, predictions=None)
+    return image.method.attribute(other).data.values
