@@ -97,7 +97,7 @@ _PARTS = (
     ("vae",),
     ("scheduler",),
 )
-#: How far a replay's prediction may be from the run's by rounding, other kernels' too, by precision.
+#: How far a prediction may be from the run's by rounding, that of other kernels too, by precision.
 _MOST_APART = {"float64": 5e-3, "float32": 5e-3, "bfloat16": 0.1, "float16": 0.05}
 #: A pipeline that draws at once has no use for two threads: each of these waits for the other.
 _DRAWING: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
