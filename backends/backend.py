@@ -1016,8 +1016,6 @@ class Backend(ABC):
 
     def no_gradients(self) -> AbstractContextManager[object]:
         """A context in which nothing is recorded for differentiation."""
-        from contextlib import nullcontext
-
         return nullcontext()
 
 

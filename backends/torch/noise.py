@@ -75,12 +75,6 @@ class NoiseLevels:
             return _normalised(math.exp(float(np.interp(timestep, places, np.log(ratios)))))
         return _normalised(float(np.interp(timestep, places, ratios)))
 
-    def to_epsilon(
-        self, output: torch.Tensor, latents: torch.Tensor, timestep: float
-    ) -> torch.Tensor:
-        """The noise that a prediction stands for; see ``epsilon_at``."""
-        return self.epsilon_at(timestep)(output, latents)
-
     def epsilon_at(self, timestep: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The noise at a timestep as a function of the prediction and of what the denoiser saw.
 

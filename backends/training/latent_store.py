@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.rendering import RenderedShards, shards_of
 from wordlight.backends.training.train_autoencoder import as_pixels, pixels
+from wordlight.backends.training.training import Setup
 
 _ENCODE_BATCH = 50
 _SCALE_IMAGES = 500
@@ -35,24 +36,15 @@ def _encode(autoencoder: AutoencoderKL, images: torch.Tensor, device: str) -> to
 
 class LatentStore:
     """A split's images: ``latents`` ``(n, channels, 16, 16)`` float16, scaled, token ``ids``
-    ``(n, context)``, and the places of ``place_targets``; ``workers`` processes render them."""
+    ``(n, context)``, and the places of ``place_targets``."""
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        folder: Path,
-        autoencoder: AutoencoderKL,
-        split: str,
-        images: int,
-        device: str,
-        workers: int = 1,
-    ) -> None:
+    def __init__(self, setup: Setup, autoencoder: AutoencoderKL, split: str, images: int) -> None:
         self.images = images
-        self._folder, self._split, self._device = folder, split, device
+        self._folder, self._split, self._device = setup.folder, split, setup.device
         self._autoencoder = autoencoder
         self._shards: dict[int, dict[str, torch.Tensor]] = {}
         missing = [shard for shard in shards_of(images) if not self._path(shard).exists()]
-        self._rendered = RenderedShards(blueprint, split, images, workers, missing)
+        self._rendered = RenderedShards(setup.blueprint, split, images, setup.workers, missing)
 
     def batch(self, shard: int, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
         """Some items of a shard, latents in float32."""

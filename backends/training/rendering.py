@@ -86,6 +86,17 @@ class RenderedShards:
         return range(shard * SHARD, min((shard + 1) * SHARD, self._images))
 
 
+def render_images(blueprint: Blueprint, split: str, images: int, workers: int) -> torch.Tensor:
+    """Return a split's first images, ``(images, 3, 64, 64)`` uint8, rendered by ``workers``
+    processes."""
+    shards = range(-(-images // SHARD))
+    rendered = RenderedShards(blueprint, split, images, workers, shards)
+    pixels = torch.empty(images, 3, 64, 64, dtype=torch.uint8)
+    for part, shard in zip(pixels.split(SHARD), shards, strict=True):
+        part.copy_(torch.from_numpy(rendered.take(shard)["images"]).permute(0, 3, 1, 2))
+    return pixels
+
+
 def token_ids(tokenizer: object, prompts: list[str]) -> torch.Tensor:
     """Padded token ids, ``(batch, context)``."""
     assert callable(tokenizer)

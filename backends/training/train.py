@@ -9,7 +9,7 @@ import torch
 
 from wordlight.backends.training.blueprints import BLUEPRINTS
 from wordlight.backends.training.graphed import is_gpu
-from wordlight.backends.training.training import TIMESTEP_SHIFTS, Recipe
+from wordlight.backends.training.training import TIMESTEP_SHIFTS, Recipe, Setup
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,25 +116,32 @@ def main() -> None:
         cooldown=options.cooldown,
         seed=options.seed,
     )
-    blueprint = BLUEPRINTS[options.model]
-    common = (blueprint, options.run, recipe, options.images, options.device, options.save_every)
-    shared = {"workers": options.workers, "eager": options.eager}
+    setup = Setup(
+        blueprint=BLUEPRINTS[options.model],
+        folder=options.run,
+        recipe=recipe,
+        images=options.images,
+        device=options.device,
+        save_every=options.save_every,
+        workers=options.workers,
+        eager=options.eager,
+    )
     if options.stage in ("autoencoder", "decoder"):
         from wordlight.backends.training import train_autoencoder as stages
 
         train = stages.train_decoder if options.stage == "decoder" else stages.train_autoencoder
-        train(*common, **shared)
+        train(setup)
     else:
         from wordlight.backends.training.train_denoiser import train_denoiser
 
-        levels = options.widths.split(",") if options.widths else blueprint.sizes.denoiser_widths
-        widths = tuple(int(width) for width in levels)
+        widths = setup.blueprint.sizes.denoiser_widths
+        if options.widths:
+            widths = tuple(map(int, options.widths.split(",")))
         train_denoiser(
-            *common,
-            options.check_every,
+            setup,
             widths,
+            check_every=options.check_every,
             timestep_shifts=options.timestep_shifts,
-            **shared,
             bfloat16=options.bfloat16,
             compiled=options.compiled,
             minutes=options.minutes,

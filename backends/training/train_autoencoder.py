@@ -13,11 +13,11 @@ from diffusers import AutoencoderKL
 from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.graphed import is_gpu, on_device, replayed
 from wordlight.backends.training.networks import build_autoencoder
-from wordlight.backends.training.rendering import SHARD, RenderedShards, shards_of
+from wordlight.backends.training.rendering import render_images
 from wordlight.backends.training.training import (
     MeanLosses,
-    Recipe,
     Run,
+    Setup,
     averaged_weights,
     batch_indices,
     step_generator,
@@ -47,20 +47,10 @@ def as_pixels(images: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def train_autoencoder(
-    blueprint: Blueprint,
-    folder: Path,
-    recipe: Recipe,
-    images: int,
-    device: str,
-    save_every: int,
-    workers: int = 1,
-    eager: bool = False,
-) -> None:
-    """Train, or go on training, until ``recipe.steps``; ``workers`` processes render images."""
-    torch.manual_seed(recipe.seed)
-    model = on_device(build_autoencoder(blueprint.sizes), device)
-    run = Run(folder, "autoencoder", model, recipe, {"images": images, **blueprint.settings})
+def train_autoencoder(setup: Setup) -> None:
+    """Train, or go on training, until ``setup.recipe.steps``."""
+    torch.manual_seed(setup.recipe.seed)
+    model = on_device(build_autoencoder(setup.blueprint.sizes), setup.device)
 
     def loss_of(truth: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         posterior = model.encode(truth).latent_dist
@@ -72,26 +62,16 @@ def train_autoencoder(
         assert isinstance(loss, torch.Tensor)
         return loss
 
-    _train(blueprint, run, images, device, save_every, workers, eager, loss_of)
+    _train(setup, "autoencoder", model, loss_of)
 
 
-def train_decoder(
-    blueprint: Blueprint,
-    folder: Path,
-    recipe: Recipe,
-    images: int,
-    device: str,
-    save_every: int,
-    workers: int = 1,
-    eager: bool = False,
-) -> None:
+def train_decoder(setup: Setup) -> None:
     """Train the decoder further, with the encoder as it is, so that latents stay what they are."""
-    torch.manual_seed(recipe.seed)
-    autoencoder = build_autoencoder(blueprint.sizes)
-    autoencoder.load_state_dict(averaged_weights(folder / AUTOENCODER))
-    autoencoder = on_device(autoencoder, device)
+    torch.manual_seed(setup.recipe.seed)
+    autoencoder = build_autoencoder(setup.blueprint.sizes)
+    autoencoder.load_state_dict(averaged_weights(setup.folder / AUTOENCODER))
+    autoencoder = on_device(autoencoder, setup.device)
     model = torch.nn.ModuleDict({name: getattr(autoencoder, name) for name in _DECODING})
-    run = Run(folder, "decoder", model, recipe, {"images": images, **blueprint.settings})
 
     def loss_of(truth: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -99,7 +79,7 @@ def train_decoder(
         noisy = latents + latents.std() * _DECODER_NOISE * level * noise
         return _error(autoencoder.decode(noisy).sample, truth)
 
-    _train(blueprint, run, images, device, save_every, workers, eager, loss_of)
+    _train(setup, "decoder", model, loss_of)
 
 
 def trained_autoencoder(blueprint: Blueprint, folder: Path) -> AutoencoderKL:
@@ -116,18 +96,17 @@ def trained_autoencoder(blueprint: Blueprint, folder: Path) -> AutoencoderKL:
 
 
 def _train(
-    blueprint: Blueprint,
-    run: Run,
-    images: int,
-    device: str,
-    save_every: int,
-    workers: int,
-    eager: bool,
+    setup: Setup,
+    stage: str,
+    model: torch.nn.Module,
     loss_of: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> None:
     """Train on rendered images; ``loss_of`` gets them, normal noise and uniform levels of it."""
-    recipe, sizes = run.recipe, blueprint.sizes
-    drawn = _Images(blueprint, images, workers)
+    recipe, blueprint, device = setup.recipe, setup.blueprint, setup.device
+    facts = {"images": setup.images, **blueprint.settings}
+    run = Run(setup.folder, stage, model, recipe, facts)
+    drawn = render_images(blueprint, "train", setup.images, setup.workers)
+    sizes = blueprint.sizes
     check = pixels(blueprint, "validation", list(range(_VALIDATION_IMAGES))).to(device)
     side = 64 >> (len(sizes.autoencoder_widths) - 1)
 
@@ -141,44 +120,22 @@ def _train(
         run.apply(loss)
         return {"loss": loss.detach()}
 
-    step = replayed(update, device, eager)
+    step = replayed(update, device, setup.eager)
     losses = MeanLosses()
     while run.step < recipe.steps:
         generator = step_generator(recipe.seed, run.step)
         shape = (recipe.batch, sizes.latent_channels, side, side)
         noise = torch.randn(shape, generator=generator)
         level = torch.rand(recipe.batch, 1, 1, 1, generator=generator)
-        chosen = batch_indices(images, recipe.batch, recipe.seed, run.step)
+        chosen = batch_indices(setup.images, recipe.batch, recipe.seed, run.step)
         run.begin_step()
-        losses.add(step(images=drawn.of(chosen), noise=noise, level=level))
+        losses.add(step(images=drawn[chosen], noise=noise, level=level))
         run.step += 1
         if run.step % 200 == 0:
             run.log(**losses.take(), rate=recipe.rate_at(run.step - 1))
-        if run.step % save_every == 0 or run.step == recipe.steps:
+        if run.step % setup.save_every == 0 or run.step == recipe.steps:
             run.save()
-            run.log(validation_error=_validate(blueprint, run.path.parent, check))
-
-
-class _Images:
-    """The training images, rendered when they are first asked for, or by processes at once."""
-
-    def __init__(self, blueprint: Blueprint, images: int, workers: int) -> None:
-        self._blueprint = blueprint
-        self._pixels = torch.zeros(images, 3, 64, 64, dtype=torch.uint8)
-        self._drawn = torch.full((images,), workers > 1)
-        if workers > 1:
-            shards = RenderedShards(blueprint, "train", images, workers, shards_of(images))
-            for shard in shards_of(images):
-                found = torch.from_numpy(shards.take(shard)["images"]).permute(0, 3, 1, 2)
-                self._pixels[shard * SHARD : shard * SHARD + len(found)] = found
-
-    def of(self, indices: torch.Tensor) -> torch.Tensor:
-        """Return some images, ``(n, 3, 64, 64)`` uint8."""
-        for index in indices[~self._drawn[indices]].tolist():
-            image = torch.from_numpy(self._blueprint.data.rendered("train", index).image)
-            self._pixels[index] = image.permute(2, 0, 1)
-            self._drawn[index] = True
-        return self._pixels[indices]
+            run.log(validation_error=_validate(blueprint, setup.folder, check))
 
 
 def _error(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

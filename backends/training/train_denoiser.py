@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,7 @@ from wordlight.backends.training.denoisers import Denoiser, build_denoiser
 from wordlight.backends.training.drawing import draw
 from wordlight.backends.training.graphed import on_device, replayed
 from wordlight.backends.training.latent_store import LatentStore, latent_scale
-from wordlight.backends.training.networks import (
-    BETA_END,
-)
+from wordlight.backends.training.networks import BETA_END
 from wordlight.backends.training.places import PLACES_WEIGHT
 from wordlight.backends.training.rendering import SHARD, token_ids
 from wordlight.backends.training.train_autoencoder import trained_autoencoder
@@ -26,6 +25,7 @@ from wordlight.backends.training.training import (
     MeanLosses,
     Recipe,
     Run,
+    Setup,
     TimeLimit,
     epoch_order,
     shift_at,
@@ -68,17 +68,10 @@ def load_trained_autoencoder(blueprint: Blueprint, folder: Path, device: str) ->
 class _Validation:
     """Loss and prompt-following over held-out prompts, always with the same random numbers."""
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        folder: Path,
-        autoencoder: AutoencoderKL,
-        device: str,
-        prompts: int,
-    ) -> None:
-        self._blueprint, self._autoencoder = blueprint, autoencoder
-        self._device, self._prompts = device, prompts
-        store = LatentStore(blueprint, folder, autoencoder, "validation", _LOSS_IMAGES, device)
+    def __init__(self, setup: Setup, autoencoder: AutoencoderKL, prompts: int) -> None:
+        self._data, self._device = setup.blueprint.data, setup.device
+        self._autoencoder, self._prompts = autoencoder, prompts
+        store = LatentStore(replace(setup, workers=1), autoencoder, "validation", _LOSS_IMAGES)
         held_out = store.batch(0, torch.arange(_LOSS_IMAGES))
         self._latents, self._ids = held_out["latents"], held_out["ids"]
 
@@ -98,48 +91,44 @@ class _Validation:
 
     def following(self, model: Denoiser) -> dict[str, float]:
         """Return the share of right answers by kind, at 20 steps and guidance 3."""
-        scenes = [
-            self._blueprint.data.rendered("validation", i).scene for i in range(self._prompts)
-        ]
+        scenes = [self._data.rendered("validation", i).scene for i in range(self._prompts)]
         images = draw(model, self._autoencoder, [s.prompt for s in scenes], seed=0)
         found = total(
-            self._blueprint.data.judge(scene, image)
-            for scene, image in zip(scenes, images, strict=True)
+            self._data.judge(scene, image) for scene, image in zip(scenes, images, strict=True)
         )
         return found.shares()
 
 
 def train_denoiser(
-    blueprint: Blueprint,
-    folder: Path,
-    recipe: Recipe,
-    images: int,
-    device: str,
-    save_every: int,
-    check_every: int,
+    setup: Setup,
     widths: tuple[int, ...],
+    check_every: int = 1000,
     check_prompts: int = _FOLLOWING_PROMPTS,
     timestep_shifts: Mapping[int, float] = TIMESTEP_SHIFTS,
-    workers: int = 1,
-    eager: bool = False,
     bfloat16: bool = False,
     compiled: bool = False,
     minutes: float | None = None,
 ) -> None:
-    """Train, or go on training, until ``recipe.steps``.
+    """Train, or go on training, until ``setup.recipe.steps``.
 
-    ``check_prompts`` is how many held-out prompts are drawn to see how well they are followed;
-    ``timestep_shifts`` the shift of ``draw_timesteps`` from each of some steps on, 0 among them;
-    ``workers`` the number of processes that render images; ``minutes`` after how long the run ends
-    instead, with a cooldown over the last two fifths. On a GPU steps are replayed as a CUDA graph,
-    unless ``eager``. With ``bfloat16`` products are computed in it; weights and losses are float32.
-    ``compiled`` has the denoiser compiled by ``torch.compile`` first.
+    Args:
+        setup: as of every stage. On a GPU steps are replayed as a CUDA graph, unless ``eager``.
+        widths: channels of the UNet's levels or the transformer's layers.
+        check_every: the number of steps between tests of the model.
+        check_prompts: the number of held-out prompts that are drawn to see how well they are
+            followed.
+        timestep_shifts: the shift of ``draw_timesteps`` by the step from which on it holds, 0 among
+            them.
+        bfloat16: compute products in it; weights and losses are float32.
+        compiled: have the denoiser compiled by ``torch.compile`` first.
+        minutes: after how long the run ends instead, with a cooldown over the last two fifths.
     """
+    blueprint, recipe, device = setup.blueprint, setup.recipe, setup.device
     torch.manual_seed(recipe.seed)
-    autoencoder = load_trained_autoencoder(blueprint, folder, device)
+    autoencoder = load_trained_autoencoder(blueprint, setup.folder, device)
     model: Denoiser = on_device(build_denoiser(blueprint, widths), device)
     facts: dict[str, Any] = {
-        "images": images,
+        "images": setup.images,
         "widths": list(widths),
         "places_weight": PLACES_WEIGHT,
         "beta_end": BETA_END,
@@ -148,10 +137,10 @@ def train_denoiser(
         **({"compiled": True} if compiled else {}),
         "timestep_shifts": {str(step): shift for step, shift in timestep_shifts.items()},
     }
-    run = Run(folder, "denoiser", model, recipe, facts)
-    store = LatentStore(blueprint, folder, autoencoder, "train", images, device, workers)
+    run = Run(setup.folder, "denoiser", model, recipe, facts)
+    store = LatentStore(setup, autoencoder, "train", setup.images)
     empty = token_ids(blueprint.tokens.build_tokenizer(), [""])
-    validation = _Validation(blueprint, folder, autoencoder, device, check_prompts)
+    validation = _Validation(setup, autoencoder, check_prompts)
     judged = build_denoiser(blueprint, widths).to(device).eval()
     kind = torch.device(device).type
     limit = None if minutes is None else TimeLimit(minutes)
@@ -174,7 +163,7 @@ def train_denoiser(
         run.apply(loss + PLACES_WEIGHT * places_loss)
         return {"loss": loss.detach(), "places": places_loss.detach()}
 
-    step = replayed(update, device, eager)
+    step = replayed(update, device, setup.eager)
     losses = MeanLosses()
     while run.step < run.recipe.steps:
         inputs = _inputs(model, store, recipe, run.step, timestep_shifts, empty)
@@ -188,7 +177,7 @@ def train_denoiser(
                 run.cool_down(left)
                 limit = None
         last = run.step == run.recipe.steps
-        if run.step % save_every == 0 or last:
+        if run.step % setup.save_every == 0 or last:
             run.save()
         if run.step % check_every == 0 or last:
             judged.load_state_dict(run.average)

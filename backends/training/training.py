@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from wordlight.backends.training.blueprints import Blueprint
 from wordlight.backends.training.checkpoint import load_checkpoint, save_checkpoint
 
 #: How noisy the denoiser's training images are, by the step from which on they are so (see
@@ -46,6 +47,31 @@ class Recipe:
     def decay_at(self, step: int) -> float:
         """The moving average's decay, shorter in the beginning."""
         return min(self.average_decay, (1 + step) / (10 + step))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every stage of a training is given.
+
+    Attributes:
+        blueprint: of the model.
+        folder: of the checkpoints.
+        recipe: the settings of this stage.
+        images: the number of different images to train on.
+        device: in PyTorch's notation.
+        save_every: the number of steps between checkpoints.
+        workers: the number of processes that render images.
+        eager: on a GPU too, don't replay steps as a CUDA graph.
+    """
+
+    blueprint: Blueprint
+    folder: Path
+    recipe: Recipe
+    images: int
+    device: str = "cpu"
+    save_every: int = 500
+    workers: int = 1
+    eager: bool = False
 
 
 def shift_at(shifts: Mapping[int, float], step: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from wordlight.backends.backend import Backend
@@ -64,14 +63,14 @@ def load_model(arguments: argparse.Namespace) -> Backend:
     return ModelOptions.of(arguments).load()
 
 
-def add_count(parser: argparse.ArgumentParser, default: int, what: str = "images") -> None:
-    """``-n``, of ``what``."""
+def add_count(parser: argparse.ArgumentParser, default: int) -> None:
+    """``-n``, the number of images."""
     parser.add_argument(
         "-n",
         type=whole_number(1),
         default=default,
         metavar="N",
-        help=f"the number of {what} (default: {default})",
+        help=f"the number of images (default: {default})",
     )
 
 
@@ -94,21 +93,6 @@ def add_seed(parser: argparse.ArgumentParser, of: str = "the images' noise") -> 
         default=0,
         metavar="N",
         help=f"the seed of {of} (default: 0)",
-    )
-
-
-def add_folder(parser: argparse.ArgumentParser, help_line: str) -> None:
-    """``-o``/``--out``, where a command writes if it is named."""
-    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help=help_line)
-
-
-def add_methods(parser: argparse.ArgumentParser, *, default: str) -> None:
-    """``--method``, repeatable; ``default`` says which those are where none is named."""
-    parser.add_argument(
-        "--method",
-        action="append",
-        metavar="NAME",
-        help=f"a method, repeatable; `wordlight methods` lists them (default: {default})",
     )
 
 

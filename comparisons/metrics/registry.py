@@ -13,8 +13,6 @@ from wordlight.comparisons.metrics.metric import Metric
 from wordlight.comparisons.store.versions import releases_of
 
 GROUP = "wordlight.metrics"
-#: What a comparison measures where nothing is said.
-DEFAULT = "segmentation"
 
 #: A metric's or a group's name; a name with options, ``{"metric": "infidelity", "sets": 4}``; or a
 #: metric.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from wordlight.attribution.attributor import Steps, choose_baseline
 from wordlight.attribution.question import Question
 from wordlight.attribution.step import Inputs, player_masks, prepare_step
-from wordlight.attribution.targets import Guidance, PixelTarget
+from wordlight.attribution.targets import Guidance
 from wordlight.attribution.words import PromptWords, Word
 from wordlight.backends.backend import Backend
 from wordlight.backends.trajectory import Trajectory
@@ -34,24 +34,14 @@ class WordGame:
         backend: the model.
         trajectory: of the image.
         steps: the steps; evenly spaced ones for a number, all where None.
-        target: f; ``Guidance()`` where None.
-        batch_size: largest batch of one denoiser pass.
 
     Raises:
         MissingCapabilityError: a backend without ``denoise``, or without what the target needs.
         ValueError: a run that can't be replayed, steps that it hasn't.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        trajectory: Trajectory,
-        *,
-        steps: Steps = None,
-        target: PixelTarget | None = None,
-        batch_size: int = 16,
-    ) -> None:
-        target = target or Guidance()
+    def __init__(self, backend: Backend, trajectory: Trajectory, *, steps: Steps = None) -> None:
+        target = Guidance()
         backend.require(frozenset({"denoise"}) | target.needs, "taking words out of a prompt")
         trajectory.check_replayable()
         chosen = steps if steps is None or isinstance(steps, int) else tuple(steps)
@@ -64,7 +54,6 @@ class WordGame:
             steps=trajectory.at_steps(chosen),
             baseline=choose_baseline(trajectory, "empty"),
             target=target,
-            batch_size=batch_size,
         )
         with backend.no_gradients():
             inputs = Inputs.of(backend, question, "embeddings")

@@ -99,12 +99,6 @@ class ImageSet(ABC):
                     yield item
                 on_image()
 
-    def items(
-        self, folder: Path, on_image: Callable[[], object] = lambda: None
-    ) -> list[DatasetItem]:
-        """Return the items of ``stream``, all at once."""
-        return list(self.stream(folder, on_image))
-
     @property
     def given(self) -> bool:
         """True if the images were given, and not drawn by the model."""

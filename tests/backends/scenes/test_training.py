@@ -30,7 +30,13 @@ from wordlight.backends.training.train_denoiser import (
     load_trained_autoencoder,
     train_denoiser,
 )
-from wordlight.backends.training.training import Recipe, averaged_weights, batch_indices, shift_at
+from wordlight.backends.training.training import (
+    Recipe,
+    Setup,
+    averaged_weights,
+    batch_indices,
+    shift_at,
+)
 
 IMAGES, BATCH, WIDTHS = 16, 4, (16, 16)
 STAGES = ("autoencoder", "decoder", "denoiser")
@@ -46,12 +52,12 @@ def recipe(steps, rate=1e-3, cooldown=0):
 def train(folder: Path, stage: str, *steps: int, **changes):
     """Train until each of ``steps``, one call after the other."""
     for until in steps:
+        setup = Setup(SCENES, folder, recipe(until, **changes), IMAGES, save_every=1000)
         if stage in ("autoencoder", "decoder"):
             run = train_decoder if stage == "decoder" else train_autoencoder
-            run(SCENES, folder, recipe(until, **changes), IMAGES, "cpu", save_every=1000)
+            run(setup)
         else:
-            options = (recipe(until, **changes), IMAGES, "cpu", 1000, 1000, WIDTHS)
-            train_denoiser(SCENES, folder, *options, check_prompts=2)
+            train_denoiser(setup, WIDTHS, check_prompts=2)
 
 
 def both(folder: Path, *steps: int) -> Path:

@@ -29,7 +29,7 @@ from wordlight.backends.training.train_segmenter import (
     folded_weights,
     labels,
 )
-from wordlight.backends.training.training import MeanLosses, Recipe, TimeLimit
+from wordlight.backends.training.training import MeanLosses, Recipe, Setup, TimeLimit
 
 
 def nothing_found(image):
@@ -129,16 +129,10 @@ def test_a_denoiser_goes_on_as_if_it_had_never_stopped(tmp_path, kind):
     blueprint = SMALL[kind]
     for name, steps in (("once", (4,)), ("twice", (2, 4))):
         folder = tmp_path / name
-        train_autoencoder(blueprint, folder, recipe(2), IMAGES, "cpu", save_every=100)
+        train_autoencoder(Setup(blueprint, folder, recipe(2), IMAGES))
         for until in steps:
             train_denoiser(
-                blueprint,
-                folder,
-                recipe(until),
-                IMAGES,
-                "cpu",
-                100,
-                100,
+                Setup(blueprint, folder, recipe(until), IMAGES),
                 blueprint.sizes.denoiser_widths,
                 check_prompts=1,
             )
@@ -275,20 +269,22 @@ def test_the_first_report_tells_no_speed(monkeypatch):
 @pytest.mark.slow  # more than a hundred steps, twice
 def test_the_log_of_a_timed_run_tells_what_trains_the_same(tmp_path, monkeypatch):
     blueprint = SMALL["unet"]
-    common = (IMAGES, "cpu", 100, 1000, blueprint.sizes.denoiser_widths)
-    for name in ("timed", "counted"):
-        train_autoencoder(blueprint, tmp_path / name, recipe(2), IMAGES, "cpu", save_every=100)
+    widths = blueprint.sizes.denoiser_widths
+    timed, counted = (
+        Setup(blueprint, tmp_path / name, recipe(2), IMAGES, save_every=100)
+        for name in ("timed", "counted")
+    )
+    for setup in (timed, counted):
+        train_autoencoder(setup)
     with monkeypatch.context() as patched:
         patched.setattr(TimeLimit, "steps_left", lambda self, step: 20 if step == 100 else None)
-        train_denoiser(
-            blueprint, tmp_path / "timed", recipe(10_000), *common, check_prompts=1, minutes=1.0
-        )
+        train_denoiser(replace(timed, recipe=recipe(10_000)), widths, check_prompts=1, minutes=1.0)
     log = (tmp_path / "timed" / "denoiser.jsonl").read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     told = next(line for line in lines if line.get("event") == "cooldown")
     assert (told["steps"], told["cooldown"]) == (120, 20)
     again = replace(recipe(told["steps"]), cooldown=told["cooldown"])
-    train_denoiser(blueprint, tmp_path / "counted", again, *common, check_prompts=1)
+    train_denoiser(replace(counted, recipe=again), widths, check_prompts=1)
     assert_equal_to_the_bit(
         tmp_path / "timed" / "denoiser.safetensors", tmp_path / "counted" / "denoiser.safetensors"
     )
@@ -297,10 +293,10 @@ def test_the_log_of_a_timed_run_tells_what_trains_the_same(tmp_path, monkeypatch
 def trained_both_ways(folder, kind, option):
     """What two steps come to, by whether an option of the training is on."""
     blueprint, found = SMALL[kind], {}
-    train_autoencoder(blueprint, folder, recipe(1), IMAGES, "cpu", save_every=100)
-    settings = (recipe(2), IMAGES, "cpu", 100, 100, blueprint.sizes.denoiser_widths)
+    train_autoencoder(Setup(blueprint, folder, recipe(1), IMAGES))
+    setup, widths = Setup(blueprint, folder, recipe(2), IMAGES), blueprint.sizes.denoiser_widths
     for on in (True, False):
-        train_denoiser(blueprint, folder, *settings, check_prompts=1, **{option: on})
+        train_denoiser(setup, widths, check_prompts=1, **{option: on})
         found[on] = load_file(folder / "denoiser.safetensors")
         (folder / "denoiser.safetensors").unlink()
     return found

@@ -126,7 +126,7 @@ def test_predictions_come_in_epsilon_units() -> None:
                 "sample": clean,
             }[kind]
             # The scheduler's table is float32; at t = 1 sigma is 0.04, which enlarges its rounding.
-            assert (levels.to_epsilon(said, noisy, time) - noise).abs().max() < 1e-4
+            assert (levels.epsilon_at(time)(said, noisy) - noise).abs().max() < 1e-4
     assert levels.at(0.5)[0] == pytest.approx((levels.at(0)[0] + levels.at(1)[0]) / 2, abs=1e-6)
 
 

@@ -27,7 +27,7 @@ from wordlight.backends.torch.tiny import build_tiny, draw_tiny
 from wordlight.backends.training.blueprints import SCENES, Sizes
 from wordlight.backends.training.train_autoencoder import train_autoencoder
 from wordlight.backends.training.train_denoiser import train_denoiser
-from wordlight.backends.training.training import Recipe, averaged_weights
+from wordlight.backends.training.training import Recipe, Setup, averaged_weights
 
 DEVICE = os.environ.get("WORDLIGHT_DEVICE", "cuda")
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -113,21 +113,23 @@ TRAINED = 8
 def test_steps_replayed_as_a_graph_train_as_eager_ones(tmp_path: Path, stage: str) -> None:
     blueprint = replace(SCENES, sizes=Sizes((8, 8, 8), 4, 32, 2, (16, 16)))
 
+    def setup_of(folder: Path, steps: int, *, eager: bool) -> Setup:
+        recipe = Recipe(steps=steps, batch=4, rate=1e-3, warmup=2, cooldown=0, seed=3)
+        return Setup(blueprint, folder, recipe, 8, DEVICE, eager=eager)
+
     def trained(name: str, steps: int, *, eager: bool) -> dict[str, torch.Tensor]:
         folder = tmp_path / name
-        given = (Recipe(steps=steps, batch=4, rate=1e-3, warmup=2, cooldown=0, seed=3), 8, DEVICE)
-        if stage == "autoencoder":
-            train_autoencoder(blueprint, folder, *given, 1000, eager=eager)
-        else:
+        if stage == "denoiser":
             shutil.copytree(tmp_path / "first", folder)
-            train_denoiser(
-                blueprint, folder, *given, 1000, 1000, (16, 16), check_prompts=1, eager=eager
-            )
+        setup = setup_of(folder, steps, eager=eager)
+        if stage == "autoencoder":
+            train_autoencoder(setup)
+        else:
+            train_denoiser(setup, (16, 16), check_prompts=1)
         return averaged_weights(folder / f"{stage}.safetensors")
 
     if stage == "denoiser":
-        one = Recipe(steps=1, batch=4, rate=1e-3, warmup=2, cooldown=0, seed=3)
-        train_autoencoder(blueprint, tmp_path / "first", one, 8, DEVICE, 1000, eager=True)
+        train_autoencoder(setup_of(tmp_path / "first", 1, eager=True))
     replayed = trained("replayed", TRAINED, eager=False)
     eager = trained("eager", TRAINED, eager=True)
     half = trained("half", TRAINED // 2, eager=True)

@@ -133,9 +133,9 @@ def test_splits_share_no_prompt_and_no_noise():
 
 def test_images_are_drawn_once(tmp_path):
     backend = FakeBackend()
-    first = GeneratedScenes(backend, "test", 11).items(tmp_path)
+    first = list(GeneratedScenes(backend, "test", 11).stream(tmp_path))
     assert len(backend.drawn) == 11
-    again = GeneratedScenes(backend, "test", 11).items(tmp_path)
+    again = list(GeneratedScenes(backend, "test", 11).stream(tmp_path))
     assert len(backend.drawn) == 11
     for one, other in zip(first, again, strict=True):
         assert one.sample == other.sample
@@ -143,7 +143,7 @@ def test_images_are_drawn_once(tmp_path):
         assert np.array_equal(one.trajectory.latents, other.trajectory.latents)
     # One that is missing is drawn in the company that it was first drawn in.
     (tmp_path / "scenes-test-0009.safetensors").unlink()
-    GeneratedScenes(backend, "test", 11).items(tmp_path)
+    list(GeneratedScenes(backend, "test", 11).stream(tmp_path))
     assert len(backend.drawn) == 11 + 3
 
 

@@ -67,7 +67,7 @@ def test_images_and_masks_come_at_the_models_size(tmp_path):
     backend = Inverting()
     root = files.coco_gen(tmp_path / "set", 4)
     images = DatasetImages(open_dataset(root), backend, "test", 3)
-    items = images.items(tmp_path / "kept")
+    items = list(images.stream(tmp_path / "kept"))
     assert len(items) == 3
     for item in items:
         assert item.trajectory.image.shape == (64, 64, 3)
@@ -81,7 +81,7 @@ def test_images_and_masks_come_at_the_models_size(tmp_path):
     assert sorted(seed for _, seed in backend.inverted) == sorted(
         int((root / item.sample / "seed.txt").read_text()) for item in items
     )
-    images.items(tmp_path / "kept")
+    list(images.stream(tmp_path / "kept"))
     assert len(backend.inverted) == 3
 
 
@@ -137,7 +137,7 @@ def test_a_comparison_on_coco_gen(tmp_path):
     # The uniform control scores each mask's share.
     shares = [
         scored.mask.mean()
-        for item in DatasetImages(open_dataset(root), Inverting(), "test", 3).items(tmp_path / "k")
+        for item in DatasetImages(open_dataset(root), Inverting(), "test", 3).stream(tmp_path / "k")
         for scored in item.words
     ]
     assert found.estimate("uniform", "miou@0.4").mean == pytest.approx(np.mean(shares))
@@ -372,7 +372,7 @@ def test_every_split_of_rendered_scenes_is_inverted_with_exact_masks(tmp_path, s
     backend = Inverting()
     spec = f"rendered-scenes,test={split}"
     _, test = open_images(spec, backend, calibration=1, n=3, seed=0)
-    for index, item in enumerate(test.items(tmp_path)):
+    for index, item in enumerate(test.stream(tmp_path)):
         drawn = rendered(split, index)
         assert backend.inverted[index][0] == item.trajectory.prompt == drawn.scene.prompt
         np.testing.assert_array_equal(item.trajectory.image, drawn.image)
@@ -402,7 +402,7 @@ def test_a_comparison_on_rendered_scenes(tmp_path):
 @pytest.mark.parametrize("split", TESTED)
 def test_every_split_of_scenes_is_drawn(tmp_path, split):
     _, test = open_images(f"scenes,test={split}", FakeBackend(), calibration=1, n=2, seed=0)
-    assert [one.split for one in test.items(tmp_path)] == [split] * 2
+    assert [one.split for one in test.stream(tmp_path)] == [split] * 2
     assert {split_of(scene) for scene in test.scenes} == {split}
     # The table says which it is, unless it is the one for that.
     assert describe(test) == (None if split == "test" else f"scenes ({split}), drawn")
@@ -416,7 +416,7 @@ def test_the_renderers_version_tells_rendered_scenes_from_others(monkeypatch):
 
 def test_the_picture_shows_the_masks_of_a_data_sets_objects(tmp_path):
     dataset = open_dataset(files.coco_gen(tmp_path / "set", 4))
-    (item, *_) = DatasetImages(dataset, Inverting(), "test", 1).items(tmp_path / "kept")
+    (item, *_) = DatasetImages(dataset, Inverting(), "test", 1).stream(tmp_path / "kept")
     axis = Figure().subplots()
     grid._show_masks(axis, item)
     picture = np.asarray(axis.images[0].get_array())

@@ -59,7 +59,7 @@ def headline_words(backend, tmp_path_factory):
     scenes = GeneratedScenes(backend, "test", N)
     return [
         (item, scored)
-        for item in scenes.items(tmp_path_factory.mktemp("samples"))
+        for item in scenes.stream(tmp_path_factory.mktemp("samples"))
         for scored in item.words
         if scored.headline
     ]

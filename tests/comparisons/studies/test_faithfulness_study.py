@@ -190,7 +190,7 @@ def test_two_at_once_in_a_folder_are_one_too_many(backend, tmp_path):
 
 
 def test_shuffled_words_have_another_objects_maps_or_the_next_words(backend, tmp_path):
-    items = GeneratedScenes(backend, "test", N).items(tmp_path)
+    items = list(GeneratedScenes(backend, "test", N).stream(tmp_path))
     item = next(item for item in items if sum(s.headline for s in item.words) == 2)
     maps = Random(backend).attribute(item.trajectory)
     shuffled = shuffled_words(maps, item)

@@ -114,7 +114,7 @@ def test_the_one_layer_and_step_that_see_are_found(tmp_path: Path) -> None:
     pushed = [found.at(GUIDANCE, step).miou.mean for step in (*range(STEPS), None)]
     by_hand = [
         scored.mask[:, :32].sum() / (scored.mask[:, 32:].sum() + 64 * 32)
-        for item in GeneratedScenes(OneLayerSees(), "test", 12).items(tmp_path)
+        for item in GeneratedScenes(OneLayerSees(), "test", 12).stream(tmp_path)
         for scored in item.words
         if scored.headline
     ]
