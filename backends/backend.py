@@ -19,6 +19,7 @@ from wordlight.backends.batches import BatchLimits, filled_up, join_rows
 from wordlight.backends.embedded import WORD_TEMPLATE, WORD_TEMPLATES
 from wordlight.backends.gathering import meet
 from wordlight.backends.sampling import (
+    DrawRequest,
     SamplingFacts,
     check_image,
     check_prompts,
@@ -300,19 +301,20 @@ class Backend(ABC):
         if images_per_prompt < 1:
             raise ValueError(f"images_per_prompt must be 1 or more, not {images_per_prompt}")
         facts = self.drawing
-        request: dict[str, Any] = {
-            "seeds": seeds_of(seed, len(asked) * images_per_prompt),
-            "steps": facts.steps_of(steps),
-            "guidance_scale": facts.guidance_of(guidance_scale),
-            "negative_prompt": negative_prompt,
-            "images_per_prompt": images_per_prompt,
-            "size": facts.size_of(height, width),
-        }
+        request = DrawRequest(
+            prompts=tuple(asked),
+            seeds=seeds_of(seed, len(asked) * images_per_prompt),
+            steps=facts.steps_of(steps),
+            guidance_scale=facts.guidance_of(guidance_scale),
+            negative_prompt=negative_prompt,
+            images_per_prompt=images_per_prompt,
+            size=facts.size_of(height, width),
+        )
         for prompt in (*asked, *([negative_prompt] if negative_prompt else [])):
             self.tokenize(prompt)
         for prompt in dict.fromkeys(asked):
             warn_of_unknown_words(self.model_id, prompt)
-        made = self._sample(asked, **request)
+        made = self._sample(request)
         return made[0] if isinstance(prompts, str) and images_per_prompt == 1 else made
 
     def trace(
@@ -913,18 +915,7 @@ class Backend(ABC):
         """Return how many steps the trajectory has of an image drawn in ``steps``."""
         return self.drawing.steps_of(steps)
 
-    def _sample(
-        self,
-        prompts: list[str],
-        *,
-        seeds: list[int],
-        steps: int,
-        guidance_scale: float,
-        negative_prompt: str | None,
-        images_per_prompt: int,
-        size: tuple[int, int],
-    ) -> list[Trajectory]:
-        """A checked request: one trajectory a seed; image k is of prompt k // images_per_prompt."""
+    def _sample(self, request: DrawRequest) -> list[Trajectory]:
         raise NotImplementedError
 
     def _invert(

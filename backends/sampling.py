@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,25 @@ class SamplingFacts:
         return chosen
 
 
+@dataclass(frozen=True)
+class DrawRequest:
+    """A checked call of ``Backend.sample``: one image a seed; image k is of prompt
+    ``k // images_per_prompt``. ``size`` is height and width in pixels."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    guidance_scale: float
+    negative_prompt: str | None
+    images_per_prompt: int
+    size: tuple[int, int]
+
+    def of_image(self, k: int) -> DrawRequest:
+        """The request for one of the images alone."""
+        prompt = self.prompts[k // self.images_per_prompt]
+        return replace(self, prompts=(prompt,), seeds=(self.seeds[k],), images_per_prompt=1)
+
+
 #: What pipelines call the arguments of ``Backend.sample``.
 _IN_PIPELINES = {
     "prompt": "prompts",
@@ -125,12 +144,12 @@ def check_image(image: npt.NDArray[Any]) -> None:
         )
 
 
-def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
+def seeds_of(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     """One seed an image: counted up from a number, or as they were given."""
     if isinstance(seed, Sequence):
-        seeds = [operator.index(s) for s in seed]
+        seeds = tuple(operator.index(s) for s in seed)
     else:
-        seeds = [operator.index(seed) + k for k in range(count)]
+        seeds = tuple(operator.index(seed) + k for k in range(count))
     if len(seeds) != count:
         raise ValueError(f"{len(seeds)} seeds for {count} images")
     if min(seeds) < 0 or max(seeds) >= 2**63:

@@ -24,7 +24,7 @@ from wordlight.backends.attention import (
 )
 from wordlight.backends.backend import Backend, Conditioning
 from wordlight.backends.measures import AttentionParts, Measure
-from wordlight.backends.sampling import SamplingFacts
+from wordlight.backends.sampling import DrawRequest, SamplingFacts
 from wordlight.backends.tokens import PromptTooLongError, Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -455,23 +455,15 @@ class ToyModel(Backend):
         colours: Floats = np.einsum("byxc,ck->bkyx", np.moveaxis(latents, 1, -1), self._colours)
         return colours.repeat(SCALE, axis=2).repeat(SCALE, axis=3)
 
-    def _sample(
-        self,
-        prompts: list[str],
-        *,
-        seeds: list[int],
-        steps: int,
-        guidance_scale: float,
-        negative_prompt: str | None,
-        images_per_prompt: int,
-        size: tuple[int, int],
-    ) -> list[Trajectory]:
+    def _sample(self, request: DrawRequest) -> list[Trajectory]:
         """DDIM, image by image."""
+        steps, negative_prompt = request.steps, request.negative_prompt
+        guidance_scale = request.guidance_scale
         times = np.linspace(900.0, 100.0, steps)
-        grid = (size[0] // SCALE, size[1] // SCALE)
+        grid = (request.size[0] // SCALE, request.size[1] // SCALE)
         made = []
-        for number, seed in enumerate(seeds):
-            prompt = prompts[number // images_per_prompt]
+        for number, seed in enumerate(request.seeds):
+            prompt = request.prompts[number // request.images_per_prompt]
             ends = self.encode([prompt, negative_prompt or "", ""]).embeddings
             pushed = guidance_scale > 1
             x = np.random.default_rng(seed).standard_normal((CHANNELS, *grid))

@@ -27,7 +27,7 @@ from wordlight.backends.flax.randomizing import randomize, stages_of
 from wordlight.backends.flax.schedulers import StepTable
 from wordlight.backends.flax.tracing import Tracing
 from wordlight.backends.model_folder import ModelLoadError
-from wordlight.backends.sampling import SamplingFacts, pixels_of
+from wordlight.backends.sampling import DrawRequest, SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -189,24 +189,15 @@ class FlaxBackend(Backend):
             width=width * factor,
         )
 
-    def _sample(
-        self,
-        prompts: list[str],
-        *,
-        seeds: list[int],
-        steps: int,
-        guidance_scale: float,
-        negative_prompt: str | None,
-        images_per_prompt: int,
-        size: tuple[int, int],
-    ) -> list[Trajectory]:
-        table = self._model.schedule.table(steps)
+    def _sample(self, request: DrawRequest) -> list[Trajectory]:
+        prompts, negative_prompt = request.prompts, request.negative_prompt
+        table = self._model.schedule.table(request.steps)
         # As in diffusers, at a scale of 1 or less the prompt alone is asked.
-        guided = guidance_scale > 1.0
-        every = np.repeat(np.arange(len(prompts)), images_per_prompt)
-        told, from_, empty = self._conditioning_of(prompts, negative_prompt, size)
+        guided = request.guidance_scale > 1.0
+        every = np.repeat(np.arange(len(prompts)), request.images_per_prompt)
+        told, from_, empty = self._conditioning_of(prompts, negative_prompt, request.size)
         columns = self._columns(table)
-        noise = table.start * np.stack([self._noise(seed, size) for seed in seeds])
+        noise = table.start * np.stack([self._noise(s, request.size) for s in request.seeds])
         tracing = self._tracing
         query = None if tracing is None else tracing.query
         saw: list[npt.NDArray[np.float32]] = []
@@ -219,7 +210,7 @@ class FlaxBackend(Backend):
                 self._parameters["unet"],
                 self._rows(noise[filled]),
                 columns,
-                self._float32(guidance_scale),
+                self._float32(request.guidance_scale),
                 self._told_rows(told, every[filled]),
                 self._told_rows(from_, filled * 0) if guided else None,
                 query=query,
@@ -242,8 +233,8 @@ class FlaxBackend(Backend):
                 timesteps=table.timesteps,
                 latents=latents[:, image],
                 image=images[image],
-                guidance_scale=float(guidance_scale),
-                seed=seeds[image],
+                guidance_scale=float(request.guidance_scale),
+                seed=request.seeds[image],
                 negative_prompt=negative_prompt,
                 added=_row(told.added, int(k)),
                 empty_added=_row(empty.added, 0),

@@ -27,7 +27,7 @@ from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
 from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.progress import tell
-from wordlight.backends.sampling import SamplingFacts, pixels_of
+from wordlight.backends.sampling import DrawRequest, SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.autoencoding import decoded, encoded
@@ -410,57 +410,36 @@ class TorchBackend(Backend):
         return len(scheduler.timesteps)
 
     @in_precision
-    def _sample(
-        self,
-        prompts: list[str],
-        *,
-        seeds: list[int],
-        steps: int,
-        guidance_scale: float,
-        negative_prompt: str | None,
-        images_per_prompt: int,
-        size: tuple[int, int],
-    ) -> list[Trajectory]:
+    def _sample(self, request: DrawRequest) -> list[Trajectory]:
+        prompts, seeds = list(request.prompts), request.seeds
         if len(seeds) > 1 and self._is_one_by_one(prompts):
-            return [
-                run
-                for k, one in enumerate(seeds)
-                for run in self._sample(
-                    [prompts[k // images_per_prompt]],
-                    seeds=[one],
-                    steps=steps,
-                    guidance_scale=guidance_scale,
-                    negative_prompt=negative_prompt,
-                    images_per_prompt=1,
-                    size=size,
-                )
-            ]
+            return [run for k in range(len(seeds)) for run in self._sample(request.of_image(k))]
         # All images of one call are one batch.
         takes = inspect.signature(self.pipe.__call__).parameters
         asked: dict[str, Any] = {
             "prompt": prompts,
-            "num_inference_steps": steps,
-            "guidance_scale": guidance_scale,
-            "num_images_per_prompt": images_per_prompt,
-            "height": size[0],
-            "width": size[1],
+            "num_inference_steps": request.steps,
+            "guidance_scale": request.guidance_scale,
+            "num_images_per_prompt": request.images_per_prompt,
+            "height": request.size[0],
+            "width": request.size[1],
             # Of a UNet only schedulers that add noise on the way draw from these.
             "generator": [torch.Generator().manual_seed(s) for s in seeds],
             "output_type": "np",
         }
         if "callback_on_step_end" in takes:
-            asked["callback_on_step_end"] = functools.partial(_tell_step, steps)
+            asked["callback_on_step_end"] = functools.partial(_tell_step, request.steps)
         if self.model.family.feature_maps:
-            asked["latents"] = self._initial_latents(seeds, size)
+            asked["latents"] = self._initial_latents(seeds, request.size)
         if "use_resolution_binning" in takes:
             # Draws another size, and cuts the picture to the one that was asked for.
             asked["use_resolution_binning"] = False
         asked |= self.model.family.as_given(self.pipe)
-        if negative_prompt is not None:
+        if request.negative_prompt is not None:
             if "negative_prompt" not in takes:
                 raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")
-            asked["negative_prompt"] = [negative_prompt] * len(prompts)
-        guiders = _guided_by(self.pipe, guidance_scale)
+            asked["negative_prompt"] = [request.negative_prompt] * len(prompts)
+        guiders = _guided_by(self.pipe, request.guidance_scale)
         if "guidance_scale" not in takes:
             del asked["guidance_scale"]
         with _DRAWING.setdefault(self.pipe, threading.RLock()), _quiet(self.pipe), guiders:
@@ -524,15 +503,16 @@ class TorchBackend(Backend):
     ) -> Trajectory:
         """A run of the pipeline, whose steps tell times and conditioning, with the latents of a
         given image under noise in the place of its own."""
-        (run,) = self._sample(
-            [prompt],
-            seeds=[seed],
+        request = DrawRequest(
+            prompts=(prompt,),
+            seeds=(seed,),
             steps=steps,
             guidance_scale=self._guidance_scale,
             negative_prompt=None,
             images_per_prompt=1,
             size=(int(image.shape[0]), int(image.shape[1])),
         )
+        (run,) = self._sample(request)
         if run.latents.shape[1:] != tuple(clean.shape[1:]):
             raise ValueError(
                 f"{type(self.pipe).__name__} draws latents of {run.latents.shape[1:]} at this "

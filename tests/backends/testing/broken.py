@@ -12,6 +12,7 @@ import numpy as np
 from wordlight.attribution.testing.model import ToyModel
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
 from wordlight.backends.backend import Conditioning
+from wordlight.backends.sampling import DrawRequest
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
 
@@ -80,25 +81,27 @@ class EncodesWithoutPositions(ToyModel):
 class WidthFirst(ToyModel):
     """Draws images on their side."""
 
-    def _sample(self, prompts: list[str], *, size: tuple[int, int], **request: Any) -> Any:
-        return super()._sample(prompts, size=size[::-1], **request)
+    def _sample(self, request: DrawRequest) -> Any:
+        return super()._sample(replace(request, size=request.size[::-1]))
 
 
 class NoSeed(ToyModel):
     """Draws its noise as it comes."""
 
-    def _sample(self, prompts: list[str], *, seeds: list[int], **request: Any) -> Any:
+    def _sample(self, request: DrawRequest) -> Any:
+        seeds = request.seeds
         drawn = np.random.default_rng().integers(0, 10**6, len(seeds))
-        made = super()._sample(prompts, seeds=list(drawn), **request)
+        made = super()._sample(replace(request, seeds=tuple(drawn)))
         return [replace(run, seed=seed) for run, seed in zip(made, seeds, strict=True)]
 
 
 class SeedOfTheBatch(ToyModel):
     """Draws all noise of a call from one seed."""
 
-    def _sample(self, prompts: list[str], *, seeds: list[int], **request: Any) -> Any:
-        drawn = [seeds[0] + 100 * len(seeds) + k for k in range(len(seeds))]
-        made = super()._sample(prompts, seeds=drawn, **request)
+    def _sample(self, request: DrawRequest) -> Any:
+        seeds = request.seeds
+        drawn = tuple(seeds[0] + 100 * len(seeds) + k for k in range(len(seeds)))
+        made = super()._sample(replace(request, seeds=drawn))
         return [replace(run, seed=seed) for run, seed in zip(made, seeds, strict=True)]
 
 
@@ -139,9 +142,9 @@ class DrawsNoise(ToyModel):
 
     kept, drawn, factor = 0.8, 0.6, 1.0
 
-    def _sample(self, prompts: list[str], *, seeds: list[int], **request: Any) -> Any:
-        made = super()._sample(prompts, seeds=seeds, **request)
-        return [self._noised(run, seed) for run, seed in zip(made, seeds, strict=True)]
+    def _sample(self, request: DrawRequest) -> Any:
+        made = super()._sample(request)
+        return [self._noised(run, s) for run, s in zip(made, request.seeds, strict=True)]
 
     def _noised(self, run: Trajectory, seed: int) -> Trajectory:
         """The run with noise in the latents before its second step."""
@@ -272,8 +275,8 @@ class StaysRandom(ToyModel):
 class RemembersItsRuns(ToyModel):
     """Replays what it kept of its own runs, not what it is given."""
 
-    def _sample(self, *args: Any, **request: Any) -> Any:
-        made = super()._sample(*args, **request)
+    def _sample(self, request: DrawRequest) -> Any:
+        made = super()._sample(request)
         self.kept = [*getattr(self, "kept", []), *made]
         return made
 

@@ -1,6 +1,7 @@
 """A toy model that takes its time, and the app serving it: ``python slow_model.py``."""
 
 import time
+from dataclasses import replace
 
 from wordlight.attribution.testing.model import ToyModel
 from wordlight.backends.progress import tell
@@ -16,15 +17,16 @@ class SlowModel(ToyModel):
         super().__init__()
         self.pause = pause
 
-    def _sample(self, prompts, **request):
-        if "memory" in prompts[0]:
+    def _sample(self, request):
+        prompt = request.prompts[0]
+        if "memory" in prompt:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        if "fault" in prompts[0]:
+        if "fault" in prompt:
             raise ZeroDivisionError("division by zero")
-        for step in range(request["steps"]):
-            tell("drawing", step + 1, request["steps"])
+        for step in range(request.steps):
+            tell("drawing", step + 1, request.steps)
             time.sleep(self.pause)
-        return super()._sample(prompts, **{**request, "steps": min(4, request["steps"])})
+        return super()._sample(replace(request, steps=min(4, request.steps)))
 
 
 if __name__ == "__main__":
