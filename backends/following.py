@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from wordlight.backends.prompts import distance_along
+
 #: Centres must differ by this many pixels for one to count as left of or above the other.
 _MIN_OFFSET = 2.0
 
@@ -56,5 +58,4 @@ def relation_holds(relation: str, first: Sequence[Placed], second: Sequence[Plac
         return False
     right = float(np.mean([o.x for o in second]) - np.mean([o.x for o in first]))
     down = float(np.mean([o.y for o in second]) - np.mean([o.y for o in first]))
-    ahead = {"left": right, "right": -right, "above": down, "below": -down}[relation]
-    return ahead >= _MIN_OFFSET
+    return distance_along(relation, right, down) >= _MIN_OFFSET

@@ -7,7 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,17 +53,37 @@ def same_noun(one: TaggedWord, other: TaggedWord) -> bool:
     return one.tag == other.tag == "NOUN" and one.referent == other.referent is not None
 
 
+@dataclass(frozen=True)
 class AskedScene(ABC):
-    """The content of a prompt; a subclass says it in words.
+    """The content of a prompt: one to three groups of objects, their relation, the ground.
 
     ``relation`` is that of the first two groups of objects, if there is one.
     """
 
+    groups: tuple[Any, ...]
     relation: str | None
+    ground: str | None
+    full_stop: bool
 
     @abstractmethod
+    def say_group(self, index: int) -> list[Said]:
+        """Return the words of a group's noun phrase."""
+
+    @abstractmethod
+    def say_ground(self, ground: str) -> list[Said]:
+        """Return the words of a ground, with the preposition."""
+
     def said(self) -> list[Said]:
         """Return the words and punctuation marks of the prompt, in order."""
+        said: list[Said] = []
+        for index in range(len(self.groups)):
+            said += say_joint(index, len(self.groups), self.relation)
+            said += self.say_group(index)
+        if self.ground:
+            said += self.say_ground(self.ground)
+        if self.full_stop:
+            said.append((".", "PUNCT", None))
+        return said
 
     @property
     def prompt(self) -> str:
@@ -133,6 +153,23 @@ def draw_until(split: str, split_of: Callable[[SceneT], str], draw: Callable[[],
     return scene
 
 
+def draw_setting(
+    rng: np.random.Generator, n_groups: int, grounds: Sequence[str]
+) -> tuple[str | None, str | None, bool]:
+    """Draw the relation of a prompt's groups, its ground and whether it ends with a full stop."""
+    relation = None
+    if n_groups == 2:
+        relation = str(rng.choice(list(RELATIONS), p=[0.3, 0.175, 0.175, 0.175, 0.175]))
+    ground = str(rng.choice(grounds)) if rng.random() < 0.85 else None
+    return relation, ground, bool(rng.random() < 0.5)
+
+
+def distance_along(relation: str, right: float, down: float) -> float:
+    """Return how far a second thing lies in the direction in which a relation has it, of how far
+    it lies to the right of the first and below it."""
+    return {"left": right, "right": -right, "above": down, "below": -down}[relation]
+
+
 def generator_of(split: str, index: int, seed: int, splits: Sequence[str]) -> np.random.Generator:
     """Return the random numbers of the ``index``-th scene of a split: the same on every machine.
 
@@ -163,3 +200,56 @@ def word_masks(
 def union(masks: Sequence[Mask]) -> Mask | None:
     """Return the union of masks; None where there are none."""
     return np.logical_or.reduce(masks) if masks else None
+
+
+@dataclass(frozen=True)
+class RenderedScene:
+    """A drawn scene.
+
+    Attributes:
+        scene: the content of its prompt.
+        image: ``(64, 64, 3)`` uint8.
+        ground: the name of the ground drawn, which a prompt may leave open.
+        objects: in the order in which they were drawn, later ones before earlier ones.
+        group_masks: a ``(64, 64)`` boolean mask of what is seen of each group.
+    """
+
+    scene: Any
+    image: npt.NDArray[np.uint8]
+    ground: str
+    objects: tuple[Any, ...]
+    group_masks: tuple[Mask, ...]
+
+    @property
+    def ground_mask(self) -> Mask:
+        """The pixels that no object covers."""
+        covered: Mask = np.logical_or.reduce(self.group_masks)
+        return ~covered
+
+    def word_masks(self) -> dict[int, Mask]:
+        """Return the mask of each word that describes something drawn, by the word's index."""
+        return word_masks(self.scene.words, self.group_masks, self.ground_mask)
+
+
+@dataclass(frozen=True)
+class FoundScene(ABC):
+    """The content of an image: its objects, the ground's name and the ground's mask."""
+
+    objects: tuple[Any, ...]
+    ground: str
+    ground_mask: Mask
+
+    @abstractmethod
+    def members(self, scene: Any, group: Any) -> list[Any]:
+        """Return the objects that a noun phrase of a scene's prompt means."""
+
+    def word_masks(self, scene: AskedScene) -> dict[int, Mask]:
+        """Return the mask of each word of ``scene`` that is found, by the word's index.
+
+        A word of a noun phrase has the union of the phrase's objects (see ``members``); a word of
+        the ground has the ground, if it is the one asked for. Words that are not found have no
+        entry.
+        """
+        groups = [union([o.mask for o in self.members(scene, group)]) for group in scene.groups]
+        ground = self.ground_mask if self.ground == scene.ground else None
+        return word_masks(scene.words, groups, ground)

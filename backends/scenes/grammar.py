@@ -14,9 +14,9 @@ from wordlight.backends.prompts import (
     AskedScene,
     Said,
     check_split,
+    draw_setting,
     draw_until,
     say_count,
-    say_joint,
     split_by_text,
 )
 
@@ -59,33 +59,28 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene(AskedScene):
-    """The content of a prompt: one to three groups of objects, their relation, the ground."""
+    """A prompt's content, of shapes."""
 
     groups: tuple[Group, ...]
-    relation: str | None
-    ground: str | None
-    full_stop: bool
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """The (colour, shape) pairs asked for."""
         return frozenset((g.colour, g.shape) for g in self.groups)
 
-    def said(self) -> list[Said]:
-        said: list[Said] = []
-        for index, group in enumerate(self.groups):
-            said += say_joint(index, len(self.groups), self.relation)
-            adjectives = [word for word in (group.size, group.colour) if word]
-            said.append(say_count(group.count, adjectives[0], index))
-            said += [(word, "ADJ", index) for word in adjectives]
-            noun = plural(group.shape) if group.count > 1 else group.shape
-            said.append((noun, "NOUN", index))
-        if self.ground:
-            said += [("on", "ADP", None), ("a", "DET", GROUND)]
-            said += [(self.ground, "ADJ", GROUND), ("background", "NOUN", GROUND)]
-        if self.full_stop:
-            said.append((".", "PUNCT", None))
-        return said
+    def say_group(self, index: int) -> list[Said]:
+        group = self.groups[index]
+        adjectives = [word for word in (group.size, group.colour) if word]
+        noun = plural(group.shape) if group.count > 1 else group.shape
+        return [
+            say_count(group.count, adjectives[0], index),
+            *((word, "ADJ", index) for word in adjectives),
+            (noun, "NOUN", index),
+        ]
+
+    def say_ground(self, ground: str) -> list[Said]:
+        own: list[Said] = [("a", "DET", GROUND), (ground, "ADJ", GROUND)]
+        return [("on", "ADP", None), *own, ("background", "NOUN", GROUND)]
 
 
 def plural(shape: str) -> str:
@@ -135,11 +130,7 @@ def _draw(rng: np.random.Generator) -> Scene:
         )
         for count, pair in zip(counts, pairs, strict=True)
     )
-    relation = None
-    if number == 2:
-        relation = str(rng.choice(list(RELATIONS), p=[0.3, 0.175, 0.175, 0.175, 0.175]))
-    ground = str(rng.choice(list(GROUNDS))) if rng.random() < 0.85 else None
-    return Scene(groups, relation, ground, full_stop=bool(rng.random() < 0.5))
+    return Scene(groups, *draw_setting(rng, number, list(GROUNDS)))
 
 
 def _draw_counts(rng: np.random.Generator, number: int) -> list[int]:

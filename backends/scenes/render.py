@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.prompts import Mask, generator_of, word_masks
+from wordlight.backends.prompts import RenderedScene, distance_along, generator_of
 from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SPLITS, Scene, sample_scene
 
 SIZE = 64
@@ -28,31 +28,6 @@ class PlacedObject:
     x: float
     y: float
     radius: float
-
-
-@dataclass(frozen=True)
-class RenderedScene:
-    """A drawn scene.
-
-    ``image`` is (64, 64, 3) uint8; ``ground`` the name of the ground drawn (a prompt may leave it
-    open); ``group_masks`` has a (64, 64) boolean mask a group.
-    """
-
-    scene: Scene
-    image: npt.NDArray[np.uint8]
-    ground: str
-    objects: tuple[PlacedObject, ...]
-    group_masks: tuple[Mask, ...]
-
-    @property
-    def ground_mask(self) -> Mask:
-        """Everything that no object covers."""
-        covered: Mask = np.logical_or.reduce(self.group_masks)
-        return ~covered
-
-    def word_masks(self) -> dict[int, Mask]:
-        """The mask of each word that describes something drawn, by the word's index."""
-        return word_masks(self.scene.words, self.group_masks, self.ground_mask)
 
 
 def signed_distance(
@@ -91,14 +66,8 @@ def _fits(scene: Scene, placed: list[PlacedObject], new: PlacedObject) -> bool:
         if new.group == other.group or scene.relation in (None, "and"):
             continue
         first, second = (other, new) if other.group < new.group else (new, other)
-        # How far the second lies in the direction in which the first is said to lie behind.
-        ahead = {
-            "left": second.x - first.x,
-            "right": first.x - second.x,
-            "above": second.y - first.y,
-            "below": first.y - second.y,
-        }[str(scene.relation)]
-        if ahead < apart:
+        offset = (second.x - first.x, second.y - first.y)
+        if distance_along(str(scene.relation), *offset) < apart:
             return False
     return True
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from wordlight.backends.prompts import Mask, union, word_masks
+from wordlight.backends.prompts import FoundScene, Mask
+from wordlight.backends.sampling import check_image
 from wordlight.backends.scenes.grammar import COLOURS, GROUNDS, SHAPES, Group, Scene
 from wordlight.backends.scenes.render import signed_distance
 
@@ -48,23 +49,10 @@ class FoundObject:
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """The content of an image: its objects, the ground's colour and the ground's mask."""
+class Segmentation(FoundScene):
+    """The shapes of an image."""
 
     objects: tuple[FoundObject, ...]
-    ground: str
-    ground_mask: Mask
-
-    def word_masks(self, scene: Scene) -> dict[int, Mask]:
-        """The mask of each word of ``scene`` that is found, by the word's index.
-
-        A word of a noun phrase has the union of the phrase's objects (see ``members``); a word of
-        the ground phrase has the ground, if its colour is the one asked for. Words that are not
-        found have no entry.
-        """
-        groups = [union([o.mask for o in self.members(scene, g)]) for g in scene.groups]
-        ground = self.ground_mask if self.ground == scene.ground else None
-        return word_masks(scene.words, groups, ground)
 
     def members(self, scene: Scene, group: Group) -> list[FoundObject]:
         """The objects that a noun phrase means.
@@ -85,10 +73,7 @@ def segment(image: npt.NDArray[np.uint8]) -> Segmentation:
 
     Raises ValueError for another shape or type.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
-            f"an image must be (height, width, 3) uint8, not {image.shape} {image.dtype}"
-        )
+    check_image(image)
     pixels = image.astype(np.float64)
     ground, ground_colour = _find_ground(pixels)
     palette = np.array([ground_colour, *COLOURS.values()])

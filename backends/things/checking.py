@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.things.render import RenderedScene, rendered
+from wordlight.backends.prompts import RenderedScene
+from wordlight.backends.things.render import rendered
 from wordlight.backends.things.segment import Segmentation, assemble, predict
 
 _BATCH = 20
@@ -43,7 +44,7 @@ def check(split: str, n: int, weights: dict[str, npt.NDArray[np.float32]]) -> di
 
 def _of_group(item: RenderedScene, index: int, found: Segmentation) -> tuple[float, bool, bool]:
     group, drawn = item.scene.groups[index], item.group_masks[index]
-    members = found.members(group)
+    members = found.members(item.scene, group)
     mask = np.logical_or.reduce([np.zeros_like(drawn), *(member.mask for member in members)])
     iou = float((mask & drawn).sum() / (mask | drawn).sum())
     areas = {"": 0}

@@ -17,7 +17,7 @@ def follow(scene: Scene, found: Segmentation) -> Following:
     holds; ``ground`` whether the ground is the one asked for.
     """
     right, asked = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-    members = [found.members(group) for group in scene.groups]
+    members = [found.members(scene, group) for group in scene.groups]
     for group, there in zip(scene.groups, members, strict=True):
         asked["thing"] += group.count
         right["thing"] += min(group.count, len(there))

@@ -15,10 +15,10 @@ from wordlight.backends.prompts import (
     AskedScene,
     Said,
     check_split,
+    draw_setting,
     draw_until,
     hash_percent,
     say_count,
-    say_joint,
     split_by_text,
 )
 from wordlight.backends.things.nouns import LOOK_ALIKES, NOUNS, look_alike
@@ -88,44 +88,33 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene(AskedScene):
-    """The content of a prompt: one to three groups of things, their relation, the ground."""
+    """A prompt's content, of things."""
 
     groups: tuple[Group, ...]
-    relation: str | None
-    ground: str | None
-    full_stop: bool
 
     @property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """The pairs of nouns asked for, each in alphabetical order."""
         return frozenset(combinations(sorted({group.noun for group in self.groups}), 2))
 
-    def said(self) -> list[Said]:
-        said: list[Said] = []
-        for index, group in enumerate(self.groups):
-            said += say_joint(index, len(self.groups), self.relation)
-            said += _phrase(group, index)
-        if self.ground:
-            for word, tag in GROUNDS[self.ground]:
-                said.append((word, tag, None if word in _BEFORE_GROUND else GROUND))
-        if self.full_stop:
-            said.append((".", "PUNCT", None))
-        return said
+    def say_group(self, index: int) -> list[Said]:
+        group = self.groups[index]
+        noun = NOUNS[group.noun]
+        adjectives = [word for word in (group.size, group.colour) if word]
+        names = (noun.name if group.count == 1 else noun.plural).split()
+        counted = say_count(group.count, [*adjectives, *names][0], index)
+        if group.count == 1 and noun.is_pair:
+            counted = ("some", "DET", index)
+        return [
+            counted,
+            *((word, "ADJ", index) for word in adjectives),
+            *((word, "NOUN", index) for word in names),
+        ]
 
-
-def _phrase(group: Group, index: int) -> list[Said]:
-    """Return the words of a group's noun phrase."""
-    noun = NOUNS[group.noun]
-    adjectives = [word for word in (group.size, group.colour) if word]
-    names = (noun.name if group.count == 1 else noun.plural).split()
-    counted = say_count(group.count, [*adjectives, *names][0], index)
-    if group.count == 1 and noun.is_pair:
-        counted = ("some", "DET", index)
-    return [
-        counted,
-        *((word, "ADJ", index) for word in adjectives),
-        *((word, "NOUN", index) for word in names),
-    ]
+    def say_ground(self, ground: str) -> list[Said]:
+        return [
+            (word, tag, None if word in _BEFORE_GROUND else GROUND) for word, tag in GROUNDS[ground]
+        ]
 
 
 def vocabulary() -> frozenset[str]:
@@ -174,11 +163,7 @@ def _draw(rng: np.random.Generator) -> Scene:
         _draw_group(rng, count, noun)
         for count, noun in zip(counts, _draw_nouns(rng, number), strict=True)
     )
-    relation = None
-    if number == 2:
-        relation = str(rng.choice(list(RELATIONS), p=[0.3, 0.175, 0.175, 0.175, 0.175]))
-    ground = str(rng.choice(list(GROUNDS))) if rng.random() < 0.85 else None
-    return Scene(groups, relation, ground, full_stop=bool(rng.random() < 0.5))
+    return Scene(groups, *draw_setting(rng, number, list(GROUNDS)))
 
 
 def _draw_nouns(rng: np.random.Generator, number: int) -> list[str]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from wordlight.backends.prompts import Mask, generator_of, word_masks
+from wordlight.backends.prompts import Mask, RenderedScene, distance_along, generator_of
 from wordlight.backends.things.grammar import COLOURS, GROUNDS, SPLITS, Scene, sample_scene
 from wordlight.backends.things.grounds import draw_ground
 from wordlight.backends.things.nouns import HELD_OUT_STYLE, TRAINED_STYLES
@@ -51,32 +51,6 @@ class PlacedThing:
     def y(self) -> float:
         """The centre of the box from the top."""
         return self.top + self.height / 2
-
-
-@dataclass(frozen=True)
-class RenderedScene:
-    """A drawn scene.
-
-    ``image`` is (64, 64, 3) uint8; ``ground`` the name of the ground drawn (a prompt may leave it
-    open); ``objects`` are in the order in which they were drawn, later ones before earlier ones;
-    ``group_masks`` has a (64, 64) boolean mask of what is seen of each group.
-    """
-
-    scene: Scene
-    image: npt.NDArray[np.uint8]
-    ground: str
-    objects: tuple[PlacedThing, ...]
-    group_masks: tuple[Mask, ...]
-
-    @property
-    def ground_mask(self) -> Mask:
-        """Everything that no thing covers."""
-        covered: Mask = np.logical_or.reduce(self.group_masks)
-        return ~covered
-
-    def word_masks(self) -> dict[int, Mask]:
-        """Return the mask of each word that describes something drawn, by the word's index."""
-        return word_masks(self.scene.words, self.group_masks, self.ground_mask)
 
 
 @lru_cache(maxsize=8192)
@@ -205,15 +179,9 @@ def _fits(relation: str | None, other: PlacedThing, new: PlacedThing) -> bool:
     if new.group == other.group:
         return max(apart_x, apart_y) >= _GAP
     first, second = (other, new) if other.group < new.group else (new, other)
-    if relation in (None, "and"):
+    if relation is None or relation == "and":
         return True
-    # How far the second lies in the direction in which the first is said to lie behind.
-    ahead = {
-        "left": second.x - first.x,
-        "right": first.x - second.x,
-        "above": second.y - first.y,
-        "below": first.y - second.y,
-    }[relation]
+    ahead = distance_along(relation, second.x - first.x, second.y - first.y)
     across = relation in ("left", "right")
     length = (new.width + other.width if across else new.height + other.height) / 2
     return ahead >= _APART * length

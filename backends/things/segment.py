@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 from scipy import ndimage
 
-from wordlight.backends.prompts import Mask, union, word_masks
+from wordlight.backends.prompts import FoundScene, Mask
 from wordlight.backends.things.grammar import GROUNDS, Group, Scene
 from wordlight.backends.things.nouns import NOUNS
 from wordlight.backends.things.render import SIZE
@@ -47,26 +47,14 @@ class FoundThing:
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """The content of an image: its things, the ground's name and the ground's mask."""
+class Segmentation(FoundScene):
+    """The things of an image."""
 
     objects: tuple[FoundThing, ...]
-    ground: str
-    ground_mask: Mask
 
-    def members(self, group: Group) -> list[FoundThing]:
+    def members(self, scene: Scene, group: Group) -> list[FoundThing]:
         """Return the things that a noun phrase means: those of its noun."""
         return [item for item in self.objects if item.noun == group.noun]
-
-    def word_masks(self, scene: Scene) -> dict[int, Mask]:
-        """Return the mask of each word of ``scene`` that is found, by the word's index.
-
-        A word of a noun phrase has the union of the phrase's things; a word of the ground has the
-        ground, if it is the one asked for. Words that are not found have no entry.
-        """
-        groups = [union([item.mask for item in self.members(group)]) for group in scene.groups]
-        ground = self.ground_mask if self.ground == scene.ground else None
-        return word_masks(scene.words, groups, ground)
 
 
 def segment(image: npt.NDArray[np.uint8]) -> Segmentation:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
+from wordlight.backends.prompts import RenderedScene
 from wordlight.backends.things.checking import check
 from wordlight.backends.things.grammar import DATA_VERSION, GROUNDS
-from wordlight.backends.things.render import SIZE, RenderedScene, rendered
+from wordlight.backends.things.render import SIZE, rendered
 from wordlight.backends.things.segment import CLASSES, GROUND_ID, NOUN_ID, WEIGHTS, WIDTHS
 from wordlight.backends.training.composites import crowded
 from wordlight.backends.training.training import (

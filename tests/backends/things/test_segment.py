@@ -95,7 +95,7 @@ def test_blurred_and_noisy_pictures_are_segmented_too():
         blurred = ndimage.gaussian_filter(item.image.astype(float), (0.6, 0.6, 0))
         noisy = np.clip(np.rint(blurred + rng.normal(0, 5, blurred.shape)), 0, 255)
         found = segment(noisy.astype(np.uint8))
-        right += [bool(found.members(group)) for group in item.scene.groups]
+        right += [bool(found.members(item.scene, group)) for group in item.scene.groups]
     assert np.mean(right) >= 0.8
 
 
