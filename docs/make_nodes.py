@@ -9,16 +9,13 @@ a core; ``--out table.md`` writes elsewhere than into docs/methods/integrated-gr
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
-from pages import fill
+from pages import write_table
 from tqdm import tqdm
 
-from wordlight import load
 from wordlight.attribution import DAAM, InputXGradient, IntegratedGradients, Occlusion
 from wordlight.attribution.attributor import TextImageAttributor
 from wordlight.attribution.maps import AttributionMaps
@@ -128,20 +125,5 @@ def order_with(row: str, curves: dict[str, Curves], others: list[str]) -> str:
     return " > ".join("integrated-gradients" if name == row else name for name in names)
 
 
-def main() -> None:
-    """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("-n", type=int, default=24, help="images (default: 24)")
-    parser.add_argument("--model", default="scenes", help="(default: scenes)")
-    parser.add_argument("--out", type=Path, help="a file of its own for the table")
-    options = parser.parse_args()
-    table = measured(load(options.model), options.n)
-    if options.out is None:
-        fill(Path(__file__).parent / "methods" / "integrated-gradients.md", "nodes", table)
-    else:
-        options.out.write_text(table + "\n", "utf-8")
-    print(table)
-
-
 if __name__ == "__main__":
-    main()
+    write_table(str(__doc__), "integrated-gradients.md", "nodes", 24, measured)

@@ -8,19 +8,21 @@ It shows some words of the run of the README's own command, whose maps are those
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import wordlight
 from wordlight.attribution import SelfAttentionRefined
 
-PROMPT = "a dog to the left of a red bus on the grass"
 WORDS = ("dog", "red", "bus", "grass")
 
 
 def main() -> None:
-    """Draw the picture, seed 0."""
+    """Draw the picture, of the prompt in README's command and seed 0."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    (prompt,) = re.findall(r'-o out/nouns \\\n    "(.+)"', readme)
     backend = wordlight.load("things-dit")
-    maps = SelfAttentionRefined(backend).attribute(backend.sample(PROMPT, seed=0))
+    maps = SelfAttentionRefined(backend).attribute(backend.sample(prompt, seed=0))
     place = Path(__file__).parent / "images" / "nouns.png"
     maps.plot(WORDS).savefig(place, dpi=110, bbox_inches="tight")
 

@@ -8,16 +8,13 @@ minutes on a core; ``--out table.md`` writes elsewhere than into docs/methods/op
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 from make_nodes import STEPS, items_of
-from pages import fill
+from pages import write_table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from wordlight import load
 from wordlight.attribution import DAAM, OpenVocabulary
 from wordlight.attribution.methods.token_fitting import fit_token
 from wordlight.attribution.resize import average_down
@@ -79,19 +76,5 @@ def measured(backend: Backend, n: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("-n", type=int, default=16, help="images of each split (default: 16)")
-    parser.add_argument("--out", type=Path, help="a file of its own for the table")
-    options = parser.parse_args()
-    table = measured(load("scenes"), options.n)
-    if options.out is None:
-        fill(Path(__file__).parent / "methods" / "open-vocabulary.md", "tokens", table)
-    else:
-        options.out.write_text(table + "\n", "utf-8")
-    print(table)
-
-
 if __name__ == "__main__":
-    main()
+    write_table(str(__doc__), "open-vocabulary.md", "tokens", 16, measured)
