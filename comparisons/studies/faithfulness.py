@@ -21,7 +21,6 @@ from wordlight.comparisons.runner import compare
 from wordlight.comparisons.runs.options import (
     PATH,
     TEXTS,
-    called_with,
     number,
     option,
     options,
@@ -248,24 +247,3 @@ def _found(asked: Faithfulness, out: Path) -> FaithfulnessStudy:
             {"method": one} if isinstance(one, str) and one != SHUFFLED else one for one in wanted
         ]
     return FaithfulnessStudy(compare(**given), asked)
-
-
-@called_with(Faithfulness)
-def study_faithfulness(asked: Faithfulness) -> FaithfulnessStudy:
-    """Hold methods' maps against what the model does without words, and from other embeddings:
-    ``compare`` with the metrics of faithfulness.
-
-    Args:
-        groups: the metrics: ``"order"``, ``"removal"``, ``"infidelity"``, ``"sensitivity"``.
-        sets: random sets of words an image, for infidelity.
-        perturbations, radius: how many other embeddings an image, for sensitivity, and how far at
-            most, as a share of the embeddings' root mean square.
-        out: the folder of cells, maps and images; none is kept for None.
-
-    The other arguments are those of ``compare``.
-
-    Raises:
-        ValueError: as ``compare`` does; an unknown group.
-        MissingCapabilityError: a backend that can't take words out or draw anew.
-    """
-    return asked.run()

@@ -19,7 +19,6 @@ from wordlight.comparisons.metrics.judged import partner, shuffled_words
 from wordlight.comparisons.store.lock import locked
 from wordlight.comparisons.studies.faithfulness import (
     Faithfulness,
-    study_faithfulness,
 )
 
 N = 6
@@ -48,7 +47,7 @@ class LinearScenes(FakeBackend):
 
 def study(backend, out, **changed):
     asked = {"methods": METHODS, "n": N, **OPTIONS, "progress": False, **changed}
-    return study_faithfulness(backend, out=out, **asked)
+    return Faithfulness(backend, out=out, **asked).run()
 
 
 @pytest.fixture(scope="module")
