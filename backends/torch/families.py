@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -351,20 +352,13 @@ def _one_by_one(_module: Any, embeddings: torch.Tensor) -> CallArguments:
 _N_REGISTERS = 8
 
 
-def _aura_flow(module: Any, told: CallArguments) -> Layout:
-    """Registers, the text, the picture."""
+def _text_then_patches(module: Any, told: CallArguments, n_before: int = 0) -> Layout:
+    """Learned tokens, if any, the text, the picture."""
     latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
     grid = _patches(module, latents)
-    start = _N_REGISTERS + text
+    start = n_before + text
     stop = start + grid[0] * grid[1]
-    return Layout(grid, slice(_N_REGISTERS, start), slice(start, stop), stop, text, _sides(latents))
-
-
-def _text_then_patches(module: Any, told: CallArguments) -> Layout:
-    latents, text = told["hidden_states"], int(told["encoder_hidden_states"].shape[1])
-    grid = _patches(module, latents)
-    length = text + grid[0] * grid[1]
-    return Layout(grid, slice(0, text), slice(text, length), length, text, _sides(latents))
+    return Layout(grid, slice(n_before, start), slice(start, stop), stop, text, _sides(latents))
 
 
 def _hunyuan_image(module: Any, told: CallArguments) -> Layout:
@@ -572,15 +566,9 @@ FAMILIES: tuple[Denoiser, ...] = (
         name="Flux.2",
         classes=("Flux2Transformer2DModel",),
         words_are_enough=frozenset(("Flux2Pipeline", "Flux2KleinPipeline")),
-        layers=layers_named(r"(single_)?transformer_blocks\.\d+\.attn"),
     ),
     replace(_FLUX, name="Chroma", classes=("ChromaTransformer2DModel",)),
-    replace(
-        _FLUX,
-        name="Qwen-Image",
-        classes=("QwenImageTransformer2DModel",),
-        layers=layers_named(r"transformer_blocks\.\d+\.attn"),
-    ),
+    replace(_FLUX, name="Qwen-Image", classes=("QwenImageTransformer2DModel",)),
     Denoiser(
         name="Z-Image",
         classes=("ZImageTransformer2DModel",),
@@ -599,31 +587,23 @@ FAMILIES: tuple[Denoiser, ...] = (
         encode=encode_by_running,
         lacks=_NOT_OF_TRANSFORMERS,
     ),
-    Denoiser(
+    replace(
+        _SD_3,
         name="PixArt",
         classes=("PixArtTransformer2DModel",),
         layout=_patched_cross,
-        unpack=_own("hidden_states"),
-        pack=_whole,
-        read=_output,
-        told_time=_a_row_exact,
         layers=layers_named(r"transformer_blocks\.\d+\.attn2", r"transformer_blocks\.\d+\.attn1"),
         joint=False,
-        encode=encode_by_running,
-        lacks=_NOT_OF_TRANSFORMERS,
+        sigma=None,
     ),
-    Denoiser(
+    replace(
+        _SD_3,
         name="Sana",
         classes=("SanaTransformer2DModel",),
         layout=_patched_cross,
-        unpack=_own("hidden_states"),
-        pack=_whole,
-        read=_output,
-        told_time=_a_row_exact,
         layers=layers_named(r"transformer_blocks\.\d+\.attn2", None),
         joint=False,
         sigma=lambda module, timestep: timestep / (1000 * module.config.timestep_scale),
-        encode=encode_by_running,
         lacks=_NOT_OF_TRANSFORMERS
         | {"self_attention": "its places attend to each other linearly, without a softmax"},
     ),
@@ -655,7 +635,7 @@ FAMILIES: tuple[Denoiser, ...] = (
         _SD_3,
         name="AuraFlow",
         classes=("AuraFlowTransformer2DModel",),
-        layout=_aura_flow,
+        layout=partial(_text_then_patches, n_before=_N_REGISTERS),
         layers=layers_named(r"(joint|single)_transformer_blocks\.\d+\.attn"),
         sigma=lambda _module, timestep: timestep,
     ),
@@ -679,7 +659,8 @@ FAMILIES: tuple[Denoiser, ...] = (
             ),
         },
     ),
-    Denoiser(
+    replace(
+        _SD_3,
         name="Kandinsky 5",
         classes=("Kandinsky5Transformer3DModel",),
         layout=_kandinsky_5,
@@ -694,9 +675,6 @@ FAMILIES: tuple[Denoiser, ...] = (
         ),
         joint=False,
         two_calls=True,
-        sigma=lambda _module, timestep: timestep / 1000,
-        encode=encode_by_running,
-        lacks=_NOT_OF_TRANSFORMERS,
     ),
     replace(_FLUX, name="Ovis-Image", classes=("OvisImageTransformer2DModel",)),
     replace(
@@ -733,7 +711,6 @@ FAMILIES: tuple[Denoiser, ...] = (
         shared=frozenset(("position_ids",)),
         read_text=_layers_side_by_side,
         told_text=_layers_apart,
-        layers=layers_named(r"transformer_blocks\.\d+\.attn"),
     ),
     replace(
         _FLUX,
@@ -741,7 +718,6 @@ FAMILIES: tuple[Denoiser, ...] = (
         classes=("NucleusMoEImageTransformer2DModel",),
         layout=_picture_tokens_first,
         read=_turned_tokens,
-        layers=layers_named(r"transformer_blocks\.\d+\.attn"),
         lacks=_NOT_OF_TRANSFORMERS
         | _TEXT_IS_ONLY_ATTENDED_TO
         | {"denoise_parts": _EXPERTS_ARE_CHOSEN},
@@ -767,34 +743,27 @@ FAMILIES: tuple[Denoiser, ...] = (
             "attention_measures": "Llama's tokens stand in two places among its keys",
         },
     ),
-    Denoiser(
+    replace(
+        _SD_3,
         name="Wan 2.1 and 2.2",
         classes=("WanTransformer3DModel",),
         layout=_video_cross,
-        unpack=_own("hidden_states"),
-        pack=_whole,
-        read=_output,
-        told_time=_a_row_exact,
         layers=layers_named(r"blocks\.\d+\.attn2", r"blocks\.\d+\.attn1"),
         joint=False,
         two_calls=True,
-        sigma=lambda _module, timestep: timestep / 1000,
-        encode=encode_by_running,
         second=_wan_second,
         lacks=_NOT_OF_VIDEOS,
     ),
-    Denoiser(
+    replace(
+        _SD_3,
         name="LTX Video",
         classes=("LTXVideoTransformer3DModel",),
         layout=_told_cross,
         unpack=_from_told_frames,
         pack=to_tokens,
         read=lambda _module, output, told: _in_frames(output, told),
-        told_time=_a_row_exact,
         layers=layers_named(r"transformer_blocks\.\d+\.attn2", r"transformer_blocks\.\d+\.attn1"),
         joint=False,
-        sigma=lambda _module, timestep: timestep / 1000,
-        encode=encode_by_running,
         lacks=_NOT_OF_VIDEOS,
     ),
 )
