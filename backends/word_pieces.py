@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from wordlight.backends.byte_pairs import Merge, byte_symbols, merge_rules
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -30,23 +31,14 @@ class WordPieces:
     context: int
 
     @cached_property
-    def merges(self) -> tuple[tuple[str, str], ...]:
-        """The merge rules, in order of rank.
-
-        A word that earlier rules already join as wanted is never touched by later ones, so adding
-        the rules word by word keeps every earlier word as it is.
-        """
-        found: list[tuple[str, str]] = []
-        for pieces in self.pieces:
-            wanted = [*pieces[:-1], pieces[-1] + _END]
-            while (got := _encode("".join(pieces), found)) != wanted:
-                found.append(_next_merge(pieces, got))
-        return tuple(found)
+    def merges(self) -> tuple[Merge, ...]:
+        """The merge rules, in order of rank."""
+        return merge_rules(self.pieces, _END)
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
         """Token to id: byte symbols, the same at a word's end, the merged pieces, start and end."""
-        symbols = _byte_symbols()
+        symbols = byte_symbols()
         joined = ("".join(pair) for pair in self.merges)
         tokens = [*symbols, *(s + _END for s in symbols), *joined, _BOS, _EOS]
         return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
@@ -74,35 +66,3 @@ class WordPieces:
             pad_token=_EOS,
             model_max_length=self.context,
         )
-
-
-def _next_merge(pieces: tuple[str, ...], got: list[str]) -> tuple[str, str]:
-    """Return the first two neighbours that lie within one of the wanted pieces."""
-    starts = [0]
-    for piece in pieces:
-        starts.append(starts[-1] + len(piece))
-    place = 0
-    for left, right in pairwise(got):
-        place += len(left)
-        if place not in starts:
-            return left, right
-    raise AssertionError(f"{pieces} can't be cut as wanted: {got}")
-
-
-def _byte_symbols() -> list[str]:
-    """Return the 256 printable characters that byte-level encoding writes the bytes with."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    spare = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
-
-
-def _encode(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
-    symbols = [*word[:-1], word[-1] + _END]
-    while True:
-        pairs = [pair for pair in pairwise(symbols) if pair in ranks]
-        if not pairs:
-            return symbols
-        best = min(pairs, key=ranks.__getitem__)
-        at = next(i for i in range(len(symbols)) if tuple(symbols[i : i + 2]) == best)
-        symbols[at : at + 2] = ["".join(best)]

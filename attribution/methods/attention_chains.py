@@ -5,31 +5,27 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-import xarray as xr
 
-from wordlight.attribution.methods.attention_average import average_on_grid, merge_words
-from wordlight.attribution.methods.by_stream import ByStream
+from wordlight.attribution.methods.attention_average import Maps, average_on_grid
 from wordlight.attribution.methods.self_attention import (
     HeadWeighting,
     Matrix,
+    WithSelfAttention,
     by_grid,
     check_head_weighting,
     mean_of_heads,
     self_query,
 )
 from wordlight.attribution.options import number, whole
-from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
-from wordlight.backends.backend import Evaluations
+from wordlight.backends.trajectory import Trajectory
 
 
-class _Chain(ByStream):
+class _Chain(WithSelfAttention):
     """Methods on the Markov chain of a step's attention, with image places and tokens as states."""
 
     family: ClassVar[Literal["attention", "control"]] = "attention"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention", "self_attention"})
-    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Erel et al. 2025, arXiv 2507.17657"
 
     teleport: float = 0.01
@@ -42,24 +38,14 @@ class _Chain(ByStream):
             raise ValueError(f"teleport must be above 0 and below 1, not {self.teleport}")
         check_head_weighting(self.head_weighting)
 
-    def cost(self, size: Size) -> Evaluations:
-        return Evaluations(forward=2 * size.steps)
+    def _self_query(self) -> AttentionQuery:
+        return self_query(self.head_weighting)
 
-    def _attribute(self, question: Question) -> Answer:
-        trajectory = question.trajectory
-        total = np.zeros((len(trajectory.tokens), *trajectory.grid))
-        crosses, withins = (
-            self.backend.attention_by_step(trajectory, query, question.steps)
-            for query in (AttentionQuery(), self_query(self.head_weighting))
-        )
-        for _, cross, within in zip(
-            question.progress(question.steps), crosses, withins, strict=True
-        ):
-            attention, grid = self._attention(cross, within)
-            visits = self._visits(attention).reshape(-1, *grid)
-            total += resize(visits, trajectory.grid)
-        maps = merge_words((total / len(question.steps)).clip(0), question.players)
-        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
+    def _at_step(
+        self, cross: AttentionMeans, within: AttentionMeans, trajectory: Trajectory
+    ) -> Maps:
+        attention, grid = self._attention(cross, within)
+        return resize(self._visits(attention).reshape(-1, *grid), trajectory.grid)
 
     def _visits(self, attention: Matrix) -> Matrix:
         """The tokens' maps, ``(tokens, places)``, from the attention of the places."""

@@ -1,16 +1,23 @@
-"""Self-attention of one grid as a matrix, its heads weighted."""
+"""Self-attention of one grid as a matrix, its heads weighted, and the methods that read it."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 from scipy.sparse.linalg import eigs
 
+from wordlight.attribution.methods.attention_average import Maps, merge_words
+from wordlight.attribution.methods.by_stream import ByStream
 from wordlight.attribution.options import one_of
-from wordlight.backends.attention import AttentionMean, AttentionQuery
+from wordlight.attribution.question import Answer, Question, Size
+from wordlight.backends.attention import AttentionMean, AttentionMeans, AttentionQuery
+from wordlight.backends.backend import Evaluations
+from wordlight.backends.trajectory import Trajectory
 
 #: How the self-attention's heads are weighted in their mean: alike, or by the size of their
 #: matrices' second eigenvalue (Erel et al. 2025, arXiv 2507.17657), which is large where attention
@@ -24,6 +31,41 @@ _SMALL = 64
 def check_head_weighting(weighting: str) -> HeadWeighting:
     """Raises ValueError for anything but ``"equal"`` and ``"second-eigenvalue"``."""
     return one_of("head_weighting", weighting, get_args(HeadWeighting))
+
+
+class WithSelfAttention(ByStream):
+    """Methods that read, step by step, how places attend to the text and to each other."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"attention", "self_attention"})
+    by_token: ClassVar[bool] = True
+
+    def cost(self, size: Size) -> Evaluations:
+        return Evaluations(forward=2 * size.steps)
+
+    def _attribute(self, question: Question) -> Answer:
+        trajectory = question.trajectory
+        total = np.zeros((len(trajectory.tokens), *trajectory.grid))
+        # Step by step, so that few steps' places x places are held at a time.
+        crosses, withins = (
+            self.backend.attention_by_step(trajectory, query, question.steps)
+            for query in (AttentionQuery(), self._self_query())
+        )
+        for _, cross, within in zip(
+            question.progress(question.steps), crosses, withins, strict=True
+        ):
+            total += self._at_step(cross, within, trajectory)
+        maps = merge_words((total / len(question.steps)).clip(0), question.players)
+        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
+
+    @abstractmethod
+    def _self_query(self) -> AttentionQuery:
+        """Return the query for the self-attention."""
+
+    @abstractmethod
+    def _at_step(
+        self, cross: AttentionMeans, within: AttentionMeans, trajectory: Trajectory
+    ) -> Maps:
+        """Return the tokens' maps ``(tokens, y, x)`` at one step, on the latent grid."""
 
 
 def self_query(weighting: HeadWeighting, factors: Sequence[int] | None = None) -> AttentionQuery:

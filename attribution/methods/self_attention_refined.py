@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import xarray as xr
 
-from wordlight.attribution.methods.attention_average import Maps, average_on_grid, merge_words
-from wordlight.attribution.methods.by_stream import ByStream
+from wordlight.attribution.methods.attention_average import Maps, average_on_grid
 from wordlight.attribution.methods.relative_to import (
     RelativeTo,
     check_relative_to,
@@ -18,20 +16,19 @@ from wordlight.attribution.methods.relative_to import (
 from wordlight.attribution.methods.self_attention import (
     HeadWeighting,
     Matrix,
+    WithSelfAttention,
     by_grid,
     check_head_weighting,
     mean_of_heads,
     self_query,
 )
 from wordlight.attribution.options import list_of, whole
-from wordlight.attribution.question import Answer, Question, Size
 from wordlight.attribution.resize import resize
 from wordlight.backends.attention import AttentionMeans, AttentionQuery
-from wordlight.backends.backend import Evaluations
 from wordlight.backends.trajectory import Trajectory
 
 
-class SelfAttentionRefined(ByStream):
+class SelfAttentionRefined(WithSelfAttention):
     """The cross-attention to a word, propagated through the self-attention of the image's places
     (DiffSegmenter, Wang et al. 2023, arXiv 2309.02773).
 
@@ -74,8 +71,6 @@ class SelfAttentionRefined(ByStream):
         "Where does the image look at the word, and at places that look at the word?"
     )
     family: ClassVar[Literal["attention"]] = "attention"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention", "self_attention"})
-    by_token: ClassVar[bool] = True
     paper: ClassVar[str] = "Wang et al. 2023, arXiv 2309.02773"
 
     power: int = 1
@@ -89,30 +84,15 @@ class SelfAttentionRefined(ByStream):
         if self.factors is not None:
             self.factors = list_of("factors", self.factors, "[1, 2]")
         check_relative_to(self.relative_to)
-        self._self_query = self_query(check_head_weighting(self.head_weighting), self.factors)
+        check_head_weighting(self.head_weighting)
+        self._self_query()  # checks the factors
 
-    def cost(self, size: Size) -> Evaluations:
-        return Evaluations(forward=2 * size.steps)
+    def _self_query(self) -> AttentionQuery:
+        return self_query(self.head_weighting, self.factors)
 
-    def _attribute(self, question: Question) -> Answer:
-        trajectory = question.trajectory
-        total = np.zeros((len(trajectory.tokens), *trajectory.grid))
-        # Step by step, so that few steps' places x places are held at a time.
-        crosses, withins = (
-            self.backend.attention_by_step(trajectory, query, question.steps)
-            for query in (AttentionQuery(), self._self_query)
-        )
-        for _, cross, within in zip(
-            question.progress(question.steps), crosses, withins, strict=True
-        ):
-            total += self._refined(cross, within, trajectory)
-        maps = merge_words((total / len(question.steps)).clip(0), question.players)
-        return Answer(xr.DataArray(maps, dims=("word", "y", "x")))
-
-    def _refined(
+    def _at_step(
         self, cross: AttentionMeans, within: AttentionMeans, trajectory: Trajectory
     ) -> Maps:
-        """The tokens' maps ``(tokens, y, x)`` at one step, on the latent grid."""
         grid = trajectory.grid
         grids = by_grid(within.means)
         chosen = list(grids.items())[:1] if self.factors is None else list(grids.items())
