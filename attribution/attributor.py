@@ -167,7 +167,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
 
     @property
     def saw_masks(self) -> bool:
-        """Whether its options were fitted to masks, so that a comparison shows it apart."""
+        """True if its options were fitted to masks: a comparison then shows it apart."""
         return False
 
     def settings(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         return {name: getattr(self, name) for name in options_of(type(self))}
 
     def with_options(self, **options: Any) -> Self:
-        """The same method with some of its options changed.
+        """Return the method with some of its options changed.
 
         Raises TypeError for an option that it hasn't.
         """
@@ -213,7 +213,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         return 1
 
     def within_budget(self, budget: int, *sizes: Size) -> Self:
-        """The same method with the most effort for which no image costs more than the budget.
+        """Return the method with the most effort for which no image costs more than the budget.
 
         Args:
             budget: in forward-equivalents an image.

@@ -96,7 +96,7 @@ class WordMap:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is of a video."""
+        """True for maps of a video."""
         return self.values.ndim == 3
 
     @property
@@ -435,12 +435,12 @@ class AttributionMaps(Mapping[MapKey, WordMap]):
 
     @property
     def kept_axes(self) -> tuple[str, ...]:
-        """Which of ``"step"``, ``"layer"``, ``"head"`` were kept apart."""
+        """The axes among ``"step"``, ``"layer"``, ``"head"`` that were kept apart."""
         return tuple(str(axis) for axis in self.data.dims[1:-2] if axis != "frame")
 
     @property
     def frame_images(self) -> npt.NDArray[np.uint8]:
-        """Of a video the first image decoded from each latent frame.
+        """The first image decoded from each latent frame of a video.
 
         Raises ValueError for maps of a single image.
         """

@@ -59,7 +59,7 @@ def resize_places(maps: FloatArray, size: tuple[int, ...]) -> FloatArray:
 
 
 def frames_behind(n_latent: int, n_frames: int) -> tuple[int, ...]:
-    """Which of a video's latent frames each of its frames is decoded from.
+    """Return the latent frame that each frame of a video is decoded from.
 
     Where the first latent frame can be one frame and every other one equally many (Wan, LTX), it
     is so; else each has an equal part of the video.

@@ -152,7 +152,7 @@ class Backend(ABC):
 
     @property
     def precision(self) -> str:
-        """In which float32 is multiplied: ``"highest"`` (exactly), ``"high"`` (TF32); "" where
+        """The precision of float32 products: ``"highest"`` (exact), ``"high"`` (TF32); "" where
         nobody knows, or the model computes in other numbers."""
         return ""
 

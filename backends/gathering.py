@@ -25,7 +25,7 @@ class _StoppedError(BaseException):
 
 @dataclass
 class _Request:
-    """What a piece of work waits for: requests of one kind can be answered by one call."""
+    """A request that a piece of work waits for; one call can answer all of one kind."""
 
     kind: Hashable
     asked: Any

@@ -1,4 +1,4 @@
-"""What installed packages register."""
+"""Entry points of installed packages."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def _read(
 def _read_bytes(
     tokenizer: Any, text: str, marks: bool
 ) -> tuple[list[int], list[tuple[int, int]], list[int]]:
-    """The same by ByT5's tokenizer, which gives no offsets: a token is a byte."""
+    """Return tokens and offsets by ByT5's tokenizer, which gives no offsets: a token is a byte."""
     ids = list(tokenizer(text, add_special_tokens=marks, verbose=False)["input_ids"])
     spans = [(i, i + 1) for i, letter in enumerate(text) for _ in letter.encode()]
     n_marks = len(ids) - len(spans)

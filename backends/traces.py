@@ -38,7 +38,7 @@ class Trace(ABC):
 
     @property
     def negative_attention(self) -> tuple[AttentionMeans, ...]:
-        """The same to the negative prompt, where that was asked for.
+        """The attention to the negative prompt, where that was asked for.
 
         Raises ValueError where it wasn't, or where the run had no negative branch.
         """

@@ -185,7 +185,7 @@ class Trajectory:
         return len(self.timesteps)
 
     def of_negative(self) -> Trajectory:
-        """The same run as its negative prompt's half of the guidance saw it.
+        """Return the run as its negative prompt's half of the guidance saw it.
 
         Its words, embeddings and whatever else the denoiser was told are the negative prompt's, so
         that methods explain where those words are looked at, and what they do to the prediction.
@@ -241,7 +241,7 @@ class Trajectory:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is of a video."""
+        """True for a run of a video."""
         return self.latents.ndim == 5
 
     @property

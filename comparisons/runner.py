@@ -216,7 +216,7 @@ def _forget_other_code(root: Path, bench: Bench) -> list[str]:
 
 
 def _sources(bench: Bench) -> dict[str, str]:
-    """Of each row the code that makes its maps, as far as it is of no installed release."""
+    """Return the code that makes each row's maps, as far as it is of no installed release."""
     return {row.name: row.variants[0].source.source for row in bench.rows}
 
 

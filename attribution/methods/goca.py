@@ -142,7 +142,7 @@ def agreement(attention: npt.NDArray[np.float32], features: npt.NDArray[np.float
 def _correlations(
     one: npt.NDArray[np.floating[Any]], other: npt.NDArray[np.floating[Any]]
 ) -> _Matrix:
-    """Of two matrices' rows, 0 where one is constant."""
+    """Return the correlations of two matrices' rows, 0 where one is constant."""
     first, second = (m - m.mean(axis=1, keepdims=True) for m in (one, other))
     sizes = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     products = (first * second).sum(axis=1)

@@ -326,7 +326,7 @@ def _is_merge(
 
 
 def _check_tokens(subject: Subject) -> None:
-    """The same image under a prompt with a blank inside a word: each token is then a word."""
+    """Check the same image under a prompt with a blank inside a word: each token is then a word."""
     trajectory = subject.specimens.pieces
     word = max(words_of(trajectory), key=lambda one: len(one.tokens))
     cut = trajectory.tokens.offsets[word.tokens[1]][0]

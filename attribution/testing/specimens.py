@@ -41,24 +41,24 @@ class Specimens:
 
     @cached_property
     def plain(self) -> Trajectory:
-        """Of a prompt of three words or more, two neighbours of which occur once."""
+        """A run of a prompt of three words or more, two neighbours of which occur once."""
         return self._found("two words side by side", lambda t: bool(_pairs(t)), (_PLAIN,))
 
     @cached_property
     def one_word(self) -> Trajectory:
-        """Of a prompt of one word."""
+        """A run of a prompt of one word."""
         return self._found("one word", lambda t: len(words_of(t)) == 1, ("circle",))
 
     @cached_property
     def repeated(self) -> Trajectory:
-        """Of a prompt with a word twice."""
+        """A run of a prompt with a word twice."""
         return self._found(
             "a repeated word", lambda t: any(w.occurrence for w in words_of(t)), (_REPEATED,)
         )
 
     @cached_property
     def pieces(self) -> Trajectory:
-        """Of a prompt with a word of several tokens, and a phrase that has it."""
+        """A run of a prompt with a word of several tokens, and a phrase that has it."""
         return self._found(
             "a word of several tokens beside another",
             lambda t: any(len(w.tokens) > 1 for pair in _pairs(t) for w in pair),
@@ -67,7 +67,7 @@ class Specimens:
 
     @cached_property
     def oblong(self) -> Trajectory:
-        """On a latent grid that is no square."""
+        """A run on a latent grid that is no square."""
         side = "an image that is no square"
 
         def fits(trajectory: Trajectory) -> bool:

@@ -50,7 +50,7 @@ class AttentionSums:
         self.counts[key] = self.counts.get(key, 0) + count
 
     def plus(self, other: AttentionSums) -> AttentionSums:
-        """Of another pass, with the same keys."""
+        """Return the sums with those of another pass, which has the same keys, added."""
         made = AttentionSums()
         made.sums = {key: value + other.sums[key] for key, value in self.sums.items()}
         made.counts = {key: count + other.counts[key] for key, count in self.counts.items()}

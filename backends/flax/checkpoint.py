@@ -34,7 +34,7 @@ def abstract(make: Callable[[], Network]) -> Network:
 
 
 def without_weights(network: Network) -> Network:
-    """The same network with shapes in the place of its weights."""
+    """Return the network with shapes in the place of its weights."""
     graph, state = nnx.split(network)
     bare: Network = nnx.merge(graph, jax.eval_shape(lambda weights: weights, state))
     return bare

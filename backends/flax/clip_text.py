@@ -126,7 +126,7 @@ class EncoderLayer(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """Of tokens and positions."""
+    """Embeddings of tokens and positions."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         self.token_embedding = embedding(config.vocab_size, config.hidden_size)

@@ -97,7 +97,7 @@ class Placement:
         return self._put(array, _spec(DATA) if even else _spec())
 
     def whole(self, array: Array | npt.NDArray[Any]) -> Array:
-        """The same on all devices."""
+        """Return an array that is whole on each device."""
         return self._put(array, _spec())
 
     def parameters(self, tree: Any) -> Any:
@@ -107,7 +107,7 @@ class Placement:
         return jax.tree.map(lambda leaf: self._put(leaf, _cut(leaf.shape, pieces)), tree)
 
     def fetch(self, array: Array) -> npt.NDArray[Any]:
-        """To the host, or to every host; an array that may be written to."""
+        """Return an array on the host, or on every host, that may be written to."""
         if self._several_hosts and not array.is_fully_addressable:
             array = multihost_utils.process_allgather(array, tiled=True)
         return np.array(array)

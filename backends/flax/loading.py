@@ -55,7 +55,7 @@ class LoadedModel:
     dtype: str = "float32"
 
     def without_weights(self) -> LoadedModel:
-        """The same with shapes in the place of the weights."""
+        """Return the model with shapes in the place of its weights."""
         return replace(
             self,
             text_encoder=without_weights(self.text_encoder),

@@ -141,7 +141,7 @@ def _by_rows(operation: JaxprEqn, given: Sequence[Any]) -> Lifted:
 
 
 def _additive(operation: JaxprEqn, given: Sequence[Any]) -> Lifted:
-    """What doesn't depend on the text has no parts."""
+    """Apply a sum or difference: what doesn't depend on the text has no parts."""
     n_rows = next(len(one.rows) for one in given if isinstance(one, Lifted))
     output: Any = operation.outvars[0].aval
     shape = output.shape if operation.primitive.name in _OF_ONE_SHAPE else None

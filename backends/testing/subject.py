@@ -112,7 +112,7 @@ class Subject:
         return set(capabilities) <= self.backend.capabilities
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
-        """In float64, whatever it was."""
+        """Return an array of the backend in float64."""
         taken = array if isinstance(array, np.ndarray) else self.backend.to_numpy(array)
         return np.asarray(taken, np.float64)
 
@@ -162,7 +162,7 @@ class Subject:
 
     @cached_property
     def latents(self) -> Array:
-        """Of the trajectory's middle, ``(1, channels, height, width)``."""
+        """The latents in the trajectory's middle, ``(1, channels, height, width)``."""
         return self.backend.asarray(self.trajectory.latents[self.step][None])
 
     @property
@@ -172,7 +172,7 @@ class Subject:
 
     @property
     def timestep(self) -> float:
-        """Of that step."""
+        """The timestep of these latents."""
         return float(self.trajectory.timesteps[self.step])
 
     @property
@@ -222,7 +222,7 @@ class Subject:
 
     @cached_property
     def other_embeddings(self) -> npt.NDArray[Any]:
-        """Of another prompt, ``(tokens, channels)``."""
+        """The embeddings of another prompt, ``(tokens, channels)``."""
         run = self.trajectory
         away = run.negative_embeddings
         alike = away is not None and away.shape == run.embeddings.shape
@@ -300,7 +300,7 @@ class Subject:
 
     @cached_property
     def input_embeddings(self) -> Array:
-        """Of the first prompt, ``(1, tokens, channels)``; some numbers where there are none."""
+        """The first prompt's token embeddings, ``(1, tokens, channels)``; random if it has none."""
         if self.has("encode_from"):
             return self.backend.token_embeddings(self.prompts[0])[None]
         return self.conditioning.embeddings

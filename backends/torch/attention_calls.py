@@ -135,7 +135,7 @@ class AttentionCall:
         return (products - lse[:, queries, None].to(products.dtype)).exp().nan_to_num(0.0)
 
     def row(self, row: int) -> AttentionCall:
-        """The same attention of one row of the batch."""
+        """Return the attention of one row of the batch."""
         rows = slice(row, row + 1)
         mask = self.mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:

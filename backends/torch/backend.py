@@ -241,7 +241,7 @@ class TorchBackend(Backend):
 
     @property
     def _wanted_besides_words(self) -> str | None:
-        """What a pipeline wants besides a prompt, as a sentence; None where words are enough."""
+        """A sentence on what a pipeline wants besides a prompt; None where words are enough."""
         takes = inspect.signature(self.pipe.__call__).parameters
         wanted = [n for n in ("image", "control_image", "mask_image") if n in takes]
         if wanted and type(self.pipe).__name__ not in self.model.family.words_are_enough:

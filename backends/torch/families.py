@@ -250,7 +250,7 @@ def _prx(module: Any, told: CallArguments) -> Layout:
 
 
 def _layers_side_by_side(_module: Any, told: CallArguments) -> torch.Tensor:
-    """Of embeddings ``(rows, positions, layers, channels)``."""
+    """Return embeddings ``(rows, positions, layers, channels)`` with the layers side by side."""
     embeddings: torch.Tensor = told["encoder_hidden_states"]
     return embeddings.flatten(2)
 
@@ -392,7 +392,7 @@ def _kandinsky_5(module: Any, told: CallArguments) -> Layout:
 
 
 def _from_frame(_module: Any, told: CallArguments) -> torch.Tensor:
-    """Of latents ``(rows, 1 frame, height, width, channels)``."""
+    """Unpack latents ``(rows, 1 frame, height, width, channels)``."""
     return _to_picture(_module, told["hidden_states"], told)
 
 

@@ -1,4 +1,4 @@
-"""When a pipeline is called, with what, and what it gave: seen from beside it.
+"""Observes calls of a pipeline: their beginning, arguments and results.
 
 The class's ``__call__`` is wrapped while anyone listens to a pipeline of that class; calls of other
 pipelines go straight through.

@@ -1,4 +1,4 @@
-"""How exactly a GPU multiplies float32: exactly, or with the ten bits that tensor cores keep."""
+"""The precision of float32 products on a GPU: exact, or with the ten bits of tensor cores."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ _LOCK = threading.RLock()
 
 
 class ProbeError(ValueError):
-    """What a probe couldn't find out of a denoiser."""
+    """A probe couldn't find something out of a denoiser; the message says what."""
 
 
 @dataclass(frozen=True)
 class _Order:
-    """How the keys of the attention to the text are laid out.
+    """The layout of the keys of the attention to the text.
 
     Attributes:
         layers: the modules that attend to the text, in order.

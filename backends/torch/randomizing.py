@@ -145,7 +145,7 @@ def _reset(layer: torch.nn.Module) -> None:
 
 
 def _is_known(layer: torch.nn.Module, as_library: bool) -> bool:
-    """Whether a layer's weights can be drawn."""
+    """Return True for a layer whose weights can be drawn."""
     if callable(getattr(layer, "reset_parameters", None)) or not as_library:
         return callable(getattr(layer, "reset_parameters", None))
     library = type(layer).__module__.partition(".")[0]
@@ -153,7 +153,7 @@ def _is_known(layer: torch.nn.Module, as_library: bool) -> bool:
 
 
 def _is_plain(weight: torch.nn.Parameter) -> bool:
-    """Whether a weight is an array of floating numbers, and not what is unpacked to one."""
+    """Return True for a weight that is an array of floating numbers, not one packed into bits."""
     return weight.is_floating_point() and type(weight.data) is torch.Tensor
 
 

@@ -14,7 +14,7 @@ _EAGER_CALLS = 3
 
 
 def is_gpu(device: str) -> bool:
-    """Whether a device is one of CUDA's."""
+    """Return True for a CUDA device."""
     return torch.device(device).type == "cuda"
 
 

@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every stage of a training is given.
+    """The arguments that all stages of a training share.
 
     Attributes:
         blueprint: of the model.

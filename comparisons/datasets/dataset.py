@@ -99,7 +99,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class ListedItem:
-    """That an item is there: its name, what it must not be parted from, and its split.
+    """An item of a listing: its name, what it must not be parted from, and its split.
 
     Items of one ``group`` (captions of the same image, images of the same prompt) never fall into
     different splits. ``split`` is the data set's own, or None. ``given`` says whether the item has

@@ -71,7 +71,7 @@ class RenderedScenes(Dataset):
 
 
 class RenderedThings(RenderedScenes):
-    """The same of ``things``: pictures of real nouns, for any model that takes an image.
+    """Rendered pictures of ``things``, of real nouns, for any model that takes an image.
 
     Args:
         test: the split that is tested on: ``"test"``, ``"look-alikes"``, ``"unseen-pairs"`` or

@@ -60,7 +60,7 @@ def infidelity_of_image(image: JudgedImage, *, sets: int = 16) -> float | None:
 
 
 def infidelity_at_best_scale(image: JudgedImage, *, sets: int = 16) -> float | None:
-    """The same with all maps at their best scale, so that they can be compared."""
+    """``infidelity_of_image`` with all maps at their best scale, so that they can be compared."""
     return _of_image(image, sets, scaled=True)
 
 

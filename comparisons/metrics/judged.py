@@ -150,7 +150,7 @@ class JudgedImage:
 
     @property
     def seed(self) -> int:
-        """Of random draws for this image, the same for every row."""
+        """The seed of random draws for this image, the same for every row."""
         return self.model.seed
 
     @cached_property

@@ -107,7 +107,7 @@ class Metric:
         return self.over in ("word", "headline", "words") and not self.every_word
 
     def with_options(self, **options: Any) -> Self:
-        """The same metric with some of its options changed.
+        """Return the metric with some of its options changed.
 
         Raises ValueError for an option that it hasn't, or a value of another kind.
         """

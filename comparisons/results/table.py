@@ -55,7 +55,7 @@ def plain(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The same, as Markdown."""
+    """Return the tables as Markdown."""
     parts = [
         f"**{escape_markdown(_title(comparison))}**",
         "",
@@ -68,7 +68,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """The same, as LaTeX tables with booktabs; the notes are comments."""
+    """Return the tables as LaTeX with booktabs; the notes are comments."""
     extra = sum(row.extra for row in comparison.table_rows)
     parts = [tabular(headline(comparison), _title(comparison), extra)]
     parts += [tabular(lines, heading, extra) for heading, lines in _further(comparison)]

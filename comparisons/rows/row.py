@@ -87,7 +87,7 @@ class Row:
         return not self.shuffled and self.method is not None and self.method.name == method
 
     def on_framework(self) -> Row:
-        """The same row where there are several frameworks: its name and label say which it is."""
+        """Return the row as it stands among several frameworks: name and label say which it is."""
         if self.label.endswith(")"):
             label = f"{self.label[:-1]}, {self.framework})"
         else:
@@ -236,7 +236,7 @@ def _pairs(methods: Methods | None) -> Iterable[tuple[str | None, Method]]:
 
 
 def _fitted(rows: Sequence[Row], budget: int, workload: Workload) -> list[Row]:
-    """The same rows, each variant with the most effort that the budget pays for."""
+    """Return the rows, each variant with the most effort that the budget pays for."""
     live = [
         (row.label, variant.source.attributor)
         for row in rows

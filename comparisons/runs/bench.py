@@ -112,7 +112,7 @@ class Bench:
 
     @property
     def frameworks(self) -> tuple[str, ...]:
-        """In the order in which they were asked for; the first one draws."""
+        """The frameworks in the order in which they were asked for; the first one draws."""
         return tuple(backend.framework for backend in self.backends)
 
     def backend_of(self, framework: str) -> Backend:

@@ -138,7 +138,7 @@ class Survey:
         return all(self.metrics.get(one.name) == registry.identity(one) for one in metrics)
 
     def kinds(self) -> dict[tuple[str, int], str]:
-        """Of each word with its occurrence, the table's row."""
+        """Return the kind of each word, by its text and occurrence."""
         return {(one.word, one.occurrence): one.kind for one in self.words}
 
     def write(self, path: Path, run: str) -> None:

@@ -86,7 +86,7 @@ class Kind:
 
 
 def whole(least: int, most: float = math.inf) -> Kind:
-    """Whole numbers, ``least`` or more, up to ``most``."""
+    """Return the kind of whole numbers from ``least`` to ``most``."""
 
     def accepts(value: Any) -> bool:
         known = isinstance(value, Integral) and not isinstance(value, bool)

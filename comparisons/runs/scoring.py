@@ -38,7 +38,7 @@ Value = tuple[ScoredWord | None, str, float]
 
 
 def identities(metrics: Iterable[Metric]) -> dict[str, str]:
-    """Of metrics what tells their scores from others', by name, those of cost among them."""
+    """Return what tells metrics' scores from others', by metric, those of cost among them."""
     return {one.name: registry.identity(one) for one in (*metrics, *cost.METRICS)}
 
 

@@ -49,7 +49,7 @@ class CalibrationChoice:
 
     @classmethod
     def of(cls, row: Row, choice: Choice) -> CalibrationChoice:
-        """The same as plain data."""
+        """Return the choice as plain data."""
         return cls(row.variants.index(choice.variant), choice.thresholds)
 
 
@@ -80,7 +80,7 @@ class Task:
     n: int = 1
 
     def apart(self) -> list[Task]:
-        """The same image by image."""
+        """Return a task for each image."""
         return [replace(self, index=self.index + k, n=1) for k in range(self.n)]
 
 

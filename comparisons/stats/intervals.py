@@ -34,7 +34,7 @@ class Estimate:
     n: int
 
     def within(self, bounds: tuple[float, float]) -> Self:
-        """The same, with an interval that doesn't leave the range of the values."""
+        """Return the estimate with an interval that doesn't leave the range of the values."""
         least, most = bounds
         # In this order nan, of an interval that there isn't, stays nan.
         return replace(self, low=max(self.low, least), high=min(self.high, most))

@@ -243,7 +243,7 @@ def study_influence(
 
 
 class Spreads:
-    """How far the maps of each part of speech spread, gathered image by image."""
+    """Spreads of the maps of each part of speech, gathered image by image."""
 
     def __init__(self) -> None:
         self.not_placed = 0

@@ -186,7 +186,7 @@ def _own(
 def _curves(
     backend: Backend, items: Iterator[DatasetItem], on_image: Callable[[int], object]
 ) -> dict[Place, list[tuple[str, Sequence[float]]]]:
-    """Of every headline word its image and the IoU at each threshold, by layer and step."""
+    """Return each headline word's image and IoU at each threshold, by layer and step."""
     curves: dict[Place, list[tuple[str, Sequence[float]]]] = {}
     for item in items:
         headline = [scored for scored in item.words if scored.headline]

@@ -110,7 +110,7 @@ def positions_of_run(
     *,
     on_image: Callable[[int], object] = lambda count: None,
 ) -> tuple[str, int, tuple[PositionShares, ...]]:
-    """The same shares from the maps that a finished comparison has kept.
+    """Return the shares from the maps that a finished comparison has kept.
 
     Args:
         folder: of the comparison.

@@ -44,7 +44,7 @@ Way = Callable[[Any, Any, Any], tuple[Any, Mapping[str, Any]]]
 
 
 def in_precision(dtype: torch.dtype) -> Way:
-    """In another precision."""
+    """Run in another precision."""
     return lambda pipe, _picture, _mask: (pipe.to(dtype), {})
 
 

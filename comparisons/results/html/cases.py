@@ -50,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """Of one method; ``missing`` says why there are no pictures, "" where there are."""
+    """The cases of one method; ``missing`` says why there are no pictures, "" where there are."""
 
     row: MethodRow
     best: tuple[Case, ...] = ()
