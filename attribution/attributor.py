@@ -476,7 +476,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                     asked = {**asked, "show_progress": False}
             compiled = self.backend.compile_seconds()
             started = time.perf_counter()
-            made = gather(works)
+            made = gather(works, self.backend.settings_of_thread())
             if len(works) > 1:
                 compiled = self.backend.compile_seconds() - compiled
                 _share_time(made, max(time.perf_counter() - started - compiled, 0.0), compiled)

@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from wordlight.backends.attention import AXES, AttentionMeans, AttentionQuery, OtherKeys
 from wordlight.backends.batches import BatchLimits, filled_up, join_rows
 from wordlight.backends.embedded import WORD_TEMPLATE, WORD_TEMPLATES
-from wordlight.backends.gathering import meet
+from wordlight.backends.gathering import ThreadSettings, meet
 from wordlight.backends.sampling import (
     DrawRequest,
     SamplingFacts,
@@ -159,6 +159,11 @@ class Backend(ABC):
     def exact_products(self) -> AbstractContextManager[None]:
         """A block in which float32 is multiplied exactly, whatever was asked for."""
         return nullcontext()
+
+    def settings_of_thread(self) -> ThreadSettings:
+        """Return a block for other threads in which the framework is set as in this one now, as
+        far as it keeps settings by thread."""
+        return nullcontext
 
     @property
     def weights(self) -> str | None:

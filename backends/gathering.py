@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +18,8 @@ from typing import Any, Generic, TypeVar
 
 Asked = TypeVar("Asked")
 Made = TypeVar("Made")
+#: Makes the block in which a thread has the settings of another.
+ThreadSettings = Callable[[], AbstractContextManager[None]]
 
 
 class _StoppedError(BaseException):
@@ -39,13 +42,14 @@ class _Request:
 class _Work(threading.Thread, Generic[Made]):
     """A piece of work in a thread, which goes on only while its caller waits for it."""
 
-    def __init__(self, work: Callable[[], Made]) -> None:
+    def __init__(self, work: Callable[[], Made], settings: ThreadSettings) -> None:
         super().__init__(daemon=True)
         self.request: _Request | None = None
         self.made: Made | None = None
         self.error: BaseException | None = None
         self.stopped = False
-        self._work, self._context = work, contextvars.copy_context()
+        self._work, self._settings = work, settings
+        self._context = contextvars.copy_context()
         self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._together: list[_Request] = []
 
@@ -55,11 +59,15 @@ class _Work(threading.Thread, Generic[Made]):
         try:
             if not self.stopped:
                 self._context.run(_current.set, self)
-                self.made = self._context.run(self._work)
+                self.made = self._context.run(self._do)
         except BaseException as error:
             self.error = error
         self.request = None
         self._back.release()
+
+    def _do(self) -> Made:
+        with self._settings():
+            return self._work()
 
     def go_on(self, together: Sequence[_Request] = ()) -> None:
         """Let it answer these requests first, its own among them, and work on until it waits or
@@ -113,14 +121,22 @@ def meet(
     return answer
 
 
-def gather(works: Sequence[Callable[[], Made]]) -> list[Made | Exception]:
+def gather(
+    works: Sequence[Callable[[], Made]], settings: ThreadSettings = nullcontext
+) -> list[Made | Exception]:
     """Do several pieces of work side by side; what one of them raised stands in its place.
 
     What is no ``Exception``, such as an interrupt, ends all of them.
+
+    Args:
+        works: the pieces of work.
+        settings: gives the block in which each thread works, such as what
+            ``Backend.settings_of_thread`` returns: what frameworks keep by thread is of the
+            caller's. Context variables are the caller's in any case.
     """
     if len(works) == 1 or _current.get() is not None:
         return [_attempt(work) for work in works]
-    threads = [_Work(work) for work in works]
+    threads = [_Work(work, settings) for work in works]
     for one in threads:
         one.start()
     try:

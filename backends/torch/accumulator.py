@@ -62,6 +62,8 @@ class AttentionAccumulator:
         n_steps: int,
     ) -> None:
         heads, keep = self.query.heads, self.query.keep
+        # A measure is of less where autocast made it.
+        probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
         if heads is not None:
             probs = probs[:, :, list(heads)]
         apart = "layer" in keep

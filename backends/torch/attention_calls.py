@@ -16,6 +16,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -203,9 +204,12 @@ def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def wide_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """A product of matrices in float32, or float64 where the factors are."""
+    """A product of matrices in float32, or float64 where the factors are, also within autocast."""
     wide = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
-    return left.to(wide) @ right.to(wide)
+    kind = left.device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if casts else nullcontext():
+        return left.to(wide) @ right.to(wide)
 
 
 #: Sees an attention; gives its output, or None to let it be computed as it is.

@@ -25,6 +25,7 @@ from diffusers import StableDiffusionPipeline
 from wordlight.backends.attention import AttentionMeans, AttentionQuery, Layer, OtherKeys
 from wordlight.backends.backend import Array, Backend, Conditioning
 from wordlight.backends.embedded import RECOMMENDED
+from wordlight.backends.gathering import ThreadSettings
 from wordlight.backends.model_folder import ModelLoadError
 from wordlight.backends.progress import tell
 from wordlight.backends.sampling import DrawRequest, SamplingFacts, pixels_of
@@ -70,6 +71,7 @@ from wordlight.backends.torch.text_encoding import (
     input_embeddings,
     takes_input_embeddings,
 )
+from wordlight.backends.torch.thread_settings import settings_of_thread
 from wordlight.backends.torch.tracing import Tracing, complete, trajectories_of
 from wordlight.backends.torch.weights import fingerprint
 from wordlight.backends.trajectory import Trajectory
@@ -187,6 +189,9 @@ class TorchBackend(Backend):
             yield
         finally:
             self.asked_precision = before
+
+    def settings_of_thread(self) -> ThreadSettings:
+        return settings_of_thread(self.model.device)
 
     @property
     def capabilities(self) -> frozenset[str]:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.overrides import BaseTorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from wordlight.attribution import (
     DAAM,
@@ -167,3 +170,57 @@ def test_memory_that_runs_out_halves_what_images_share(
     assert all(one.provenance.halvings >= 1 for one in maps)
     scale = float(np.abs(alone.data.values).max())
     np.testing.assert_allclose(maps[0].data.values, alone.data.values, atol=5e-5 * scale)
+
+
+SETTINGS = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "default device": lambda: torch.device("meta"),
+    "mode": BaseTorchFunctionMode,
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "hooks": lambda: torch.autograd.graph.saved_tensors_hooks(lambda x: x * 3, lambda x: x * 2),
+    "flops": lambda: FlopCounterMode(display=False),
+    "nothing": lambda: torch.set_grad_enabled(True),
+}
+
+
+def seen_by_torch() -> list[Any]:
+    """What settings change, as it is for the thread that asks."""
+    weight = torch.ones(2, 2, device="cpu", requires_grad=True)
+    product = weight @ weight
+    if product.requires_grad:
+        product.sum().backward()
+    return [
+        product.dtype,
+        product.is_inference(),
+        torch.empty(1).device.type,
+        torch.is_grad_enabled(),
+        torch.overrides._get_current_function_mode_stack(),
+        torch.utils._python_dispatch._get_current_dispatch_mode_stack(),
+        None if weight.grad is None else weight.grad.tolist(),
+    ]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_threads_have_the_settings_of_their_caller(backend: TorchBackend, name: str) -> None:
+    usual = seen_by_torch()
+    with SETTINGS[name]():
+        here = seen_by_torch()
+        assert gather([seen_by_torch] * 2, backend.settings_of_thread()) == [here, here]
+        assert seen_by_torch() == here
+    assert (here == usual) == (name == "nothing")
+    assert seen_by_torch() == usual
+
+
+def test_images_together_are_cast_as_one_is(backend: TorchBackend, runs: list[Trajectory]) -> None:
+    asked = DAAM(backend, steps=1)
+    exact = asked.attribute(runs[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        alone, (together, _) = asked.attribute(runs[0]), asked.attribute(runs[:2])
+    scale = float(np.abs(alone.data.values).max())
+
+    def distance(one: Any) -> float:
+        return float(np.abs(one.data.values - alone.data.values).max()) / scale
+
+    # A product of bfloat16 is rounded alike in a larger batch, but for where sums are cut.
+    assert distance(together) < distance(exact) / 4

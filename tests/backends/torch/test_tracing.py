@@ -230,6 +230,19 @@ def test_wide_latents_stay_wide(backend: TorchBackend) -> None:
     assert DAAM.from_trace(traced)["circle"].shape == (64, 36)
 
 
+def test_a_call_in_autocast(backend: TorchBackend) -> None:
+    """Its layers compute in bfloat16; what is measured of them is float32."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with trace(backend) as streamed:
+            run = backend.sample(PROMPT, seed=3, steps=2)
+        replayed = DAAM(backend).attribute(run).data
+    exact = DAAM(backend).attribute(run).data
+    scale = float(abs(replayed).max())
+    assert DAAM.from_trace(streamed).data.values == pytest.approx(replayed.values, abs=1e-2 * scale)
+    # Rounding of bfloat16, 2^-9, in the layers; not in the sums.
+    assert 1e-6 < float(abs(exact - replayed).max()) / scale < 0.05
+
+
 def test_memory_does_not_grow_with_steps(shared_pipe: StableDiffusionPipeline) -> None:
     held = []
     for steps in (2, 6):
