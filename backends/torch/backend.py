@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,8 @@ _PARTS = (
 )
 #: How far a prediction may be from the run's by rounding, that of other kernels too, by precision.
 _MOST_APART = {"float64": 5e-3, "float32": 5e-3, "bfloat16": 0.1, "float16": 0.05}
+#: The backends whose products are exact in this context, whatever was asked for.
+_exact: ContextVar[tuple[TorchBackend, ...]] = ContextVar("exact", default=())
 #: A pipeline that draws at once has no use for two threads: each of these waits for the other.
 _DRAWING: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
@@ -150,7 +153,7 @@ class TorchBackend(Backend):
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self._steps, self._guidance_scale = steps, guidance_scale
         self._random = False
-        self.asked_precision = precision
+        self._asked_precision = precision
         if precision == "high" and self.model.device.type != "cuda":
             warnings.warn(
                 "precision='high' changes nothing here: it is of CUDA, and "
@@ -179,16 +182,21 @@ class TorchBackend(Backend):
         )
 
     @property
+    def asked_precision(self) -> str | None:
+        """The precision that was asked for; the exact one inside ``exact_products``."""
+        return "highest" if self in _exact.get() else self._asked_precision
+
+    @property
     def precision(self) -> str:
         return in_force(self.asked_precision, self.model.device, self.model.dtype)
 
     @contextmanager
     def exact_products(self) -> Iterator[None]:
-        before, self.asked_precision = self.asked_precision, "highest"
+        token = _exact.set((*_exact.get(), self))
         try:
             yield
         finally:
-            self.asked_precision = before
+            _exact.reset(token)
 
     def settings_of_thread(self) -> ThreadSettings:
         return settings_of_thread(self.model.device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -16,19 +17,51 @@ R = TypeVar("R")
 PRECISIONS = {"highest": "ieee", "high": "tf32"}
 
 
-@contextmanager
-def multiplying(precision: str | None) -> Iterator[None]:
-    """Have convolutions and matrix products of float32 on CUDA computed in a precision; the
-    settings are put back. With None they stay as they are."""
-    if precision is None:
-        yield
-        return
-    before = _get()
-    _set((PRECISIONS[precision],) * 2)
-    try:
-        yield
-    finally:
-        _set(before)
+class _Setting:
+    """The process's setting, held by blocks of its threads: those that ask for the same go on at
+    once, others wait until they have ended. A block inside one of the same thread never waits."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._asked: str | None = None
+        self._blocks = 0
+        self._thread = threading.local()
+
+    @contextmanager
+    def hold(self, precision: str | None) -> Iterator[None]:
+        """Hold it at a precision; as PyTorch is set where None."""
+        if getattr(self._thread, "holds", False):
+            with _set_to(precision):
+                yield
+            return
+        with self._free:
+            self._free.wait_for(lambda: not self._blocks or self._asked == precision)
+            if not self._blocks:
+                self._asked, self._set = precision, _set_to(precision)
+                self._set.__enter__()
+            self._blocks += 1
+        self._thread.holds = True
+        try:
+            yield
+        finally:
+            self._thread.holds = False
+            with self._free:
+                self._blocks -= 1
+                if not self._blocks:
+                    self._set.__exit__(None, None, None)
+                    self._free.notify_all()
+
+
+_SETTING = _Setting()
+
+
+def multiplying(precision: str | None) -> AbstractContextManager[None]:
+    """Return a block in which convolutions and matrix products of float32 on CUDA are computed in
+    a precision; the settings are put back. With None they stay as they are.
+
+    The settings are the process's: a thread that wants another precision waits for the block's end.
+    """
+    return _SETTING.hold(precision)
 
 
 def in_force(asked: str | None, device: torch.device, dtype: torch.dtype) -> str:
@@ -59,10 +92,26 @@ def in_precision(
 
     @wraps(method)
     def computing(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
-        with multiplying(self.asked_precision):
+        asked = self.asked_precision
+        if asked is None and self.model.device.type != "cuda":
+            return method(self, *args, **kwargs)
+        with multiplying(asked):
             return method(self, *args, **kwargs)
 
     return cast("Callable[Concatenate[Any, P], R]", computing)
+
+
+@contextmanager
+def _set_to(precision: str | None) -> Iterator[None]:
+    if precision is None:
+        yield
+        return
+    before = _get()
+    _set((PRECISIONS[precision],) * 2)
+    try:
+        yield
+    finally:
+        _set(before)
 
 
 def _get() -> tuple[str, str]:

@@ -191,12 +191,15 @@ class ZImageDenoiser(Denoiser):
         )
 
 
+#: The most sizes of a kind of block, each of which is compiled; PyTorch allows eight.
+_SIZES = 64
+
+
 def _compile_each(network: torch.nn.Module, kinds: tuple[type[torch.nn.Module], ...]) -> None:
     """Compile each block by itself: alike ones once, where the whole network takes minutes."""
-    torch._dynamo.config.recompile_limit = 64  # how many sizes of a kind of block there may be
     for module in network.modules():
         if isinstance(module, kinds):
-            module.compile(dynamic=False)
+            module.compile(dynamic=False, recompile_limit=_SIZES)
 
 
 def _build_places(blueprint: Blueprint) -> PlacesHead:

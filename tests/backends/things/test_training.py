@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, ZImagePipeline
 from safetensors.torch import load_file
+from torch._dynamo.testing import CompileCounter
 
 from wordlight.backends.things.grammar import GROUNDS
 from wordlight.backends.things.render import rendered
@@ -17,7 +19,7 @@ from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.training import train_segmenter
 from wordlight.backends.training.blueprints import THINGS, THINGS_DIT, Sizes
 from wordlight.backends.training.composites import crowded
-from wordlight.backends.training.denoisers import build_denoiser
+from wordlight.backends.training.denoisers import _compile_each, build_denoiser
 from wordlight.backends.training.export import save_half
 from wordlight.backends.training.networks import build_autoencoder, build_transformer
 from wordlight.backends.training.rendering import RenderedShards, render, token_ids
@@ -318,6 +320,26 @@ def test_losses_that_are_no_numbers_end_the_training(value):
     losses.add({"loss": torch.tensor(value)})
     with pytest.raises(FloatingPointError, match="the mean losses of the last 2 steps are"):
         losses.take()
+
+
+class _Doubling(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_blocks_of_many_sizes_are_compiled_each_and_nothing_else_is_set(monkeypatch):
+    """PyTorch compiles eight and computes the others as written."""
+    counter = CompileCounter()
+    compile_ = torch.nn.Module.compile
+    counted = partialmethod(compile_, backend=counter)
+    monkeypatch.setattr(torch.nn.Module, "compile", counted)
+    before = torch._dynamo.config.recompile_limit
+    block = _Doubling()
+    _compile_each(torch.nn.Sequential(block), (_Doubling,))
+    for size in range(1, 13):
+        block(torch.ones(size))
+    assert counter.frame_count == 12
+    assert torch._dynamo.config.recompile_limit == before
 
 
 @pytest.mark.slow  # compiles for minutes

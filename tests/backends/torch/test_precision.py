@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 
 import pytest
 import torch
@@ -112,12 +113,62 @@ def test_passes_are_computed_in_the_precision_that_was_asked_for(backend, seen):
 
 
 def test_checks_of_float32_are_exact(backend, monkeypatch):
-    monkeypatch.setattr(backend, "asked_precision", "high")
+    monkeypatch.setattr(backend, "_asked_precision", "high")
     found = []
     check = Check("what holds", lambda subject: found.append(subject.backend.asked_precision))
     check(backend)
     assert found == ["highest"]
     assert backend.asked_precision == "high"
+
+
+def test_threads_wait_for_another_precision_and_put_back_what_was_set():
+    before = precision._get()
+    go_on = threading.Event()
+    seen = []
+
+    def work(name, ready):
+        with precision.multiplying(name):
+            ready.set()
+            seen.append((name, precision._get()))
+            assert go_on.wait(60)
+
+    names = ["high", "high", "highest", None]
+    ready = [threading.Event() for _ in names]
+    works = [
+        threading.Thread(target=work, args=each, daemon=True)
+        for each in zip(names, ready, strict=True)
+    ]
+    works[0].start()
+    assert ready[0].wait(60)
+    for one in works[1:]:
+        one.start()
+    assert ready[1].wait(60)
+    # While two compute in TF32, the others wait.
+    assert not ready[2].wait(0.2)
+    assert not ready[3].is_set()
+    go_on.set()
+    for one in works:
+        one.join(60)
+    exact, fast = (("ieee",) * 2, ("tf32",) * 2)
+    assert seen[:2] == [("high", fast)] * 2
+    assert set(seen[2:]) == {("highest", exact), (None, before)}
+    # A block inside another one of its thread waits for nobody.
+    with precision.multiplying("high"):
+        with precision.multiplying("highest"):
+            assert precision._get() == exact
+        assert precision._get() == fast
+    assert precision._get() == before
+
+
+def test_checks_of_one_thread_leave_others_as_they_were(backend, monkeypatch):
+    monkeypatch.setattr(backend, "_asked_precision", "high")
+    found = []
+    with backend.exact_products():
+        other = threading.Thread(target=lambda: found.append(backend.asked_precision))
+        other.start()
+        other.join(60)
+        assert backend.asked_precision == "highest"
+    assert found == ["high"]
 
 
 def test_settings_are_put_back_after_an_error():
