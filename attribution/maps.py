@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -84,6 +85,12 @@ class WordMap:
     signed: bool
     image: npt.NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        grid = "x".join(map(str, self.shape))
+        return (
+            f"WordMap({self.word.text!r}, {grid}, {self.values.min():.3g}..{self.values.max():.3g})"
+        )
+
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
@@ -133,6 +140,8 @@ class WordMap:
 
         Raises ValueError for a threshold outside 0..1.
         """
+        if not isinstance(threshold, Real):
+            raise TypeError(f"a threshold is a number, not {threshold!r}")
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"a threshold lies between 0 and 1, not at {threshold}")
         if self.blank:

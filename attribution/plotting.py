@@ -63,7 +63,7 @@ def plot(
         KeyError: a word without a map.
         ValueError: no words, or an opacity outside 0..1.
     """
-    keys = list(maps.words if words is None else words)
+    keys = maps.words if words is None else _listed(words)
     if maps.is_video:
         return plot_grid(_frames_of(maps), keys, opacity=opacity)
     cells = [_Cell(maps.image), *(_Cell(maps.image, maps[key]) for key in keys)]
@@ -92,6 +92,7 @@ def plot_grid(
         KeyError: a word without a map.
         ValueError: no maps, no words, or an opacity outside 0..1.
     """
+    keys = None if words is None else _listed(words)
     if isinstance(maps, AttributionMaps):
         maps = _frames_of(maps) if maps.is_video else [maps]
     if isinstance(maps, Mapping):
@@ -99,12 +100,21 @@ def plot_grid(
     else:
         labels, each = [one.provenance.method for one in maps], list(maps)
     rows = [
-        [_Cell(one.image), *(_Cell(one.image, one[key]) for key in (words or one.words))]
+        [
+            _Cell(one.image),
+            *(_Cell(one.image, one[key]) for key in (one.words if keys is None else keys)),
+        ]
         for one in each
     ]
     if not rows or max(map(len, rows)) == 1:
         raise ValueError("there is nothing to plot: no maps, or no words")
     return _draw(rows, labels, opacity)
+
+
+def _listed(words: Sequence[MapKey]) -> list[MapKey]:
+    if isinstance(words, str):
+        raise TypeError(f"words must be a list of words, not the string {words!r}")
+    return list(words)
 
 
 def _frames_of(maps: AttributionMaps) -> dict[str, AttributionMaps]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,7 @@ from wordlight.backends.sampling import (
     check_prompts,
     refuse_others,
     seeds_of,
+    whole_number,
 )
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.traces import Trace
@@ -301,9 +302,12 @@ class Backend(ABC):
         """
         refuse_others(others)
         self.require(frozenset({"sample"}), "sample")
-        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        several = isinstance(prompts, Iterable) and not isinstance(prompts, str)
+        asked = list(prompts) if several else [prompts]
         check_prompts(asked)
-        if images_per_prompt < 1:
+        if not isinstance(negative_prompt, str | None):
+            raise TypeError(f"a negative prompt is a text, not {negative_prompt!r}")
+        if whole_number("images_per_prompt", images_per_prompt) < 1:
             raise ValueError(f"images_per_prompt must be 1 or more, not {images_per_prompt}")
         facts = self.drawing
         request = DrawRequest(

@@ -53,7 +53,7 @@ def load(
     *,
     framework: str | None = None,
     device: str | None = None,
-    dtype: str | None = None,
+    dtype: str | Any | None = None,
     revision: str | None = None,
     scheduler: str | None = None,
     precision: str | None = None,
@@ -68,9 +68,9 @@ def load(
         framework: ``"torch"`` or ``"flax"``, or another that is installed. With None
             PyTorch where it is installed, else Flax; ``backend.framework`` says which.
         device: ``"cpu"``, ``"cuda"``, ``"tpu"``, ...; a GPU or TPU where there is one, if None.
-        dtype: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``; on Flax the first and
-            the last. With None that of the denoiser's files (on Flax float32 for float16); the
-            embedded models are computed in float32.
+        dtype: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``, or PyTorch's own, such
+            as ``torch.float16``; on Flax the first and the last. With None that of the denoiser's
+            files (on Flax float32 for float16); the embedded models are computed in float32.
         revision: of a Hub id.
         scheduler: ``"ddim"`` or ``"euler"``, with the noise that the checkpoint's own scheduler
             has; that scheduler itself if None. On Flax there are only these two.
@@ -96,6 +96,8 @@ def load(
         backend_class = found[framework].load()
     except ImportError as error:
         raise ModelLoadError(_not_installed(framework, error)) from None
+    if dtype is not None:
+        dtype = str(dtype).removeprefix("torch.")
     options: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
     for option, value in (("scheduler", scheduler), ("precision", precision), ("mesh", mesh)):
         if value is not None:

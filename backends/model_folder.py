@@ -151,6 +151,12 @@ def check_model_folder(
 def read_index(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's index; raises ModelLoadError where it holds no model."""
     path = folder / INDEX
+    if folder.is_file() and folder.suffix in (".safetensors", ".ckpt"):
+        raise ModelLoadError(
+            f"{folder} is a single file, and a model is a folder in diffusers' format: have "
+            "diffusers read it, pipe = StableDiffusionPipeline.from_single_file(...), and take "
+            "load(pipe), or the folder that pipe.save_pretrained(...) writes"
+        )
     if not path.is_file():
         raise ModelLoadError(f"{folder} is no model: a diffusers folder has a {INDEX}")
     index = _read(path)

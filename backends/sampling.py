@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class SamplingFacts:
         """The number of steps of a request; raises ValueError for one that can't be."""
         if steps is None:
             return self.steps
+        steps = whole_number("steps", steps)
         if not 1 <= steps <= self.train_steps:
             raise ValueError(f"steps must be 1 to {self.train_steps}, not {steps}")
         return steps
@@ -46,6 +48,8 @@ class SamplingFacts:
         """The guidance scale of a request; raises ValueError for one that can't be."""
         if guidance_scale is None:
             return self.guidance_scale
+        if not isinstance(guidance_scale, Real):
+            raise TypeError(f"guidance_scale must be a number, not {guidance_scale!r}")
         if not 0 <= guidance_scale <= _MOST_GUIDANCE:
             raise ValueError(
                 f"guidance_scale must be 0 to {_MOST_GUIDANCE:g}, not {guidance_scale}"
@@ -55,8 +59,8 @@ class SamplingFacts:
     def size_of(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width of a request in pixels; raises ValueError for what can't be drawn."""
         chosen = (
-            self.height if height is None else height,
-            self.width if width is None else width,
+            whole_number("height", self.height if height is None else height),
+            whole_number("width", self.width if width is None else width),
         )
         for name, value in zip(("height", "width"), chosen, strict=True):
             if value < self.multiple or value % self.multiple:
@@ -91,6 +95,14 @@ class DrawRequest:
         return replace(self, prompts=(prompt,), seeds=(self.seeds[k],), images_per_prompt=1)
 
 
+def whole_number(name: str, value: Any) -> int:
+    """``value`` as an int; raises TypeError, which names it, for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+
+
 #: What pipelines call the arguments of ``Backend.sample``.
 _IN_PIPELINES = {
     "prompt": "prompts",
@@ -115,9 +127,13 @@ def refuse_others(others: Mapping[str, Any]) -> None:
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises ValueError for no prompt at all, and for an empty one."""
+    """Raises ValueError for no prompt at all, and for an empty one; TypeError for what is no
+    text."""
     if not prompts:
         raise ValueError("no prompt was given")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise TypeError(f"a prompt is a text, not {prompt!r}")
     if any(not prompt.strip() for prompt in prompts):
         raise ValueError("the prompt is empty: there is no word to attribute to")
 
@@ -146,10 +162,10 @@ def check_image(image: npt.NDArray[Any]) -> None:
 
 def seeds_of(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     """One seed an image: counted up from a number, or as they were given."""
-    if isinstance(seed, Sequence):
-        seeds = tuple(operator.index(s) for s in seed)
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        seeds = tuple(whole_number("a seed", s) for s in seed)
     else:
-        seeds = tuple(operator.index(seed) + k for k in range(count))
+        seeds = tuple(whole_number("a seed", seed) + k for k in range(count))
     if len(seeds) != count:
         raise ValueError(f"{len(seeds)} seeds for {count} images")
     if min(seeds) < 0 or max(seeds) >= 2**63:

@@ -131,6 +131,13 @@ class Trajectory:
     hooks: str = ""
     predictions: FloatArray | None = None
 
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.latents.shape[2:]))
+        return (
+            f"Trajectory({self.prompt!r}, {len(self.timesteps)} steps of {self.model_id} on "
+            f"{self.framework}, latents {size}, seed {self.seed})"
+        )
+
     def __post_init__(self) -> None:
         if self.latents.ndim not in (4, 5) or len(self.latents) != len(self.timesteps):
             raise ValueError(

@@ -137,6 +137,11 @@ class DAAM(ByStream):
                 ``"per-map"`` of a trace that kept layers and
                 heads together, axes that the trace didn't keep.
         """
+        if not isinstance(getattr(trace, "query", None), AttentionQuery):
+            raise TypeError(
+                f"from_trace takes what `with wordlight.trace(pipe) as trace:` gives, not a "
+                f"{type(trace).__name__}"
+            )
         if trace.query.kind != "cross":
             raise ValueError(
                 f"the trace is of {trace.query.kind}-attention, which goes to no word: DAAM needs "

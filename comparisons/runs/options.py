@@ -288,13 +288,18 @@ def called_with(
     """Have a function of one object called with the object's arguments in its place."""
 
     def decorate(function: Callable[[_Asked], _Answer]) -> Callable[_P, _Answer]:
+        takes = signature(kind).replace(return_annotation=function.__annotations__["return"])
+
         @wraps(function)
         def called(*arguments: _P.args, **named: _P.kwargs) -> _Answer:
+            try:
+                takes.bind(*arguments, **named)
+            except TypeError as error:
+                # Python's own would name the class.
+                raise TypeError(f"{function.__name__}(): {error}") from None
             return function(kind(*arguments, **named))
 
-        called.__signature__ = signature(kind).replace(  # type: ignore[attr-defined]
-            return_annotation=function.__annotations__["return"]
-        )
+        called.__signature__ = takes  # type: ignore[attr-defined]
         return called
 
     return decorate

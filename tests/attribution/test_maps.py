@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,23 @@ def test_words_that_stand_apart_merge_like_a_phrase(tmp_path: Path) -> None:
         assert one[key].word.spans == ((2, 5), (24, 30))
         with pytest.raises(KeyError, match="no map of its own"):
             one["red"]
+
+
+def test_a_map_and_a_run_show_themselves_in_a_line() -> None:
+    shown = repr(make()["red"])
+    assert re.fullmatch(r"WordMap\('red', 4x6, -?[\d.]+\.\.[\d.]+\)", shown)
+    model = f"{TRAJECTORY.model_id} on {TRAJECTORY.framework}"
+    assert repr(TRAJECTORY) == (
+        f"Trajectory('a red circle and a blue circle', 3 steps of {model}, latents 4x6, seed "
+        f"{TRAJECTORY.seed})"
+    )
+
+
+def test_a_threshold_is_a_number() -> None:
+    assert make()["red"].mask(np.float32(0.5)).any()
+    wrong: Any = "0.4"
+    with pytest.raises(TypeError, match=r"a threshold is a number, not '0\.4'"):
+        make()["red"].mask(wrong)
 
 
 def test_masks_have_the_images_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from tests.attribution.viewer.made_up import maps_of, tokens_of
-from wordlight.attribution import plot_grid
+from wordlight.attribution import AttributionMaps, plot_grid
 
 
 def panels(axes: list[Axes]) -> list[Axes]:
@@ -88,3 +89,12 @@ def test_a_row_for_each_maps() -> None:
     assert titles == ["image", "dog", "image", "a", "cat"]
     with pytest.raises(ValueError, match="nothing to plot"):
         plot_grid([])
+
+
+@pytest.mark.parametrize("draw", [AttributionMaps.plot, plot_grid])
+def test_words_to_draw_are_a_list_and_not_empty(draw: Callable[..., object]) -> None:
+    maps = maps_of("a dog and a ball")
+    with pytest.raises(TypeError, match="words must be a list of words, not the string 'dog'"):
+        draw(maps, "dog")
+    with pytest.raises(ValueError, match="no words"):
+        draw(maps, [])

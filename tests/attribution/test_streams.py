@@ -82,3 +82,9 @@ def test_a_stream_has_the_maps_of_its_tokens(name: str) -> None:
         assert np.allclose(whole["circle"], clip["circle"], atol=tolerance)
     assert "<other>" in clip
     assert "<other>" not in whole
+
+
+def test_from_trace_says_what_it_takes() -> None:
+    other: Any = "a pipeline"
+    with pytest.raises(TypeError, match=r"from_trace takes what `with wordlight.trace.*not a str"):
+        DAAM.from_trace(other)

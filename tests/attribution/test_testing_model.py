@@ -153,6 +153,27 @@ def test_arguments_that_pipelines_call_otherwise(model: ToyModel) -> None:
         model.sample("a dog", eta=1.0)
 
 
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ("steps must be a whole number, not '4'", {"steps": "4"}),
+        ("steps must be a whole number, not 4.5", {"steps": 4.5}),
+        ("a seed must be a whole number, not 'x'", {"seed": "x"}),
+        ("a seed must be a whole number, not '12'", {"seed": "12"}),
+        ("height must be a whole number, not '64'", {"height": "64"}),
+        ("images_per_prompt must be a whole number, not '2'", {"images_per_prompt": "2"}),
+        ("guidance_scale must be a number, not '3'", {"guidance_scale": "3"}),
+        ("a negative prompt is a text, not 3", {"negative_prompt": 3}),
+        ("a prompt is a text, not 3", {"prompts": 3}),
+        ("a prompt is a text, not 3", {"prompts": ["a dog", 3]}),
+    ],
+)
+def test_arguments_of_another_kind(model: ToyModel, said: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError) as raised:
+        model.sample(**({"prompts": "a dog"} | wrong))
+    assert str(raised.value) == said
+
+
 def test_drawing_with_other_numbers_than_recommended() -> None:
     model = ToyModel()
     recommended = model.sampling

@@ -149,3 +149,11 @@ def test_indices_that_are_none(folder, text):
     (folder / "model_index.json").write_text(text, errors="surrogateescape")
     with pytest.raises(ModelLoadError, match="is damaged"):
         check_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["dreamshaper.safetensors", "v1-5.ckpt"])
+def test_a_single_file_is_told_how_to_be_read(tmp_path, name):
+    file = tmp_path / name
+    file.write_bytes(b"")
+    with pytest.raises(ModelLoadError, match="from_single_file"):
+        check_model_folder(file)

@@ -499,3 +499,17 @@ def test_a_center_with_a_name_of_its_own_has_its_width_chosen_too():
     assert [one.options for one in named.variants] == [one.options for one in plain.variants]
     assert len({one.cell for one in named.variants}) == len(named.variants) > 1
     assert len(fixed.variants) == 1
+
+
+def test_a_call_that_does_not_fit_names_compare():
+    for said, call in (
+        ("compare(): missing a required argument: 'out'", lambda: compare("scenes", ["daam"])),
+        ("compare(): too many positional arguments", lambda: compare("scenes", ["daam"], 2)),
+        (
+            "compare(): got an unexpected keyword argument 'n_images'",
+            lambda: compare("scenes", out="x", n_images=2),
+        ),
+    ):
+        with pytest.raises(TypeError) as raised:
+            call()
+        assert str(raised.value) == said
