@@ -48,4 +48,4 @@ def run(arguments: argparse.Namespace) -> None:
                 options or "-",
             ]
         )
-    print(aligned(lines))
+    print(aligned(lines, words=True))

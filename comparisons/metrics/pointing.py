@@ -23,9 +23,11 @@ def energy_inside(energy: Map, mask: Mask) -> float:
 
     Without any mass it is the mask's share of the image, as of a constant map.
 
-    Raises ValueError for negative values too.
+    Raises ValueError for negative and for infinite values too.
     """
     check(energy, mask)
+    if np.isinf(energy).any():
+        raise ValueError("the map has infinite values: there is no share of its mass")
     if energy.min() < 0:
         raise ValueError("energy isn't negative: take a map's positive part")
     total = float(energy.sum(dtype=np.float64))

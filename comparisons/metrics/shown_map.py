@@ -83,8 +83,13 @@ class ShownMap:
 
 
 def check(values: Map, mask: Mask) -> None:
-    """Raises ValueError for different sizes, and for a mask that is empty."""
+    """Raises ValueError for different sizes, for a map with NaN, and for a mask that is empty.
+
+    NaN is above and below nothing, so every metric would score it as something.
+    """
     check_sizes(values, mask)
+    if np.isnan(values).any():
+        raise ValueError("the map has NaN")
     if not mask.any():
         raise ValueError("the mask is empty: there is nothing to find")
 

@@ -18,20 +18,23 @@ _LATEX = {
 }
 
 
-def aligned(lines: Lines, extra: int = 0) -> str:
-    """Columns in line; the last ``extra`` lines stand below a rule of their own."""
+def aligned(lines: Lines, extra: int = 0, *, words: bool = False) -> str:
+    """Columns in line; the last ``extra`` lines stand below a rule of their own.
+
+    Numbers are to the right, and ``words`` to the left, as names in the first column always are.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     rule = "  ".join("-" * width for width in widths)
-    header, *body = ("  ".join(_fit(line, widths)).rstrip() for line in lines)
+    header, *body = ("  ".join(_fit(line, widths, words)).rstrip() for line in lines)
     ranked = len(body) - extra
     apart = [rule] if 0 < ranked < len(body) else []
     return "\n".join([header, rule, *body[:ranked], *apart, *body[ranked:]])
 
 
-def _fit(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _fit(line: Sequence[str], widths: Sequence[int], words: bool) -> list[str]:
+    fit = str.ljust if words else str.rjust
     first, *rest = line
-    # Names to the left, numbers to the right.
-    return [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
+    return [first.ljust(widths[0]), *(fit(c, w) for c, w in zip(rest, widths[1:], strict=True))]
 
 
 def markdown_table(lines: Lines) -> str:

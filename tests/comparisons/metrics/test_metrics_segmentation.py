@@ -333,3 +333,29 @@ def test_a_map_that_is_not_finite_is_refused_and_not_scored(bad):
     shown = ShownMap(WordMap(word, values, False, np.zeros((8, 8, 3), np.uint8)))
     with pytest.raises(ValueError, match="the map of 'dog' has numbers that aren't finite"):
         shown.raw  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        pointing_game,
+        energy_inside,
+        average_precision,
+        auroc,
+        lambda values, mask: iou_at(values, mask, [0.4]),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 7])
+def test_no_metric_takes_nan_for_a_value(metric, place):
+    """Wherever it stands: inside the mask, whose energy would be all of it, or outside."""
+    values, mask = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4), np.eye(4, dtype=bool)
+    values.flat[place] = np.nan
+    with pytest.raises(ValueError, match="the map has NaN"):
+        metric(values, mask)
+
+
+def test_infinite_energy_has_no_share():
+    values = np.eye(4, dtype=np.float32)
+    values[1, 1] = np.inf
+    with pytest.raises(ValueError, match="infinite values"):
+        energy_inside(values, np.eye(4, dtype=bool))
