@@ -293,7 +293,8 @@ class Backend(ABC):
             height, width: in pixels; the model's own size where None.
 
         Raises:
-            TypeError: an argument of another name; the right one is said.
+            TypeError: an argument of another name; the right one is said. A prompt, a number of
+                another kind.
             ValueError: an empty prompt, a size the model can't draw, a bad number.
             PromptTooLongError: a prompt that the context can't hold.
 
@@ -302,8 +303,8 @@ class Backend(ABC):
         """
         refuse_others(others)
         self.require(frozenset({"sample"}), "sample")
-        several = isinstance(prompts, Iterable) and not isinstance(prompts, str)
-        asked = list(prompts) if several else [prompts]
+        one = isinstance(prompts, str) or not isinstance(prompts, Iterable)
+        asked: list[str] = [prompts] if one else list(prompts)  # type: ignore[list-item]
         check_prompts(asked)
         if not isinstance(negative_prompt, str | None):
             raise TypeError(f"a negative prompt is a text, not {negative_prompt!r}")
