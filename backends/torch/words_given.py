@@ -1,19 +1,28 @@
-"""A check that words that are named for a run are those that its embeddings were made of."""
+"""A check that words that are named for a run are those that its embeddings were made of.
+
+Weights on words are heeded: of a word that counts for more, or less, the embedding is moved from
+the empty prompt's, or to it, and a word that counts for less is blended, at all positions, with the
+prompt in which nothing attends to it (Compel's way).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 if TYPE_CHECKING:
     from wordlight.backends.torch.backend import TorchBackend
     from wordlight.backends.torch.recorder import Call
 
-#: The most of a position's embedding that may be neither of the words nor of the empty prompt.
-#: Weights on a word mix these two alone; in half precision they round by a hundredth.
-_MOST_APART = 0.1
+#: The most of a position's embedding that may be neither of the words nor of the empty prompt, and
+#: what of it may be rounding: in half precision a hundredth.
+_MOST_APART, _ROUNDING = 0.1, 0.02
+#: The most phrases of one prompt that count for less.
+_MOST_PHRASES = 8
 
 
 def check_words_given(backend: TorchBackend, call: Call, prompts: Sequence[str]) -> None:
@@ -48,11 +57,16 @@ def _check(backend: TorchBackend, prompt: str, embeddings: torch.Tensor) -> None
         # Said where the words are labelled.
         return
     last = max((*tokens.positions("text"), *tokens.positions("end")), default=0) + 1
-    best = len(embeddings)
-    for made, empty in zip(backend.encodings(prompt), backend.encodings(""), strict=True):
-        if made.shape == empty.shape == embeddings.shape:
-            apart = _share_of_others(embeddings, made, empty)
-            best = min(best, int((apart[:last] > _MOST_APART).sum()))
+    best, layer = len(embeddings), None
+    for index, basis in enumerate(
+        zip(backend.encodings(prompt), backend.encodings(""), strict=True)
+    ):
+        if all(part.shape == embeddings.shape for part in basis):
+            n_others = _n_of_others(_share_of_others(embeddings, basis)[:last])
+            if n_others < best:
+                best, layer = n_others, index
+    if best and layer is not None and _counts_for_less(backend, prompt, embeddings[:last], layer):
+        return
     if best:
         raise ValueError(
             f"the embeddings that the pipeline was given don't fit the words {prompt!r}: at {best} "
@@ -61,10 +75,72 @@ def _check(backend: TorchBackend, prompt: str, embeddings: torch.Tensor) -> None
         )
 
 
-def _share_of_others(given: torch.Tensor, words: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
+def _n_of_others(shares: torch.Tensor) -> int:
+    return int((shares > _MOST_APART).sum())
+
+
+def _counts_for_less(backend: TorchBackend, prompt: str, given: torch.Tensor, layer: int) -> bool:
+    """Return whether embeddings ``(positions, channels)`` are those of a prompt some phrases of
+    which count for less.
+
+    The text encoder looks back alone, so the first position that isn't explained yet begins such a
+    phrase; its end is the one that explains the positions behind it furthest.
+    """
+
+    def encoded(text: str) -> torch.Tensor:
+        made: torch.Tensor = list(backend.encodings(text))[layer][: len(given)]
+        return made
+
+    encoders = [
+        part
+        for part in backend.pipe.components.values()
+        if isinstance(part, (CLIPTextModel, CLIPTextModelWithProjection))
+    ]
+    basis = [encoded(prompt), encoded("")]
+    shares = _share_of_others(given, basis)
+    for _ in range(_MOST_PHRASES if encoders else 0):
+        if not _n_of_others(shares):
+            return True
+        start, found = _first_of_others(shares), []
+        for stop in range(start + 1, len(given)):
+            with _unseen(encoders, slice(start, stop)):
+                phrase = encoded(prompt)
+            left = _share_of_others(given, [*basis, phrase])
+            found.append((_first_of_others(left), -float(left.sum()), phrase, left))
+        furthest = max(found, key=lambda one: one[:2], default=(start, 0.0, basis[0], shares))
+        if furthest[0] == start:
+            return False
+        basis, shares = [*basis, furthest[2]], furthest[3]
+    return not _n_of_others(shares)
+
+
+def _first_of_others(shares: torch.Tensor) -> int:
+    """The first position that isn't explained, or their number."""
+    return next((place for place, share in enumerate(shares) if share > _ROUNDING), len(shares))
+
+
+@contextmanager
+def _unseen(encoders: Sequence[torch.nn.Module], positions: slice) -> Iterator[None]:
+    """Have text encoders attend to nothing at some positions."""
+
+    def hide(
+        _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        ids = args[0] if args else kwargs["input_ids"]
+        mask = torch.ones_like(ids)
+        mask[:, positions] = 0
+        return args[:1], {**kwargs, "attention_mask": mask}
+
+    with ExitStack() as stack:
+        for encoder in encoders:
+            stack.callback(encoder.register_forward_pre_hook(hide, with_kwargs=True).remove)
+        yield
+
+
+def _share_of_others(given: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return of each position's embedding, ``(positions, channels)``, the share that is no mixture
-    of the words' and the empty prompt's."""
-    basis = torch.linalg.qr(torch.stack([words, empty], -1).double()).Q
+    of those that it may be made of."""
+    basis = torch.linalg.qr(torch.stack(list(parts), -1).double()).Q
     wanted = given.double()[..., None]
     rest = wanted - basis @ (basis.transpose(1, 2) @ wanted)
     share: torch.Tensor = rest.norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))
