@@ -105,7 +105,8 @@ def mean_over_words(
     Values that are all the least or all the greatest that there can be have no variance, and say
     little of how many others there are. Then the interval has every mean at which as many images
     would all be so in more than 2.5 % of cases (of shares that are 0 or 1 it is Clopper and
-    Pearson's of the images, Biometrika 26, 1934).
+    Pearson's of the images, Biometrika 26, 1934). Of values that may be infinitely far off nothing
+    of the kind is known, and the interval is the mean alone.
 
     Args:
         samples: the image that each value belongs to.
@@ -138,7 +139,7 @@ def mean_over_words(
         variance = sum(part for part, _ in parts)
         freedom = variance**2 / sum(part**2 / own for part, own in parts)
     reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
-    if mean in bounds:
+    if mean in bounds and math.isfinite(bounds[1] - bounds[0]):
         unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / images)
         reach = max(reach, unseen * (bounds[1] - bounds[0]))
     return Estimate(mean, mean - reach, mean + reach, len(scores)).within(bounds)

@@ -152,6 +152,11 @@ def test_shares_that_are_all_none_or_all_are_not_taken_for_certain(n, bound):
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
 
 
+def test_values_without_a_greatest_have_no_interval_of_unseen_ones():
+    found = mean_over_words(names(4), [0.0] * 4, bounds=(0.0, math.inf))
+    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
 def test_what_can_not_be_estimated_is_nan():
     nothing = mean_over_words([], [])
     assert nothing.n == 0
