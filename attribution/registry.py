@@ -39,7 +39,7 @@ def get(name: str) -> type[TextImageAttributor]:
     methods = available()
     if name in methods:
         return methods[name]
-    near = difflib.get_close_matches(name, methods, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), methods, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(methods)}"
     raise UnknownMethodError(f"no method {name!r}; {hint}")
 

@@ -67,6 +67,7 @@ examples:
 """
 IMAGE = "image.png"
 DEFAULT_METHOD = "daam"
+_THRESHOLD = 0.4
 VIEWER = "viewer.html"
 TOKENS = "tokens.safetensors"
 _LISTING = "attribute.json"
@@ -173,9 +174,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--threshold",
         type=share,
-        default=0.4,
         metavar="T",
-        help="the threshold of masks; 0 is a map's least value, 1 its greatest (default: 0.4)",
+        help=(
+            "the threshold of --masks; 0 is a map's least value, 1 its greatest (default: "
+            f"{_THRESHOLD})"
+        ),
     )
     parser.add_argument(
         "--film",
@@ -217,6 +220,9 @@ def run(arguments: argparse.Namespace) -> None:
         registry.get(name)  # before a model is loaded
         if methods.count(name) > 1:
             raise ValueError(f"{name} can be asked once: its files go by its name")
+    if arguments.threshold is not None and not arguments.masks:
+        raise ValueError("--threshold says where masks are cut: ask for them with --masks")
+    threshold = _THRESHOLD if arguments.threshold is None else arguments.threshold
     picture = GivenPicture.of(arguments)
     fits = FittedTokens.of(arguments.fit or (), methods)
     if arguments.prompt is None:
@@ -298,7 +304,7 @@ def run(arguments: argparse.Namespace) -> None:
                 maps.at(word).overlay().save(partial / name)
             for word, name in of_method.masks.items():
                 word_map = maps.at(word) if picture is None else picture.at_own_size(maps.at(word))
-                mask = word_map.mask(arguments.threshold)
+                mask = word_map.mask(threshold)
                 Image.fromarray(mask.astype(np.uint8) * 255).save(partial / name)
             for word, name in of_method.films.items():
                 save_film(maps, word, partial / name)

@@ -116,8 +116,16 @@ def plain_prompt(written: str) -> str:
 
 def _of_parameters(text: str) -> PictureMetadata:
     """Read the web UI's text: prompt, negative prompt, a line of settings."""
+    if text.lstrip().startswith("{"):
+        raise PictureMetadataError(
+            "the picture's 'parameters' are JSON, and not the text that AUTOMATIC1111's web UI "
+            "writes: give the prompt yourself"
+        )
     lines = text.strip().splitlines()
-    settings = lines.pop() if lines and _SETTINGS.match(lines[-1]) else ""
+    # Extensions add lines of their own behind the settings, such as a template's.
+    of_settings = [k for k, line in enumerate(lines) if _SETTINGS.match(line)]
+    settings = lines[of_settings[-1]] if of_settings else ""
+    lines = lines[: of_settings[-1]] if of_settings else lines
     at = next((k for k, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
     negative = "\n".join(lines[at:]).removeprefix(_NEGATIVE).strip()
     found = dict(re.findall(r"([A-Z][\w ]*): (\"[^\"]*\"|[^,]*)", settings))

@@ -133,7 +133,7 @@ def _named(name: str) -> tuple[Metric, ...]:
     if name in metrics:
         return (metrics[name],)
     known = [*of_groups, *metrics]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {_listed(known)}"
     raise UnknownMetricError(f"no metric {name!r}; {hint}")
 

@@ -253,5 +253,7 @@ def test_registry() -> None:
     assert available()["daam"] is DAAM
     with pytest.raises(UnknownMethodError, match="did you mean daam"):
         get("dam")
+    with pytest.raises(UnknownMethodError, match=r"no method 'DAAM'; did you mean daam\?"):
+        get("DAAM")
     with pytest.raises(UnknownMethodError, match="there are"):
         get("zzzzzzz")

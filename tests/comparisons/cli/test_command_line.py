@@ -250,6 +250,8 @@ def test_attribute_writes_masks(tmp_path, capsys):
     with Image.open(mask["file"]) as picture:
         assert picture.mode == "L"
         assert (np.asarray(picture) == 255 * maps["circle"].mask(0.7)).all()
+    assert main([*ask, "--threshold", "0.7"]) == 2
+    assert "ask for them with --masks" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*ask, "--threshold", "40"])
     assert "must be from 0 to 1" in capsys.readouterr().err

@@ -134,6 +134,7 @@ def test_comfyui_negative_through_a_control_net():
             "2 texts reach",
         ),
         ({"parameters": ""}, "empty"),
+        ({"parameters": '{"prompt": "a dog", "steps": 30}'}, "'parameters' are JSON"),
         ({"parameters": "a [dog:cat:0.5] here"}, "changes while"),
         ({"parameters": "a [dog|cat]"}, "changes while"),
     ],
@@ -141,6 +142,12 @@ def test_comfyui_negative_through_a_control_net():
 def test_what_cannot_be_told_is_refused(texts, reason):
     with pytest.raises(PictureMetadataError, match=reason):
         read_metadata(png(**texts))
+
+
+def test_lines_of_extensions_behind_the_settings_are_no_prompt():
+    lines = "a red circle\nSteps: 20, CFG scale: 7, Seed: 3\nTemplate: a {red|blue} circle\n"
+    found = read_metadata(png(parameters=f"{lines}Negative Template: blurry"))
+    assert (found.prompt, found.negative_prompt, found.seed) == ("a red circle", None, 3)
 
 
 @pytest.mark.parametrize(
