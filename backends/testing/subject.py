@@ -323,8 +323,10 @@ class Subject:
         """Every primitive, asked once, by name."""
         backend = self.backend
 
-        def count(**asked: int) -> Callable[[], tuple[Evaluations, ...]]:
-            return lambda: (Evaluations(**asked),)
+        def of(
+            name: str, ask: Callable[[], Any], capability: str | None = None, **cost: int
+        ) -> Primitive:
+            return Primitive(name, capability or name, ask, lambda: (Evaluations(**cost),))
 
         def randomize() -> Any:
             with backend.randomized(backend.stages[0], seed=1):
@@ -350,58 +352,36 @@ class Subject:
                 # Nothing, or a run of the pipeline that tells its times.
                 lambda: (Evaluations(), Evaluations(forward=self.rows_of(3))),
             ),
-            Primitive("encode", "encode", lambda: backend.encode(self.prompts[:1]), count()),
-            Primitive(
-                "token_embeddings",
-                "encode_from",
-                lambda: backend.token_embeddings(self.prompts[0]),
-                count(),
+            of("encode", lambda: backend.encode(self.prompts[:1])),
+            of(
+                "token_embeddings", lambda: backend.token_embeddings(self.prompts[0]), "encode_from"
             ),
-            Primitive(
-                "encode_from",
-                "encode_from",
-                lambda: backend.encode_from(self.input_embeddings),
-                count(),
-            ),
-            Primitive(
+            of("encode_from", lambda: backend.encode_from(self.input_embeddings)),
+            of(
                 "encode_from_jvp",
-                "encode_from",
                 lambda: backend.encode_from_jvp(self.input_embeddings, self.input_tangents),
-                count(),
+                "encode_from",
             ),
-            Primitive("denoise", "denoise", lambda: backend.denoise(*at()), count(forward=1)),
-            Primitive(
-                "denoise_jvp",
-                "denoise_jvp",
-                lambda: backend.denoise_jvp(*at(), self.tangents),
-                count(jvp=2),
-            ),
-            Primitive(
-                "denoise_parts",
+            of("denoise", lambda: backend.denoise(*at()), forward=1),
+            of("denoise_jvp", lambda: backend.denoise_jvp(*at(), self.tangents), jvp=2),
+            of(
                 "denoise_parts",
                 lambda: backend.denoise_parts(*at(), self.baseline, self.parts),
-                count(jvp=2),
+                jvp=2,
             ),
-            Primitive(
-                "denoise_vjp",
-                "denoise_vjp",
-                lambda: backend.denoise_vjp(*at(), self.cotangent),
-                count(vjp=1),
-            ),
-            Primitive(
-                "attention", "attention", lambda: look(AttentionQuery()), count(forward=STEPS)
-            ),
-            Primitive(
+            of("denoise_vjp", lambda: backend.denoise_vjp(*at(), self.cotangent), vjp=1),
+            of("attention", lambda: look(AttentionQuery()), forward=STEPS),
+            of(
                 "attention with kind='self'",
-                "self_attention",
                 lambda: look(AttentionQuery(kind="self")),
-                count(forward=STEPS),
+                "self_attention",
+                forward=STEPS,
             ),
-            Primitive(
+            of(
                 "attention with keys",
-                "attention_keys",
                 lambda: look(AttentionQuery(), self.own_keys()),
-                count(forward=STEPS),
+                "attention_keys",
+                forward=STEPS,
             ),
             Primitive(
                 "concept_attention",
@@ -411,25 +391,18 @@ class Subject:
                     Evaluations(forward=STEPS * (1 + backend.rows_for_words(self.trajectory, 2))),
                 ),
             ),
-            Primitive(
-                "attention_vjp",
+            of(
                 "attention_vjp",
                 lambda: backend.attention_vjp(*at(), self.cotangent, AttentionQuery()),
-                count(vjp=1),
+                vjp=1,
             ),
-            Primitive("decode", "decode", lambda: backend.decode(self.clean_latents), count()),
-            Primitive(
+            of("decode", lambda: backend.decode(self.clean_latents)),
+            of(
                 "decode_jvp",
-                "decode",
                 lambda: backend.decode_jvp(self.clean_latents, self.latent_tangents),
-                count(),
+                "decode",
             ),
-            Primitive(
-                "randomized",
-                "randomized",
-                randomize,
-                count(forward=1 if self.has("denoise") else STEPS),
-            ),
+            of("randomized", randomize, forward=1 if self.has("denoise") else STEPS),
         )
         return {primitive.name: primitive for primitive in asked}
 

@@ -34,8 +34,9 @@ AUROC = "auroc"
 POINTING_GAME = "pointing-game"
 ENERGY = "ebpg"
 
-_GROUPS = ("segmentation",)
 _CHOSEN: frozenset[Need] = frozenset({"masks", "thresholds"})
+#: A metric of this group, over words, by which a constant map scores the mask's share of the image.
+_metric = partial(Metric, over="word", constant=share, groups=("segmentation",))
 
 
 def _pointing_game(word: JudgedWord) -> float:
@@ -55,25 +56,19 @@ def _auroc(word: JudgedWord) -> float | None:
 
 
 def _of_paper(threshold: float) -> Metric:
-    return Metric(
+    return _metric(
         name=f"miou@{threshold:g}",
         score=partial(iou_of_word, threshold=threshold),
-        over="word",
         label=f"mIoU@{threshold:g}",
-        constant=share,
-        groups=_GROUPS,
         table=HEADLINE_TABLE if threshold == 0.4 else "more",
     )
 
 
 def _of_maximum(threshold: float) -> Metric:
-    return Metric(
+    return _metric(
         name=f"miou@max-{threshold:g}",
         score=partial(iou_of_word, threshold=threshold, scale="max"),
-        over="word",
         label=f"mIoU@{threshold:g} max",
-        constant=share,
-        groups=_GROUPS,
         table="more" if threshold == 0.4 else NO_TABLE,
         notes=("mIoU@0.4 max: cut at a share of the map's maximum",) if threshold == 0.4 else (),
     )
@@ -81,79 +76,61 @@ def _of_maximum(threshold: float) -> Metric:
 
 #: In the order of tables.
 METRICS = (
-    Metric(
+    _metric(
         name=BEST,
         score=iou_of_word,
-        over="word",
         label="mIoU@best",
         needs=_CHOSEN,
-        constant=share,
-        groups=_GROUPS,
         table=HEADLINE_TABLE,
         interval=True,
         ranked=True,
     ),
     *map(_of_paper, PAPER_THRESHOLDS),
-    Metric(
+    _metric(
         name=POINTING_GAME,
         score=_pointing_game,
-        over="word",
         label="pointing game",
-        constant=share,
-        groups=_GROUPS,
         table=HEADLINE_TABLE,
         interval=True,
     ),
-    Metric(
+    _metric(
         name=AVERAGE_PRECISION,
         score=_average_precision,
-        over="word",
         label="AP",
-        constant=share,
-        groups=_GROUPS,
         table=HEADLINE_TABLE,
     ),
     *map(_of_maximum, PAPER_THRESHOLDS),
-    Metric(
+    _metric(
         name=ABSOLUTE,
         score=partial(iou_of_word, scale="absolute"),
-        over="word",
         label="mIoU@abs",
         needs=_CHOSEN,
-        constant=share,
-        groups=_GROUPS,
         notes=("mIoU@abs: at a value of the map as it is, chosen like the threshold",),
     ),
-    Metric(
+    _metric(
         name=ARGMAX,
         score=argmax_ious,
         over="words",
         label="argmax mIoU",
         needs=_CHOSEN,
-        constant=share,
-        groups=_GROUPS,
         notes=("argmax: a pixel goes to the word that is highest there",),
     ),
-    Metric(
+    _metric(
         name=MATCHED,
         score=matched_ious_of,
         over="words",
         label="matched mIoU",
         needs=_CHOSEN,
-        constant=share,
-        groups=_GROUPS,
         notes=("matched: objects and maps matched one to one, whichever word it is",),
     ),
-    Metric(
+    _metric(
         name=AUROC,
         score=_auroc,
-        over="word",
         label="AUROC",
         # Of a mask that is the whole image nothing lies outside.
         constant=lambda mask: None if mask.all() else 0.5,
-        groups=_GROUPS,
     ),
-    Metric(name=ENERGY, score=_energy, over="word", label="EBPG", constant=share, groups=_GROUPS),
+    _metric(name=ENERGY, score=_energy, label="EBPG"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -158,23 +158,6 @@ class DatasetImages(ImageSet):
         """The seed of an item's noise, where the data set has none."""
         key = int.from_bytes(hashlib.sha256(sample.encode()).digest()[:4], "big")
         return int(np.random.SeedSequence((self.seed, key)).generate_state(1)[0])
-
-    def stream(
-        self, folder: Path, on_image: Callable[[], object] = lambda: None
-    ) -> Iterator[DatasetItem]:
-        """Each item in turn, with its masks; what ``folder`` doesn't hold is made and kept there.
-
-        Args:
-            folder: of trajectories, ``<sample>.safetensors`` each.
-            on_image: called once an item, for a progress bar.
-
-        Raises:
-            DatasetError: a malformed item, where those aren't skipped.
-            OSError: the folder can't be written.
-            ValueError: a file there is damaged, or of another prompt.
-        """
-        yield from super().stream(folder, on_image)
-        self.report_left_out()
 
     def may_leave_out(self, sample: str) -> bool:
         if self.dataset.on_error == "raise":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,8 @@ class ImageSet(ABC):
         """Return the path of an image's file."""
         return folder / f"{self.samples[index]}.safetensors"
 
-    def stream(
-        self, folder: Path, on_image: Callable[[], object] = lambda: None
-    ) -> Iterator[DatasetItem]:
-        """Each image in turn, with its masks; what ``folder`` doesn't hold is made and kept there.
-
-        Args:
-            folder: of trajectories, ``<sample>.safetensors`` each.
-            on_image: called once an image, for a progress bar.
+    def stream(self, folder: Path) -> Iterator[DatasetItem]:
+        """Yield each image with its masks; what ``folder`` doesn't hold is made and kept there.
 
         Raises:
             OSError: the folder can't be written.
@@ -97,7 +91,6 @@ class ImageSet(ABC):
                 item = self.item(index, folder)
                 if item is not None:
                     yield item
-                on_image()
 
     @property
     def given(self) -> bool:
