@@ -408,13 +408,21 @@ class TextImageAttributor(_OptionsAsFields, ABC):
         if self.needs & {"attention", "denoise", "denoise_jvp"}:
             trajectory.check_replayable()
             self.backend.check_made_here(trajectory)
-        halved = self.backend.limits.halvings
-        self.backend.reset_peak_bytes()
-        compiled = self.backend.compile_seconds()
+        maps, delta = self._answered(question, baselines)
+        return (maps, delta) if return_convergence_delta else maps
+
+    def _answered(
+        self, question: Question, baselines: str
+    ) -> tuple[AttributionMaps, ConvergenceDelta | None]:
+        """Ask the method, and say beside its maps where they come from and what they cost."""
+        backend, trajectory = self.backend, question.trajectory
+        halved = backend.limits.halvings
+        backend.reset_peak_bytes()
+        compiled = backend.compile_seconds()
         started = time.perf_counter()
-        with self.backend.counting_apart() as spent:
+        with backend.counting_apart() as spent:
             answer = self._attribute(question)
-        compiled = self.backend.compile_seconds() - compiled
+        compiled = backend.compile_seconds() - compiled
         seconds = max(time.perf_counter() - started - compiled, 0.0)
         asked = question.target.settings() if self.takes_targets else {}
         provenance = Provenance(
@@ -425,18 +433,18 @@ class TextImageAttributor(_OptionsAsFields, ABC):
                 **asked,
                 **said_of(trajectory),
             },
-            model_id=self.backend.model_id,
-            revision=self.backend.revision,
-            framework=self.backend.framework,
+            model_id=backend.model_id,
+            revision=backend.revision,
+            framework=backend.framework,
             seed=trajectory.seed,
             forward_equivalents=spent.forward_equivalents,
             seconds=seconds,
-            peak_bytes=self.backend.peak_bytes(),
+            peak_bytes=backend.peak_bytes(),
             compile_seconds=compiled,
-            halvings=self.backend.limits.halvings - halved,
+            halvings=backend.limits.halvings - halved,
             probes=answer.probes,
             completeness_error=None if answer.delta is None else answer.delta.error,
-            precision=self.backend.precision,
+            precision=backend.precision,
             **asdict(spent),
         )
         maps = AttributionMaps(
@@ -448,7 +456,7 @@ class TextImageAttributor(_OptionsAsFields, ABC):
             signed=self.signed,
             provenance=provenance,
         )
-        return (maps, answer.delta) if return_convergence_delta else maps
+        return maps, answer.delta
 
     def attempt_each(
         self,

@@ -214,9 +214,7 @@ class DAAM(ByStream):
         if self.clamp == "per-map":
             # Each layer's and head's map is clamped by itself, so they must come apart.
             apart = tuple(axis for axis in AXES if axis in {*query.keep, "layer", "head"})
-            query = AttentionQuery(
-                query.layers, query.without_layers, query.heads, query.factors, apart
-            )
+            query = replace(query, keep=apart)
         means = self.backend.attention(trajectory, query, question.steps)
         maps = _combine(
             means,

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +21,7 @@ from wordlight.attribution.film import by_step, save_film
 from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.methods.token_fitting import check_fits
 from wordlight.attribution.words import PromptWords, Word, WordKey
-from wordlight.backends.backend import Inversion
+from wordlight.backends.backend import Backend, Inversion
 from wordlight.backends.loading import default_framework
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.trajectory import Trajectory
@@ -270,19 +271,7 @@ def run(arguments: argparse.Namespace) -> None:
     own.check_free(files)
     answers: list[AttributionMaps] = []
     with written_at_once(arguments.out) as partial:
-        if picture is None:
-            say("drawing the image")
-            trajectory = backend.sample(
-                arguments.prompt,
-                seed=arguments.seed,
-                negative_prompt=arguments.negative_prompt,
-                height=arguments.height,
-                width=arguments.width,
-            )
-        else:
-            height, width = picture.seen_size(backend.sampling)
-            say(f"showing {arguments.image} to the model at {width}x{height} pixels")
-            trajectory = picture.trajectory(backend, arguments.prompt, seed=arguments.seed)
+        trajectory = _trajectory(backend, picture, arguments, say)
         if negative:
             trajectory = trajectory.of_negative()
         Image.fromarray(trajectory.image).save(partial / IMAGE)
@@ -300,15 +289,7 @@ def run(arguments: argparse.Namespace) -> None:
                 maps = attributor.attribute(
                     trajectory, players, budget=arguments.budget, show_progress=loud
                 )
-            for word, name in of_method.overlays.items():
-                maps.at(word).overlay().save(partial / name)
-            for word, name in of_method.masks.items():
-                word_map = maps.at(word) if picture is None else picture.at_own_size(maps.at(word))
-                mask = word_map.mask(threshold)
-                Image.fromarray(mask.astype(np.uint8) * 255).save(partial / name)
-            for word, name in of_method.films.items():
-                save_film(maps, word, partial / name)
-            maps.save(partial / of_method.maps)
+            of_method.write(partial, maps, picture, threshold)
             answers.append(maps)
         view(answers).to_html(partial / VIEWER)
         summary = _summary(arguments.out, trajectory, answers, names)
@@ -320,6 +301,27 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         for name in files:
             print(arguments.out / name)
+
+
+def _trajectory(
+    backend: Backend,
+    picture: GivenPicture | None,
+    arguments: argparse.Namespace,
+    say: Callable[[str], None],
+) -> Trajectory:
+    """Draw the image, or show the given one to the model."""
+    if picture is not None:
+        height, width = picture.seen_size(backend.sampling)
+        say(f"showing {arguments.image} to the model at {width}x{height} pixels")
+        return picture.trajectory(backend, arguments.prompt, seed=arguments.seed)
+    say("drawing the image")
+    return backend.sample(
+        arguments.prompt,
+        seed=arguments.seed,
+        negative_prompt=arguments.negative_prompt,
+        height=arguments.height,
+        width=arguments.width,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,6 +357,20 @@ class _Names:
         """All of them, in the order in which they are listed."""
         by_word = (self.overlays, self.masks, self.films)
         return [*(name for names in by_word for name in names.values()), self.maps]
+
+    def write(
+        self, folder: Path, maps: AttributionMaps, picture: GivenPicture | None, threshold: float
+    ) -> None:
+        """Write the method's files; masks have the size of a given picture."""
+        for word, name in self.overlays.items():
+            maps.at(word).overlay().save(folder / name)
+        for word, name in self.masks.items():
+            word_map = maps.at(word) if picture is None else picture.at_own_size(maps.at(word))
+            mask = word_map.mask(threshold)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name)
+        for word, name in self.films.items():
+            save_film(maps, word, folder / name)
+        maps.save(folder / self.maps)
 
 
 def _check_words_of(arguments: argparse.Namespace) -> None:
