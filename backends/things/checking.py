@@ -15,12 +15,11 @@ _BATCH = 20
 def check(split: str, n: int, weights: dict[str, npt.NDArray[np.float32]]) -> dict[str, float]:
     """Return means over the first ``n`` scenes of a split.
 
-    Returns
-    -------
-    ``iou``: over the nouns that are there, of the noun's mask as found and as drawn; ``class``: the
-    share of drawn nouns whose pixels are mostly found as that noun, of those pixels that were found
-    to be a thing at all; ``count``: the share of groups found in the right number; ``ground``: the
-    share of grounds named rightly.
+    Returns:
+        ``iou``: over the nouns that are there, of the noun's mask as found and as drawn; ``class``:
+        the share of drawn nouns whose pixels are mostly found as that noun, of those pixels that
+        were found to be a thing at all; ``count``: the share of groups found in the right number;
+        ``ground``: the share of grounds named rightly.
     """
     ious, classes, counts, grounds = [], [], [], []
     for start in range(0, n, _BATCH):

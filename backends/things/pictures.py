@@ -28,14 +28,12 @@ def _sheet() -> Image.Image:
 def picture(noun: str, style: str, side: int, mirrored: bool = False) -> npt.NDArray[np.uint8]:
     """Return a noun's picture, as large as fits ``(side, side)``.
 
-    Returns
-    -------
-    ``(height, width, 4)`` uint8, without empty rows and columns: colours times alpha, and alpha.
+    Returns:
+        ``(height, width, 4)`` uint8, without empty rows and columns: colours times alpha, and
+        alpha.
 
-    Raises
-    ------
-    KeyError
-        for an unknown noun or style.
+    Raises:
+        KeyError: an unknown noun or style.
     """
     row, column = _ROWS[noun], _COLUMNS[style]
     box = (TILE * column, TILE * row, TILE * (column + 1), TILE * (row + 1))

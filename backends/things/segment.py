@@ -73,12 +73,9 @@ def segment(image: npt.NDArray[np.uint8]) -> Segmentation:
 def assemble(covered: Mask, scores: Array) -> Segmentation:
     """Make things of a network's output.
 
-    Parameters
-    ----------
-    covered
-        where things are, ``(64, 64)``.
-    scores
-        one a class, ``(32, 32, classes)``: each cell stands for two by two pixels.
+    Args:
+        covered: where things are, ``(64, 64)``.
+        scores: one a class, ``(32, 32, classes)``: each cell stands for two by two pixels.
     """
     of_grounds = scores[..., : len(GROUNDS)]
     of_nouns = scores[..., len(GROUNDS) :].repeat(2, 0).repeat(2, 1)
@@ -136,10 +133,9 @@ WIDTHS = (32, 64, 128, 192)
 def predict(weights: dict[str, Array], images: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
     """Run the network on ``(batch, 64, 64, 3)`` uint8.
 
-    Returns
-    -------
-    The scores for being covered by a thing, ``(batch, 64, 64)``, above 0 where one is likely, and
-    those of the classes, ``(batch, 32, 32, classes)``.
+    Returns:
+        The scores for being covered by a thing, ``(batch, 64, 64)``, above 0 where one is likely,
+        and those of the classes, ``(batch, 32, 32, classes)``.
     """
     x = images.astype(np.float32) / 127.5 - 1.0
     skips = []
