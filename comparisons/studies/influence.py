@@ -20,16 +20,16 @@ from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import options
 from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
-from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
+from wordlight.comparisons.studies.results import estimate_data, estimate_text
 from wordlight.comparisons.studies.texts import (
     THE_PAPER,
     StudyTexts,
+    TextFindings,
     TextStudy,
     draw,
     method_for,
     place_words,
 )
-from wordlight.comparisons.wording import counted
 
 #: Where the paper's first version cuts a map that runs from 0 to 1.
 THRESHOLD = 0.4
@@ -74,26 +74,18 @@ class ClassInfluence:
     paper: float | None
 
 
-@dataclass(frozen=True)
-class InfluenceStudy:
+@dataclass(frozen=True, kw_only=True)
+class InfluenceStudy(TextFindings):
     """The findings.
 
     Attributes:
         classes: by spread, the largest first.
         other_noise: ``changed`` and ``change`` of the same prompt drawn from other noise: how
             different two images of one prompt are.
-        not_placed: the number of tagged words without a map of their own.
     """
 
-    model: str
-    method: str
-    source: str
-    images: int
-    steps: int
-    seed: int
     classes: tuple[ClassInfluence, ...]
     other_noise: tuple[Estimate, Estimate]
-    not_placed: int
 
     def rank_correlation(self, one: str, other: str) -> tuple[float, int]:
         """Spearman's correlation of two of ``spread``, ``changed`` and ``paper`` over the parts of
@@ -118,8 +110,7 @@ class InfluenceStudy:
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
         return {
-            **{name: getattr(self, name) for name in ("model", "method", "source", "images")},
-            **{name: getattr(self, name) for name in ("steps", "seed", "not_placed")},
+            **self.facts(),
             "threshold": THRESHOLD,
             "changed_from": CHANGED,
             "classes": [
@@ -289,7 +280,6 @@ def pixel_change(
 
 def table(found: InfluenceStudy) -> str:
     """The study as text."""
-
     lines = [
         [
             "part of speech",
@@ -317,28 +307,17 @@ def table(found: InfluenceStudy) -> str:
     lines.append(["(other noise)", "-", "-", "-", "0.0", changed, change])
     with_paper, of_paper = found.rank_correlation("spread", "paper")
     with_fact, of_fact = found.rank_correlation("spread", "changed")
-    return "\n".join(
-        [
-            f"{found.method} on {counted(found.images, 'image')} by {found.model} ({found.source})",
-            "",
-            aligned(lines, extra=1),
-            "",
-            *notes(
-                f"share >= {THRESHOLD:g}: of pixels, where a word's map is at least so high, once "
-                "it runs from 0 to 1",
-                "taken out: all words of the class, as many as stand there on average",
-                f"pixels changed: by more than {CHANGED:g} of the way from black to white, at the "
-                "same noise",
-                "other noise: the whole prompt drawn once more from other noise, to compare with",
-                f"paper: {THE_PAPER}v1; Stable Diffusion 1.4 on captions of COCO",
-                f"rank correlation of the shares with the paper's: {_signed(with_paper)} over "
-                f"{of_paper} parts of speech; with pixels changed: {_signed(with_fact)} over "
-                f"{of_fact}",
-                f"{counted(found.not_placed, 'word')} without a map of their own"
-                if found.not_placed
-                else "",
-            ),
-        ]
+    return found.report(
+        aligned(lines, extra=1),
+        f"share >= {THRESHOLD:g}: of pixels, where a word's map is at least so high, once it runs "
+        "from 0 to 1",
+        "taken out: all words of the class, as many as stand there on average",
+        f"pixels changed: by more than {CHANGED:g} of the way from black to white, at the same "
+        "noise",
+        "other noise: the whole prompt drawn once more from other noise, to compare with",
+        f"paper: {THE_PAPER}v1; Stable Diffusion 1.4 on captions of COCO",
+        f"rank correlation of the shares with the paper's: {_signed(with_paper)} over {of_paper} "
+        f"parts of speech; with pixels changed: {_signed(with_fact)} over {of_fact}",
     )
 
 

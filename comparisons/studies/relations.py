@@ -19,17 +19,17 @@ from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import number, option, options
 from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
-from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
+from wordlight.comparisons.studies.results import estimate_data, estimate_text
 from wordlight.comparisons.studies.texts import (
     THE_PAPER,
     StudyTexts,
+    TextFindings,
     TextStudy,
     draw,
     is_punctuation,
     method_for,
     place_words,
 )
-from wordlight.comparisons.wording import counted
 
 #: Rows over many relations; what they are called in results.
 UNRELATED, RELATED = "(unrelated pairs)", "(all relations)"
@@ -62,19 +62,12 @@ class RelationOverlap:
     paper: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class RelationsStudy:
+@dataclass(frozen=True, kw_only=True)
+class RelationsStudy(TextFindings):
     """The findings: unrelated pairs, all relations, then each relation by how often it occurs."""
 
-    model: str
-    method: str
-    source: str
-    images: int
-    steps: int
-    seed: int
     threshold: float
     rows: tuple[RelationOverlap, ...]
-    not_placed: int
 
     @property
     def text(self) -> str:
@@ -83,8 +76,8 @@ class RelationsStudy:
     def to_json(self) -> dict[str, Any]:
         """Plain data; what can't be estimated is null."""
         return {
-            **{name: getattr(self, name) for name in ("model", "method", "source", "images")},
-            **{name: getattr(self, name) for name in ("steps", "seed", "threshold", "not_placed")},
+            **self.facts(),
+            "threshold": self.threshold,
             "rows": [
                 {
                     "relation": row.relation,
@@ -215,27 +208,16 @@ def overlaps(dependent: Mask, head: Mask) -> tuple[float, float, float]:
 
 def table(found: RelationsStudy) -> str:
     """The study as text."""
-
     lines = [["relation", "pairs", "mIoD [95 %]", "mIoH [95 %]", "mIoU [95 %]", "paper mIoD/mIoH"]]
     for row in found.rows:
         paper = "-" if row.paper is None else f"{row.paper[0]:.3f}/{row.paper[1]:.3f}"
         numbers = [estimate_text(one) for one in (row.iod, row.ioh, row.iou)]
         lines.append([row.relation, str(row.iod.n), *numbers, paper])
-    return "\n".join(
-        [
-            f"{found.method} on {counted(found.images, 'image')} by {found.model} ({found.source})",
-            "",
-            aligned(lines),
-            "",
-            *notes(
-                f"maps are cut at {found.threshold:g}, once they run from 0 to 1; unrelated pairs "
-                "are counted in both roles; punctuation counts for its own relation alone",
-                f"paper: {THE_PAPER}; Stable Diffusion on captions of COCO",
-                f"{counted(found.not_placed, 'word')} without a map of their own"
-                if found.not_placed
-                else "",
-            ),
-        ]
+    return found.report(
+        aligned(lines),
+        f"maps are cut at {found.threshold:g}, once they run from 0 to 1; unrelated pairs are "
+        "counted in both roles; punctuation counts for its own relation alone",
+        f"paper: {THE_PAPER}; Stable Diffusion on captions of COCO",
     )
 
 

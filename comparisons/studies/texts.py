@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from wordlight.comparisons.datasets.tagged_text import (
 from wordlight.comparisons.datasets.tags_of_scenes import tag_scene
 from wordlight.comparisons.rows.row import check_steps, step_options
 from wordlight.comparisons.runs.options import PATH, TEXT, option, options
+from wordlight.comparisons.studies.results import notes
 from wordlight.comparisons.studies.study import Study, number_of, seed_of, steps_looked_at
 from wordlight.comparisons.wording import counted
 
@@ -42,6 +44,36 @@ class StudyTexts:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFindings:
+    """The findings of a study of tagged texts.
+
+    Attributes:
+        source: of the texts.
+        images: the number of images.
+        steps: the number of steps that the method looked at.
+        not_placed: the number of tagged words without a map of their own.
+    """
+
+    model: str
+    method: str
+    source: str
+    images: int
+    steps: int
+    seed: int
+    not_placed: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return these facts as plain data."""
+        return {one.name: getattr(self, one.name) for one in fields(TextFindings)}
+
+    def report(self, table: str, *told: str) -> str:
+        """Return the text of the study: what was studied, its table, and notes on that."""
+        lost = f"{counted(self.not_placed, 'word')} without a map of their own"
+        title = f"{self.method} on {counted(self.images, 'image')} by {self.model} ({self.source})"
+        return "\n".join([title, "", table, "", *notes(*told, lost if self.not_placed else "")])
 
 
 def texts_of_scenes(backend: Backend, n: int, split: str = "test", seed: int = 0) -> StudyTexts:
