@@ -19,14 +19,19 @@ def subject(one_level: Path) -> Subject:
     return Subject(FlaxBackend.load(one_level))
 
 
-# On the smallest model, since every primitive has to be compiled.
-# DeepLIFT's programs take longest to compile: in the quick suite test_rescale_rule has its parts.
+#: These ask for every primitive, or for DeepLIFT's, whose programs take longest to compile: in the
+#: quick suite test_rescale_rule has its parts.
+SLOW = {
+    "parts-make-up-the-difference",
+    "is-honest-about-its-capabilities",
+    "counts-what-it-is-asked",
+}
+
+
+# On the smallest model, since what is asked for has to be compiled.
 @pytest.mark.parametrize(
     "check",
-    [
-        pytest.param(c, marks=pytest.mark.slow) if str(c) == "parts-make-up-the-difference" else c
-        for c in backend_checks()
-    ],
+    [pytest.param(c, marks=pytest.mark.slow) if str(c) in SLOW else c for c in backend_checks()],
     ids=str,
 )
 def test_conformance(check: Check, subject: Subject) -> None:

@@ -32,13 +32,12 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prompt"),
     [
         ("scenes", "a red circle and two blue squares"),
-        pytest.param(
-            *("things", "a dog to the left of two red buses on the grass"), marks=pytest.mark.slow
-        ),
+        ("things", "a dog to the left of two red buses on the grass"),
     ],
 )
 def test_the_embedded_models(name: str, prompt: str) -> None:

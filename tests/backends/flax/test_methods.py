@@ -134,6 +134,7 @@ def test_the_same_maps_of_other_questions(
     assert np.linalg.norm(values - wanted) <= share * np.linalg.norm(wanted)
 
 
+@pytest.mark.slow
 def test_in_bfloat16(folder: Path, ours: FlaxBackend, trajectory: Trajectory) -> None:
     """A run of float32, through the encoder too: it is no other prompt's for its rounding."""
     half = FlaxBackend.load(folder, dtype="bfloat16")

@@ -91,7 +91,9 @@ def compare_unet(
     [
         pytest.param(models.SD1, (16, 16), id="sd1"),
         pytest.param(models.SD2, (13, 10), id="sd2-odd-sizes"),
-        pytest.param(models.LEVEL_BY_LEVEL, (16, 12), id="sdxl-level-by-level"),
+        pytest.param(
+            *(models.LEVEL_BY_LEVEL, (16, 12)), id="sdxl-level-by-level", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_unet(config: dict[str, Any], grid: tuple[int, int], tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_programs_are_compiled_anew_for_other_shapes_alone(
     assert [name for name in ask("a cross", 1, 2.0, 12.0, images=3) if "_sample" in name]
 
 
+@pytest.mark.slow
 def test_other_numbers_of_images_steps_and_words_compile_nothing(
     small: FlaxBackend, caplog: pytest.LogCaptureFixture
 ) -> None:

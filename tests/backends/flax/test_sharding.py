@@ -62,6 +62,7 @@ def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: 
             assert difference <= tolerance * np.abs(theirs[name]).max(), name
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_what_one_draws(found: Found) -> None:
     """Five images, which eight devices can't share evenly. float32's rounding: batches of another
     size are multiplied in another order."""
@@ -69,12 +70,14 @@ def test_eight_devices_draw_what_one_draws(found: Found) -> None:
     same(found["data"]["arrays"], found["one"]["arrays"], 1e-5)
 
 
+@pytest.mark.slow
 def test_with_whole_weights_devices_have_nothing_to_say_to_each_other(found: Found) -> None:
     """Since each image's two rows lie side by side: in two blocks they'd be on other devices."""
     assert found["data"]["collectives"] == []
     assert len(found["concatenated"]) > 0
 
 
+@pytest.mark.slow
 def test_weights_are_really_cut_up(found: Found) -> None:
     """Over four devices, all but vectors; the same is drawn, with sums in another order."""
     assert found["conv_in"] == ["None", "None", "None", "fsdp"]

@@ -124,6 +124,7 @@ def test_checks_one_by_one(check: Check) -> None:
     check(ToyModel())
 
 
+@pytest.mark.slow
 def test_the_embedded_model_on_torch() -> None:
     check_backend(load("scenes"))
 

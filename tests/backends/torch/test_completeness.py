@@ -38,6 +38,7 @@ def integrated(
     assert (delta.maximum < 0.05).all()
 
 
+@pytest.mark.slow
 def test_integrated_gradients_share_out_the_push(
     scenes: TorchBackend, trajectory: Trajectory
 ) -> None:

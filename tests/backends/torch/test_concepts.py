@@ -225,6 +225,7 @@ def test_one_stream_of_stable_diffusion_3():
     assert 0 < both.shares["<pad>"] < 1
 
 
+@pytest.mark.slow
 def test_conformance_on_joint_attention():
     backend, trajectory = drawn("flux-dev")
     check_attributor(lambda b: ConceptAttention(b, scores="softmax"), [trajectory], backend=backend)

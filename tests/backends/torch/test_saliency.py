@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tests.backends.torch.tiny import build_tiny_pipe
@@ -13,6 +14,7 @@ from wordlight.attribution.words import PromptWords
 from wordlight.backends.torch.backend import TorchBackend
 
 
+@pytest.mark.slow
 def test_probes_come_to_the_row_norms_of_the_jacobian() -> None:
     backend = TorchBackend(build_tiny_pipe().to(torch.float64), steps=2)
     trajectory = backend.sample("two triangles", seed=0, height=16, width=24)

@@ -144,7 +144,8 @@ def kill_after(pid: int, folder: Path, files: float) -> None:
         pass
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 20])
 def test_killed_at_random_moments(launcher, tmp_path, kills):
     kill_at_random(launcher, tmp_path, kills, "fakes")
 
