@@ -153,7 +153,8 @@ class _Lines:
         self._initial = bar.n
 
     def show(self, bar: ProgressBar[Item]) -> None:
-        if time.monotonic() >= self._next:
+        # The last one is the end's.
+        if bar.n != bar.total and time.monotonic() >= self._next:
             self._print(bar, self._left(bar))
             self._next = time.monotonic() + EVERY
 

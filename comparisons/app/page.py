@@ -56,7 +56,7 @@ def build_app(workshop: JobQueue, folder: Path | None = None) -> gr.Blocks:
                     model = gr.Dropdown(
                         list(workshop.models), value=workshop.models[0], label="Model"
                     )
-                    seed = gr.Number(1, label="Seed", precision=0, minimum=0, elem_id="seed")
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
                 with gr.Accordion("More", open=False):
                     negative = gr.Textbox("", label="Negative prompt")
                     with gr.Row():

@@ -26,7 +26,14 @@ def test_a_log_has_a_line_every_ten_seconds_and_one_at_the_end(clock, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "drawing: 20 of 100 images, 10 s, about 40 s left"
     assert lines[-1] == "drawing: 100 of 100 images, 50 s"
-    assert len(lines) == 6
+    assert len(lines) == 5
+
+
+def test_the_last_of_a_log_is_said_once(clock, capsys):
+    with ProgressBar(desc="drawing", total=5, unit="images") as bar:
+        clock[0] = 24.0
+        bar.update(5)
+    assert capsys.readouterr().err == "drawing: 5 of 5 images, 24 s\n"
 
 
 def test_what_was_done_before_does_not_count_for_the_pace(clock, capsys):
