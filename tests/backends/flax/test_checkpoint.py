@@ -37,7 +37,7 @@ def shapes_of(make: Callable[[], torch.nn.Module]) -> dict[str, tuple[int, ...]]
     [
         ("sd-1.5", 686, 859.5),
         ("sd-1.5-inpainting", 686, 859.5),
-        ("sd-2.1", 686, 865.9),
+        pytest.param("sd-2.1", 686, 865.9, marks=pytest.mark.slow),
         pytest.param("sdxl", 1680, 2567.5, marks=pytest.mark.slow),
     ],
 )

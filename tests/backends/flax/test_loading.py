@@ -124,6 +124,7 @@ def test_pytorch_without_jax(tmp_path: Path) -> None:
     assert done.stdout == "torch\n"
 
 
+@pytest.mark.slow
 def test_bfloat16(one_level: Path) -> None:
     values = []
     for dtype in ("float32", "bfloat16"):

@@ -42,11 +42,9 @@ METHODS = [name for name in registry.available() if name != "shuffled-word"]
 QUICK = {
     "daam",
     "self-attention-refined",
-    "goca",
     "gramcol",
     "open-vocabulary",
     "concept-attention",
-    "attention-x-gradient",
     "input-x-gradient",
     "occlusion",
     "regeneration",

@@ -77,6 +77,7 @@ def test_the_text_encoder(model: LoadedModel, outputs: dict[str, np.ndarray]) ->
     assert far(states.pooled, outputs["pooled"]) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_autoencoder(model: LoadedModel, outputs: dict[str, np.ndarray]) -> None:
     scale = model.autoencoder.config.scaling_factor  # their pipelines', not their networks'
     pixels = model.autoencoder.decode(scale * last(outputs["latents"]))

@@ -50,6 +50,7 @@ def test_a_trajectory_of_flax_is_attributed_on_torch(
     assert np.linalg.norm(one - two) <= 1e-4 * np.linalg.norm(two)
 
 
+@pytest.mark.slow
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["study", "parity", str(folder), "--method", "daam", "--method", "occlusion", "-n", "1"]
     line += ["--prompt", "a red circle"]

@@ -130,6 +130,7 @@ def test_a_guided_run_is_diffusers_own(
     assert np.abs(maps[0] - maps[1]).max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_methods_hold_the_added_conditioning(backend: FlaxBackend) -> None:
     run = backend.sample(PROMPT, seed=3, steps=5, **RUN)
     assert run.guidance_scale == 5.0
