@@ -45,7 +45,8 @@ class _Chain(WithSelfAttention):
         self, cross: AttentionMeans, within: AttentionMeans, trajectory: Trajectory
     ) -> Maps:
         attention, grid = self._attention(cross, within)
-        return resize(self._visits(attention).reshape(-1, *grid), trajectory.grid)
+        visits = self._visits(attention).reshape(-1, *grid)
+        return np.asarray(resize(visits, trajectory.grid), np.float64)
 
     def _visits(self, attention: Matrix) -> Matrix:
         """The tokens' maps, ``(tokens, places)``, from the attention of the places."""

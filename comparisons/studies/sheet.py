@@ -32,15 +32,15 @@ def write_sheet(path: Path, drawings: Sequence[Drawing]) -> None:
     rows = -(-len(drawings) // _COLUMNS)
     figure = Figure(figsize=(_COLUMNS * 1.75, rows * 2.35), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
-    for cell, drawing in zip(cells, drawings, strict=False):
-        cell.imshow(drawing.image, interpolation="nearest")
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, drawing in zip(axes, drawings, strict=False):
+        axis.imshow(drawing.image, interpolation="nearest")
         mark, colour = ("✓", "#186a3b") if drawing.right else ("✗", "#a93226")
         text = textwrap.fill(f"{mark} {drawing.prompt}", 27)
         # Four lines hold the longest prompt, so that all images stay in line.
         lines = text.split("\n")
         text = "\n".join([*[" "] * (4 - len(lines)), *lines])
-        cell.set_title(text, fontsize=7, color=colour, loc="left")
+        axis.set_title(text, fontsize=7, color=colour, loc="left")
     write_atomically(path, figure_png(figure))

@@ -95,11 +95,6 @@ class Dispatch(Generic[Task, Worker]):
         """The number of workers."""
         return len(self._held)
 
-    @property
-    def busy(self) -> bool:
-        """True if some worker has a task."""
-        return any(self._held.values())
-
     def _next(self) -> Task | None:
         if self._again:
             return self._again.popleft()
