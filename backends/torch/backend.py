@@ -330,7 +330,7 @@ class TorchBackend(Backend):
                 made = self.to_numpy(self.model.call(latents, time, text, told))[0]
             if made.shape != wanted.shape:
                 return math.inf
-            size = max(float(np.linalg.norm(wanted)), np.finfo(np.float32).tiny)
+            size = max(float(np.linalg.norm(wanted)), float(np.finfo(np.float32).tiny))
             apart.append(float(np.linalg.norm(made - wanted)) / size)
         return max(apart)
 
