@@ -315,13 +315,14 @@ def _trajectory(
         say(f"showing {arguments.image} to the model at {width}x{height} pixels")
         return picture.trajectory(backend, arguments.prompt, seed=arguments.seed)
     say("drawing the image")
-    return backend.sample(
+    drawn: Trajectory = backend.sample(
         arguments.prompt,
         seed=arguments.seed,
         negative_prompt=arguments.negative_prompt,
         height=arguments.height,
         width=arguments.width,
     )
+    return drawn
 
 
 @dataclass(frozen=True, eq=False)
