@@ -22,7 +22,7 @@ from wordlight.comparisons.datasets.dataset import (
     DatasetError,
     ListedItem,
 )
-from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.datasets.images.image_set import ImageSet, check_numbers
 from wordlight.comparisons.datasets.item import Category, DatasetItem
 from wordlight.comparisons.datasets.judged import judged_item, resized_image
 from wordlight.comparisons.store.cells import DamagedFileError
@@ -84,10 +84,7 @@ class DatasetImages(ImageSet):
         redraw: bool = False,
         whole: bool = False,
     ) -> None:
-        if n < (0 if whole and split == "calibration" else 1):
-            raise ValueError(f"at least one image of the {split} split is needed, not {n}")
-        if seed < 0:
-            raise ValueError(f"the seed must be 0 or more, not {seed}")
+        check_numbers(split, n, seed, least=0 if whole and split == "calibration" else 1)
         self.dataset = dataset
         self.backend = backend
         self.split = split

@@ -15,7 +15,7 @@ from wordlight.backends.prompted_data import PromptedData, data_of
 from wordlight.backends.prompts import check_split
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.datasets import DatasetItem, scene_item
-from wordlight.comparisons.datasets.images.image_set import ImageSet
+from wordlight.comparisons.datasets.images.image_set import ImageSet, check_numbers
 from wordlight.comparisons.store.cells import DamagedFileError
 
 #: Images drawn at once. Fixed, so that a resumed run draws in the same company.
@@ -49,10 +49,7 @@ class GeneratedScenes(ImageSet):
     ) -> None:
         data = data_of(backend.model_id) if data is None else data
         check_split(split, data.splits)
-        if n < (0 if split == "calibration" else 1):
-            raise ValueError(f"at least one image of the {split} split is needed, not {n}")
-        if seed < 0:
-            raise ValueError(f"the seed must be 0 or more, not {seed}")
+        check_numbers(split, n, seed, least=0 if split == "calibration" else 1)
         self.backend = backend
         self.data = data
         self.split = split

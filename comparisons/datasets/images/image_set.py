@@ -119,3 +119,11 @@ class ImageSet(ABC):
             self.path(index, folder).unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def check_numbers(split: str, n: int, seed: int, *, least: int) -> None:
+    """Raise ValueError for fewer than ``least`` images of a split, and for a negative seed."""
+    if n < least:
+        raise ValueError(f"at least one image of the {split} split is needed, not {n}")
+    if seed < 0:
+        raise ValueError(f"the seed must be 0 or more, not {seed}")
