@@ -69,7 +69,9 @@ from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.text_encoding import (
     earlier_layers,
     encode_input_embeddings,
+    encode_joined,
     input_embeddings,
+    joined_encoders,
     takes_input_embeddings,
 )
 from wordlight.backends.torch.thread_settings import settings_of_thread
@@ -213,7 +215,7 @@ class TorchBackend(Backend):
         parts = (*self.model.modules, *self._text_encoders)
         return {
             "concept_attention": lambda: self.model.family.joint,
-            "encode_from": lambda: self._resumed_encoder is not None,
+            "encode_from": lambda: bool(self._resumed_encoders),
             "decode": lambda: hasattr(pipe.vae, "decode"),
             "randomized": lambda: (
                 bool(self._text_encoders)
@@ -557,35 +559,46 @@ class TorchBackend(Backend):
         return 1 - level, level
 
     @property
-    def _resumed_encoder(self) -> torch.nn.Module | None:
-        """The text encoder that can be run from its input embeddings on."""
+    def _resumed_encoders(self) -> tuple[torch.nn.Module, ...]:
+        """The text encoders that can be run from their input embeddings on."""
         name = self.model.family.encoder
         if name is None and takes_input_embeddings(self.pipe):
             name = "text_encoder"
-        return None if name is None else getattr(self.pipe, name)
+        return joined_encoders(self.pipe) if name is None else (getattr(self.pipe, name),)
 
     def _token_embeddings(self, text: str) -> Array:
-        ids = self.model.family.tokens(self.pipe, text, allow_cut=True).ids
-        return input_embeddings(self._resumed_encoder, torch.tensor(ids)).to(self.model.device)
+        tokens = self.model.family.tokens(self.pipe, text, allow_cut=True)
+        encoders = self._resumed_encoders
+        found = [input_embeddings(one, torch.tensor(tokens.ids)) for one in encoders]
+        if encoders[-1] is getattr(self.pipe, "text_encoder_2", None) and len(encoders) > 1:
+            # Its tokenizer differs from the first one's in its padding alone.
+            padding = torch.tensor([self.pipe.tokenizer_2.pad_token_id])
+            found[-1] = found[-1].clone()
+            found[-1][list(tokens.positions("pad"))] = input_embeddings(encoders[-1], padding)
+        return torch.cat(found, -1).to(self.model.device)
+
+    def _encoded_from(self, token_embeddings: torch.Tensor) -> torch.Tensor:
+        encoders = self._resumed_encoders
+        if joined_encoders(self.pipe):
+            return encode_joined(encoders, token_embeddings)
+        return encode_input_embeddings(encoders[0], token_embeddings)
 
     @in_precision
     def _encode_from(self, token_embeddings: Array) -> Conditioning:
-        return Conditioning(encode_input_embeddings(self._resumed_encoder, token_embeddings))
+        return Conditioning(self._encoded_from(token_embeddings))
 
     @in_precision
     def _encode_from_jvp(
         self, token_embeddings: Array, tangents: Array
     ) -> tuple[Conditioning, Array]:
-        def encode(embeddings: torch.Tensor) -> torch.Tensor:
-            return encode_input_embeddings(self._resumed_encoder, embeddings)
-
-        states, changes = forward_products(encode, token_embeddings, tangents, _JVP_CHUNK)
+        states, changes = forward_products(
+            self._encoded_from, token_embeddings, tangents, _JVP_CHUNK
+        )
         return Conditioning(states), changes
 
     @in_precision
     def _encode_from_parts(self, token_embeddings: Array, baseline: Array, parts: Array) -> Array:
-        encode = functools.partial(encode_input_embeddings, self._resumed_encoder)
-        return rescaled_parts(encode, token_embeddings, baseline, parts)
+        return rescaled_parts(self._encoded_from, token_embeddings, baseline, parts)
 
     @in_precision
     def _decode(self, latents: Array) -> Array:

@@ -80,6 +80,8 @@ class Denoiser:
         part: the attribute of a pipeline that holds one.
         latents, time, text: the arguments that latents, timestep and text embeddings go in by.
         more_text: further arguments that text embeddings go in by.
+        words: the argument of the pipeline's call that these are made of, if it is given; else they
+            are made of ``prompt``.
         layout: the positions of text and picture, of module and ``told``.
         unpack: the picture's latents ``(rows, channels, height, width)``, of a video with an axis
             for frames before the height, of module and ``told``.
@@ -134,6 +136,7 @@ class Denoiser:
     time: str = "timestep"
     text: str = "encoder_hidden_states"
     more_text: tuple[str, ...] = ()
+    words: str = "prompt"
     layout: Callable[[Any, CallArguments], Layout]
     unpack: Callable[[Any, CallArguments], torch.Tensor]
     pack: Callable[[Any, torch.Tensor, CallArguments], Any]

@@ -560,7 +560,8 @@ FAMILIES: tuple[Denoiser, ...] = (
         empty_is_negative=_pushes_from_empty,
     ),
     _SD_3,
-    replace(_FLUX, encoder="text_encoder_2", lacks={}),
+    # T5 reads the second prompt; CLIP's pooled embedding alone is of the first.
+    replace(_FLUX, words="prompt_2", encoder="text_encoder_2", lacks={}),
     replace(
         _FLUX,
         name="Flux.2",

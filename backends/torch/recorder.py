@@ -379,8 +379,9 @@ class _Running:
                 )
         if (why := model.family.refused(arguments)) is not None:
             raise ValueError(why)
-        call.prompts = _as_list(arguments.get("prompt"))
-        negative = _as_list(arguments.get("negative_prompt"))
+        words = model.family.words
+        call.prompts = _as_list(arguments.get(words) or arguments.get("prompt"))
+        negative = _as_list(arguments.get(f"negative_{words}") or arguments.get("negative_prompt"))
         if negative is not None and len(negative) == 1:
             negative = negative * len(call.prompts or [])
         call.negative_prompts = negative

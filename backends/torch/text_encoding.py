@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 
 def takes_input_embeddings(pipe: Any) -> bool:
@@ -23,11 +24,34 @@ def takes_input_embeddings(pipe: Any) -> bool:
     )
 
 
+def joined_encoders(pipe: Any) -> tuple[torch.nn.Module, ...]:
+    """The CLIP encoders whose states before the last layer, side by side, are what a pipeline
+    encodes, as Stable Diffusion XL's; none where a pipeline's embeddings come about otherwise."""
+    if not hasattr(pipe, "unet") or getattr(pipe, "text_encoder_2", None) is None:
+        return ()
+    encoders = (getattr(pipe, "text_encoder", None), pipe.text_encoder_2)
+    found = tuple(one for one in encoders if one is not None)
+    kinds = (CLIPTextModel, CLIPTextModelWithProjection)
+    return found if all(isinstance(one, kinds) for one in found) else ()
+
+
 def input_embeddings(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
     """The token embeddings of ids ``(tokens,)``, before positions are added."""
     table = text_encoder.get_input_embeddings()
     embeddings: torch.Tensor = table(ids.to(table.weight.device))
     return embeddings
+
+
+def encode_joined(encoders: Sequence[Any], embeddings: torch.Tensor) -> torch.Tensor:
+    """The states of ``joined_encoders`` for the input embeddings of all, side by side."""
+    widths = [encoder.config.hidden_size for encoder in encoders]
+    if embeddings.shape[-1] != sum(widths):
+        raise ValueError(
+            f"input embeddings must be (batch, tokens, {sum(widths)} channels), not "
+            f"{tuple(embeddings.shape)}"
+        )
+    parts = zip(encoders, embeddings.split(widths, -1), strict=True)
+    return torch.cat([encode_input_embeddings(*part, layer=-2) for part in parts], -1)
 
 
 @torch.no_grad()
@@ -40,9 +64,11 @@ def earlier_layers(text_encoder: CLIPTextModel, ids: torch.Tensor) -> list[torch
     return [encoder.final_layer_norm(state)[0] for state in reversed(states)]
 
 
-def encode_input_embeddings(text_encoder: Any, embeddings: torch.Tensor) -> torch.Tensor:
+def encode_input_embeddings(
+    text_encoder: Any, embeddings: torch.Tensor, *, layer: int | None = None
+) -> torch.Tensor:
     """The last hidden states of CLIP's or T5's encoder, ``(batch, tokens, channels)``, of as many
-    input embeddings.
+    input embeddings; of another layer of CLIP's, before its final norm, if ``layer`` is given.
 
     The model runs as it is, causal mask, positions, LoRA and final norm included: for this one
     call CLIP's token table gives the embeddings instead of its own.
@@ -71,7 +97,8 @@ def encode_input_embeddings(text_encoder: Any, embeddings: torch.Tensor) -> torc
     try:
         # Which ids they are decides nothing but the pooled output, which isn't used.
         ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
-        states: torch.Tensor = text_encoder(ids, attention_mask=None)[0]
+        made = text_encoder(ids, attention_mask=None, output_hidden_states=layer is not None)
+        states: torch.Tensor = made[0] if layer is None else made.hidden_states[layer]
     finally:
         handle.remove()
     return states

@@ -92,7 +92,7 @@ def streams_of(
             f"{type(pipe).__name__} has several text encoders, and which of their tokens its "
             f"{names[0]} attends to isn't known"
         )
-    for name in ("prompt_2", "prompt_3"):
+    for name in ("prompt_2", "prompt_3", "prompt_4"):
         other = options.get(name)
         if other and other not in (prompt, [prompt]) and read is not _flux:
             raise ValueError(

@@ -184,9 +184,10 @@ def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, t
 _OTHERWISE = ("prompt_embeds", "clip_skip")
 #: What a call is told that is not of its text alone.
 _NOT_OF_TEXT = (
-    "self prompt prompt_embeds pooled_prompt_embeds prompt_attention_mask prompt_embeds_mask "
-    "latents generator output_type return_dict num_inference_steps num_images_per_prompt timesteps "
-    "sigmas callback callback_steps callback_on_step_end callback_on_step_end_tensor_inputs "
+    "self prompt prompt_2 prompt_3 prompt_4 prompt_embeds pooled_prompt_embeds "
+    "prompt_attention_mask prompt_embeds_mask latents generator output_type return_dict "
+    "num_inference_steps num_images_per_prompt timesteps sigmas callback callback_steps "
+    "callback_on_step_end callback_on_step_end_tensor_inputs "
     "ip_adapter_image ip_adapter_image_embeds"
 ).split()
 
@@ -263,12 +264,18 @@ def trajectories_of(
                 weights=call.weights,
                 hooks=", ".join(call.hooks),
                 predictions=np.stack([backend.to_numpy(one[k]) for one in call.predictions]),
-                encoded_otherwise=next(
-                    (n for n in _OTHERWISE if call.arguments.get(n) is not None), None
-                ),
+                encoded_otherwise=_encoded_otherwise(call),
             )
         )
     return made
+
+
+def _encoded_otherwise(call: Call) -> str | None:
+    """The argument of a call that made other embeddings than the prompt alone does."""
+    second = call.arguments.get("prompt_2")
+    if second and second != call.arguments.get("prompt"):
+        return "prompt_2"
+    return next((name for name in _OTHERWISE if call.arguments.get(name) is not None), None)
 
 
 def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> Tokens:
@@ -288,7 +295,7 @@ def _negative_tokens(backend: TorchBackend, call: Call, prompt: str | None) -> T
         for name, value in call.arguments.items()
         if not name.startswith(("prompt", "negative_prompt"))
     }
-    others = (call.arguments.get(f"negative_prompt_{number}") for number in (2, 3))
+    others = (call.arguments.get(f"negative_prompt_{number}") for number in (2, 3, 4))
     if any(other not in (None, prompt, [prompt]) for other in others):
         return None
     length = int(call.negative_embeddings.shape[1])

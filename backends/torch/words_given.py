@@ -31,13 +31,11 @@ def check_words_given(backend: TorchBackend, call: Call, prompts: Sequence[str])
     Raises ValueError where the pipeline was given other words, or embeddings that were made of
     other words: mark-up such as ``(red:1.3)`` shifts all that follow.
     """
-    given = call.arguments.get("prompt")
-    if given is not None:
-        words = [given] if isinstance(given, str) else list(given)
-        if words != list(prompts):
+    if call.prompts is not None:
+        if call.prompts != list(prompts):
             raise ValueError(
-                f"the pipeline was given the words {words}, and prompts= names {list(prompts)}: "
-                "leave prompts out where the pipeline is given words"
+                f"the pipeline was given the words {call.prompts}, and prompts= names "
+                f"{list(prompts)}: leave prompts out where the pipeline is given words"
             )
         return
     assert call.embeddings is not None
@@ -65,8 +63,10 @@ def _check(backend: TorchBackend, prompt: str, embeddings: torch.Tensor) -> None
             n_others = _n_of_others(_share_of_others(embeddings, basis)[:last])
             if n_others < best:
                 best, layer = n_others, index
-    if best and layer is not None and _counts_for_less(backend, prompt, embeddings[:last], layer):
-        return
+    if best and layer is not None and backend.model.family.feature_maps:
+        n_text = max(tokens.positions("text"), default=0) + 1
+        if _counts_for_less(backend, prompt, embeddings[:last], layer, n_text):
+            return
     if best:
         raise ValueError(
             f"the embeddings that the pipeline was given don't fit the words {prompt!r}: at {best} "
@@ -79,9 +79,11 @@ def _n_of_others(shares: torch.Tensor) -> int:
     return int((shares > _MOST_APART).sum())
 
 
-def _counts_for_less(backend: TorchBackend, prompt: str, given: torch.Tensor, layer: int) -> bool:
-    """Return whether embeddings ``(positions, channels)`` are those of a prompt some phrases of
-    which count for less.
+def _counts_for_less(
+    backend: TorchBackend, prompt: str, given: torch.Tensor, layer: int, n_text: int
+) -> bool:
+    """Return whether embeddings ``(positions, channels)`` are those of a prompt, whose text has the
+    first ``n_text`` positions, some phrases of which count for less.
 
     The text encoder looks back alone, so the first position that isn't explained yet begins such a
     phrase; its end is the one that explains the positions behind it furthest.
@@ -102,7 +104,7 @@ def _counts_for_less(backend: TorchBackend, prompt: str, given: torch.Tensor, la
         if not _n_of_others(shares):
             return True
         start, found = _first_of_others(shares), []
-        for stop in range(start + 1, len(given)):
+        for stop in range(start + 1, n_text + 1):
             with _unseen(encoders, slice(start, stop)):
                 phrase = encoded(prompt)
             left = _share_of_others(given, [*basis, phrase])

@@ -12,9 +12,11 @@ from diffusers import StableDiffusionPipeline
 
 from tests.backends.torch.test_tracing import hooks_of
 from tests.backends.torch.tiny import build_tiny_pipe
+from wordlight.attribution import IntegratedGradients
 from wordlight.backends import load
 from wordlight.backends.backend import MissingCapabilityError
 from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.torch.tiny import build_tiny
 
 PROMPT = "a red circle and two blue triangles"
 
@@ -109,6 +111,32 @@ def test_the_encoder_is_left_as_it_was(backend: TorchBackend) -> None:
     finally:
         handle.remove()
     assert not table._forward_hooks
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sdxl-refiner"])
+def test_encoders_side_by_side_are_run_from_their_inputs(family: str) -> None:
+    """Stable Diffusion XL's, whose tokenizers pad otherwise; the refiner has the second alone."""
+    joined = TorchBackend(build_tiny(family).to(torch.float64))
+    with joined.no_gradients():
+        both = torch.stack([joined.token_embeddings(text) for text in (PROMPT, "")])
+        wanted = joined.encode([PROMPT, ""]).embeddings
+        torch.testing.assert_close(joined.encode_from(both).embeddings, wanted)
+        point, tangents = both[:1], torch.randn(2, *both.shape[1:], dtype=torch.float64)
+        _, changes = joined.encode_from_jvp(point, tangents)
+        slopes = differences(lambda p: joined.encode_from(p).embeddings, point, tangents)
+    # Central differences, as above.
+    assert (changes - slopes).norm() / slopes.norm() < 1e-7
+    with pytest.raises(ValueError, match=r"must be \(batch, tokens, \d+ channels\)"):
+        joined.encode_from(point[..., 1:])
+
+
+def test_tokens_of_two_encoders_are_explained() -> None:
+    """At the encoders' inputs the shares of all players still add up to the push."""
+    joined = TorchBackend(build_tiny("sdxl"))
+    method = IntegratedGradients(joined, steps=1, n_steps=16, wrt="tokens")
+    run = joined.sample("a red circle", seed=0, steps=2, height=32, width=32)
+    _, delta = method.attribute(run, return_convergence_delta=True)
+    assert delta.error < 0.02
 
 
 def test_an_encoder_that_masks_padding_is_refused(fresh_pipe: StableDiffusionPipeline) -> None:

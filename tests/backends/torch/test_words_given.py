@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.backends.torch.tiny import build_tiny_pipe
 from wordlight import trace
 from wordlight.attribution import DAAM
-from wordlight.backends.torch.tiny import build_tiny
+from wordlight.backends.torch.tiny import build_tiny, draw_tiny
 
 PROMPT = "a red circle and a blue square"
 
@@ -88,3 +89,20 @@ def test_weights_above_and_below_one_fit(build: Callable[[], Any]) -> None:
     ):
         with pytest.raises(ValueError, match="don't fit the words"):
             traced(pipe, embeddings, others)
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "second"), [("flux-dev", "a dog", PROMPT), ("sd3", PROMPT, PROMPT)]
+)
+def test_a_second_prompt_is_that_of_its_encoder(family: str, prompt: str, second: str) -> None:
+    """Flux's T5 reads the second prompt, if there is one: the words are its; and the empty prompt's
+    embeddings have neither's words in them."""
+    pipe = build_tiny(family)
+    with trace(pipe) as run:
+        draw_tiny(family, pipe, prompt, prompt_2=second)
+        draw_tiny(family, pipe, PROMPT)
+    told, plain = run.trajectories
+    assert told.prompt == PROMPT
+    np.testing.assert_array_equal(told.embeddings, plain.embeddings)
+    np.testing.assert_array_equal(told.empty_embeddings, plain.empty_embeddings)
+    assert told.tokens == plain.tokens
