@@ -103,7 +103,8 @@ def _counts_for_less(
     for _ in range(_MOST_PHRASES if encoders else 0):
         if not _n_of_others(shares):
             return True
-        start, found = _first_of_others(shares), []
+        start = _first_of_others(shares)
+        found: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
         for stop in range(start + 1, n_text + 1):
             with _unseen(encoders, slice(start, stop)):
                 phrase = encoded(prompt)
