@@ -20,7 +20,9 @@ import ray
 from tests.comparisons.dataset_files import save
 from tests.comparisons.datasets.test_datasets_with_torch import shape_words, two_objects
 from tests.comparisons.fakes import FakeBackend
+from tests.comparisons.studies.test_daam_paper import given, typed  # noqa: F401
 from wordlight.comparisons import compare
+from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.runs.bench import Bench
 from wordlight.comparisons.runs.executors import make_executor, on_ray
 from wordlight.comparisons.runs.plan import Plan
@@ -219,3 +221,36 @@ def test_a_run_that_was_begun_here_is_finished_on_a_cluster_that_is_named(in_pro
     nowhere = do("--executor", "ray", "--address", "127.0.0.1:1")
     assert nowhere.returncode == 2
     assert len(nowhere.stderr.strip().splitlines()) == 1
+
+
+@marked
+def test_a_paper_s_tables_that_were_begun_here_are_finished_on_ray(
+    given,  # noqa: F811
+    tmp_path,
+    capsys,
+    monkeypatch,
+):
+    """Drawing and maps: of one image nothing is left, of another its maps."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    assert main(typed(given, out)) == 0
+    found = json.loads(capsys.readouterr().out)
+    files = {path: path.stat().st_mtime_ns for path in (out / "run").rglob("*") if path.is_file()}
+    samples = sorted(path.name for path in (out / "run/cells/torch").iterdir())
+    assert len(samples) == 3
+
+    def of(sample):
+        return [path for path in files if sample in (path.stem, path.parent.name)]
+
+    gone = of(samples[0]) + [path for path in of(samples[1]) if path.stem == "daam"]
+    assert {path.suffix for path in gone} >= {".parquet", ".safetensors"}
+    for path in gone:
+        path.unlink()
+    (out / "daam.html").unlink()
+    assert main(typed(given, out, "captions.txt", "--executor", "ray", "--workers", "1")) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert (out / "daam.html").is_file()
+    assert all(path.is_file() for path in gone)
+    kept = of(samples[2])
+    assert kept
+    assert all(path.stat().st_mtime_ns == files[path] for path in kept)
