@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 # What `make demo` runs, in one place.
-DEMO := $(BIN)/wordlight compare --model scenes --out out/demo
+DEMO := $(BIN)/wordlight compare --config docs/demo.toml --out out/demo
 
 # One thread a worker: two workers on two cores, and results that don't depend on the machine. Each
 # worker gets half of the tests in their order, so that a file's share what they have trained or
@@ -113,7 +113,6 @@ cards: install ## remake the pictures of the models' cards
 		$(BIN)/python training/curves.py training/$$model --to docs/images/$$model-training.png \
 			|| exit 1; \
 	done
-	$(BIN)/python docs/make_nouns_picture.py
 
 # Everything in docs/ that is measured or drawn: some hours on one core.
 figures: demo-page viewer-picture methods findings studies cards docs ## remake every figure and table of docs/

@@ -21,13 +21,13 @@ def main() -> None:
         page.show(1200, dark=True, height=800)
         page.open(file)
         page.wait_for("document.querySelector('.wl[data-ready]')")
-        for word in ("square", "circle"):
+        for word in ("dog", "bus"):
             number = page.evaluate(
                 "[...document.querySelectorAll('.wl-text')]"
                 f".find((e) => e.textContent === '{word}').dataset.word"
             )
             page.click(f".wl-text[data-word='{number}']")
-        for control, value in (("threshold", "75"), ("rank", "share")):
+        for control, value in (("opacity", "45"), ("threshold", "70"), ("rank", "share")):
             page.evaluate(
                 f"(() => {{ const e = document.querySelector('[data-control={control}]');"
                 f" e.value = '{value}'; e.dispatchEvent(new Event('input'));"

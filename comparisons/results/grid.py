@@ -103,7 +103,7 @@ def _name(item: DatasetItem, scored: ScoredWord) -> str:
     text = scored.word.text
     if len(scored.word.spans) > 1:
         return f"“{text}”"
-    times = sum(word.text == text for word in PromptWords.of(item.trajectory.tokens).words)
+    times = len(PromptWords.of(item.trajectory.tokens).occurrences(text))
     return f"“{text}”" if times == 1 else f"“{text}” ({scored.word.occurrence + 1} of {times})"
 
 
