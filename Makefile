@@ -47,8 +47,8 @@ compare-all: install
 	$(BIN)/wordlight compare $(IMAGES) --method regeneration --method shuffled-word \
 		-o $(MEASURED)/regeneration
 
-# All methods on two hundred images of `scenes` (some eighty minutes on one core), and most on forty of
-# `things` and of `things-dit`: docs/leaderboard-MODEL.toml. What pages quote is of
+# All methods on two hundred images of `scenes` (some eighty minutes on one core), most on two hundred of
+# `things-dit` (ninety, beside other work) and on forty of `things`: docs/leaderboard-MODEL.toml. What pages quote is of
 # these. All comparisons go on where they were stopped. To try it on fewer images:
 #     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
 #         LEADERBOARD=out/few-leaderboard LAYERS="-n 16 --calibration 8" BOTH="-n 8 --calibration 8"
