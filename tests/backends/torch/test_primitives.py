@@ -133,7 +133,8 @@ def test_encoders_side_by_side_are_run_from_their_inputs(family: str) -> None:
 def test_tokens_of_two_encoders_are_explained() -> None:
     """At the encoders' inputs the shares of all players still add up to the push."""
     joined = TorchBackend(build_tiny("sdxl"))
-    method = IntegratedGradients(joined, steps=1, n_steps=16, wrt="tokens")
+    # 8, 16, 32 and 64 nodes are 13, 3, 0.8 and 0.03 % off.
+    method = IntegratedGradients(joined, steps=1, n_steps=32, wrt="tokens")
     run = joined.sample("a red circle", seed=0, steps=2, height=32, width=32)
     _, delta = method.attribute(run, return_convergence_delta=True)
     assert delta.error < 0.02

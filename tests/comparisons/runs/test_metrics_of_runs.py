@@ -75,7 +75,8 @@ def test_one_run_judges_both_kinds(whole):
     assert not whole.has("regeneration", "miou@best")
     assert whole.standing("regeneration", "removal-iou") is None
     assert whole.estimate("regeneration", "removal-iou").mean == 1
-    assert "1.000 [1.000, 1.000] reference" in text
+    # Of three images that are all right, a share of 0.29 can't be ruled out (0.025 ** (1 / 3)).
+    assert "1.000 [0.292, 1.000] reference" in text
     first = text.split("Other metrics")[0]
     assert "regeneration" not in first
     page = write_report(whole.out).read_text("utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from wordlight.backends.prompted_data import SCENES, THINGS, PromptedData
 from wordlight.backends.things.segment import FoundThing, Segmentation
 from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.cli.main import main
-from wordlight.comparisons.studies.following import _share, study_following
+from wordlight.comparisons.studies.following import study_following
 
 
 class Renderer(ToyBackend):
@@ -135,13 +134,3 @@ def test_an_unknown_split_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["study", "following", "-n", "1", "--data", "things", "--split", "dev"]
     assert main(asked) == 2
     assert "unseen-style, unseen-pairs, look-alikes" in capsys.readouterr().err
-
-
-def test_no_interval_of_a_share_leaves_it():
-    answers = [1.0] * 9 + [0.0]
-    names = [str(i) for i in range(10)]
-    found = _share(names, answers)
-    # The t interval of 9 in 10 is 0.9 +- 2.262 sqrt(0.09 / 9).
-    assert (found.low, found.high) == (pytest.approx(0.9 - 0.2262, abs=1e-4), 1.0)
-    assert _share(names, [1.0 - a for a in answers]).low == 0.0
-    assert math.isnan(_share(["0"], [1.0]).high)
