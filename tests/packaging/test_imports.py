@@ -60,6 +60,7 @@ def test_no_framework_is_loaded_before_it_is_needed(module, tmp_path):
     assert not loaded & set(FRAMEWORKS)
 
 
+@pytest.mark.slow
 def test_the_look_sees_one_framework_and_not_the_other(tmp_path):
     loaded = imported("wordlight.backends.torch.backend", tmp_path)
     assert "torch" in loaded

@@ -144,6 +144,7 @@ def test_bfloat16(one_level: Path) -> None:
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
+@pytest.mark.slow
 def test_another_scheduler(pndm: Path) -> None:
     models.change(pndm / "scheduler" / "scheduler_config.json", skip_prk_steps=True)
     with pytest.raises(ModelLoadError, match=r"PNDMScheduler.*scheduler='ddim'"):

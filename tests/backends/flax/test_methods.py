@@ -45,7 +45,6 @@ QUICK = {
     "gramcol",
     "open-vocabulary",
     "concept-attention",
-    "input-x-gradient",
     "occlusion",
     "regeneration",
 }

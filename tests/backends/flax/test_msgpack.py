@@ -187,6 +187,7 @@ def test_files_that_are_damaged(unet_folder: Path, content: bytes, message: str)
         load_network(unet_folder, UNetConfig.read, UNet)
 
 
+@pytest.mark.slow
 def test_shards(unet_folder: Path) -> None:
     """transformers cut up large ones; an index names only what lies beside it."""
     whole = load_network(unet_folder, UNetConfig.read, UNet)

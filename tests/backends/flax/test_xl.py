@@ -144,6 +144,7 @@ def test_methods_hold_the_added_conditioning(backend: FlaxBackend) -> None:
         backend.denoise(backend.asarray(run.latents[:1]), 1.0, Conditioning(run.embeddings[None]))
 
 
+@pytest.mark.slow
 def test_a_prompt_without_a_word_is_still_of_the_run_s_size(
     backend: FlaxBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def assert_equal_to_the_bit(one: Path, other: Path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.slow
 def test_a_resumed_run_is_the_unbroken_one_to_the_bit(unbroken, broken, stage):
     assert_equal_to_the_bit(unbroken / f"{stage}.safetensors", broken / f"{stage}.safetensors")
     lines = [json.loads(line) for line in (broken / f"{stage}.jsonl").read_text().splitlines()]

@@ -130,6 +130,7 @@ def test_encoders_side_by_side_are_run_from_their_inputs(family: str) -> None:
         joined.encode_from(point[..., 1:])
 
 
+@pytest.mark.slow
 def test_tokens_of_two_encoders_are_explained() -> None:
     """At the encoders' inputs the shares of all players still add up to the push."""
     joined = TorchBackend(build_tiny("sdxl"))

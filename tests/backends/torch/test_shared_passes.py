@@ -57,7 +57,7 @@ def rows_of_passes(backend: TorchBackend) -> Iterator[list[int]]:
         (DAAM, {}),
         (SelfAttentionRefined, {"steps": 1}),
         (Occlusion, {"steps": 1}),
-        (InputXGradient, {"steps": 1}),
+        pytest.param(InputXGradient, {"steps": 1}, marks=pytest.mark.slow),
         pytest.param(InputXGradient, {"steps": 1, "wrt": "tokens"}, marks=pytest.mark.slow),
     ],
 )

@@ -105,6 +105,7 @@ def test_a_pixel_ranks_the_words(browser, address):
     assert ranked.inner_text() != before
 
 
+@pytest.mark.slow
 def test_a_closed_page_frees_the_line(browser, address):
     gone, stays = User(browser, address), User(browser, address)
     gone.ask("a red circle", 200)
