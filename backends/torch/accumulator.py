@@ -62,7 +62,7 @@ class AttentionAccumulator:
         n_steps: int,
     ) -> None:
         heads, keep = self.query.heads, self.query.keep
-        # A measure is of less where autocast made it.
+        # Autocast may have computed them in half precision.
         probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
         if heads is not None:
             probs = probs[:, :, list(heads)]

@@ -11,8 +11,8 @@ from wordlight.comparisons.metrics.shown_map import Map, Mask, check
 def average_precision(values: Map, mask: Mask) -> float:
     """Area under the precision-recall curve of the raw map's pixels, 0 to 1.
 
-    The step sum of precision times gained recall, as scikit-learn's, whose checks take most of its
-    time. Equal values count together, so a constant map gets the mask's share of the image.
+    The step sum of precision times gained recall, as scikit-learn's. Equal values count together,
+    so a constant map gets the mask's share of the image.
     """
     check(values, mask)
     order = np.argsort(values, axis=None)[::-1]

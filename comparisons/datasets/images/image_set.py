@@ -91,6 +91,7 @@ class ImageSet(ABC):
                 item = self.item(index, folder)
                 if item is not None:
                     yield item
+        self.report_left_out()
 
     @property
     def given(self) -> bool:

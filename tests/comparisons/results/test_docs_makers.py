@@ -18,7 +18,7 @@ from tests.comparisons.fakes import Complement, FakeBackend, Planted
 from wordlight.comparisons import compare
 from wordlight.comparisons.results.finished_run import FinishedRun
 
-# Of pages that are made by hand now and then; what they read is tested beside it.
+# They make pages of docs/, which no user runs; the quick suite tests the runs that they read.
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[3] / "docs"
