@@ -39,6 +39,7 @@ def test_flax_is_used_where_it_alone_is_there():
     assert repr(backend).startswith("<FlaxBackend of scenes: flax on cpu")
 
 
+@pytest.mark.slow  # the model is compiled anew
 @pytest.mark.usefixtures("without_torch")
 def test_the_command_line_says_which(tmp_path, capsys):
     assert main(["attribute", "a dog", "--sampling-steps", "1", "-o", str(tmp_path / "out")]) == 0

@@ -15,16 +15,9 @@ def test_there_are_three():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize(
-    "file",
-    [
-        # The others compare methods, which takes minutes; `make docs` runs all three as well.
-        pytest.param(
-            file, marks=() if file.stem == "first-look" else pytest.mark.slow, id=file.stem
-        )
-        for file in NOTEBOOKS
-    ],
-)
+# `.ci/run` runs all three as well, where it builds the site.
+@pytest.mark.slow
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(file, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
