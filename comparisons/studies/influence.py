@@ -168,10 +168,9 @@ def study_influence(
                 )
     attributor = method_for(backend, method, steps)
     spreads = Spreads()
-    changes: dict[str, tuple[list[str], list[float], list[float]]] = {}
+    changes: dict[str, _Changes] = {}
     words_out: dict[str, list[int]] = {}
-    noise_samples: list[str] = []
-    noise: list[tuple[float, float]] = []
+    noise = _Changes()
     drawn = draw(backend, [text.text for text in texts.texts], texts.seeds)
     for sample, text, image_seed, trajectory in zip(
         texts.samples, texts.texts, texts.seeds, drawn, strict=True
@@ -196,27 +195,21 @@ def study_influence(
             [*[image_seed] * len(shorter), other_seed],
         )
         for tag, one in zip(shorter, again, strict=False):
-            names, shares, means = changes.setdefault(tag, ([], [], []))
-            names.append(sample)
-            share, mean = image_change(trajectory.image, one.image)
-            shares.append(share)
-            means.append(mean)
-        noise_samples.append(sample)
-        noise.append(image_change(trajectory.image, again[-1].image))
+            changes.setdefault(tag, _Changes()).add(sample, trajectory.image, one.image)
+        noise.add(sample, trajectory.image, again[-1].image)
         on_image(1)
 
     def of(tag: str, spread: Estimate) -> ClassInfluence:
-        names, shares, means = changes.get(tag, ([], [], []))
+        changed, change = changes.get(tag, _Changes()).means
         return ClassInfluence(
             tag=tag,
             spread=spread,
             words_out=float(np.mean(words_out[tag])) if tag in words_out else 0.0,
-            changed=mean_over_words(names, shares, bounds=SHARE),
-            change=mean_over_words(names, means, bounds=SHARE),
+            changed=changed,
+            change=change,
             paper=PAPER_SPREAD.get(tag),
         )
 
-    classes = [of(tag, spread) for tag, spread in spreads.by_class.items()]
     return InfluenceStudy(
         model=backend.model_id,
         method=attributor.name,
@@ -224,13 +217,31 @@ def study_influence(
         images=len(texts),
         steps=steps,
         seed=seed,
-        classes=tuple(classes),
-        other_noise=(
-            mean_over_words(noise_samples, [share for share, _ in noise], bounds=SHARE),
-            mean_over_words(noise_samples, [mean for _, mean in noise], bounds=SHARE),
-        ),
+        classes=tuple(of(tag, spread) for tag, spread in spreads.by_class.items()),
+        other_noise=noise.means,
         not_placed=spreads.not_placed,
     )
+
+
+class _Changes:
+    """Changes of images, gathered image by image."""
+
+    def __init__(self) -> None:
+        self._samples: list[str] = []
+        self._changes: list[tuple[float, float]] = []
+
+    def add(self, sample: str, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> None:
+        self._samples.append(sample)
+        self._changes.append(image_change(one, other))
+
+    @property
+    def means(self) -> tuple[Estimate, Estimate]:
+        """The mean share of changed pixels, and the mean change."""
+        shares, changes = zip(*self._changes, strict=True) if self._changes else ((), ())
+        return (
+            mean_over_words(self._samples, shares, bounds=SHARE),
+            mean_over_words(self._samples, changes, bounds=SHARE),
+        )
 
 
 class Spreads:
