@@ -357,10 +357,10 @@ class TorchBackend(Backend):
         """The conditioning, with what else a pipeline call told its text encoder."""
         return self.model.family.encode(self.pipe, prompts, options)
 
-    def encodings(self, prompt: str) -> Iterator[torch.Tensor]:
-        """The embeddings ``(tokens, channels)`` that pipelines may make of a prompt: of the text
-        encoder's last layer, and of those before."""
-        yield self.encode([prompt]).embeddings[0]
+    def encodings(self, prompt: str, options: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+        """The embeddings ``(tokens, channels)`` that pipelines that are told some options may make
+        of a prompt: of the text encoder's last layer, and of those before."""
+        yield self.encode_with([prompt], options).embeddings[0]
         if takes_input_embeddings(self.pipe):
             ids = self.model.family.tokens(self.pipe, prompt, allow_cut=True).ids
             yield from earlier_layers(self.pipe.text_encoder, torch.tensor([ids]))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ def encode_by_running(
 ) -> Conditioning:
     """The embeddings that a pipeline's denoiser gets of some prompts, ``(prompts, positions,
     channels)``; shorter ones than the longest end with their last position again."""
-    rows = [_first_text(pipe, prompt, options) for prompt in prompts]
+    rows = [first_texts(pipe, [prompt], options)[0] for prompt in prompts]
     longest = max(len(row) for row in rows)
     return Conditioning(torch.stack([lengthened(row, longest) for row in rows]))
 
@@ -35,23 +38,28 @@ def lengthened(embeddings: torch.Tensor, length: int) -> torch.Tensor:
     return embeddings[:length] if more is None else torch.cat([embeddings, more])
 
 
-def _first_text(pipe: Any, prompt: str, options: Mapping[str, Any]) -> torch.Tensor:
+def first_texts(pipe: Any, prompts: Sequence[str], options: Mapping[str, Any]) -> Any:
+    """The embeddings that a pipeline's denoiser gets of prompts drawn together: ``(prompts,
+    positions, channels)``, or a list of each prompt's."""
     from wordlight.backends.torch.model import Model
 
     model = Model.of(pipe)
     given = {**options, **model.family.as_given(pipe)}
+    prompt = prompts[0] if len(prompts) == 1 else list(prompts)
     args, kwargs = first_call(pipe, model.modules, prompt, given)
     text = model.text(model.arguments_by_name(args, kwargs))
-    own = -1 if not model.conditional_first and len(text) > 1 else 0
-    embeddings: torch.Tensor = text[own]
-    return embeddings
+    return text[: len(prompts)] if model.conditional_first else text[-len(prompts) :]
 
 
 @torch.no_grad()
 def first_call(
-    pipe: Any, modules: Sequence[torch.nn.Module], prompt: str, options: Mapping[str, Any]
+    pipe: Any,
+    modules: Sequence[torch.nn.Module],
+    prompt: str | list[str],
+    options: Mapping[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a pipeline's first call of its denoiser, one of ``modules``, for a prompt.
+    """The arguments of a pipeline's first call of its denoiser, one of ``modules``, for a prompt
+    or several.
 
     ``options`` are further arguments of the pipeline's call; those that it doesn't take are left
     out.
@@ -75,7 +83,7 @@ def first_call(
         # Its state is the caller's.
         pipe.scheduler = copy.deepcopy(scheduler)
         pipe.set_progress_bar_config(disable=True)
-        with without_listeners():
+        with without_listeners(), _unsaid():
             pipe(prompt=prompt, num_inference_steps=1, output_type="latent", **given)
     except _Stop:
         pass
@@ -89,3 +97,20 @@ def first_call(
                 part.set_processor(processor)
         pipe.set_progress_bar_config(**bar)
     return seen[0]
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Leaves out of the log what diffusers says in this thread: it is of no call of the user's."""
+    thread, handlers = threading.get_ident(), list(logging.getLogger("diffusers").handlers)
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    for handler in handlers:
+        handler.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_of_others)

@@ -28,6 +28,14 @@ from wordlight.backends.torch.taps import AttentionTap
 #: The most that the inputs of a run that change from step to step may take on the device: a
 #: ControlNet's residuals of Stable Diffusion 1.5 at 512 pixels take 48 MiB a step in float32.
 MOST_HELD = 512 * 2**20
+#: What a call is told that is not of its text alone, beside all that begins with "prompt" or says
+#: something of the negative prompt.
+_NOT_OF_TEXT = (
+    "self pooled_prompt_embeds latents generator output_type return_dict "
+    "num_inference_steps num_images_per_prompt timesteps sigmas callback callback_steps "
+    "callback_on_step_end callback_on_step_end_tensor_inputs "
+    "ip_adapter_image ip_adapter_image_embeds"
+).split()
 
 
 @dataclass
@@ -94,6 +102,28 @@ class Call:
         if isinstance(given, torch.Tensor):
             return int(given.shape[0]) * self.images_per_prompt
         return None
+
+    @property
+    def encoding_options(self) -> dict[str, Any]:
+        """The arguments of the call that may matter for its text."""
+        told = {
+            name: value
+            for name, value in self.arguments.items()
+            if value is not None
+            and name not in _NOT_OF_TEXT
+            and not name.startswith("prompt")
+            and "negative" not in name
+        }
+        scale = (told.get("cross_attention_kwargs") or {}).get("scale")
+        return told if scale is None else {**told, "lora_scale": scale}
+
+    @property
+    def given_embeddings(self) -> bool:
+        """True if the pipeline was given embeddings of its text."""
+        return any(
+            value is not None and name.startswith("prompt_embeds") and "mask" not in name
+            for name, value in self.arguments.items()
+        )
 
     @property
     def words_changed(self) -> bool:

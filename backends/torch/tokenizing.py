@@ -48,7 +48,7 @@ def tokenize(
     if length < len(tokens) or side is None:
         raise ValueError(
             f"the denoiser was given embeddings of {length} positions, and {prompt!r} has "
-            f"{len(tokens)} tokens, padding included: the words of longer prompts (prompt_embeds "
-            "of several chunks) can't be told from them"
+            f"{len(tokens)} tokens, padding included: they were made of other words, or are "
+            "prompt_embeds of several chunks, from which the words of longer prompts can't be told"
         )
     return tokens.padded(length, left=side == "left")

@@ -141,6 +141,9 @@ def complete(backend: TorchBackend, call: Call, prompts: Sequence[str] | None = 
 
     Done right after the run, since what becomes of the pipeline later is nothing of the run's.
     """
+    if prompts is None and call.given_embeddings:
+        # Pipelines that take both draw by the embeddings.
+        prompts = call.prompts
     if prompts is not None:
         check_words_given(backend, call, prompts)
         call.prompts = list(prompts)
@@ -174,33 +177,10 @@ def _empty(backend: TorchBackend, call: Call) -> tuple[torch.Tensor, dict[str, t
         and call.arguments.get("prompt") is not None
     ):
         return call.negative_embeddings[0], {}
-    made = backend.encode_with([""], _encoding_options(call))
+    made = backend.encode_with([""], call.encoding_options)
     assert call.embeddings is not None
     own = lengthened(made.embeddings[0], call.embeddings.shape[1])
     return own, {name: value[0] for name, value in made.added.items()}
-
-
-#: What makes other embeddings of the same words.
-_OTHERWISE = ("prompt_embeds", "clip_skip")
-#: What a call is told that is not of its text alone.
-_NOT_OF_TEXT = (
-    "self prompt prompt_2 prompt_3 prompt_4 prompt_embeds pooled_prompt_embeds "
-    "prompt_attention_mask prompt_embeds_mask latents generator output_type return_dict "
-    "num_inference_steps num_images_per_prompt timesteps sigmas callback callback_steps "
-    "callback_on_step_end callback_on_step_end_tensor_inputs "
-    "ip_adapter_image ip_adapter_image_embeds"
-).split()
-
-
-def _encoding_options(call: Call) -> dict[str, Any]:
-    """Return the arguments of a call that may matter for its text."""
-    told = {
-        name: value
-        for name, value in call.arguments.items()
-        if value is not None and name not in _NOT_OF_TEXT and "negative" not in name
-    }
-    scale = (told.get("cross_attention_kwargs") or {}).get("scale")
-    return told if scale is None else {**told, "lora_scale": scale}
 
 
 def trajectories_of(
@@ -275,7 +255,9 @@ def _encoded_otherwise(call: Call) -> str | None:
     second = call.arguments.get("prompt_2")
     if second and second != call.arguments.get("prompt"):
         return "prompt_2"
-    return next((name for name in _OTHERWISE if call.arguments.get(name) is not None), None)
+    if call.given_embeddings:
+        return "prompt_embeds"
+    return None if call.arguments.get("clip_skip") is None else "clip_skip"
 
 
 def _tokens(backend: TorchBackend, call: Call, prompt: str, allow_cut: bool) -> Tokens:

@@ -7,6 +7,7 @@ prompt in which nothing attends to it (Compel's way).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from wordlight.backends.torch.first_call import first_texts, lengthened
+from wordlight.backends.torch.text_streams import ragged_side
+
 if TYPE_CHECKING:
     from wordlight.backends.torch.backend import TorchBackend
     from wordlight.backends.torch.recorder import Call
 
-#: The most of a position's embedding that may be neither of the words nor of the empty prompt, and
-#: what of it may be rounding: in half precision a hundredth.
-_MOST_APART, _ROUNDING = 0.1, 0.02
+#: The most of a position's embedding that may be neither of the words nor of the empty prompt: so
+#: much of what it has beside the empty prompt's, since all words have much in common in some
+#: encoders, and what may be rounding, in half precision a hundredth.
+_MOST_APART, _ROUNDING = 0.08, 0.02
 #: The most phrases of one prompt that count for less.
 _MOST_PHRASES = 8
 
@@ -31,12 +36,12 @@ def check_words_given(backend: TorchBackend, call: Call, prompts: Sequence[str])
     Raises ValueError where the pipeline was given other words, or embeddings that were made of
     other words: mark-up such as ``(red:1.3)`` shifts all that follow.
     """
-    if call.prompts is not None:
-        if call.prompts != list(prompts):
-            raise ValueError(
-                f"the pipeline was given the words {call.prompts}, and prompts= names "
-                f"{list(prompts)}: leave prompts out where the pipeline is given words"
-            )
+    if call.prompts is not None and call.prompts != list(prompts):
+        raise ValueError(
+            f"the pipeline was given the words {call.prompts}, and prompts= names "
+            f"{list(prompts)}: leave prompts out where the pipeline is given words"
+        )
+    if not call.given_embeddings:
         return
     assert call.embeddings is not None
     count = len(call.embeddings)
@@ -45,27 +50,95 @@ def check_words_given(backend: TorchBackend, call: Call, prompts: Sequence[str])
             f"prompts= names {len(prompts)} prompt(s), and the pipeline drew {count} image(s)"
         )
     own = call.embeddings[:: count // len(prompts)]
-    for prompt, embeddings in zip(prompts, own, strict=True):
-        _check(backend, prompt, embeddings)
+    told, first_error = call.arguments, None
+    for options in _ways_to_encode(backend, call):
+        call.arguments = options
+        try:
+            _check_all(backend, call, prompts, own)
+        except ValueError as error:
+            first_error = first_error or error
+        else:
+            return
+    call.arguments = told
+    if first_error is not None:
+        raise first_error
 
 
-def _check(backend: TorchBackend, prompt: str, embeddings: torch.Tensor) -> None:
-    tokens = backend.model.family.tokens(backend.pipe, prompt, allow_cut=True)
-    if len(tokens) != len(embeddings):
-        # Said where the words are labelled.
-        return
-    last = max((*tokens.positions("text"), *tokens.positions("end")), default=0) + 1
+def _ways_to_encode(backend: TorchBackend, call: Call) -> Iterator[dict[str, Any]]:
+    """The arguments of a call as they are, and then with those that matter for its text as the
+    pipeline's ``encode_prompt`` has them by default: it may have made the embeddings."""
+    yield call.arguments
+    encode = getattr(backend.pipe, "encode_prompt", None)
+    takes = {} if encode is None else inspect.signature(encode).parameters
+    others = {
+        # None would be the call's own default once more.
+        name: [] if parameter.default is None else parameter.default
+        for name, parameter in takes.items()
+        if name in call.encoding_options
+        and parameter.default not in (parameter.empty, call.arguments[name])
+    }
+    if others:
+        yield {**call.arguments, **others}
+
+
+def _check_all(
+    backend: TorchBackend, call: Call, prompts: Sequence[str], own: torch.Tensor
+) -> None:
+    _note_length(backend, call, prompts)
+    together: list[torch.Tensor | None] = [None] * len(prompts)
+    if len(prompts) > 1 and ragged_side(backend.pipe) is not None:
+        # Which positions are padding, and what stands there, is the whole batch's.
+        together = list(first_texts(backend.pipe, prompts, call.encoding_options))
+    for prompt, embeddings, expected in zip(prompts, own, together, strict=True):
+        _check(backend, call, prompt, embeddings, expected)
+
+
+def _note_length(backend: TorchBackend, call: Call, prompts: Sequence[str]) -> None:
+    """Have a call's arguments name the ``max_sequence_length`` that its embeddings were made with,
+    which may be another than the call was told.
+
+    Raises ValueError where a prompt hasn't as many tokens as there are embeddings.
+    """
+    assert call.embeddings is not None
+    tokens, length = backend.model.family.tokens, int(call.embeddings.shape[1])
+    most = call.arguments.get("max_sequence_length")
+    if isinstance(most, int) and ragged_side(backend.pipe) is None:
+        n_own = len(tokens(backend.pipe, prompts[0], allow_cut=True, options=call.arguments))
+        options = {**call.arguments, "max_sequence_length": most + length - n_own}
+        if options["max_sequence_length"] > 0:
+            made = tokens(backend.pipe, prompts[0], allow_cut=True, options=options)
+            call.arguments = options if len(made) == length else call.arguments
+    for prompt in prompts:
+        tokens(backend.pipe, prompt, allow_cut=True, options=call.arguments, length=length)
+
+
+def _check(
+    backend: TorchBackend,
+    call: Call,
+    prompt: str,
+    embeddings: torch.Tensor,
+    expected: torch.Tensor | None,
+) -> None:
+    """Check embeddings ``(positions, channels)`` against a prompt; against ``expected`` where the
+    prompt by itself has others."""
+    options = call.encoding_options
+    tokens = backend.model.family.tokens(
+        backend.pipe, prompt, allow_cut=True, options=call.arguments, length=len(embeddings)
+    )
+    # Encoders that look back alone have nothing of the words behind; the position there tells.
+    last = max((*(place + 1 for place in tokens.positions("text")), *tokens.positions("end"), 0))
     best, layer = len(embeddings), None
-    for index, basis in enumerate(
-        zip(backend.encodings(prompt), backend.encodings(""), strict=True)
-    ):
-        if all(part.shape == embeddings.shape for part in basis):
-            n_others = _n_of_others(_share_of_others(embeddings, basis)[:last])
+    made = list(backend.encodings(prompt, options)) if expected is None else [expected]
+    for index, basis in enumerate(zip(made, backend.encodings("", options), strict=False)):
+        own, empty = basis[0], lengthened(basis[1], len(embeddings))
+        if own.shape == embeddings.shape:
+            others = _share_of_others(embeddings, [own, empty]) > _most(embeddings, empty)
+            n_others = int((others | _left_out(embeddings, own, empty))[: last + 1].sum())
             if n_others < best:
                 best, layer = n_others, index
     if best and layer is not None and backend.model.family.feature_maps:
         n_text = max(tokens.positions("text"), default=0) + 1
-        if _counts_for_less(backend, prompt, embeddings[:last], layer, n_text):
+        if _counts_for_less(backend, call, prompt, embeddings[: last + 1], layer, n_text):
             return
     if best:
         raise ValueError(
@@ -75,12 +148,19 @@ def _check(backend: TorchBackend, prompt: str, embeddings: torch.Tensor) -> None
         )
 
 
-def _n_of_others(shares: torch.Tensor) -> int:
-    return int((shares > _MOST_APART).sum())
+def _most(given: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
+    """Return the most of each position's embedding that may be of others."""
+    return _MOST_APART * _share_of_others(given, [empty]) + _ROUNDING
+
+
+def _left_out(given: torch.Tensor, own: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
+    """Return the positions whose words aren't there: what stands there is of the empty prompt."""
+    is_empty = _share_of_others(given, [empty]) < _ROUNDING
+    return is_empty & (_share_of_others(own, [empty]) > 5 * _ROUNDING)
 
 
 def _counts_for_less(
-    backend: TorchBackend, prompt: str, given: torch.Tensor, layer: int, n_text: int
+    backend: TorchBackend, call: Call, prompt: str, given: torch.Tensor, layer: int, n_text: int
 ) -> bool:
     """Return whether embeddings ``(positions, channels)`` are those of a prompt, whose text has the
     first ``n_text`` positions, some phrases of which count for less.
@@ -90,7 +170,8 @@ def _counts_for_less(
     """
 
     def encoded(text: str) -> torch.Tensor:
-        made: torch.Tensor = list(backend.encodings(text))[layer][: len(given)]
+        found = list(backend.encodings(text, call.encoding_options))
+        made: torch.Tensor = found[layer][: len(given)]
         return made
 
     encoders = [
@@ -99,9 +180,9 @@ def _counts_for_less(
         if isinstance(part, (CLIPTextModel, CLIPTextModelWithProjection))
     ]
     basis = [encoded(prompt), encoded("")]
-    shares = _share_of_others(given, basis)
+    most, shares = _most(given, basis[1]), _share_of_others(given, basis)
     for _ in range(_MOST_PHRASES if encoders else 0):
-        if not _n_of_others(shares):
+        if not (shares > most).any():
             return True
         start = _first_of_others(shares)
         found: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []
@@ -114,7 +195,7 @@ def _counts_for_less(
         if furthest[0] == start:
             return False
         basis, shares = [*basis, furthest[2]], furthest[3]
-    return not _n_of_others(shares)
+    return not bool((shares > most).any())
 
 
 def _first_of_others(shares: torch.Tensor) -> int:
