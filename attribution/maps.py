@@ -78,12 +78,17 @@ class WordMap:
     The array is on the latent grid, which has fewer frames than a video; ``resized``, ``mask`` and
     ``overlay`` bring it to the image, and each of a video's frames has the map of the latent frame
     that it was decoded from (``resize.frames_behind``).
+
+    Raises ValueError for values that aren't finite: they would be above or below every threshold.
     """
 
     word: Word
     values: npt.NDArray[np.float32]
     signed: bool
     image: npt.NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        check_numbers(f"the values of the map of {self.word.text!r}", self.values)
 
     def __repr__(self) -> str:
         grid = "x".join(map(str, self.shape))

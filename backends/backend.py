@@ -427,14 +427,16 @@ class Backend(ABC):
             return
         if self.weights is None:
             return
-        # The precision, what makes maps, and what draws images of latents.
-        dtype, own, *_ = self.weights.split(":")
-        its_dtype, its, *_ = trajectory.weights.split(":")
-        if own != its and dtype == its_dtype:
+        # The precision, what makes maps, what draws images of latents, and what layers are set to;
+        # runs of before don't have the last.
+        dtype, own, _, *set_to = self.weights.split(":")
+        its_dtype, its, _, *its_set_to = trajectory.weights.split(":")
+        if dtype == its_dtype and (own != its or (its_set_to and set_to != its_set_to)):
             raise ValueError(
                 f"the run was made by {trajectory.model_id!r} with other weights or adapters than "
-                f"{self.model_id!r} has now (FreeU, attention processors, and what the scheduler "
-                "says of noise and prediction count too): explain it with those, or say that "
+                f"{self.model_id!r} has now (FreeU, attention processors, how layers pad and norm, "
+                "and what the scheduler says of noise and prediction count too): explain it with "
+                "those, or say that "
                 "another model's view is wanted by dataclasses.replace(trajectory, weights=None)"
             )
 

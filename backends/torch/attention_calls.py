@@ -77,6 +77,12 @@ class AttentionCall:
         return int(seen.shape[-2] if self.key is not None else seen.shape[-1])
 
     @property
+    def by_own_processor(self) -> bool:
+        """True if a processor computes it that isn't diffusers' own."""
+        processor = getattr(self.module, "processor", None)
+        return processor is not None and not _is_of_diffusers(processor)
+
+    @property
     def is_plain(self) -> bool:
         """True for the softmax of products alone, by a processor of diffusers' own: it changes
         neither queries nor keys afterwards."""
@@ -320,6 +326,8 @@ class AttentionCalls(TorchFunctionMode):
         return result
 
     def _show(self, call: Callable[[], AttentionCall]) -> torch.Tensor | None:
+        # Looking may attend itself, which is none of the module's.
+        before, self._busy = self._busy, True
         try:
             return self._see(call())
         except Exception as error:
@@ -327,13 +335,18 @@ class AttentionCalls(TorchFunctionMode):
                 raise
             self._on_error(error)
             return None
+        finally:
+            self._busy = before
 
     def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         place = 1 if func is torch.einsum else 0
         left = args[place] if len(args) > place else None
         if isinstance(left, torch.Tensor) and tuple(left.shape) == self._softmaxed:
-            self._softmaxed = None
-            used = self._show(lambda: AttentionCall(*self._inside[-1], probs=left))
+            call = AttentionCall(*self._inside[-1], probs=left)
+            if not call.by_own_processor:
+                # A user's may multiply values with something else of this shape yet.
+                self._softmaxed = None
+            used = self._show(lambda: call)
             if used is not None:
                 args = (*args[:place], used, *args[place + 1 :])
         return func(*args, **kwargs)

@@ -24,6 +24,7 @@ from wordlight.backends.torch.hooks import hooks_on, n_hooks
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.module_tree import parts_of
 from wordlight.backends.torch.taps import AttentionTap
+from wordlight.backends.torch.weights import Watched
 
 #: The most that the inputs of a run that change from step to step may take on the device: a
 #: ControlNet's residuals of Stable Diffusion 1.5 at 512 pixels take 48 MiB a step in float32.
@@ -36,6 +37,7 @@ _NOT_OF_TEXT = (
     "callback_on_step_end callback_on_step_end_tensor_inputs "
     "ip_adapter_image ip_adapter_image_embeds"
 ).split()
+_SWITCHED = "weights or adapters of the denoiser were changed between steps"
 
 
 @dataclass
@@ -351,9 +353,10 @@ class _Running:
         self._recorded_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         #: The prompt's rows of the pass that is listened to; None where it has none.
         self._prompts_rows: slice | None = None
-        #: The denoiser's parts, and the number of hooks on them at the first step.
+        #: The denoiser's parts, and what is on them at the first step.
         self._parts: list[torch.nn.Module] = []
         self._n_hooks = 0
+        self._watched: Watched | None = None
         #: The attention modules that norm queries and keys, with what computed them in the run.
         self._processors: list[tuple[Any, Any]] = []
         #: Whose attention the parts of the rows that the tap shows are.
@@ -388,6 +391,11 @@ class _Running:
         """Take every hook away."""
         self._listening = False
         self._stack.close()
+        if self._model is not None and self._parts:
+            now = [part for module in self._model.modules for part in parts_of(module)]
+            if list(map(id, now)) != list(map(id, self._parts)):
+                self.call.not_replayable = _SWITCHED
+            self._parts = []
         if any(part.processor is not processor for part, processor in self._processors):
             self.call.not_replayable = (
                 "the attention processors that the model had during the run, such as those of "
@@ -471,14 +479,20 @@ class _Running:
         prediction = self._model.family.read(module, given, told)
         self.call.predictions[1:] = [prediction[rows].detach().clone()]
 
-    def _look_at_hooks(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Note the hooks at the first step, and whether there are others at a later one."""
+    def _look_at_parts(self, modules: Sequence[torch.nn.Module]) -> None:
+        """Note the hooks and adapters at the first step, and whether they are others at a later
+        one."""
         call = self.call
         if not self._parts:
             self._parts = [part for module in modules for part in parts_of(module)]
             self._n_hooks, call.hooks = n_hooks(self._parts), hooks_on(modules)
-        elif n_hooks(self._parts) != self._n_hooks and hooks_on(modules) != call.hooks:
+            self._watched = Watched(self._parts)
+            return
+        if n_hooks(self._parts) != self._n_hooks and hooks_on(modules) != call.hooks:
             call.not_replayable = "hooks were put on the denoiser, or taken away, between steps"
+        assert self._watched is not None
+        if self._watched.changed():
+            call.not_replayable = _SWITCHED
 
     def _may_be_changed(self, given: Any) -> bool:
         """Return whether text embeddings of the same memory as before may hold other numbers."""
@@ -513,7 +527,7 @@ class _Running:
                 self._listening = True
             return
         conditional, negative = self._rows(count)
-        self._look_at_hooks(self._model.modules)
+        self._look_at_parts(self._model.modules)
         texts = self._model.text(told)
         if call.embeddings is None:
             call.guidance_scale = _guidance_scale(self.pipe, call.arguments)

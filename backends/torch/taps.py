@@ -165,7 +165,11 @@ class AttentionTap:
     @torch.no_grad()
     def _see(self, call: AttentionCall) -> torch.Tensor | None:
         now = self._pass
-        if now is None or call.name in now.taken or not self._is_of_kind(now, call):
+        if now is None or not self._is_of_kind(now, call):
+            return None
+        if call.by_own_processor:
+            _check_whole(call, now)
+        if call.name in now.taken:
             return None
         if call.probs is not None:
             now.own.setdefault(call.name, []).append(call.probs.detach())
@@ -295,8 +299,10 @@ class AttentionTap:
         heads = n_heads(self.wanted[name])
         flat = torch.cat([part.flatten(0, -3) for part in parts])
         rows = now.count * heads
-        if len(flat) < rows:
+        if len(flat) < rows or name in now.taken:
             return
+        if len(flat) > rows:
+            raise ValueError(_several(name, self.wanted[name]))
         now.taken.add(name)
         probs = flat[:rows].unflatten(0, (now.count, heads))
         if self._model.family.joint:
@@ -319,6 +325,29 @@ class AttentionTap:
             )
         wide = torch.promote_types(probs.dtype, torch.float32)
         self._receive([name], grid, probs[now.rows].to(wide)[None])
+
+
+def _check_whole(call: AttentionCall, now: _Pass) -> None:
+    """Raises ValueError for what only processors of users do: attend several times to the same
+    keys, so that nobody knows what becomes of each, or in parts."""
+    computed = call.probs is not None
+    if call.name in now.taken or (not computed and call.name in now.own):
+        raise ValueError(_several(call.name, call.module))
+    if call.query is not None and (call.query.ndim != 4 or call.query.shape[0] != now.count):
+        kind = type(call.module.processor).__name__
+        raise ValueError(
+            f"{kind} calls PyTorch's attention in {call.name} with queries of "
+            f"{tuple(call.query.shape)}, and only ({now.count} rows, heads, places, channels) "
+            "can be told apart"
+        )
+
+
+def _several(name: str, module: torch.nn.Module) -> str:
+    kind = type(getattr(module, "processor", None)).__name__
+    return (
+        f"{kind} attends several times to the same keys in {name}: which of it makes the picture "
+        "can't be told"
+    )
 
 
 @torch.no_grad()

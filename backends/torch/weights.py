@@ -17,6 +17,8 @@ _OF_NOISE = (
     "prediction_type beta_schedule beta_start beta_end trained_betas rescale_betas_zero_snr "
     "num_train_timesteps"
 ).split()
+#: What makes layers of PyTorch compute something else with the same weights.
+_SETTINGS = "padding_mode stride padding dilation groups num_groups eps approximate".split()
 #: Bytes of weights of one size that are read together: a GPU waits for each operation's launch,
 #: and a processor's cache holds a few small weights.
 _TOGETHER, _TOGETHER_ON_CPU = 2**26, 2**22
@@ -30,17 +32,63 @@ def fingerprint(
     """A digest of every number of each weight, of the adapters that are on, of FreeU's factors, of
     attention processors that aren't diffusers' own, and of a scheduler's noise and prediction.
 
-    The precision stands in front, and the digest of ``decoders``, which draw the image and change
-    no map, behind it (``"float32:0c1f...:9a3b..."``). None where weights are elsewhere (offloaded),
-    or packed so that their bytes can't be read.
+    The precision stands in front; behind it the digest of ``decoders``, which draw the image and
+    change no map, and that of what PyTorch's own layers do beside their weights
+    (``"float32:0c1f...:9a3b...:77e0..."``): how convolutions pad and stride, the constants of
+    norms, which activations there are. None where weights are elsewhere (offloaded), or packed so
+    that their bytes can't be read.
 
     All weights are read once, as integers, whose sum any change of one number changes: at the speed
     of the device's memory (14 GB a second on one CPU core), and it waits for the device once.
     """
     config = getattr(scheduler, "config", {})
+    modules = list(modules)
     made = _digest(modules, [config.get(name) or None for name in _OF_NOISE])
     drawn = _digest(decoders)
-    return None if made is None or drawn is None else f"{made}:{drawn.partition(':')[2]}"
+    if made is None or drawn is None:
+        return None
+    return f"{made}:{drawn.partition(':')[2]}:{_layers(modules)}"
+
+
+def _layers(modules: Iterable[torch.nn.Module]) -> str:
+    """The digest of the settings of PyTorch's own layers."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, part in named_parts(module):
+            kind = type(part)
+            if kind.__module__.startswith("torch.nn."):
+                own = vars(part)
+                said = [own.get(setting) for setting in _SETTINGS]
+                name = name.replace(".base_layer", "")
+                digest.update(f"{name} {kind.__name__} {said}".encode())
+    return digest.hexdigest()[:16]
+
+
+class Watched:
+    """What may be switched in a denoiser's parts from one step to the next, read without waiting
+    for the device: adapters, attention processors, and how often PyTorch counts that weights were
+    changed in place (nothing where hooks move them)."""
+
+    def __init__(self, parts: Iterable[torch.nn.Module]) -> None:
+        parts = list(parts)
+        self._adapted = [part for part in parts if _adapter("", part)]
+        self._attending = [part for part in parts if "processor" in vars(part)]
+        own = [part for part in parts if part._parameters]
+        moving = any("_hf_hook" in vars(part) or "_diffusers_hook" in vars(part) for part in parts)
+        weights = [] if moving else [w for part in own for w in part._parameters.values()]
+        self._weights = [w for w in weights if w is not None and not w.is_inference()]
+        self._before = self._read()
+
+    def _read(self) -> list[Any]:
+        return [
+            [_adapter("", part) for part in self._adapted],
+            [type(part.processor) for part in self._attending],
+            sum(weight._version for weight in self._weights),
+        ]
+
+    def changed(self) -> bool:
+        """Return whether anything is switched otherwise than when this was made."""
+        return self._read() != self._before
 
 
 def _digest(modules: Iterable[torch.nn.Module], said: Sequence[Any] = ()) -> str | None:

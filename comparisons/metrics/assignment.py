@@ -20,8 +20,13 @@ def argmax_masks(maps: Sequence[Map], threshold: float) -> list[Mask]:
     Args:
         maps: one a word, ``(height, width)``, on one scale.
         threshold: below it a pixel is no word's.
+
+    Raises:
+        ValueError: a map with NaN, which would take its pixels from all others.
     """
     stack = np.stack(maps)
+    if np.isnan(stack).any():
+        raise ValueError("a map has NaN")
     highest = (stack == stack.max(axis=0)) & (stack >= threshold)
     return list(highest)
 

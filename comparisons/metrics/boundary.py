@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from wordlight.comparisons.metrics.judged import JudgedWord
 from wordlight.comparisons.metrics.metric import Metric
-from wordlight.comparisons.metrics.shown_map import Mask, check_sizes
+from wordlight.comparisons.metrics.shown_map import Mask, check_masks
 
 
 def boundary(mask: Mask) -> Mask:
@@ -33,7 +33,7 @@ def boundary_f(found: Mask, mask: Mask, *, tolerance: float = 0.0075) -> float:
     Raises:
         ValueError: masks of different sizes, a true mask that is empty.
     """
-    check_sizes(found, mask)
+    check_masks(found, mask)
     if not mask.any():
         raise ValueError("the mask is empty: there is nothing to find")
     if not found.any():

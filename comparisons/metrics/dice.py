@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wordlight.comparisons.metrics.judged import JudgedWord
 from wordlight.comparisons.metrics.metric import Metric, share
-from wordlight.comparisons.metrics.shown_map import Mask, check_sizes
+from wordlight.comparisons.metrics.shown_map import Mask, check_masks
 
 
 def dice(first: Mask, second: Mask) -> float:
@@ -13,7 +13,7 @@ def dice(first: Mask, second: Mask) -> float:
 
     Raises ValueError for masks of different sizes, and where both are empty.
     """
-    check_sizes(first, second)
+    check_masks(first, second)
     total = int(first.sum()) + int(second.sum())
     if not total:
         raise ValueError("both masks are empty: their overlap isn't defined")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wordlight.comparisons.metrics.judged import JudgedWord
-from wordlight.comparisons.metrics.shown_map import Map, Mask, Scale, check, check_sizes
+from wordlight.comparisons.metrics.shown_map import Map, Mask, Scale, check, check_masks
 
 
 def iou(first: Mask, second: Mask) -> float:
@@ -15,7 +15,7 @@ def iou(first: Mask, second: Mask) -> float:
 
     Raises ValueError for masks of different sizes, and where both are empty.
     """
-    check_sizes(first, second)
+    check_masks(first, second)
     union = int(np.logical_or(first, second).sum())
     if not union:
         raise ValueError("both masks are empty: their overlap isn't defined")

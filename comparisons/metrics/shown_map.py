@@ -46,12 +46,7 @@ class ShownMap:
 
     @cached_property
     def raw(self) -> Map:
-        """The map as it is, ``(height, width)``.
-
-        Raises ValueError for a map with NaN or infinity, which metrics would score as something.
-        """
-        if not np.isfinite(self._map.values).all():
-            raise ValueError(f"the map of {self._map.word.text!r} has numbers that aren't finite")
+        """The map as it is, ``(height, width)``."""
         return self._map.resized()
 
     @cached_property
@@ -83,18 +78,32 @@ class ShownMap:
 
 
 def check(values: Map, mask: Mask) -> None:
-    """Raises ValueError for different sizes, for a map with NaN, and for a mask that is empty.
+    """Raises ValueError for different sizes, for a map with NaN, and for a mask that is empty;
+    TypeError for a mask that isn't boolean.
 
     NaN is above and below nothing, so every metric would score it as something.
     """
-    check_sizes(values, mask)
+    _check_sizes(values, mask)
+    _check_boolean(mask)
     if np.isnan(values).any():
         raise ValueError("the map has NaN")
     if not mask.any():
         raise ValueError("the mask is empty: there is nothing to find")
 
 
-def check_sizes(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
-    """Raises ValueError for arrays of different sizes."""
+def check_masks(first: Mask, second: Mask) -> None:
+    """Raises ValueError for masks of different sizes, TypeError for what isn't boolean."""
+    _check_sizes(first, second)
+    _check_boolean(first)
+    _check_boolean(second)
+
+
+def _check_sizes(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
     if first.shape != second.shape:
         raise ValueError(f"sizes differ: {first.shape} and {second.shape}")
+
+
+def _check_boolean(mask: npt.NDArray[Any]) -> None:
+    # Whole numbers would be taken for the numbers of rows.
+    if mask.dtype != np.bool_:
+        raise TypeError(f"a mask is boolean, not {mask.dtype}: compare, as in values > 0")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import cpu_offload
 from diffusers import (
     DDIMScheduler,
@@ -165,6 +166,69 @@ def test_a_trace_that_listens_is_not_entered_again(shared_pipe: StableDiffusionP
     assert len(traced.trajectories) == 1
 
 
+def pad_round(pipe: StableDiffusionPipeline) -> None:
+    """As for textures that can be tiled."""
+    for part in pipe.unet.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.padding_mode = "circular"
+
+
+def clamp(pipe: StableDiffusionPipeline) -> None:
+    pipe.unet.mid_block.resnets[0].nonlinearity = torch.nn.ReLU()
+
+
+def norm_less(pipe: StableDiffusionPipeline) -> None:
+    pipe.unet.conv_norm_out.eps = 0.5
+
+
+@pytest.mark.parametrize("change", [pad_round, clamp, norm_less])
+def test_other_settings_of_layers_are_refused(change: Callable[[Any], None]) -> None:
+    pipe = build_tiny_pipe(levels=2, layers=1)
+    trajectory = TorchBackend(pipe).sample(PROMPT, seed=0, steps=1)
+    change(pipe)
+    with pytest.raises(ValueError, match="how layers pad and norm"):
+        DAAM(TorchBackend(pipe)).attribute(trajectory)
+    # A digest of before has no word of it.
+    assert trajectory.weights is not None
+    old = replace(trajectory, weights=trajectory.weights.rpartition(":")[0])
+    DAAM(TorchBackend(pipe)).attribute(old)
+
+
+def by_adapters(pipe: Any, *_: Any) -> dict[str, Any]:
+    pipe.unet.disable_adapters()
+    return {}
+
+
+def by_a_new_adapter(pipe: Any, step: int, *_: Any) -> dict[str, Any]:
+    if step == 0:
+        pipe.unet.add_adapter(LORA)
+    return {}
+
+
+def in_place(pipe: Any, *_: Any) -> dict[str, Any]:
+    with torch.no_grad():
+        pipe.unet.conv_in.weight.mul_(1.5)
+    return {}
+
+
+LORA = LoraConfig(r=2, lora_alpha=16, init_lora_weights=False, target_modules=["to_q", "to_k"])
+
+
+@pytest.mark.parametrize("switch", [by_adapters, by_a_new_adapter, in_place])
+def test_weights_that_are_switched_between_steps(switch: Callable[..., Any]) -> None:
+    pipe = build_tiny_pipe(levels=2, layers=1)
+    if switch is by_adapters:
+        pipe.unet.add_adapter(LORA)
+    with trace(pipe) as plain:
+        draw(pipe)
+    assert plain.trajectories[0].not_replayable is None
+    with trace(pipe) as traced:
+        draw(pipe, callback_on_step_end=switch)
+    DAAM.from_trace(traced)
+    with pytest.raises(ValueError, match="weights or adapters of the denoiser were changed"):
+        DAAM(TorchBackend(pipe)).attribute(traced.trajectories[0])
+
+
 @pytest.mark.parametrize("changed", ["freeu", "prediction", "processor"])
 def test_other_computations_of_the_same_weights_are_refused(changed: str) -> None:
     class Louder(AttnProcessor):
@@ -180,7 +244,7 @@ def test_other_computations_of_the_same_weights_are_refused(changed: str) -> Non
         pipe.scheduler = DDIMScheduler.from_config(config, prediction_type="v_prediction")
     else:
         pipe.unet.set_attn_processor(Louder())
-    with pytest.raises(ValueError, match="FreeU, attention processors, and what the scheduler"):
+    with pytest.raises(ValueError, match=r"FreeU, attention processors, .* what the scheduler"):
         DAAM(TorchBackend(pipe)).attribute(trajectory)
     DAAM(TorchBackend(pipe)).attribute(replace(trajectory, weights=None))
 
@@ -301,6 +365,69 @@ def test_edited_probabilities_are_those_that_were_used(
     assert maps["circle"].word.tokens == (3,)
     assert np.asarray(maps["circle"]).max() == 0
     assert np.asarray(maps["red"]).max() > 0
+
+
+class Several:
+    """A user's processor that attends twice, by turns as PyTorch does or by hand."""
+
+    def __init__(self, *ways: str) -> None:
+        self.ways = ways
+
+    def __call__(
+        self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, **_: Any
+    ) -> torch.Tensor:
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        parts = (attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text))
+        query, key, value = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in parts)
+        ways = self.ways if encoder_hidden_states is not None else ("pytorch",)
+        made = sum(self.attend(way, query, key, value) for way in ways) / len(ways)
+        assert isinstance(made, torch.Tensor)
+        out: torch.Tensor = attn.to_out[0](made.transpose(1, 2).flatten(2))
+        return out
+
+    def attend(self, way: str, *parts: torch.Tensor) -> torch.Tensor:
+        query, key, value = parts
+        if way == "pytorch":
+            return F.scaled_dot_product_attention(query, key, value)
+        if way == "rows":
+            each = zip(query, key, value, strict=True)
+            return torch.stack([F.scaled_dot_product_attention(*one) for one in each])
+        probs = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+        if way == "otherwise":  # What was seen isn't what is used.
+            _, probs = probs @ value, torch.full_like(probs, 1 / probs.shape[-1])
+        return probs @ value
+
+
+@pytest.mark.parametrize(
+    ("ways", "told"),
+    [
+        (("pytorch", "pytorch"), "attends several times to the same keys"),
+        (("by hand", "by hand"), "attends several times to the same keys"),
+        (("pytorch", "by hand"), "attends several times to the same keys"),
+        (("by hand", "pytorch"), "attends several times to the same keys"),
+        (("otherwise",), "attends several times to the same keys"),
+        (("rows",), "can be told apart"),
+    ],
+)
+def test_a_processor_that_attends_several_times_is_refused(ways: Any, told: str) -> None:
+    pipe = build_tiny_pipe(levels=2, layers=1)
+    pipe.unet.set_attn_processor(Several(*ways))
+    with trace(pipe) as traced:
+        draw(pipe)
+    with pytest.raises(ValueError, match=told):
+        DAAM.from_trace(traced)
+
+
+@pytest.mark.parametrize("way", ["pytorch", "by hand"])
+def test_a_processor_that_attends_once_is_seen(way: str) -> None:
+    pipe = build_tiny_pipe(levels=2, layers=1)
+    with trace(pipe) as plain:
+        draw(pipe)
+    pipe.unet.set_attn_processor(Several(way))
+    with trace(pipe) as traced:
+        draw(pipe)
+    gap = DAAM.from_trace(plain).data - DAAM.from_trace(traced).data
+    assert np.abs(gap).max() < 1e-5
 
 
 @pytest.mark.parametrize("make", [lambda: AttnProcessor(), lambda: SlicedAttnProcessor(3)])

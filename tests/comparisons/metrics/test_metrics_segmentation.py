@@ -27,6 +27,8 @@ from wordlight.comparisons.metrics.assignment import (
     matched_ious,
     matched_ious_of,
 )
+from wordlight.comparisons.metrics.boundary import boundary_f
+from wordlight.comparisons.metrics.dice import dice
 from wordlight.comparisons.metrics.judged import JudgedImage, Thresholds
 from wordlight.comparisons.metrics.overlap import iou, iou_at, iou_of_word
 from wordlight.comparisons.metrics.pointing import energy_inside, pointing_game
@@ -329,10 +331,27 @@ def test_one_that_is_undefined_is_left_out():
 def test_a_map_that_is_not_finite_is_refused_and_not_scored(bad):
     values = np.ones((4, 4), np.float32)
     values[1, 2] = bad
-    word = Word("dog", 0, 3, (1,))
-    shown = ShownMap(WordMap(word, values, False, np.zeros((8, 8, 3), np.uint8)))
-    with pytest.raises(ValueError, match="the map of 'dog' has numbers that aren't finite"):
-        shown.raw  # noqa: B018
+    word, image = Word("dog", 0, 3, (1,)), np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="the map of 'dog' must be finite"):
+        WordMap(word, values, False, image)
+    with pytest.raises(ValueError, match="a map has NaN"):
+        argmax_masks([np.full((4, 4), np.nan), np.ones((4, 4))], 0.4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_mask_that_is_not_boolean_is_refused(kind):
+    """Zeros and ones would be taken for the numbers of rows."""
+    values, mask = np.random.default_rng(0).random((4, 4)), np.eye(4, dtype=bool)
+    of_maps = [pointing_game, energy_inside, average_precision, auroc]
+    of_maps.append(lambda values, mask: iou_at(values, mask, [0.4]))
+    for metric in of_maps:
+        metric(values, mask)
+        with pytest.raises(TypeError, match="a mask is boolean"):
+            metric(values, mask.astype(kind))
+    for metric in (iou, dice, boundary_f):
+        for pair in ((mask, mask.astype(kind)), (mask.astype(kind), mask)):
+            with pytest.raises(TypeError, match="a mask is boolean"):
+                metric(*pair)
 
 
 @pytest.mark.parametrize(
