@@ -17,9 +17,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page (default: this one's)")
     options = parser.parse_args()
     for folder in options.folders:
-        tables = sorted(folder.glob("*.txt"))
+        # A study that is a comparison has other texts beside its table.
+        tables = [path for path in sorted(folder.glob("*.txt")) if path.with_suffix(".json").is_file()]
         if not tables:
-            parser.error(f"{folder} holds no study's table (*.txt)")
+            parser.error(f"{folder} holds no study's table (NAME.txt beside NAME.json)")
         for path in tables:
             try:
                 fill(options.page, path.stem, block(path.read_text("utf-8")))

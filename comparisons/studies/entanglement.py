@@ -31,7 +31,7 @@ from wordlight.backends.trajectory import Trajectory
 from wordlight.comparisons.metrics.shown_map import ShownMap
 from wordlight.comparisons.results.text_tables import aligned
 from wordlight.comparisons.runs.options import options
-from wordlight.comparisons.stats.intervals import Estimate, mean_over_words
+from wordlight.comparisons.stats.intervals import SHARE, Estimate, mean_over_words
 from wordlight.comparisons.studies.influence import pixel_change
 from wordlight.comparisons.studies.relations import overlaps
 from wordlight.comparisons.studies.results import estimate_data, estimate_text, notes
@@ -233,8 +233,10 @@ class _Values:
             there.append(float(value))
 
     def get(self, name: str, condition: str) -> Finding:
-        estimate = mean_over_words(*self._values.get((name, condition), ([], [])))
-        return Finding(name, condition, estimate)
+        # A loss is one share less another.
+        bounds = (-1.0, 1.0) if name == LOSS else SHARE
+        values = self._values.get((name, condition), ([], []))
+        return Finding(name, condition, mean_over_words(*values, bounds=bounds))
 
 
 class _Nouns(_Values):

@@ -61,7 +61,10 @@ def found(monkeypatch):
 
 def test_a_faithful_painter_loses_nothing(found):
     for condition in (e.ALONE, e.SAME_NOUN, e.COHYPONYMS):
-        assert found.estimate(e.RIGHT, condition).mean == 1
+        right = found.estimate(e.RIGHT, condition)
+        # Shares that are all 1 say little of how many others there are: Clopper and Pearson's.
+        assert (right.mean, right.high) == (1, 1)
+        assert right.low == pytest.approx(0.025 ** (1 / 6))
     for condition in (e.FROM_ALONE, e.FROM_SAME):
         estimate = found.estimate(e.LOSS, condition)
         assert (estimate.mean, estimate.low, estimate.high) == (0, 0, 0)
