@@ -18,7 +18,8 @@ def main() -> None:
     options = parser.parse_args()
     for folder in options.folders:
         # A study that is a comparison has other texts beside its table.
-        tables = [path for path in sorted(folder.glob("*.txt")) if path.with_suffix(".json").is_file()]
+        texts = sorted(folder.glob("*.txt"))
+        tables = [path for path in texts if path.with_suffix(".json").is_file()]
         if not tables:
             parser.error(f"{folder} holds no study's table (NAME.txt beside NAME.json)")
         for path in tables:
