@@ -228,7 +228,8 @@ def prepare_step(question: Question, inputs: Inputs, step: int) -> Step:
     )
     # Inpainting models are told the mask and the masked image in more channels.
     drawn = latents[:, : pair.shape[1]]
-    target = question.target.prepare(Predictions(backend, drawn, timestep, pair[:1], pair[1:]))
+    predictions = Predictions(backend, drawn, trajectory, step, pair[:1], pair[1:])
+    target = question.target.prepare(predictions)
     full = pair[:1]
     if question.noise is not None:
         full = _predict(backend, latents, timestep, inputs.conditioning(inputs.point))

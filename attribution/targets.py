@@ -14,6 +14,7 @@ from array_api_compat import array_namespace
 from wordlight.attribution.options import one_of
 from wordlight.attribution.resize import average_down
 from wordlight.backends.backend import Array, Backend
+from wordlight.backends.trajectory import Trajectory
 
 Channel = Literal["red", "green", "blue"]
 
@@ -28,14 +29,15 @@ class Predictions:
     Attributes:
         backend: the model.
         latents: ``(1, channels, height, width)``, as the denoiser saw them.
-        timestep: of the step.
+        trajectory, step: the run, and the step of it.
         full: ε(E), the prediction with the prompt, ``(1, channels, height, width)``.
         empty: ε(E°), the prediction at the baseline.
     """
 
     backend: Backend
     latents: Array
-    timestep: float
+    trajectory: Trajectory
+    step: int
     full: Array
     empty: Array
 
@@ -219,7 +221,7 @@ class DecodedChannel(PixelTarget):
     def prepare(self, predictions: Predictions) -> StepTarget:
         number = get_args(Channel).index(self.channel)
         backend = predictions.backend
-        alpha, sigma = backend.noise_level(predictions.timestep)
+        alpha, sigma = backend.noise_level_at(predictions.trajectory, predictions.step)
         empty = backend.decode((predictions.latents - sigma * predictions.empty) / alpha)
         grid = (int(predictions.latents.shape[2]), int(predictions.latents.shape[3]))
         return _Decoded(backend, predictions.latents, alpha, sigma, number, empty[:, number], grid)

@@ -401,7 +401,7 @@ class Backend(ABC):
             for step in reversed(range(trajectory.steps)):
                 time = float(trajectory.timesteps[step])
                 told = Conditioning(embeddings, self.step_conditioning(trajectory, step))
-                level, seen = self.noise_level(time), before
+                level, seen = self.noise_level_at(trajectory, step), before
                 for _ in range(1 + n_refine):
                     noise = self.denoise(seen, time, told)
                     clean = (before - sigma * noise) / alpha
@@ -646,6 +646,10 @@ class Backend(ABC):
     def noise_level(self, timestep: float) -> tuple[float, float]:
         """α and σ of a timestep: latents there are ``α · clean + σ · noise``."""
         raise NotImplementedError
+
+    def noise_level_at(self, trajectory: Trajectory, step: int) -> tuple[float, float]:
+        """α and σ of a trajectory's step, also where the timestep alone doesn't tell them."""
+        return self.noise_level(float(trajectory.timesteps[step]))
 
     def encode_image(self, image: npt.NDArray[np.uint8]) -> Array:
         """Clean latents ``(1, channels, y, x)`` of an image ``(height, width, 3)`` uint8, as

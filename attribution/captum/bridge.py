@@ -71,6 +71,9 @@ class TorchBridge(Backend):
     def noise_level(self, timestep: float) -> tuple[float, float]:
         return self.inner.noise_level(timestep)
 
+    def noise_level_at(self, trajectory: Trajectory, step: int) -> tuple[float, float]:
+        return self.inner.noise_level_at(trajectory, step)
+
     def no_gradients(self) -> AbstractContextManager[object]:
         return torch.no_grad()
 

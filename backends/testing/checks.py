@@ -251,7 +251,8 @@ def _check_run(subject: Subject, run: Trajectory, steps: int) -> None:
     times = [float(time) for time in run.timesteps]
     wanted = subject.backend.denoising_steps(steps)
     # What a denoiser is told may rise as the noise falls.
-    levels = [sigma / (alpha + sigma) for alpha, sigma in map(subject.backend.noise_level, times)]
+    at = [subject.backend.noise_level_at(run, step) for step in range(run.steps)]
+    levels = [sigma / (alpha + sigma) for alpha, sigma in at]
     subject.expect(
         len(times) == wanted and levels == sorted(levels, reverse=True),
         f"its trajectory has the timesteps {times} with the shares of noise {levels}: {wanted} "
@@ -314,7 +315,7 @@ def inverts_by_adding_noise(subject: Subject) -> None:
         run.noise_source == "noising" and np.array_equal(run.image, subject.image),
         "an inverted trajectory has the image that was given, and noise_source='noising'",
     )
-    levels = np.array([backend.noise_level(float(time)) for time in run.timesteps])
+    levels = np.array([backend.noise_level_at(run, step) for step in range(run.steps)])
     flat = subject.numpy(run.latents).reshape(3, -1)
     parts = np.linalg.lstsq(levels, flat, rcond=None)[0]
     subject.assert_close(
@@ -379,7 +380,7 @@ def takes_the_steps_that_it_predicts(subject: Subject) -> None:
     run = subject.unguided
     if not subject.has("denoise") or run.not_replayable or _sees_more_than_latents(subject):
         return
-    levels = [subject.backend.noise_level(float(time)) for time in run.timesteps]
+    levels = [subject.backend.noise_level_at(run, step) for step in range(run.steps)]
     step = next((k for k, (alpha, _) in enumerate(levels[:-1]) if alpha > _LEAST_SIGNAL), None)
     if step is None:
         return

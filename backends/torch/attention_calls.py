@@ -313,10 +313,7 @@ class AttentionCalls(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and self._inside and not self._busy:
-            name, module = self._inside[-1]
-            if self._at_gate and _is_of_diffusers(getattr(module, "processor", None)):
-                self._gated[name] = module.processor
-            output = self._show(lambda: of_torch(name, module, *args, **kwargs))
+            output = self._show(lambda: self._of_torch(*args, **kwargs))
             return func(*args, **kwargs) if output is None else output
         if func in _PRODUCTS and self._softmaxed is not None and self._inside:
             return self._product(func, args, kwargs)
@@ -324,6 +321,12 @@ class AttentionCalls(TorchFunctionMode):
         if func in _SOFTMAX and isinstance(result, torch.Tensor):
             self._softmaxed = tuple(result.shape)
         return result
+
+    def _of_torch(self, *args: Any, **kwargs: Any) -> AttentionCall:
+        name, module = self._inside[-1]
+        if self._at_gate and _is_of_diffusers(getattr(module, "processor", None)):
+            self._gated[name] = module.processor
+        return of_torch(name, module, *args, **kwargs)
 
     def _show(self, call: Callable[[], AttentionCall]) -> torch.Tensor | None:
         # Looking may attend itself, which is none of the module's.
@@ -425,17 +428,15 @@ class _Kernels:
 
     def discard(self, listener: AttentionCalls) -> None:
         with self.lock:
-            if listener not in self.listeners:
-                return
-            self.listeners = [one for one in self.listeners if one is not listener]
-            if not self.listeners:
-                registered = _registered()
-                for name, kernel in self.own.items():
-                    registered[name] = kernel
-                self.own.clear()
+            left = [one for one in self.listeners if one is not listener]
+            if not left and self.listeners:
+                # The listener goes last: where this fails half-way, it can be done again.
+                _registered().update(self.own)
                 for file in self.files:
                     vars(sys.modules[file])["F"] = F
+                self.own.clear()
                 self.files.clear()
+            self.listeners = left
 
     def _wrap(self) -> None:
         registered = _registered()

@@ -33,7 +33,7 @@ from wordlight.backends.sampling import DrawRequest, SamplingFacts, pixels_of
 from wordlight.backends.tokens import Tokens
 from wordlight.backends.torch.accumulator import AttentionAccumulator
 from wordlight.backends.torch.autoencoding import decoded, encoded
-from wordlight.backends.torch.call_arguments import NOT_BY_ROW
+from wordlight.backends.torch.call_arguments import NOISE_LEVEL, NOT_BY_ROW
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.concepts import (
     CarriedCall,
@@ -535,7 +535,7 @@ class TorchBackend(Backend):
             )
         shape = tuple(clean.shape)
         noise = self.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
-        levels = [self.noise_level(float(time)) for time in run.timesteps]
+        levels = [self.noise_level_at(run, step) for step in range(run.steps)]
         latents = torch.cat([alpha * clean + sigma * noise for alpha, sigma in levels])
         return replace(
             run,
@@ -552,10 +552,22 @@ class TorchBackend(Backend):
         return encoded(self.pipe.vae, pixels, packed=self.model.family.packed)
 
     def noise_level(self, timestep: float) -> tuple[float, float]:
-        sigma = self.model.family.sigma
-        if sigma is None:
+        family = self.model.family
+        if family.level_is_recorded:
+            raise ValueError(
+                f"the noise level of a timestep of {family.name} isn't told by the timestep: it is "
+                "shifted by the picture's size, and known of a run's steps alone "
+                "(noise_level_at(trajectory, step))"
+            )
+        if family.sigma is None:
             return self._levels.at(timestep)
-        level = sigma(self.model.module, timestep)
+        level = family.sigma(self.model.module, timestep)
+        return 1 - level, level
+
+    def noise_level_at(self, trajectory: Trajectory, step: int) -> tuple[float, float]:
+        if not self.model.family.level_is_recorded:
+            return super().noise_level_at(trajectory, step)
+        level = float(_recorded_level(trajectory.added_at(step)))
         return 1 - level, level
 
     @property
@@ -626,8 +638,10 @@ class TorchBackend(Backend):
         made = {}
         for name, value in trajectory.added_at(step).items():
             given = torch.as_tensor(value[None] if value.ndim else value.reshape(1))
-            dtype = self.model.dtype if given.is_floating_point() else given.dtype
-            made[name] = given.to(self.model.device, given.dtype if name[-1] == "=" else dtype)
+            # Half precision has no number for each place of a large picture.
+            exact = name[-1] == "=" or name == NOISE_LEVEL or self.model.is_shared(name)
+            as_it_is = exact or not given.is_floating_point()
+            made[name] = given.to(self.model.device, given.dtype if as_it_is else self.model.dtype)
         return made
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
@@ -643,17 +657,24 @@ class TorchBackend(Backend):
         model, epsilon = self.model, self._epsilon_at(timestep)
 
         def predict(latents: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-            return epsilon(model.call(latents, timestep, embeddings, added), latents)
+            return epsilon(model.call(latents, timestep, embeddings, added), latents, added)
 
         return predict
 
-    def _epsilon_at(self, timestep: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The noise as a function of prediction and latents; of flow matching, whose latents are
-        (1 - σ)·x0 + σ·ε and whose prediction is v = ε - x0, it is x + (1 - σ)·v."""
-        if self.model.family.sigma is None:
-            return self._levels.epsilon_at(timestep)
+    def _epsilon_at(
+        self, timestep: float
+    ) -> Callable[[torch.Tensor, torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]:
+        """The noise as a function of prediction, latents and further conditioning; of flow
+        matching, whose latents are (1 - σ)·x0 + σ·ε and whose prediction is v = ε - x0, it is
+        x + (1 - σ)·v."""
+        family = self.model.family
+        if family.level_is_recorded:
+            return _epsilon_at_recorded_level
+        if family.sigma is None:
+            epsilon = self._levels.epsilon_at(timestep)
+            return lambda output, latents, _: epsilon(output, latents)
         alpha, _ = self.noise_level(timestep)
-        return lambda output, latents: latents + alpha * output
+        return lambda output, latents, _: latents + alpha * output
 
     def rows_together(self, kind: str, latents: Array, conditioning: Conditioning) -> int:
         told = (conditioning.embeddings, *conditioning.added.values())
@@ -690,7 +711,7 @@ class TorchBackend(Backend):
         def predict(
             latents: torch.Tensor, added: dict[str, torch.Tensor], embeddings: torch.Tensor
         ) -> torch.Tensor:
-            return epsilon(model.call(latents, timestep, embeddings, added), latents)
+            return epsilon(model.call(latents, timestep, embeddings, added), latents, added)
 
         beside = (latents, conditioning.added)
         with as_written(self.model.whole), own_operations(self.model.modules):
@@ -970,6 +991,25 @@ class TorchBackend(Backend):
     ) -> Tracing:
         """Trace whatever is done with the pipeline inside a ``with`` block."""
         return Tracing(self, query or AttentionQuery(), prompts, negative=negative)
+
+
+def _recorded_level(added: Mapping[str, Any]) -> Any:
+    """The noise level that was recorded of a step; raises ValueError where there is none."""
+    if NOISE_LEVEL not in added:
+        raise ValueError(
+            "the noise level of this step isn't known: it is recorded while a pipeline draws, and "
+            "wasn't when this run was made, or the conditioning is of no run "
+            "(step_conditioning(trajectory, step))"
+        )
+    return added[NOISE_LEVEL]
+
+
+def _epsilon_at_recorded_level(
+    output: torch.Tensor, latents: torch.Tensor, added: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    alpha = 1 - _recorded_level(added).reshape(-1, *[1] * (output.ndim - 1))
+    epsilon: torch.Tensor = latents + alpha.to(output.dtype) * output
+    return epsilon
 
 
 def _rows_that_fit(latents: torch.Tensor) -> int:

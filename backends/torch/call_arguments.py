@@ -30,6 +30,9 @@ _ENCODED = {
 }
 _BACK = {name: path for path, name in _ENCODED.items()}
 
+#: The noise level of a step, which the denoiser isn't told: one a row.
+NOISE_LEVEL = "+noise_level"
+
 
 class NotRecordableError(ValueError):
     """An argument that is no array and no number, so that a replay can't give it again."""

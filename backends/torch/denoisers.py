@@ -113,6 +113,8 @@ class Denoiser:
             guided batch first; others put them last.
         sigma: the noise level of a flow-matching model, of module and the timestep that it is
             told; None for models of the diffusion kind, whose scheduler knows.
+        level_is_recorded: whether the noise level of a step is its scheduler's alone, and the
+            timestep doesn't tell it: it is recorded at each step, as ``NOISE_LEVEL``.
         tokens: the tokens of a prompt, one an embedding: of pipeline, prompt, ``allow_cut``.
         encode: the conditioning that the pipeline makes of prompts: of pipeline, prompts, options
             that a pipeline call may have (``clip_skip``).
@@ -158,6 +160,7 @@ class Denoiser:
     two_calls: bool = False
     conditional_first: frozenset[str] = frozenset()
     sigma: Callable[[Any, float], float] | None = None
+    level_is_recorded: bool = False
     tokens: Callable[..., Tokens] = tokenize
     encode: Callable[[Any, Sequence[str], Mapping[str, Any]], Conditioning]
     encoder: str | None = None

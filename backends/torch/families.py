@@ -531,11 +531,9 @@ _COGVIEW_4 = replace(
     layout=_text_then_patches,
     layers=layers_named(r"transformer_blocks\.\d+\.attn1"),
     two_calls=True,
-    lacks=_NOT_OF_TRANSFORMERS
-    | dict.fromkeys(
-        ("denoise", "denoise_jvp", "denoise_parts", "denoise_vjp", "attention_vjp", "invert"),
-        "the noise level can't be told from the timestep that the denoiser is given",
-    ),
+    # It is told timesteps as they were before they are shifted by the picture's size.
+    sigma=None,
+    level_is_recorded=True,
 )
 #: Every family, the more particular first.
 FAMILIES: tuple[Denoiser, ...] = (

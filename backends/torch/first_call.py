@@ -83,7 +83,7 @@ def first_call(
         # Its state is the caller's.
         pipe.scheduler = copy.deepcopy(scheduler)
         pipe.set_progress_bar_config(disable=True)
-        with without_listeners(), _unsaid():
+        with without_listeners(), _unsaid(), torch.random.fork_rng(_gpus(modules)):
             pipe(prompt=prompt, num_inference_steps=1, output_type="latent", **given)
     except _Stop:
         pass
@@ -97,6 +97,12 @@ def first_call(
                 part.set_processor(processor)
         pipe.set_progress_bar_config(**bar)
     return seen[0]
+
+
+def _gpus(modules: Sequence[torch.nn.Module]) -> list[torch.device]:
+    """The GPUs that modules are on, whose random numbers are the user's, too."""
+    found = {weight.device for module in modules for weight in module.parameters()}
+    return [device for device in found if device.type == "cuda"]
 
 
 @contextmanager

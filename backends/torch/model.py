@@ -12,6 +12,7 @@ import torch
 from wordlight.backends.attention import Layer
 from wordlight.backends.torch.attention_layers import n_heads
 from wordlight.backends.torch.call_arguments import (
+    NOISE_LEVEL,
     CallArguments,
     arguments_of,
     called_as_given,
@@ -170,8 +171,12 @@ class Model:
 
     def _named(self, name: str, value: Any) -> str:
         """A recorded name, with the mark of what all rows share."""
-        shared = name.strip("+").split(".")[0] in self.family.shared
-        return f"{name}*" if shared and isinstance(value, torch.Tensor) and value.ndim < 3 else name
+        shared = isinstance(value, torch.Tensor) and value.ndim < 3 and self.is_shared(name)
+        return f"{name}*" if shared else name
+
+    def is_shared(self, name: str) -> bool:
+        """Return whether a recorded name is of an argument that all rows share."""
+        return name.strip("+*").split(".")[0] in self.family.shared
 
     def call_arguments(
         self,
@@ -182,7 +187,8 @@ class Model:
     ) -> CallArguments:
         """The arguments of a call, from latents ``(rows, channels, height, width)``, a timestep of
         all rows or one of each, embeddings and what else was recorded."""
-        family, told = self.family, unflatten(added)
+        family = self.family
+        told = unflatten({n: value for n, value in added.items() if n != NOISE_LEVEL})
         told[family.latents] = family.pack(self.module, latents, told)
         if family.told_text is None:
             told[family.text] = embeddings

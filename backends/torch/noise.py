@@ -116,3 +116,24 @@ def _normalised(ratio: float) -> tuple[float, float]:
     if math.isinf(ratio):
         return 0.0, 1.0
     return 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)
+
+
+def sigma_now(scheduler: Any, timestep: Any) -> float:
+    """The noise level of a flow-matching scheduler at the step that it is about to take.
+
+    Raises ValueError for a scheduler that has no list of its noise levels.
+    """
+    sigmas, index = getattr(scheduler, "sigmas", None), getattr(scheduler, "step_index", None)
+    if not isinstance(sigmas, torch.Tensor):
+        raise ValueError(
+            f"{type(scheduler).__name__} has no list of noise levels, which this denoiser is told "
+            "nothing else of"
+        )
+    if index is None:
+        # Until its first step.
+        index = getattr(scheduler, "begin_index", None)
+    if index is None:
+        # GLM-Image's denoiser is told one less than the scheduler's.
+        last = timestep.reshape(-1)[-1] if isinstance(timestep, torch.Tensor) else timestep
+        index = int((scheduler.timesteps - last).abs().argmin())
+    return float(sigmas[index])

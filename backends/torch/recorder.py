@@ -18,11 +18,17 @@ from wordlight.backends.attention import AttentionQuery
 from wordlight.backends.sampling import pixels_of
 from wordlight.backends.torch import pipeline_calls
 from wordlight.backends.torch.accumulator import AttentionAccumulator
-from wordlight.backends.torch.call_arguments import CallArguments, NotRecordableError, same_call
+from wordlight.backends.torch.call_arguments import (
+    NOISE_LEVEL,
+    CallArguments,
+    NotRecordableError,
+    same_call,
+)
 from wordlight.backends.torch.compiled import as_written
 from wordlight.backends.torch.hooks import hooks_on, n_hooks
 from wordlight.backends.torch.model import Model
 from wordlight.backends.torch.module_tree import parts_of
+from wordlight.backends.torch.noise import sigma_now
 from wordlight.backends.torch.taps import AttentionTap
 from wordlight.backends.torch.weights import Watched
 
@@ -549,6 +555,9 @@ class _Running:
         call.latents.append(latents[conditional].detach().clone())
         try:
             told_besides = self._model.recorded(told)
+            if family.level_is_recorded:
+                level = sigma_now(self.pipe.scheduler, time)
+                told_besides[NOISE_LEVEL] = torch.full((count,), level)
             call.add_step(told_besides, conditional, count)
         except NotRecordableError as error:
             call.not_replayable = str(error)

@@ -285,7 +285,7 @@ def test_parts_of_the_text_make_up_the_difference(family):
     _, _, run = traced(family)
     trajectory, backend = run.trajectories[0], TorchBackend(pipe_of(family))
     if "denoise_parts" not in backend.capabilities:
-        with pytest.raises(MissingCapabilityError, match=r"DeepLIFT|noise level"):
+        with pytest.raises(MissingCapabilityError, match="DeepLIFT"):
             DeepLift(backend)
         return
     latents, told = (

@@ -43,11 +43,12 @@ def test_a_given_image_under_noise(family):
     backend = TorchBackend(pipe_of(family), steps=3)
     sides = [TINY[family].call.get(name, 32) for name in ("height", "width")]
     image = np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)
-    (run,) = backend.invert([image], [PROMPT], seed=1, steps=3)
+    prompt = backend.prompt_form.format(prompt=PROMPT)
+    (run,) = backend.invert([image], [prompt], seed=1, steps=3)
     clean = backend.to_numpy(backend.encode_image(image))[0]
     noise = np.random.default_rng(1).standard_normal(clean.shape, np.float32)
-    for latents, time in zip(run.latents, run.timesteps, strict=True):
-        alpha, sigma = backend.noise_level(float(time))
+    for step, latents in enumerate(run.latents):
+        alpha, sigma = backend.noise_level_at(run, step)
         # In the model's float32.
         assert np.allclose(latents, alpha * clean + sigma * noise, atol=1e-5)
     assert run.noise_source == "noising"

@@ -14,6 +14,7 @@ from wordlight import trace
 from wordlight.attribution import DAAM, InputXGradient, Occlusion
 from wordlight.backends import AttentionQuery
 from wordlight.backends.torch.backend import TorchBackend
+from wordlight.backends.torch.call_arguments import NOISE_LEVEL
 from wordlight.backends.torch.tiny import build_tiny, draw_tiny
 
 PROMPT = "a red circle"
@@ -99,6 +100,12 @@ def denoiser_of_another_family() -> None:
     backend.pipe.unet = torch.nn.Linear(1, 1)
     backend.tokenize(PROMPT)
     backend.sample(PROMPT, steps=1)
+
+
+def without_noise_levels() -> Any:
+    run = run_of("cogview-4")
+    kept = {name: value for name, value in run.added.items() if name != NOISE_LEVEL}
+    return replace(run, step_added={}, added=kept)
 
 
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
@@ -193,9 +200,19 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         "without guidance",
     ),
     "a primitive that it hasn't": (
-        lambda: Occlusion(backend_of("cogview-4")),
+        lambda: InputXGradient(backend_of("hidream")),
         RuntimeError,
-        "noise level can't be told",
+        "no forward-mode rule",
+    ),
+    "a noise level that the timestep doesn't tell": (
+        lambda: backend_of("cogview-4").noise_level(500.0),
+        ValueError,
+        "shifted by the picture's size",
+    ),
+    "a run without its noise levels": (
+        lambda: Occlusion(backend_of("cogview-4")).attribute(without_noise_levels()),
+        ValueError,
+        "wasn't when this run was made",
     ),
     "no pipeline of images": (lambda: trace(object()), ValueError, "not a pipeline of images"),
 }
