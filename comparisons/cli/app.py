@@ -27,9 +27,9 @@ _LOOPBACK = "127.0.0.1"
 _OF_MODELS = ("framework", "device", "dtype", "scheduler")
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(commands, "app", "draw and explain in a browser", _EPILOG)
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "app", line, _EPILOG)
     parser.add_argument(
         "--model",
         action="append",

@@ -79,11 +79,9 @@ _OURS = re.compile(
 )
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands, "attribute", "draw an image and show what each word lights up", _EPILOG
-    )
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "attribute", line, _EPILOG)
     parser.add_argument(
         "prompt",
         nargs="?",

@@ -65,11 +65,9 @@ examples:
 """
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands, "compare", "score attribution methods against each other", _EPILOG
-    )
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "compare", line, _EPILOG)
     parser.add_argument(
         "-c",
         "--config",

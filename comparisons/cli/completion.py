@@ -15,11 +15,9 @@ examples:
 """
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands, "completion", "print a script that has a shell complete commands", _EPILOG
-    )
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "completion", line, _EPILOG)
     parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="the shell")
     parser.set_defaults(run=run)
 

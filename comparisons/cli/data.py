@@ -74,9 +74,9 @@ examples:
 """
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(commands, "data", "make and check data sets")
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "data", line)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     make = add_command(actions, "make", "draw captions, ready for annotation", _MAKE_EPILOG)
     make.add_argument(

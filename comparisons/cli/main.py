@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from wordlight.comparisons.cli.terminal import escaped_output
@@ -18,6 +19,23 @@ INTERNAL = 70
 DEBUG = "WORDLIGHT_DEBUG"
 #: In characters, of an error's line.
 _LONGEST_LINE = 1500
+
+#: Every command's line in the overview. Their modules bring imports of a second or three: each is
+#: read when its command is typed.
+_COMMANDS = {
+    "attribute": "draw an image and show what each word lights up",
+    "compare": "score attribution methods against each other",
+    "report": "write the page of a finished comparison",
+    "runs": "list finished and unfinished comparisons, show or compare them",
+    "data": "make and check data sets",
+    "methods": "list the attribution methods that are installed",
+    "metrics": "list the metrics that are installed",
+    "models": "list the embedded models, and how to name others",
+    "app": "draw and explain in a browser",
+    "completion": "print a script that has a shell complete commands",
+    "study": "study a model",
+    "reproduce": "make a paper's tables again",
+}
 
 _EPILOG = """\
 examples:
@@ -31,23 +49,10 @@ wordlight's own (WORDLIGHT_DEBUG=1 shows where it was raised); 130 where it was 
 """
 
 
-def build_parser(*, with_studies: bool = True, with_papers: bool = True) -> argparse.ArgumentParser:
-    """The parser of all commands; the studies' and papers' own are made where they are wanted."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands; of ``only`` one of them, beside the others' lines, where that is
+    said."""
     import wordlight
-    from wordlight.comparisons.cli import (
-        app,
-        attribute,
-        compare,
-        completion,
-        data,
-        methods,
-        metrics,
-        models,
-        report,
-        reproduce,
-        runs,
-        study,
-    )
 
     parser = argparse.ArgumentParser(
         prog="wordlight",
@@ -60,21 +65,11 @@ def build_parser(*, with_studies: bool = True, with_papers: bool = True) -> argp
     )
     parser.add_argument("--version", action="version", version=wordlight.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (
-        attribute,
-        compare,
-        report,
-        runs,
-        data,
-        methods,
-        metrics,
-        models,
-        app,
-        completion,
-    ):
-        command.add_to(commands)
-    study.add_to(commands, with_studies=with_studies)
-    reproduce.add_to(commands, with_papers=with_papers)
+    for name, line in _COMMANDS.items():
+        if only in (None, name):
+            import_module(f"wordlight.comparisons.cli.{name}").add_to(commands, line)
+        else:
+            commands.add_parser(name, help=line)
     return parser
 
 
@@ -98,12 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    typed = list(sys.argv[1:] if argv is None else argv)
     # Imports take seconds, in which a command can be stopped too.
+    arguments = build_parser(only=typed[0] if typed else "").parse_args(typed)
     from wordlight.comparisons.cli.warned import warnings_as_lines
 
-    typed = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(with_studies="study" in typed[:1], with_papers="reproduce" in typed[:1])
-    arguments = parser.parse_args(typed)
     # What was typed, for commands that keep it with their results.
     arguments.command_line = ["wordlight", *typed]
     with warnings_as_lines():

@@ -13,12 +13,12 @@ from wordlight.attribution.attributor import Family, options_of
 from wordlight.comparisons.cli.arguments import Commands, add_command
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
     parser = add_command(
         commands,
         "methods",
-        "list the attribution methods that are installed",
+        line,
         "A package that registers a class under the entry point group wordlight.attributors is\n"
         "listed here and can be named everywhere.",
     )

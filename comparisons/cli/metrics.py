@@ -8,12 +8,12 @@ import json
 from wordlight.comparisons.cli.arguments import Commands, add_command
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
     parser = add_command(
         commands,
         "metrics",
-        "list the metrics that are installed",
+        line,
         "`wordlight compare --metrics` takes their names, and those of their groups. A package\n"
         "that registers a metric under the entry point group wordlight.metrics is listed here too.",
     )

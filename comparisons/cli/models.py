@@ -23,9 +23,9 @@ Diffusion 1.x, 2.x and XL) is named by
 A pipeline that you have in Python is taken as it is: wordlight.backends.load(pipeline)."""
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(commands, "models", "list the embedded models, and how to name others")
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "models", line)
     parser.add_argument("--json", action="store_true", help="print JSON")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(

@@ -19,9 +19,9 @@ example:
 """
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(commands, "report", "write the page of a finished comparison", _EPILOG)
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "report", line, _EPILOG)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the --out of a comparison")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

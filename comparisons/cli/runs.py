@@ -28,11 +28,9 @@ examples:
 """
 
 
-def add_to(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands, "runs", "list finished and unfinished comparisons, show or compare them", _EPILOG
-    )
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command, with its line in the overview."""
+    parser = add_command(commands, "runs", line, _EPILOG)
     verbs = parser.add_subparsers(title="what to do", metavar="VERB", required=True)
     listing = add_command(verbs, "list", "every run in and below a folder, and how far it is")
     listing.add_argument(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from wordlight.comparisons.cli.arguments import Commands, add_command, add_options, add_output
 from wordlight.comparisons.cli.compare import status_of, warnings_on_stderr
+from wordlight.comparisons.studies import STUDIES
 
 if TYPE_CHECKING:
     from wordlight.comparisons.studies.daam_paper import DaamPaper
@@ -19,14 +20,9 @@ if TYPE_CHECKING:
     Kind: TypeAlias = type[Study] | type[Faithfulness] | type[DaamPaper]
 
 
-def add_to(commands: Commands, *, with_studies: bool = True) -> None:
-    """Add the command with its studies, or without them, where another command was typed."""
-    parser = add_command(commands, "study", "study a model")
-    if not with_studies:
-        return
-    # It takes a second: not for other commands.
-    from wordlight.comparisons.studies import STUDIES
-
+def add_to(commands: Commands, line: str) -> None:
+    """Add the command with its studies, and its line in the overview."""
+    parser = add_command(commands, "study", line)
     studies = parser.add_subparsers(title="studies", metavar="STUDY", required=True)
     for kind in STUDIES:
         one = add_command(studies, kind.name, kind.line, kind.epilog)

@@ -229,6 +229,11 @@ examples:
     steps: int = steps_looked_at()
     seed: int = seed_of()
 
+    def check(self) -> None:
+        # A run's rows have names of their own.
+        if self.finished is None:
+            super().check()
+
     def find(self) -> PositionsStudy:
         methods = list(dict.fromkeys(self.method or _DEFAULT))
         if self.finished is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+from wordlight.attribution import registry
 from wordlight.backends.progress_bar import ProgressBar
 from wordlight.comparisons.runs.options import (
     PATH,
@@ -68,6 +70,12 @@ class Study(ModelOptions, ABC):
     def find(self) -> StudyResult:
         """Do the study."""
 
+    def check(self) -> None:
+        """Raises ValueError for what is wrong whatever the model: methods that there aren't."""
+        asked: str | Sequence[str] | None = getattr(self, "method", None)
+        for name in [asked] if isinstance(asked, str) else asked or ():
+            registry.get(name)
+
     def write(self, out: Path, found: Any) -> None:
         """Write what else than numbers and text was found into a folder."""
 
@@ -76,6 +84,7 @@ class Study(ModelOptions, ABC):
 
         Raises ValueError, OSError for a folder that is in use or can't be written.
         """
+        self.check()  # before seconds of loading
         if self.out is None:
             return self.find()
         with writable_folder(self.out), locked(self.out):

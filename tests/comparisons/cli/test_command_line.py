@@ -19,6 +19,7 @@ from wordlight.attribution.maps import AttributionMaps
 from wordlight.attribution.testing.model import ToyModel
 from wordlight.comparisons.cli.attribute import _slug
 from wordlight.comparisons.cli.main import build_parser, main
+from wordlight.comparisons.studies import STUDIES
 
 PROMPT = next(p for p, s in scenes_by_prompt().items() if len(s.groups) == 2 and s.full_stop)
 
@@ -580,6 +581,29 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(tmp_path, capsys, m
         (["--maps", "mine"], "--maps takes NAME=FOLDER, not 'mine'"),
     ):
         assert says in refused(capsys, *ask, *given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_overview_reads_no_library():
+    """Whose imports take seconds."""
+    asked = (
+        "import sys\n"
+        "from wordlight.comparisons.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n    sys.exit('numpy' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert done.returncode == 0
+    for line in ("attribute  ", "reproduce  ", "list the metrics that are installed"):
+        assert line in done.stdout
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in STUDIES if hasattr(kind, "method")])
+def test_a_study_of_no_method_ends_before_a_model_is_loaded(name, tmp_path, capsys):
+    nowhere = str(tmp_path / "no model")
+    model = [nowhere] if name == "parity" else ["--model", nowhere]
+    assert main(["study", name, *model, "--method", "dam", "-o", str(tmp_path / "out")]) == 2
+    assert "no method 'dam'; did you mean daam" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -85,6 +85,16 @@ def test_images_and_masks_come_at_the_models_size(tmp_path):
     assert len(backend.inverted) == 3
 
 
+def test_a_stream_tells_at_its_end_what_it_left_out(tmp_path):
+    root = files.coco_gen(tmp_path / "set", 4)
+    dataset = open_dataset(root, on_error="skip")
+    images = DatasetImages(dataset, Inverting(), "test", 3)
+    files.save_alpha(root / images.samples[1] / "dog.gt.png", files.DOG[:-2])
+    with pytest.warns(DatasetWarning, match="1 of .* skipped: .*dog"):
+        assert len(list(images.stream(tmp_path / "kept"))) == 2
+    assert list(images.left_out) == [images.samples[1]]
+
+
 def test_halves_of_pixels_belong_to_a_mask():
     mask = np.zeros((4, 4), bool)
     mask[:, 0] = True
