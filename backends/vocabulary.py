@@ -51,9 +51,15 @@ def unknown_words(model_id: str, prompt: str) -> tuple[str, ...]:
     if known is None:
         return ()
     words = [word.lower() for word in _WORD.findall(prompt)]
-    # Symbols such as emoji say something too; marks of punctuation don't.
-    symbols = [one for one in prompt if ord(one) > 127 and category(one).startswith("S")]
+    # Symbols such as emoji say something too, and characters that can't be seen are tokens that no
+    # training prompt has; marks of punctuation say nothing.
+    symbols = [one for one in prompt if _is_symbol(one)]
     return tuple(dict.fromkeys(word for word in (*words, *symbols) if word not in known))
+
+
+def _is_symbol(character: str) -> bool:
+    kind = category(character)[0]
+    return (kind == "S" and ord(character) > 127) or (kind == "C" and not character.isspace())
 
 
 def unknown_words_sentence(model_id: str, prompt: str) -> str | None:

@@ -51,6 +51,8 @@ def test_every_prompt_of_the_grammar_is_known():
         ("赤い丸", ("赤い丸",)),
         ("", ()),
         ("🙂", ("🙂",)),
+        ("a red circle\u200b", ("\u200b",)),
+        ("\u202ea red circle\x00\n", ("\u202e", "\x00")),
     ],
 )
 def test_unknown_words_are_named_once_in_order(prompt, words):

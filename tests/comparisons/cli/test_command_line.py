@@ -594,8 +594,8 @@ def test_the_overview_reads_no_library():
     )
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     assert done.returncode == 0
-    for line in ("attribute  ", "reproduce  ", "list the metrics that are installed"):
-        assert line in done.stdout
+    for command in ("attribute", "study", "reproduce"):
+        assert f"\n    {command}" in done.stdout
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in STUDIES if hasattr(kind, "method")])
