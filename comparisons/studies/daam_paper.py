@@ -76,6 +76,7 @@ class Reproduction:
         spread: by part of speech, the share of an image at 0.4 or more.
         overlaps: of heads and dependents.
         not_placed: the number of tagged words without a map of their own.
+        maps_of: the label of the row whose maps spread and overlaps are of.
     """
 
     comparison: Comparison
@@ -84,6 +85,7 @@ class Reproduction:
     spread: Mapping[str, Estimate]
     overlaps: Overlaps
     not_placed: int
+    maps_of: str
 
     @property
     def title(self) -> str:
@@ -139,6 +141,7 @@ class Reproduction:
             f"word's map, from 0 to 1, is at least {THRESHOLD:g}.",
             lines,
             (
+                f"maps: {self.maps_of}",
                 f"paper: {THE_PAPER}v1, Stable Diffusion 1.4",
                 *filter(None, [not_placed_note(self.not_placed)]),
             ),
@@ -158,8 +161,8 @@ class Reproduction:
             "dependent's covers (mIoH).",
             lines,
             (
-                f"maps are cut at {self.overlaps.threshold:g} of their range; the authors' "
-                "notebook cuts raw maps at 0.15, so the numbers compare only roughly",
+                f"maps: {self.maps_of}, cut at {self.overlaps.threshold:g} of their range; the "
+                "authors' notebook cuts raw maps at 0.15, so the numbers compare only roughly",
                 "paper, coreferent words, which tags don't tell: {:.3f}/{:.3f}".format(
                     *PAPER_COREFERENCE
                 ),
@@ -217,6 +220,7 @@ class Reproduction:
                 for row in self.overlaps.rows
             ],
             "not_placed": self.not_placed,
+            "maps_of": self.maps_of,
         }
 
     def write(self, out: Path) -> None:
@@ -391,17 +395,25 @@ examples:
 
 def _found(comparison: Comparison, masks: str, nouns: Nouns) -> Reproduction:
     spreads, overlaps = Spreads(), Overlaps(THRESHOLD)
-    # Rows that look at every step come last.
-    first = next(r for r in comparison.table_rows if r.method is not None and r.name != WHOLE_IMAGE)
-    cell = f"{comparison.choices[first.name].variant.cell}.safetensors"
-    kept = comparison.out / "maps" / first.framework
+    rows = [r for r in comparison.table_rows if r.method is not None and r.name != WHOLE_IMAGE]
+    # The paper's maps are of all steps: where the first has a row of them besides, it's that one.
+    extra = (row for row in rows if row.extra and type(row.method) is type(rows[0].method))
+    told = next(extra, rows[0])
+    cell = f"{comparison.choices[told.name].variant.cell}.safetensors"
+    kept = comparison.out / "maps" / told.framework
     for path in sorted(kept.glob(f"*/{cell}")):
         maps = AttributionMaps.load(path)
         text = nouns.tagged(maps.prompt)
         spreads.add(path.parent.name, text, maps)
         overlaps.add(path.parent.name, text, maps)
     return Reproduction(
-        comparison, masks, _miou(comparison), spreads.by_class, overlaps, spreads.not_placed
+        comparison,
+        masks,
+        _miou(comparison),
+        spreads.by_class,
+        overlaps,
+        spreads.not_placed,
+        told.label,
     )
 
 

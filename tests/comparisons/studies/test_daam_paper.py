@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.backends.torch import segmenters as tiny
+from wordlight.attribution.maps import AttributionMaps
 from wordlight.comparisons.cli.main import main
 from wordlight.comparisons.datasets.making import read_captions
 from wordlight.comparisons.studies.influence import PAPER_SPREAD
@@ -148,10 +149,20 @@ def test_masks_that_people_made(given, tmp_path, capsys):
             Image.fromarray(pixels[::-1]).save(place / f"{word}.gt.png")
     arguments = [*("reproduce", "daam", "--captions", str(folder), "-n", "2"), *how]
     arguments += ["--tags", str(given / "tags.conllu"), "-o", str(out)]
-    arguments += ["--segmenter", f"gone=mask2former:{given / 'nowhere'}"]
+    arguments += ["--segmenter", f"gone=mask2former:{given / 'nowhere'}", "--method", "daam"]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["masks"] == "made by people"
+    # The tables of words are of all steps, as the paper's, though the method's own row is of one.
+    assert found["maps_of"] == "daam (all steps)"
+    kept = sorted((out / "run" / "maps").rglob("daam-all-steps.safetensors"))
+    shares = [
+        maps[noun].mask(0.4).mean()
+        for maps in map(AttributionMaps.load, kept)
+        for noun in ("circle", "square", "dog", "cat")
+        if noun in maps
+    ]
+    assert found["parts_of_speech"]["NOUN"]["mean"] == pytest.approx(np.mean(shares), abs=1e-6)
     whole = next(one for one in found["segmentation"] if one["row"] == "uniform")
     assert whole["open"]["mean"] == whole["closed"]["mean"] == 0.5
     assert found["parts_of_speech"]["NOUN"]["n"] == whole["open"]["n"]
