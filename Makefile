@@ -48,8 +48,9 @@ compare-all: install
 		-o $(MEASURED)/regeneration
 
 # All methods on two hundred images of `scenes` (some eighty minutes on one core), most on two hundred of
-# `things-dit` (ninety, beside other work) and on forty of `things`: docs/leaderboard-MODEL.toml. What pages quote is of
-# these. All comparisons go on where they were stopped. To try it on fewer images:
+# `things-dit` (ninety, beside other work), the costly ones on forty, and forty of `things`:
+# docs/leaderboard-MODEL.toml. What pages quote is of these. All comparisons go on where they were
+# stopped. To try it on fewer images:
 #     make findings IMAGES="-n 16 --calibration 8" MEASURED=out/few MANY="-n 24 --calibration 8" \
 #         LEADERBOARD=out/few-leaderboard LAYERS="-n 16 --calibration 8" BOTH="-n 8 --calibration 8"
 MANY :=
@@ -61,7 +62,7 @@ compare-many: install
 	$(BIN)/wordlight compare --config docs/leaderboard-scenes.toml $(MANY) -o $(LEADERBOARD)/many
 
 compare-models: install
-	for model in things-dit things; do \
+	for model in things-dit things things-dit-costly; do \
 		$(BIN)/wordlight compare --config docs/leaderboard-$$model.toml $(MANY) \
 			-o $(LEADERBOARD)/$$model || exit 1; \
 	done
@@ -73,7 +74,8 @@ methods: compare-many compare-all ## remake the pictures and numbers of docs/met
 
 leaderboard: compare-many compare-all compare-models ## remake the tables and the picture of docs/leaderboard.md
 	$(BIN)/python docs/make_leaderboard.py $(LEADERBOARD)/many $(MEASURED)/all \
-		$(MEASURED)/regeneration --models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things
+		$(MEASURED)/regeneration --models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things \
+		--costly $(LEADERBOARD)/things-dit-costly
 
 # Some ten minutes on one core beside the leaderboard, whose images and maps are used again.
 findings: leaderboard ## remake the tables and figures of docs/findings.md

@@ -36,7 +36,8 @@ class Difference:
 
     def __str__(self) -> str:
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        return f"{self.mean:+.3f} ({p})"
+        # No minus before a zero.
+        return f"{round(self.mean, 3) + 0.0:+.3f} ({p})"
 
 
 def differences(run: FinishedRun) -> dict[tuple[str, str], Difference]:
@@ -130,25 +131,43 @@ def nouns(run: FinishedRun) -> str:
     return "shape nouns" if "shape-noun" in run.summary["kept"] else "nouns"
 
 
-def across(runs: Sequence[FinishedRun]) -> str:
-    """mIoU@best of every method on several models, and on which it beats all of its controls."""
+def across(runs: Sequence[FinishedRun], costly: Sequence[FinishedRun] = ()) -> str:
+    """mIoU@best of every method on several models, and on which it beats all of its controls.
+
+    What a model's run lacks is of its costly one, of fewer images, where there is one.
+    """
     models = [str(run.settings["model"]) for run in runs]
-    found = [{row.name: row for row in standing_rows(run) if not row.extra} for run in runs]
+    found: list[dict[str, tuple[FinishedRun, MethodRow]]] = []
+    for model, run in zip(models, runs, strict=True):
+        rows: dict[str, tuple[FinishedRun, MethodRow]] = {}
+        for one in (run, *(other for other in costly if other.settings["model"] == model)):
+            for row in standing_rows(one):
+                if not row.extra:
+                    rows.setdefault(row.name, (one, row))
+        found.append(rows)
     names = dict.fromkeys(name for rows in found for name in rows)
     lines: Lines = [["method", *(f"`{model}`" for model in models), "beats all its controls on"]]
     for name in names:
         there = [rows.get(name) for rows in found]
-        first = next(row for row in there if row is not None)
+        first = next(one[1] for one in there if one is not None)
         beaten = [
             model
-            for model, run, row in zip(models, runs, there, strict=True)
-            if row is not None and not unbeaten_controls(run, row)
+            for model, one in zip(models, there, strict=True)
+            if one is not None and not unbeaten_controls(*one)
         ]
+        cells = []
+        for one in there:
+            if one is None:
+                cells.append(NONE)
+                continue
+            run, row = one
+            few = "" if run in runs else f" ({run.summary['n']} images)"
+            cells.append(f"{estimate_text(row.best)}{few}")
         verdict = ", ".join(beaten) or "none of them"
         lines.append(
             [
                 linked(first).partition(", ")[0],
-                *(NONE if row is None else estimate_text(row.best) for row in there),
+                *cells,
                 NONE if first.family == "control" else verdict,
             ]
         )

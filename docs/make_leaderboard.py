@@ -22,6 +22,9 @@ def main() -> None:
         "--models", type=Path, nargs="*", default=(), help="of the comparisons on other models"
     )
     parser.add_argument(
+        "--costly", type=Path, nargs="*", default=(), help="of further methods, on fewer images"
+    )
+    parser.add_argument(
         "--docs", type=Path, default=Path(__file__).parent, help="where the page and images/ are"
     )
     options = parser.parse_args()
@@ -29,6 +32,7 @@ def main() -> None:
     try:
         many, every, *further = read_runs([options.many, options.all, *options.further])
         others = read_runs(options.models)
+        costly = read_runs(options.costly)
         tables = {"many": scores(many), "all": scores(every, *further)}
     except ValueError as error:
         parser.error(str(error))
@@ -44,8 +48,12 @@ def main() -> None:
         fill(page, f"kinds-{model}", by_kind(run))
         fill(page, f"vocabulary-{model}", by_vocabulary(run))
         fill(page, f"notes-{model}", notes(run))
+    for run in costly:
+        name = f"{run.settings['model']}-costly"
+        fill(page, name, f"{about(run)}\n\n{scores(run)}")
+        fill(page, f"notes-{name}", notes(run))
     if others:
-        fill(page, "across", across([many, *others]))
+        fill(page, "across", across([many, *others], costly))
 
 
 if __name__ == "__main__":

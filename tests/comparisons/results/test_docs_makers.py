@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     compare(one, further, out=folder / "further", **asked)
     both = [Planted(one, steps=4), Planted(other, steps=4), "uniform", "shuffled-word"]
     compare([one, other], both, out=folder / "both", pairs="all", **{**asked, "n": 7})
-    compare(one, ["uniform"], out=folder / "fewer", **{**asked, "n": 7})
+    compare(one, ["uniform", "center"], out=folder / "fewer", **{**asked, "n": 7})
     return {name: folder / name for name in ("many", "further", "both", "fewer")}
 
 
@@ -137,11 +137,13 @@ def test_other_models_stand_beside_the_first(runs: Any, docs: Path, made: Any) -
         page, "kinds-many", *(f"{a}{b}" for a in ("about-", "", "notes-") for b in ("many", "all"))
     )
     places(page, "renderer", "kinds-renderer", "vocabulary-renderer", "notes-renderer", "across")
-    made("make_leaderboard", runs["many"], runs["further"], "--models", runs["many"])
+    places(page, "renderer-costly", "notes-renderer-costly")
+    compared = (runs["many"], runs["further"], "--models", runs["many"])
+    made("make_leaderboard", *compared, "--costly", runs["fewer"])
     header, _, *rows = cells(between(page, "across"))
     assert header == ["method", "`renderer`", "`renderer`", "beats all its controls on"]
     by_name = {line[0].partition("]")[0].strip("[`"): line[1:] for line in rows}
-    assert set(by_name) == {"planted", "complement", "uniform", "random"}
+    assert set(by_name) == {"planted", "complement", "uniform", "random", "center"}
     run = FinishedRun.read(runs["many"])
     best = next(row.best for row in run.rows if row.name == "planted")
     assert by_name["planted"][0] == by_name["planted"][1]
@@ -149,6 +151,12 @@ def test_other_models_stand_beside_the_first(runs: Any, docs: Path, made: Any) -
     assert by_name["planted"][2] == "renderer, renderer"
     assert by_name["complement"][2] == "none of them"
     assert by_name["uniform"][2] == "-"
+    # What the comparison lacks is of the costly one, which says of how many images.
+    few = next(row.best for row in FinishedRun.read(runs["fewer"]).rows if row.name == "center")
+    assert by_name["center"][0].startswith(f"{few.mean:.3f} [")
+    assert by_name["center"][0].endswith(" (7 images)")
+    assert not by_name["uniform"][0].endswith("images)")
+    assert between(page, "renderer-costly").startswith("`renderer`: 7 test images, ")
     assert between(page, "renderer").startswith("`renderer`: 16 test images, ")
 
 
@@ -230,7 +238,9 @@ def test_studies_go_to_their_places_and_leave_the_others(
 ) -> None:
     page = docs / "studies.md"
     before = between(page, "influence")
-    made("make_studies", study(tmp_path, "relations"))
+    folder = study(tmp_path, "relations")
+    (folder / "command.txt").write_text("wordlight", encoding="utf-8")
+    made("make_studies", folder)
     assert between(page, "relations") == "```\nthe table of relations\n```\n"
     assert between(page, "influence") == before != ""
     with pytest.raises(SystemExit):
