@@ -92,6 +92,12 @@ class Regeneration(TextImageAttributor):
             height=height,
             width=width,
         )
+        if (drawn.negative_embeddings is None) != (trajectory.negative_embeddings is None):
+            raise ValueError(
+                "the image was pushed away from a negative prompt otherwise than sample does it "
+                "(true_cfg_scale beside a guidance scale that is an input of the model): its "
+                "changes can't be drawn"
+            )
         if not np.array_equal(drawn.timesteps, trajectory.timesteps):
             raise ValueError(
                 f"the image was drawn at other timesteps than {steps} steps of this scheduler "

@@ -455,7 +455,12 @@ class TorchBackend(Backend):
                 raise ValueError(f"{type(self.pipe).__name__} takes no negative prompt")
             asked["negative_prompt"] = [request.negative_prompt] * len(prompts)
         guiders = _guided_by(self.pipe, request.guidance_scale)
-        if "guidance_scale" not in takes:
+        if self.model.family.guidance == "true_cfg_scale":
+            asked["true_cfg_scale"] = asked.pop("guidance_scale")
+            if request.guidance_scale > 1:
+                # Ignored without a negative prompt; diffusers' own examples have a blank there.
+                asked.setdefault("negative_prompt", [" "] * len(prompts))
+        elif "guidance_scale" not in takes:
             del asked["guidance_scale"]
         with _DRAWING.setdefault(self.pipe, threading.RLock()), _quiet(self.pipe), guiders:
             with PipelineRecorder(self.pipe, None, lambda call: complete(self, call)) as recorder:

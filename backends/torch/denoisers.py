@@ -100,6 +100,8 @@ class Denoiser:
         words_are_enough: names of the pipelines' classes that take a picture, too, and draw as well
             without one.
         ignored: arguments that are neither recorded nor told in a replay.
+        guidance: the argument of the pipeline's call that says the strength of guidance; where it
+            is ``true_cfg_scale``, there is none without a negative prompt.
         refused: why a call of the pipeline can't be explained, of its arguments; None where it can.
         prompt_form: a prompt, at ``{prompt}``, as it must be written for its words to be read.
         one_image_a_call: whether its pipelines fail at guided batches of several images, or draw
@@ -150,6 +152,7 @@ class Denoiser:
     told_text: Callable[[Any, torch.Tensor], CallArguments] | None = None
     words_are_enough: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    guidance: str = "guidance_scale"
     refused: Callable[[CallArguments], str | None] = lambda _arguments: None
     prompt_form: str = "{prompt}"
     one_image_a_call: bool = False

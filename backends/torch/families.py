@@ -567,7 +567,12 @@ FAMILIES: tuple[Denoiser, ...] = (
         words_are_enough=frozenset(("Flux2Pipeline", "Flux2KleinPipeline")),
     ),
     replace(_FLUX, name="Chroma", classes=("ChromaTransformer2DModel",)),
-    replace(_FLUX, name="Qwen-Image", classes=("QwenImageTransformer2DModel",)),
+    replace(
+        _FLUX,
+        name="Qwen-Image",
+        classes=("QwenImageTransformer2DModel",),
+        guidance="true_cfg_scale",
+    ),
     Denoiser(
         name="Z-Image",
         classes=("ZImageTransformer2DModel",),

@@ -536,7 +536,7 @@ class _Running:
         self._look_at_parts(self._model.modules)
         texts = self._model.text(told)
         if call.embeddings is None:
-            call.guidance_scale = _guidance_scale(self.pipe, call.arguments)
+            call.guidance_scale = _guidance_scale(self.pipe, call.arguments, family.guidance)
             normed = (m for m in parts_of(module) if m._modules.get("norm_q") is not None)
             self._processors = [(m, m.processor) for m in normed if hasattr(m, "processor")]
             call.embeddings = _stacked(texts, conditional)
@@ -628,8 +628,12 @@ class _Running:
             accumulator.add(layers, len(self.call.timesteps) - 1, grid, probs[:, rows])
 
 
-def _guidance_scale(pipe: Any, arguments: dict[str, Any]) -> float:
-    """Return the strength of guidance in a call; 1 where nothing says it."""
+def _guidance_scale(pipe: Any, arguments: dict[str, Any], name: str) -> float:
+    """Return the strength of guidance in a call, by the name of its argument; 1 where nothing says
+    it."""
+    if name == "true_cfg_scale" and name in arguments:
+        away = (arguments.get(n) for n in ("negative_prompt", "negative_prompt_embeds"))
+        return float(arguments[name]) if any(one is not None for one in away) else 1.0
     scale = getattr(pipe, "guidance_scale", arguments.get("guidance_scale"))
     if scale is None:
         # HunyuanImage's is an object.

@@ -68,6 +68,19 @@ def test_kandinsky_draws_its_own_sizes_alone() -> None:
     assert (backend.sampling.height, backend.sampling.width) == (64, 128)
 
 
+def test_qwen_image_takes_a_guidance_scale() -> None:
+    """It is that of its negative prompt, ``true_cfg_scale``; the other is of distilled models."""
+    pipe = build_tiny("qwen-image")
+    backend, asked = TorchBackend(pipe), {"steps": 2, "height": 32, "width": 64}
+    runs = [backend.sample("a red circle", guidance_scale=scale, **asked) for scale in (1.0, 5.0)]
+    assert [run.guidance_scale for run in runs] == [1.0, 5.0]
+    assert [run.negative_embeddings is None for run in runs] == [True, False]
+    with backend.trace() as traced:
+        draw_tiny("qwen-image", pipe, "a red circle", true_cfg_scale=3.0)
+        draw_tiny("qwen-image", pipe, "a red circle", negative_prompt=None)
+    assert [run.guidance_scale for run in traced.trajectories] == [3.0, 1.0]
+
+
 def test_hunyuan_image_takes_a_guidance_scale() -> None:
     """Its pipelines have it in an object; it stays as it was."""
     pipe = build_tiny("hunyuan-image")

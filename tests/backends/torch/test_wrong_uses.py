@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wordlight import trace
-from wordlight.attribution import DAAM, InputXGradient, Occlusion
+from wordlight.attribution import DAAM, InputXGradient, Occlusion, Regeneration
 from wordlight.backends import AttentionQuery
 from wordlight.backends.torch.backend import TorchBackend
 from wordlight.backends.torch.call_arguments import NOISE_LEVEL
@@ -100,6 +100,13 @@ def denoiser_of_another_family() -> None:
     backend.pipe.unet = torch.nn.Linear(1, 1)
     backend.tokenize(PROMPT)
     backend.sample(PROMPT, steps=1)
+
+
+def pushed_away() -> Any:
+    pipe = traced("flux-dev")[0]
+    with trace(pipe) as run:
+        draw_tiny("flux-dev", pipe, PROMPT, negative_prompt="a dog", true_cfg_scale=3.0)
+    return replace(run.trajectories[0], seed=0)
 
 
 def without_noise_levels() -> Any:
@@ -213,6 +220,11 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: Occlusion(backend_of("cogview-4")).attribute(without_noise_levels()),
         ValueError,
         "wasn't when this run was made",
+    ),
+    "guidance that sample doesn't do": (
+        lambda: Regeneration(backend_of("flux-dev")).attribute(pushed_away()),
+        ValueError,
+        "true_cfg_scale beside",
     ),
     "no pipeline of images": (lambda: trace(object()), ValueError, "not a pipeline of images"),
 }
