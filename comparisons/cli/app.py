@@ -48,7 +48,7 @@ def add_to(commands: Commands, line: str) -> None:
     )
     parser.add_argument(
         "--port",
-        type=whole_number(0),
+        type=whole_number(0, 65535),
         default=7860,
         help="the port to listen at; 0 is any free one (default: 7860)",
     )

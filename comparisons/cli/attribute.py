@@ -215,8 +215,8 @@ def run(arguments: argparse.Namespace) -> None:
     options = ModelOptions.of(arguments)
     asked = [method_options(text) for text in dict.fromkeys(arguments.method or [DEFAULT_METHOD])]
     methods = [name for name, _ in asked]
-    for name in methods:
-        registry.get(name)  # before a model is loaded
+    for name, chosen in asked:
+        registry.check_options(name, chosen)  # before a model is loaded
         if methods.count(name) > 1:
             raise ValueError(f"{name} can be asked once: its files go by its name")
     if arguments.threshold is not None and not arguments.masks:

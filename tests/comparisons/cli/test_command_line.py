@@ -607,6 +607,17 @@ def test_a_study_of_no_method_ends_before_a_model_is_loaded(name, tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_an_option_that_a_method_lacks_is_told_before_a_model_is_loaded(tmp_path, capsys):
+    asked = ["attribute", PROMPT, "--model", str(tmp_path / "no model"), "-o", str(tmp_path)]
+    assert "daam has no option 'stepz'" in refused(capsys, *asked, "--method", "daam,stepz=3")
+
+
+def test_a_port_that_there_is_not(capsys):
+    with pytest.raises(SystemExit):
+        main(["app", "--port", "65536"])
+    assert "must be 65535 at most" in capsys.readouterr().err
+
+
 def test_every_command_that_answers_can_answer_in_json():
     def leaves(parser, path=()):
         choices = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
