@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: The most of a position's embedding that may be neither of the words nor of the empty prompt: so
 #: much of what it has beside the empty prompt's, since all words have much in common in some
-#: encoders, and what may be rounding, in half precision a hundredth.
-_MOST_APART, _ROUNDING = 0.08, 0.02
+#: encoders, and what may be rounding, more of it in half precision.
+_MOST_APART, _ROUNDING, _ROUNDING_OF_HALF = 0.08, 0.02, 0.05
 #: The most phrases of one prompt that count for less.
 _MOST_PHRASES = 8
 
@@ -150,13 +150,20 @@ def _check(
 
 def _most(given: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
     """Return the most of each position's embedding that may be of others."""
-    return _MOST_APART * _share_of_others(given, [empty]) + _ROUNDING
+    return _MOST_APART * _share_of_others(given, [empty]) + _rounding(given)
+
+
+def _rounding(given: torch.Tensor) -> float:
+    """Return the share that may be rounding: half precision's numbers end in zeros."""
+    ends = given.float().contiguous().view(torch.int32) & 0x1FFF
+    return _ROUNDING if ends.any() else _ROUNDING_OF_HALF
 
 
 def _left_out(given: torch.Tensor, own: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
     """Return the positions whose words aren't there: what stands there is of the empty prompt."""
-    is_empty = _share_of_others(given, [empty]) < _ROUNDING
-    return is_empty & (_share_of_others(own, [empty]) > 5 * _ROUNDING)
+    rounding = _rounding(given)
+    is_empty = _share_of_others(given, [empty]) < rounding
+    return is_empty & (_share_of_others(own, [empty]) > 5 * rounding)
 
 
 def _counts_for_less(

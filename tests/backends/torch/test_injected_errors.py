@@ -232,3 +232,7 @@ def test_an_error_of_the_pipeline_at_every_step(family: str, kind: type[BaseExce
             assert len(run.trajectories) == 1
             assert "circle" in DAAM.from_trace(run)
             check_untouched(family)
+    torch.manual_seed(5)
+    with trace(pipe):
+        draw_tiny(family, pipe, PROMPT)
+    assert torch.equal(torch.get_rng_state(), plain(family)[1])

@@ -171,6 +171,18 @@ def test_embeddings_that_the_pipeline_made_fit_their_words_alone(family: str) ->
             DAAM.from_trace(run)
 
 
+@pytest.mark.parametrize("family", ["sd3", "lumina-2"])
+def test_embeddings_of_half_precision_fit_in_another(family: str) -> None:
+    made = encoded_by(build_tiny(family).to(torch.bfloat16), "a red circle")
+    given = {name: v.float() if v.is_floating_point() else v for name, v in made.items()}
+    pipe = build_tiny(family)
+    assert "circle" in DAAM.from_trace(
+        traced_embeddings(family, pipe, given, ["a red circle"]),
+    )
+    with pytest.raises(ValueError, match="don't fit the words"):
+        DAAM.from_trace(traced_embeddings(family, pipe, given, ["a red square"]))
+
+
 @pytest.mark.parametrize("family", ["qwen-image", "cogview-4"])
 def test_embeddings_of_a_batch_whose_prompts_differ_in_length(family: str) -> None:
     pipe = build_tiny(family)
