@@ -161,7 +161,7 @@ def functions_that_listen(family: str) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd3", "flux-dev"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_error_in_any_function_that_listens(family: str) -> None:
     for name, count in functions_that_listen(family).items():
         for nth in {0, count - 1}:
