@@ -31,7 +31,7 @@ def drawn(family):
 
 
 #: Those that draw pictures; videos have frames.
-KNOWN = [name for name in TINY if name not in ("wan", "ltx")]
+KNOWN = [name for name in TINY if not name.startswith(("wan", "ltx"))]
 #: By what the table says, so that a new family is asked, too.
 CAN = {name: "concept_attention" in TorchBackend(pipe_of(name)).capabilities for name in KNOWN}
 JOINT = [name for name in KNOWN if CAN[name]]
