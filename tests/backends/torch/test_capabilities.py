@@ -72,8 +72,8 @@ def test_a_way_that_changes_the_maps_is_found():
 
 
 @pytest.mark.slow
-# diffusers' own pipelines call what it deprecates.
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+# As the page was made: diffusers' own pipelines warn, of what it deprecates and of half precision.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("family", TINY)
 def test_the_page_says_all_that_a_model_does(family):
     assert matrix([family])[family] == rows_of(table_of_page())[family]
