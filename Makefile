@@ -87,9 +87,15 @@ findings: leaderboard ## remake the tables and figures of docs/findings.md
 	$(BIN)/wordlight compare $(BOTH) --framework torch --framework flax --method daam \
 		--method self-attention-refined --method occlusion --method input-x-gradient \
 		--method guidance-norm --method shuffled-word --pairs all -o $(LEADERBOARD)/both
+	for model in things-dit things; do for split in test look-alikes; do \
+		$(BIN)/wordlight compare --config docs/given-pictures.toml --model $$model $(MANY) \
+			--data rendered-things,test=$$split -o $(LEADERBOARD)/$$model-$$split || exit 1; \
+	done; done
 	$(BIN)/python docs/make_findings.py $(LEADERBOARD)/many --layers $(LEADERBOARD)/layers \
 		--positions $(LEADERBOARD)/positions --frameworks $(LEADERBOARD)/both \
-		--models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things
+		--models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things \
+		--pictures $(LEADERBOARD)/things-dit-test $(LEADERBOARD)/things-dit-look-alikes \
+		$(LEADERBOARD)/things-test $(LEADERBOARD)/things-look-alikes
 
 # Some minutes on one core.
 studies: install ## remake the tables of docs/studies.md

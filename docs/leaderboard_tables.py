@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from wordlight.attribution import registry
 from wordlight.comparisons.datasets import OTHER_ROWS
@@ -272,6 +273,29 @@ def against_controls(run: FinishedRun) -> str:
             ]
         )
     return markdown_table(lines)
+
+
+def on_pictures(runs: Sequence[FinishedRun]) -> str:
+    """mIoU@best of every method on each of several sets of pictures, and that of its maps of other
+    objects' words."""
+    found = [{row.name: row for row in standing_rows(run) if not row.extra} for run in runs]
+    lines: Lines = [["method", *(f"`{run.settings['model']}`, {_split(run)}" for run in runs)]]
+    for name, first in found[0].items():
+        cells = []
+        for run, rows in zip(runs, found, strict=True):
+            other = shuffled_of(run).get(name)
+            of_other = "" if other is None else f"; {number(other.best, 3)}"
+            cells.append(NONE if name not in rows else estimate_text(rows[name].best) + of_other)
+        lines.append([linked(first), *cells])
+    words = ["words", *(str(max(row.best.n for row in run.rows)) for run in runs)]
+    return markdown_table([*lines, words])
+
+
+def _split(run: FinishedRun) -> str:
+    """The split of a data set that was asked for as ``DATA,test=SPLIT``."""
+    file = run.folder / "run.yaml"
+    asked = yaml.safe_load(file.read_text("utf-8")) if file.is_file() else {}
+    return str(asked.get("data")).partition("test=")[2] or "test"
 
 
 def unbeaten_controls(run: FinishedRun, row: MethodRow) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from leaderboard_tables import about, against_controls, frameworks, read_runs
+from leaderboard_tables import about, against_controls, frameworks, on_pictures, read_runs
 from pages import block, fill
 
 
@@ -25,6 +25,9 @@ def main() -> None:
         "--models", type=Path, nargs="*", default=(), help="of the comparisons on other models"
     )
     parser.add_argument(
+        "--pictures", type=Path, nargs="*", default=(), help="of comparisons on given pictures"
+    )
+    parser.add_argument(
         "--docs", type=Path, default=Path(__file__).parent, help="where the page and images/ are"
     )
     options = parser.parse_args()
@@ -40,6 +43,8 @@ def main() -> None:
         }
         for run in others:
             made[str(run.settings["model"])] = f"{about(run)}\n\n{against_controls(run)}"
+        if options.pictures:
+            made["pictures"] = on_pictures(read_runs(options.pictures))
         images = options.docs / "images"
         images.mkdir(exist_ok=True)
         shutil.copyfile(options.layers / "layers.png", images / "findings-layers.png")

@@ -195,11 +195,23 @@ def test_findings_say_which_controls_are_beaten(
     runs: Any, docs: Path, made: Any, tmp_path: Path
 ) -> None:
     layers, positions = study(tmp_path, "layers"), study(tmp_path, "positions")
+    asked = "data: rendered-things,test=look-alikes\n"
+    (runs["fewer"] / "run.yaml").write_text(asked, encoding="utf-8")
     made(
         "make_findings", runs["many"], "--layers", layers, "--positions", positions,
-        "--frameworks", runs["both"],
+        "--frameworks", runs["both"], "--pictures", runs["many"], runs["fewer"],
     )  # fmt: skip
     page = docs / "findings.md"
+    header, _, *rows, words = cells(between(page, "pictures"))
+    assert header == ["method", "`renderer`, test", "`renderer`, look-alikes"]
+    by_name = {line[0].partition("]")[0].strip("[`"): line[1:] for line in rows}
+    run = FinishedRun.read(runs["many"])
+    best = {row.name: row.best for row in run.rows}
+    assert by_name["planted"][0].startswith(f"{best['planted'].mean:.3f} [")
+    assert by_name["planted"][0].endswith(f"; {best['shuffled-word.planted'].mean:.3f}")
+    assert by_name["planted"][1] == "-"
+    assert by_name["uniform"][1].endswith("]")
+    assert words[1] == str(best["planted"].n)
     _, _, *rows = cells(between(page, "controls"))
     by_name = {line[0].partition("]")[0].strip("[`"): line for line in rows}
     assert set(by_name) == {"planted", "complement"}
