@@ -92,7 +92,13 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: Any) 
     monkeypatch.chdir(tmp_path)
     pipe = StableDiffusionPipeline.from_pretrained(EMBEDDED["scenes"], dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    names: dict[str, Any] = {"pipe": pipe}
+
+    def compel(text: str) -> Any:
+        """Embeddings of the words without their mark-up, in the place of Compel's."""
+        words = re.sub(r"\((\w+)\)[\d.]+", r"\1", text)
+        return pipe.encode_prompt(words, "cpu", 1, False)[0]
+
+    names: dict[str, Any] = {"pipe": pipe, "compel": compel}
     blocks = [b for k, b in _FENCED.findall((ROOT / page).read_text("utf-8")) if k == "python"]
     for block in blocks:
         small = block.replace("_steps=30", "_steps=3").replace("n_steps=8", "n_steps=2")
