@@ -30,8 +30,21 @@ def test_decode_gives_the_pipelines_picture(family):
         picture = draw_tiny(family, pipe, PROMPT)
     latents = torch.as_tensor(np.asarray(draw_tiny(family, pipe, PROMPT, output_type="latent")))
     height, width = run.trajectories[0].grid
+    statistics = getattr(pipe.vae, "bn", None)
     if latents.ndim == 3:
         latents = latents[:, : height * width].transpose(1, 2).unflatten(2, (height, width))
+    elif latents.shape[2:4] == (height, width) and latents.ndim == 5:
+        # Channels come last.
+        latents = latents.movedim(-1, 1)
+    elif statistics is not None:
+        # They are what the autoencoder takes: scaled back, and patches taken apart, if any.
+        if latents.shape[-1] != width:
+            latents = latents.unflatten(2, (height, 2)).unflatten(4, (width, 2))
+            latents = latents.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        deviations = (statistics.running_var + pipe.vae.config.batch_norm_eps).sqrt()
+        latents = (latents - statistics.running_mean.view(1, -1, 1, 1)) / deviations.view(
+            1, -1, 1, 1
+        )
     latents = latents.reshape(1, -1, height, width)
     with torch.no_grad():
         pixels = backend.decode(backend.asarray(latents)).permute(0, 2, 3, 1).numpy().clip(0, 1)
