@@ -77,7 +77,8 @@ leaderboard: compare-many compare-all compare-models ## remake the tables and th
 		$(MEASURED)/regeneration --models $(LEADERBOARD)/things-dit $(LEADERBOARD)/things \
 		--costly $(LEADERBOARD)/things-dit-costly
 
-# Some ten minutes on one core beside the leaderboard, whose images and maps are used again.
+# Beside the leaderboard, whose images and maps are used again, some ten minutes on one core, and some
+# twenty-five for the given pictures.
 findings: leaderboard ## remake the tables and figures of docs/findings.md
 	$(BIN)/wordlight study layers $(LAYERS) --images $(LEADERBOARD)/many/samples \
 		-o $(LEADERBOARD)/layers
